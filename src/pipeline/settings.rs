@@ -1,0 +1,138 @@
+//! What counting itself depends on. Recorded in every checkpoint, so that a recount can repeat it; a change takes
+//! effect from an offset. The contract's policy is *not* here: policy is applied when a number is read.
+
+use serde::{Deserialize, Serialize};
+
+/// Where one field of a call event is found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FieldPath {
+    /// A JSON Pointer (RFC 6901) into the payload, as its unescaped segments: `/Response/Error/Code`.
+    Pointer(Vec<String>),
+    /// The record's key: `$key`.
+    Key,
+    /// The first record header of this name: `$header:NAME`.
+    Header(String),
+}
+
+impl TryFrom<String> for FieldPath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "$key" {
+            return Ok(Self::Key);
+        }
+        if let Some(name) = text.strip_prefix("$header:") {
+            return if name.is_empty() {
+                Err("`$header:` needs a header name, e.g. `$header:tenant`".into())
+            } else {
+                Ok(Self::Header(name.into()))
+            };
+        }
+        match text.strip_prefix('/') {
+            Some(rest) => Ok(Self::Pointer(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())),
+            None => Err(format!("`{text}` is no field path: write a JSON Pointer such as `/tenant`, `$key` or `$header:NAME`")),
+        }
+    }
+}
+
+impl From<FieldPath> for String {
+    fn from(path: FieldPath) -> Self {
+        match path {
+            FieldPath::Key => "$key".into(),
+            FieldPath::Header(name) => format!("$header:{name}"),
+            FieldPath::Pointer(segments) => {
+                segments.iter().map(|s| format!("/{}", s.replace('~', "~0").replace('/', "~1"))).collect()
+            }
+        }
+    }
+}
+
+/// Where the fields of a call event are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FieldMapping {
+    /// Required. String of 1–128 bytes.
+    pub tenant: FieldPath,
+    /// Required. String of 1–128 bytes, unique per call of the tenant.
+    pub request_id: FieldPath,
+    /// Required. When the request was received.
+    pub timestamp: FieldPath,
+    /// The API action; absent = `""`.
+    pub action: FieldPath,
+    /// The error code; absent, null or a success code = the call went well.
+    pub code: FieldPath,
+    /// The provider's own verdict; beats the code map.
+    pub system_error: FieldPath,
+}
+
+impl Default for FieldMapping {
+    fn default() -> Self {
+        let at = |name: &str| FieldPath::Pointer(vec![name.into()]);
+        Self {
+            tenant: at("tenant"),
+            request_id: at("request_id"),
+            timestamp: at("timestamp"),
+            action: at("action"),
+            code: at("code"),
+            system_error: at("system_error"),
+        }
+    }
+}
+
+/// How the event's timestamp is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestampFormat {
+    /// RFC 3339 text with an offset.
+    #[default]
+    Rfc3339,
+    /// Integer seconds since 1970-01-01T00:00:00Z.
+    EpochS,
+    /// Integer milliseconds since 1970-01-01T00:00:00Z.
+    EpochMs,
+    /// Integer microseconds since 1970-01-01T00:00:00Z.
+    EpochUs,
+    /// Integer nanoseconds since 1970-01-01T00:00:00Z.
+    EpochNs,
+}
+
+/// What counting depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CountingSettings {
+    /// The zone whose days and months calls are counted in. Never changes in the life of a ledger.
+    pub time_zone: chrono_tz::Tz,
+    /// Where the fields of an event are found.
+    pub fields: FieldMapping,
+    /// How the event's timestamp is written.
+    pub timestamp_format: TimestampFormat,
+    /// Codes that mean "went well".
+    pub success_codes: Vec<String>,
+    /// Codes (exact, or a dot-separated prefix) whose calls are counted but not itemised.
+    pub not_itemised: Vec<String>,
+    /// Seconds a request id is remembered behind the watermark.
+    pub dedupe_window_s: u32,
+    /// A call older than this at its arrival, in seconds, is quarantined (`too_old`).
+    pub max_age_s: u32,
+    /// Payloads longer than this many bytes are malformed (`too_large`).
+    pub max_event_bytes: u32,
+    /// Rows (day × action, day × action × code × flag) one tenant may have in one month and shard; beyond: quarantined (`limit`).
+    pub rows_per_tenant_month: u32,
+}
+
+impl Default for CountingSettings {
+    fn default() -> Self {
+        Self {
+            time_zone: chrono_tz::Asia::Shanghai,
+            fields: FieldMapping::default(),
+            timestamp_format: TimestampFormat::default(),
+            success_codes: ["", "OK", "0"].map(String::from).to_vec(),
+            not_itemised: crate::domain::contract::default_not_itemised(),
+            dedupe_window_s: 15 * 60,
+            max_age_s: 100 * 86_400,
+            max_event_bytes: 1 << 20,
+            rows_per_tenant_month: 20_000,
+        }
+    }
+}
