@@ -93,7 +93,7 @@ impl World {
             count_in_flush: rare(&mut rng, 60),
         };
         let env = Env {
-            oracle: Oracle::new(source.len()),
+            oracle: Oracle::new(source.len(), variants.len() > 1),
             broker: Broker::new(source, instances),
             chunk_offsets: *rng.pick(&[1, 3, 8, 1024]),
             rng,
