@@ -216,6 +216,8 @@ pub struct Shard {
     horizon_clock: LocalClock,
     window: Window,
     milestones: VecDeque<Milestone>,
+    /// Where reading began at the takeover.
+    read_from: i64,
     position: i64,
     counted_from: i64,
     barrier: i64,
@@ -292,7 +294,8 @@ impl Shard {
         }
         let counted_from = last.next_offset;
         let settle = first_offset > counted_from && state.values.iter().any(|v| v.cov > counted_from);
-        let mut position = last.floor_offset.max(first_offset);
+        let read_from = last.floor_offset.max(first_offset);
+        let mut position = read_from;
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
         }
@@ -316,6 +319,7 @@ impl Shard {
             horizon_clock: LocalClock::new(zone),
             window,
             milestones,
+            read_from,
             position,
             counted_from,
             barrier: counted_from,
@@ -454,6 +458,8 @@ impl Shard {
         }
         let watermark_ms = self.window.watermark_ms();
         let second = watermark_ms.div_euclid(1000);
+        // Records before the first one with a timestamp belong to its second.
+        let offset = if before_ms == i64::MIN { self.read_from } else { offset };
         self.milestones.push_back(Milestone { second, offset, before_ms });
         let bound = second.saturating_sub(self.look_back_s());
         while self.milestones.front().is_some_and(|m| m.second < bound) {
@@ -651,7 +657,7 @@ impl Shard {
         digest.remove(closed_digest);
         records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
         let (floor_offset, floor_watermark_ms) =
-            self.milestones.front().map_or((self.last.floor_offset, self.last.floor_watermark_ms), |m| {
+            self.milestones.front().map_or((self.read_from, self.last.floor_watermark_ms), |m| {
                 (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
             });
         while self.epoch > 0 && self.epochs.get(1).is_some_and(|next| next.from <= floor_offset) {
