@@ -262,7 +262,7 @@ impl ShardBook {
         }
         let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
         self.checkpoint = Some(new);
-        if mutated(Mutation::PublishWhileLagging) {
+        if mutated(Mutation::CheckWhileLagging) {
             self.check()?;
         }
         Ok(event)

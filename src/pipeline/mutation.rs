@@ -61,8 +61,10 @@ mutations! {
     RefreshToLast,
     /// The book applies values as it reads them, not at the next C.
     ApplyBeforeCheckpoint,
-    /// The book publishes and checks totals while it lags.
+    /// What a tail has read is published at every C, also while it lags.
     PublishWhileLagging,
+    /// The book checks totals at every C, also while it lags.
+    CheckWhileLagging,
     /// Calls of months below the horizon are left out of the totals.
     NoClosed,
 }

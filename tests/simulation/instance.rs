@@ -499,7 +499,14 @@ impl Instance {
         for entry in entries {
             match self.book.apply(shard, entry.offset, &entry.key, entry.value.as_deref()) {
                 Some(Event::Trouble(trouble)) => return Err(format!("i{}: shard {shard}: {trouble}", self.id)),
-                Some(Event::Checkpoint { writer, seq }) => self.checkpoint_read(env, shard, &writer, seq)?,
+                Some(Event::Checkpoint { writer, seq }) => {
+                    if mutated(Mutation::PublishWhileLagging)
+                        && let Some(book) = self.book.shard(shard)
+                    {
+                        env.oracle.published(shard, book)?;
+                    }
+                    self.checkpoint_read(env, shard, &writer, seq)?;
+                }
                 _ => {}
             }
         }

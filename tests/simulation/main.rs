@@ -6,6 +6,7 @@
 mod instance;
 mod kafka;
 mod oracle;
+mod traces;
 mod workload;
 
 use std::collections::BTreeMap;
