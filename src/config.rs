@@ -241,9 +241,13 @@ impl Config {
     /// With everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
-        let unreadable = |message: String, help: &str| ConfigErrors::new(&name, "", vec![(message, help.into(), 0..0)], &[]);
+        let unreadable =
+            |message: String, help: &str| ConfigErrors::new(&name, "", vec![(message, help.into(), 0..0)], &[]);
         let bytes = std::fs::read(path).map_err(|error| {
-            unreadable(format!("the file cannot be read ({error})"), "give the path of a file that sla-ledger's user may read")
+            unreadable(
+                format!("the file cannot be read ({error})"),
+                "give the path of a file that sla-ledger's user may read",
+            )
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
@@ -294,7 +298,11 @@ impl Config {
         for (i, (key, topic)) in topics.iter().enumerate() {
             if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
                 let at = if root.reader.has(key) { key } else { other };
-                root.reader.mistake(at, format!("`{key}` and `{other}` are the same topic, `{topic}`"), "name two topics");
+                root.reader.mistake(
+                    at,
+                    format!("`{key}` and `{other}` are the same topic, `{topic}`"),
+                    "name two topics",
+                );
             }
         }
     }
@@ -305,7 +313,9 @@ impl Config {
         let mut warn = |sentence: String| warnings.push(sentence);
         if !self.http.listen.ip().is_loopback() {
             let listen = self.http.listen;
-            warn(format!("`http.listen` {listen} is open to other machines: whoever reaches it can read every tenant's figures"));
+            warn(format!(
+                "`http.listen` {listen} is open to other machines: whoever reaches it can read every tenant's figures"
+            ));
         }
         let security = &self.kafka.security;
         if security.protocol == Protocol::SaslPlaintext && security.sasl_mechanism == Some(Mechanism::Plain) {
@@ -377,12 +387,14 @@ impl LedgerConfig {
             topic: section.or("topic", default.topic, read::topic),
             dead_letters_topic: section.or("dead_letters_topic", default.dead_letters_topic, read::topic),
             alerts_topic: section.or("alerts_topic", default.alerts_topic, read::topic),
-            replication_factor: section.or("replication_factor", default.replication_factor, |node| {
-                match read::integer(-1..=100)(node)? {
+            replication_factor: section.or(
+                "replication_factor",
+                default.replication_factor,
+                |node| match read::integer(-1..=100)(node)? {
                     0 => wrong(node, "must not be 0", "write -1 for the broker's default, or 1 to 100"),
                     factor => Ok(factor as i32),
-                }
-            }),
+                },
+            ),
             create_topics: section.or("create_topics", default.create_topics, read::boolean),
             max_write_rate: section.or("max_write_rate", default.max_write_rate, read::bytes(10_000..=10_000_000_000)),
         }
@@ -446,7 +458,8 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     counting.max_age_s = age.as_secs() as u32;
     let size = section.or("max_event_bytes", counting.max_event_bytes.into(), read::bytes(1_024..=64 << 20));
     counting.max_event_bytes = size as u32;
-    let rows = section.or("rows_per_tenant_month", counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
+    let rows =
+        section.or("rows_per_tenant_month", counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
     counting.rows_per_tenant_month = rows as u32;
 }
 

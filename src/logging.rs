@@ -49,12 +49,12 @@ pub fn init(config: &LoggingConfig) -> Result<Handle, String> {
 /// With what is wrong. A word that is no level is refused, where `EnvFilter` would take it for the name of a module and show
 /// everything that module logs, and nothing else.
 pub fn filter(directive: &str) -> Result<EnvFilter, String> {
-    for part in directive.split(',').map(str::trim) {
-        if !part.contains(['=', '[']) && LevelFilter::from_str(part).is_err() {
-            return Err(format!("`{}` is no level", part.escape_debug()));
-        }
+    let parts: Vec<_> = directive.split(',').map(str::trim).collect();
+    let level = |part: &str| !part.is_empty() && LevelFilter::from_str(part).is_ok();
+    if let Some(word) = parts.iter().find(|part| !part.contains(['=', '[']) && !level(part)) {
+        return Err(format!("`{}` is no level", word.escape_debug()));
     }
-    EnvFilter::builder().parse(directive).map_err(|error| error.to_string())
+    EnvFilter::builder().parse(parts.join(",")).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -58,11 +58,17 @@ pub fn summary(name: &str, config: &Config, rate: u64) -> String {
     line("kafka", format!("{} as group {}", config.kafka.brokers.join(", "), config.kafka.group));
     line("source", format!("{} in {}", config.source.topic, config.counting.time_zone));
     let ledger = &config.ledger;
-    line("ledger", format!("{}, dead letters to {}, alerts to {}", ledger.topic, ledger.dead_letters_topic, ledger.alerts_topic));
+    line(
+        "ledger",
+        format!("{}, dead letters to {}, alerts to {}", ledger.topic, ledger.dead_letters_topic, ledger.alerts_topic),
+    );
     line("http", config.http.listen.to_string());
     let window = humantime::format_duration(std::time::Duration::from_secs(config.counting.dedupe_window_s.into()));
     let megabytes = config.window_bytes(rate).div_ceil(1_000_000);
-    line("memory", format!("about {megabytes} MB for a dedupe window of {window} at {rate} events/s, over all instances"));
+    line(
+        "memory",
+        format!("about {megabytes} MB for a dedupe window of {window} at {rate} events/s, over all instances"),
+    );
     let defaults = Config::new(&config.source.topic, config.kafka.brokers.clone()).keys();
     let keys = config.keys();
     for (key, value) in keys.iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {

@@ -243,7 +243,13 @@ impl KafkaConfig {
             } else if super::tree::sounds_secret(&name) {
                 let instead = SECRETS.iter().find(|(property, _)| *property == name).map(|(_, instead)| *instead);
                 let help = instead.map_or("remove it".into(), |instead| format!("use {instead}"));
-                section.refuse_entry(at, &node, true, format!("{full} is a secret, which never stands in this file"), help);
+                section.refuse_entry(
+                    at,
+                    &node,
+                    true,
+                    format!("{full} is a secret, which never stands in this file"),
+                    help,
+                );
             } else if let Some(value) = property_value(&node) {
                 match ClientConfig::new().set(&name, &value).create_native_config() {
                     Ok(_) => _ = librdkafka.insert(name, value),
@@ -344,7 +350,8 @@ impl Security {
         }
         const SASL: [&str; 4] = ["sasl_mechanism", "username", "password_file", "password_env"];
         const TLS: [&str; 5] = ["ca_file", "certificate_file", "key_file", "key_password_file", "key_password_env"];
-        let idle_sasl = SASL.iter().filter(|_| !self.protocol.sasl()).map(|key| (key, "`sasl_ssl` or `sasl_plaintext`"));
+        let idle_sasl =
+            SASL.iter().filter(|_| !self.protocol.sasl()).map(|key| (key, "`sasl_ssl` or `sasl_plaintext`"));
         let idle_tls = TLS.iter().filter(|_| !self.protocol.tls()).map(|key| (key, "`ssl` or `sasl_ssl`"));
         for (key, needed) in idle_sasl.chain(idle_tls) {
             if present(section, key) {

@@ -63,8 +63,10 @@ impl Reader {
         let root = tree::parse(text).map_err(|(message, at)| {
             tree::secrets_in_broken(text, &mut |hidden| secrets.push(hidden));
             let hidden = secrets.iter().any(|secret| secret.contains(&at.start));
-            let message = if hidden { "not valid YAML in or near a secret".into() } else { format!("not valid YAML: {message}") };
-            let help = "mind the indentation, and quote values that hold `: `, `#` or begin with a special character";
+            let message =
+                if hidden { "not valid YAML in or near a secret".into() } else { format!("not valid YAML: {message}") };
+            let help =
+                "mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`";
             ConfigErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
         })?;
         root.secrets(&mut |hidden| secrets.push(hidden));
@@ -105,13 +107,12 @@ impl Reader {
                     (parent == section).then_some(leaf)
                 })
             };
-            let elsewhere = || self.known.iter().find(|known| known.rsplit('.').next() == Some(&key) && known.contains('.'));
-            let help = match similar(&key, siblings()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => match elsewhere() {
-                    Some(full) => format!("did you mean `{full}`? it is indented or placed wrongly here"),
-                    None => format!("remove it; known here: {}", siblings().collect::<Vec<_>>().join(", ")),
-                },
+            let elsewhere =
+                || self.known.iter().find(|known| known.rsplit('.').next() == Some(&key) && known.contains('.'));
+            let help = match (elsewhere(), similar(&key, siblings())) {
+                (Some(full), _) => format!("did you mean `{full}`? it is indented or placed wrongly here"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("remove it; known here: {}", siblings().collect::<Vec<_>>().join(", ")),
             };
             let message = format!("`{}` is no key of sla-ledger", join(&section, &key));
             self.mistakes.push((message, help, at));
@@ -230,7 +231,8 @@ impl Section<'_> {
         let given = self.entries.iter().any(|(name, _, node)| name == key && !matches!(node.value, Value::Null));
         if !given && !self.broken {
             let help = format!("add it, e.g. `{key}: {example}` in section `{}`", self.path);
-            let at = self.entries.iter().find(|(name, ..)| name == key).map_or(self.at.clone(), |(_, at, _)| at.clone());
+            let at =
+                self.entries.iter().find(|(name, ..)| name == key).map_or(self.at.clone(), |(_, at, _)| at.clone());
             self.complain(at, format!("`{}` is missing", self.full(key)), help);
         }
         self.optional(key, parse).unwrap_or_default()
@@ -261,7 +263,14 @@ impl Section<'_> {
     }
 
     /// A mistake about an entry that was taken by [`free_form`](Self::free_form); `hide` blots its value out.
-    pub fn refuse_entry(&mut self, at: Range<usize>, node: &Node, hide: bool, message: impl Display, help: impl Display) {
+    pub fn refuse_entry(
+        &mut self,
+        at: Range<usize>,
+        node: &Node,
+        hide: bool,
+        message: impl Display,
+        help: impl Display,
+    ) {
         if hide {
             node.scalars(&mut |hidden| self.reader.secrets.push(hidden));
         }
@@ -325,7 +334,11 @@ pub(super) fn code(node: &Node) -> Parsed<String> {
 pub(super) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
     move |node| {
         let Value::List(items) = &node.value else {
-            return wrong(node, format!("must be a list, not {}", shown(node)), "write `[one, two]`, or a `- ` line for each");
+            return wrong(
+                node,
+                format!("must be a list, not {}", shown(node)),
+                "write `[one, two]`, or a `- ` line for each",
+            );
         };
         let (mut values, mut accusations) = (Vec::new(), Vec::new());
         for parsed in items.iter().map(&item) {
@@ -342,7 +355,11 @@ pub(super) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Pa
 pub(super) fn boolean(node: &Node) -> Parsed<bool> {
     match node.value {
         Value::Bool(value) => Ok(value),
-        _ => wrong(node, format!("must be true or false, not {}", shown(node)), "write `true` or `false`, without quotes"),
+        _ => wrong(
+            node,
+            format!("must be true or false, not {}", shown(node)),
+            "write `true` or `false`, without quotes",
+        ),
     }
 }
 
@@ -490,7 +507,8 @@ impl FromText for crate::pipeline::settings::FieldPath {
 }
 
 impl FromText for SocketAddr {
-    const HELP: &'static str = "write an address and a port, e.g. \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::]:9464\"";
+    const HELP: &'static str =
+        "write an address and a port, e.g. \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::]:9464\"";
     fn from_text(text: String) -> Result<Self, String> {
         Self::from_str(&text).map_err(|_| format!("`{}` is no address with a port", text.escape_debug()))
     }
@@ -500,7 +518,8 @@ impl FromText for SocketAddr {
 pub(super) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
     move |node| {
         let path = PathBuf::from(text(node)?);
-        let read = || if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(&path) };
+        let read =
+            || if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(&path) };
         match check.then(read) {
             Some(Err(error)) => {
                 let help = "check that the path is right and that sla-ledger's user may read it";
@@ -517,10 +536,18 @@ pub(super) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
     move |node| {
         let name = text(node)?;
         if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
-            return wrong(node, "must be the name of an environment variable", "write its name (A–Z, 0–9, `_`), not its value");
+            return wrong(
+                node,
+                "must be the name of an environment variable",
+                "write its name (A–Z, 0–9, `_`), not its value",
+            );
         }
         if check && std::env::var_os(&name).is_none_or(|value| value.is_empty()) {
-            return wrong(node, "names an environment variable that is not set", format!("set {name} for this process"));
+            return wrong(
+                node,
+                "names an environment variable that is not set",
+                format!("set {name} for this process"),
+            );
         }
         Ok(name)
     }

@@ -43,8 +43,12 @@ pub(super) fn parse(text: &str) -> Result<Node, (String, Range<usize>)> {
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map_or(0..0, |location| range(&location));
-        let message = error.render_with_options(serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off });
+        let place = error.location().map_or(0..0, |location| match location.span().byte_offset() {
+            Some(_) => range(&location),
+            None => offset(text, location.line(), location.column()),
+        });
+        let message =
+            error.render_with_options(serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off });
         let message = match message.rfind(" at line ") {
             Some(end) => message[..end].to_owned(),
             None => message,
@@ -82,7 +86,8 @@ impl Node {
 /// Whether a key's name sounds like a secret's: then its value is never shown. Keys that only say where the secret is
 /// (`*_file`, `*.location`) do not; `*_env` does, because people paste the secret itself there.
 pub(super) fn sounds_secret(key: &str) -> bool {
-    const SOUNDS: [&str; 9] = ["pass", "pasw", "pwd", "secret", "pem", "jaas", "token", "credential", "oauthbearer.config"];
+    const SOUNDS: [&str; 9] =
+        ["pass", "pasw", "pwd", "secret", "pem", "jaas", "token", "credential", "oauthbearer.config"];
     const POINTERS: [&str; 2] = ["_file", ".location"];
     let key = key.to_ascii_lowercase();
     SOUNDS.iter().any(|sound| key.contains(sound)) && !POINTERS.iter().any(|end| key.ends_with(end))
@@ -114,6 +119,15 @@ pub(super) fn secrets_in_broken(text: &str, found: &mut impl FnMut(Range<usize>)
         }
         start += line.len();
     }
+}
+
+/// The empty range at a line and column, both from 1.
+fn offset(text: &str, line: u64, column: u64) -> Range<usize> {
+    let lines = text.split_inclusive('\n').take(line.saturating_sub(1) as usize);
+    let start = lines.map(str::len).sum::<usize>();
+    let characters = text[start..].chars().take(column.saturating_sub(1) as usize);
+    let at = start + characters.map(char::len_utf8).sum::<usize>();
+    at..at
 }
 
 fn range(location: &Location) -> Range<usize> {
