@@ -4,3 +4,4 @@ pub mod availability;
 pub mod calendar;
 pub mod call;
 pub mod contract;
+pub mod standing;

@@ -1,3 +1,12 @@
 //! From bytes to facts: decode, dedupe, tally, ledger records, the book. Pure: no I/O, no clock, no async.
 
+pub mod book;
+pub mod decode;
+pub mod facts;
+pub mod mutation;
+pub mod protocol;
+pub mod record;
 pub mod settings;
+pub mod shard;
+pub mod standings;
+pub mod window;

@@ -1,1 +1,178 @@
-//! (being built)
+//! Local days and months in the ledger's time zone. Intervals are half-open: a call at local midnight belongs to
+//! the new day (clause 1.2).
+
+use std::fmt;
+
+use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
+use chrono_tz::Tz;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// A calendar day in the ledger's time zone, as days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalDay(pub i32);
+
+/// A calendar month in the ledger's time zone, as months since January of year 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Month(pub i32);
+
+impl LocalDay {
+    /// The day as a date; days chrono cannot represent become its first or last date.
+    pub fn date(self) -> NaiveDate {
+        NaiveDate::from_epoch_days(self.0).unwrap_or(if self.0 < 0 { NaiveDate::MIN } else { NaiveDate::MAX })
+    }
+
+    /// The month the day lies in.
+    pub fn month(self) -> Month {
+        let date = self.date();
+        Month(date.year() * 12 + date.month0() as i32)
+    }
+
+    /// Day of the month, 1–31.
+    pub fn day_of_month(self) -> u32 {
+        self.date().day()
+    }
+}
+
+impl From<NaiveDate> for LocalDay {
+    fn from(date: NaiveDate) -> Self {
+        Self(date.to_epoch_days())
+    }
+}
+
+impl fmt::Display for LocalDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.date())
+    }
+}
+
+impl std::str::FromStr for LocalDay {
+    type Err = chrono::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(NaiveDate::parse_from_str(text, "%Y-%m-%d")?.into())
+    }
+}
+
+impl Month {
+    /// The month's first day.
+    pub fn first_day(self) -> LocalDay {
+        NaiveDate::from_ymd_opt(self.0.div_euclid(12), self.0.rem_euclid(12) as u32 + 1, 1).unwrap_or(NaiveDate::MIN).into()
+    }
+
+    /// The month after this one.
+    pub fn next(self) -> Month {
+        Month(self.0 + 1)
+    }
+
+    /// The local day with this number (1–31) in the month.
+    pub fn day(self, day_of_month: u32) -> LocalDay {
+        LocalDay(self.first_day().0 + day_of_month as i32 - 1)
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0.div_euclid(12), self.0.rem_euclid(12) + 1)
+    }
+}
+
+impl std::str::FromStr for Month {
+    type Err = chrono::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(LocalDay::from_str(&format!("{text}-01"))?.month())
+    }
+}
+
+/// Turns instants into local days; remembers the last day, since calls come in order of time or nearly so.
+#[derive(Debug, Clone)]
+pub struct LocalClock {
+    zone: Tz,
+    day: LocalDay,
+    from_ms: i64,
+    to_ms: i64,
+}
+
+impl LocalClock {
+    /// A clock for this zone.
+    pub fn new(zone: Tz) -> Self {
+        Self { zone, day: LocalDay(0), from_ms: 0, to_ms: 0 }
+    }
+
+    /// The local day of an instant given in milliseconds since 1970-01-01T00:00:00Z.
+    #[inline]
+    pub fn day(&mut self, time_ms: i64) -> LocalDay {
+        if time_ms < self.from_ms || time_ms >= self.to_ms {
+            self.look_up(time_ms);
+        }
+        self.day
+    }
+
+    fn look_up(&mut self, time_ms: i64) {
+        let offset_ms = self.offset_ms(time_ms);
+        let day = (time_ms + offset_ms).div_euclid(DAY_MS);
+        let (from, to) = (day * DAY_MS - offset_ms, (day + 1) * DAY_MS - offset_ms);
+        self.day = LocalDay(day as i32);
+        // A day on which the zone's offset changes is not remembered: it may be shorter, longer or in two pieces.
+        let steady = self.offset_ms(from) == offset_ms && self.offset_ms(to - 1) == offset_ms;
+        (self.from_ms, self.to_ms) = if steady { (from, to) } else { (0, 0) };
+    }
+
+    fn offset_ms(&self, time_ms: i64) -> i64 {
+        DateTime::from_timestamp_millis(time_ms)
+            .map_or(0, |t| i64::from(self.zone.offset_from_utc_datetime(&t.naive_utc()).fix().local_minus_utc()) * 1000)
+    }
+}
+
+/// The instant a local day begins, in milliseconds since 1970-01-01T00:00:00Z.
+pub fn day_start_ms(zone: Tz, day: LocalDay) -> i64 {
+    let midnight = day.date().and_hms_opt(0, 0, 0).unwrap_or_default();
+    match zone.from_local_datetime(&midnight) {
+        chrono::LocalResult::Single(t) => t.timestamp_millis(),
+        chrono::LocalResult::Ambiguous(first, _) => first.timestamp_millis(),
+        // Midnight does not exist (a clock change): the day begins at the change.
+        chrono::LocalResult::None => (1..=180)
+            .find_map(|minute| zone.from_local_datetime(&(midnight + chrono::Duration::minutes(minute))).earliest())
+            .map_or_else(|| midnight.and_utc().timestamp_millis(), |t| t.timestamp_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn midnight_belongs_to_the_new_day() {
+        let mut clock = LocalClock::new(chrono_tz::Asia::Shanghai);
+        assert_eq!(clock.day(1774972799999).to_string(), "2026-03-31");
+        assert_eq!(clock.day(1774972800000).to_string(), "2026-04-01");
+        assert_eq!(clock.day(1774972800000).month().to_string(), "2026-04");
+    }
+
+    #[test]
+    fn days_agree_with_chrono_in_zones_with_clock_changes() {
+        for zone in [chrono_tz::Asia::Shanghai, chrono_tz::America::New_York, chrono_tz::Africa::Cairo, chrono_tz::Asia::Kathmandu, chrono_tz::Australia::Lord_Howe] {
+            let mut clock = LocalClock::new(zone);
+            let mut time = 1_700_000_000_123i64;
+            while time < 1_760_000_000_000 {
+                let expected = zone.timestamp_millis_opt(time).unwrap().date_naive();
+                assert_eq!(clock.day(time).date(), expected, "{zone} {time}");
+                let start = day_start_ms(zone, expected.into());
+                assert!(start <= time && zone.timestamp_millis_opt(start).unwrap().date_naive() == expected, "{zone} {time}");
+                time += 1_234_567;
+            }
+        }
+    }
+
+    #[test]
+    fn months_and_days_convert_both_ways() {
+        for text in ["1969-12", "1970-01", "2024-02", "2026-03"] {
+            let month: Month = text.parse().unwrap();
+            assert_eq!(month.to_string(), text);
+            assert_eq!(month.first_day().month(), month);
+            assert_eq!(month.day(28).day_of_month(), 28);
+            assert_eq!(month.next().first_day().month(), month.next());
+        }
+    }
+}

@@ -1,6 +1,232 @@
-//! (being built)
+//! The contract as a value: which codes are whose fault, the target, the tiers.
 
-/// Codes that are the caller's own fault: counted, never itemised.
+use std::collections::HashMap;
+
+use super::availability::{Availability, Ppm};
+use super::call::Flag;
+
+/// Whose fault an outcome is (clauses 1.4, 1.5). Only `SystemError` is a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// The call went well.
+    Success,
+    /// The provider failed (clause 1.5).
+    SystemError,
+    /// The caller's own fault.
+    CallerFault,
+    /// Refused for its rate.
+    Throttled,
+    /// The code does not tell whose fault it is.
+    Ambiguous,
+    /// A code nobody classified.
+    Unknown,
+    /// No answer came.
+    NoResponse,
+}
+
+impl Class {
+    /// Every class, in the order of [`Class::index`].
+    pub const ALL: [Self; 7] =
+        [Self::Success, Self::SystemError, Self::CallerFault, Self::Throttled, Self::Ambiguous, Self::Unknown, Self::NoResponse];
+
+    /// Position in [`Class::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The class's name in outputs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::SystemError => "system_error",
+            Self::CallerFault => "caller_fault",
+            Self::Throttled => "throttled",
+            Self::Ambiguous => "ambiguous",
+            Self::Unknown => "unknown",
+            Self::NoResponse => "no_response",
+        }
+    }
+
+    /// Would a call of this class be a failure in the worst case (semantics 1.5)?
+    pub const fn fails_in_worst_case(self) -> bool {
+        matches!(self, Self::SystemError | Self::Ambiguous | Self::Unknown | Self::NoResponse)
+    }
+}
+
+/// Codes to classes: the exact code first, then its dot-separated prefixes, longest first.
+#[derive(Debug, Clone, Default)]
+pub struct CodeMap {
+    classes: HashMap<Box<str>, Class>,
+}
+
+/// The code that says no answer came.
+pub const NO_RESPONSE: &str = "NoResponse";
+
+impl CodeMap {
+    /// Reads the columns `code` and `class` of a CSV file with a header.
+    ///
+    /// # Errors
+    /// Says the line and what is wrong with it.
+    pub fn from_csv(text: &str) -> Result<Self, String> {
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let header = reader.headers().map_err(|e| e.to_string())?.clone();
+        let column = |name: &str| {
+            header.iter().position(|h| h == name).ok_or_else(|| format!("line 1: the column `{name}` is missing"))
+        };
+        let (code_column, class_column) = (column("code")?, column("class")?);
+        let mut classes = HashMap::new();
+        for (index, row) in reader.records().enumerate() {
+            let line = index + 2;
+            let row = row.map_err(|e| format!("line {line}: {e}"))?;
+            let (code, name) = (row.get(code_column).unwrap_or(""), row.get(class_column).unwrap_or(""));
+            let class = Class::ALL.into_iter().find(|c| c.as_str() == name);
+            let class = class.ok_or_else(|| format!("line {line}: `{name}` is no class of codes"))?;
+            if code.is_empty() {
+                return Err(format!("line {line}: the code is empty"));
+            }
+            if classes.insert(code.into(), class).is_some() {
+                return Err(format!("line {line}: `{code}` stands twice"));
+            }
+        }
+        Ok(Self { classes })
+    }
+
+    /// The class of a code; `Unknown` when neither it nor a prefix is listed.
+    pub fn class(&self, code: &str) -> Class {
+        if let Some(class) = longest_prefix(code, |c| self.classes.get(c).copied()) {
+            return class;
+        }
+        if code == NO_RESPONSE { Class::NoResponse } else { Class::Unknown }
+    }
+
+    /// The class of an outcome: an explicit flag wins; `false` turns a system error into a caller's fault.
+    pub fn classify(&self, code: Option<&str>, flag: Flag) -> Class {
+        let by_code = || code.map_or(Class::Success, |c| self.class(c));
+        match flag {
+            Flag::True => Class::SystemError,
+            Flag::Absent => by_code(),
+            Flag::False => match by_code() {
+                Class::SystemError => Class::CallerFault,
+                class => class,
+            },
+        }
+    }
+}
+
+/// The first answer for a code or one of its dot-separated prefixes, the longest first.
+pub fn longest_prefix<T>(code: &str, mut look_up: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    let mut rest = code;
+    loop {
+        if let Some(found) = look_up(rest) {
+            return Some(found);
+        }
+        rest = &rest[..rest.rfind('.')?];
+    }
+}
+
+/// One step of compensation (clause 3.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name in outputs: `T1` …
+    pub name: String,
+    /// It applies below this availability.
+    pub below: Ppm,
+    /// The part of the month's fee that is paid back.
+    pub rate: Ppm,
+}
+
+/// What is promised, and what failing costs.
+#[derive(Debug, Clone)]
+pub struct Contract {
+    /// Whose fault a code is.
+    pub codes: CodeMap,
+    /// Highest threshold first; never empty. The first threshold is the target (clause 2.2).
+    pub tiers: Vec<Tier>,
+}
+
+const ERROR_CODES: &str = include_str!("../../config/policies/error_codes.csv");
+
+impl Contract {
+    /// The cloud call center's SLA of 2022-08-22 with its published error codes.
+    ///
+    /// # Panics
+    /// Never on data: the table is part of the program, and a test reads it.
+    pub fn tencent_ccc() -> Self {
+        let tier = |name: &str, below, rate| Tier { name: name.into(), below: Ppm(below), rate: Ppm(rate) };
+        #[expect(clippy::expect_used, reason = "the table is compiled in")]
+        let codes = CodeMap::from_csv(ERROR_CODES).expect("the compiled-in code table is valid");
+        Self {
+            codes,
+            tiers: vec![tier("T1", 995_000, 100_000), tier("T2", 990_000, 300_000), tier("T3", 950_000, 500_000)],
+        }
+    }
+
+    /// The promised availability (clause 2.2).
+    pub fn target(&self) -> Ppm {
+        self.tiers[0].below
+    }
+
+    /// The tier that applies; `None` when nothing is owed or nothing was called.
+    pub fn tier(&self, availability: Availability) -> Option<&Tier> {
+        self.tiers.iter().rev().find(|tier| !availability.at_least(tier.below))
+    }
+}
+
+/// Codes that are the caller's own fault by the compiled-in table, as the shortest list of codes and prefixes: the
+/// default of `counting.not_itemised`.
 pub fn default_not_itemised() -> Vec<String> {
-    Vec::new()
+    let map = Contract::tencent_ccc().codes;
+    let not_itemised = |class: &Class| matches!(class, Class::CallerFault | Class::Throttled);
+    let mut codes: Vec<_> = map.classes.iter().filter(|(_, class)| not_itemised(class)).map(|(code, _)| code.to_string()).collect();
+    codes.sort();
+    let all = codes.clone();
+    codes.retain(|code| {
+        let covered = code.rfind('.').and_then(|dot| longest_prefix(&code[..dot], |c| map.classes.get(c).copied()));
+        !covered.is_some_and(|class| not_itemised(&class)) || !all.iter().any(|c| code.starts_with(&format!("{c}.")))
+    });
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_takes_the_class_of_its_longest_listed_prefix() {
+        let codes = Contract::tencent_ccc().codes;
+        for (code, class) in [
+            ("InternalError", Class::SystemError),
+            ("InternalError.Whatever.Deep", Class::SystemError),
+            ("FailedOperation.CallOutFailed", Class::Ambiguous),
+            ("FailedOperation.SeatStatusBusy", Class::CallerFault),
+            ("NoResponse", Class::NoResponse),
+            ("Brand.New", Class::Unknown),
+            ("InternalErrors", Class::Unknown),
+        ] {
+            assert_eq!(codes.class(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_default_list_covers_all_caller_faults_and_no_failure() {
+        let list = default_not_itemised();
+        let codes = Contract::tencent_ccc().codes;
+        for (code, class) in &codes.classes {
+            let listed = longest_prefix(code, |c| list.iter().any(|l| l == c).then_some(())).is_some();
+            assert_eq!(listed, matches!(class, Class::CallerFault | Class::Throttled), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_bad_table_is_refused_with_its_line() {
+        for (text, error) in [
+            ("code,class\nA,system_error\nB,nonsense\n", "line 3: `nonsense` is no class of codes"),
+            ("code,class\nA,success\nA,success\n", "line 3: `A` stands twice"),
+            ("code,kind\nA,success\n", "line 1: the column `class` is missing"),
+            ("code,class\n,success\n", "line 2: the code is empty"),
+        ] {
+            assert_eq!(CodeMap::from_csv(text).unwrap_err(), error);
+        }
+    }
 }

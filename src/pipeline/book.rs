@@ -1,0 +1,402 @@
+//! The book: the ledger read back, for all shards, on every instance. Everything that is shown comes from here.
+//!
+//! Per shard the book is the compacted image of one ledger partition, as of its last checkpoint. Values read after a
+//! checkpoint wait until the next one; nothing is published before the tail stands at the partition's end with nothing
+//! waiting, because a tail that lags behind compaction sees new values beside old checkpoints.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::mutation::{Mutation, mutated};
+use super::record::{Checkpoint, Chunk, Digest, Key, RecordError, Tally};
+use super::shard::{LoadedValue, ShardState};
+use crate::domain::calendar::{LocalDay, Month};
+
+/// The ledger as read so far.
+#[derive(Debug)]
+pub struct Book {
+    shards: Vec<ShardBook>,
+}
+
+/// One shard of the book.
+#[derive(Debug, Default)]
+pub struct ShardBook {
+    checkpoint: Option<Checkpoint>,
+    tenants: HashMap<Arc<str>, TenantRecords>,
+    waiting: HashMap<Key, Option<Stored>>,
+    closed_keys: HashSet<Key>,
+    counted: u64,
+    items: u64,
+    digest: Digest,
+    /// Position of the tail in the ledger partition.
+    position: i64,
+    at_end: bool,
+    /// Tenants whose facts changed since they were last published.
+    changed: HashSet<Arc<str>>,
+    published: bool,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Default)]
+struct TenantRecords {
+    tallies: BTreeMap<Month, Stored>,
+    chunks: BTreeMap<(LocalDay, i64), Stored>,
+}
+
+/// A value as it stands in the ledger.
+#[derive(Debug, Clone)]
+struct Stored {
+    bytes: Arc<[u8]>,
+    digest: Digest,
+    cov: i64,
+    /// Calls of a tally, items of a chunk.
+    count: u64,
+}
+
+/// What is wrong with a shard's ledger. Its figures are no longer updated; the last good ones stay, marked stale.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// A record cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Tallies and closed months do not add up to the calls counted.
+    #[error("the tallies hold {tallied} calls and closed months {closed}, the checkpoint says {counted} were counted")]
+    Counted {
+        /// Sum of the live tallies.
+        tallied: u64,
+        /// Calls of closed months.
+        closed: u64,
+        /// The checkpoint's total.
+        counted: u64,
+    },
+    /// The chunks do not hold the items the checkpoint says.
+    #[error("the chunks hold {found} items, the checkpoint says {expected}")]
+    Items {
+        /// Items found.
+        found: u64,
+        /// Items in the checkpoint.
+        expected: u64,
+    },
+    /// Outcomes do not add up to the records seen.
+    #[error("counted, duplicate, malformed and quarantined records do not add up to those seen")]
+    Outcomes,
+    /// A value is not the one that was written.
+    #[error("the digest of the values is {found}, the checkpoint says {expected}")]
+    Digest {
+        /// Digest found.
+        found: Digest,
+        /// Digest in the checkpoint.
+        expected: Digest,
+    },
+    /// Checkpoints do not follow one another.
+    #[error("checkpoint {seq} (from {from}, next offset {next_offset}) does not follow checkpoint {last_seq} (next offset {last_next_offset})")]
+    Sequence {
+        /// The new one's sequence number.
+        seq: u64,
+        /// Its `from`.
+        from: i64,
+        /// Its `next_offset`.
+        next_offset: i64,
+        /// The previous one's sequence number.
+        last_seq: u64,
+        /// The previous one's `next_offset`.
+        last_next_offset: i64,
+    },
+}
+
+/// What reading a record or reaching the end brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A checkpoint was read: who wrote it, and its sequence number.
+    Checkpoint {
+        /// The writer's instance and incarnation.
+        writer: String,
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// The shard's figures are current: these tenants changed.
+    Published(Vec<Arc<str>>),
+    /// The shard has just been found to be in trouble.
+    Trouble(Trouble),
+}
+
+impl Book {
+    /// An empty book of this many shards.
+    pub fn new(shards: u32) -> Self {
+        Self { shards: (0..shards).map(|_| ShardBook::default()).collect() }
+    }
+
+    /// The shards, by number.
+    pub fn shards(&self) -> &[ShardBook] {
+        &self.shards
+    }
+
+    /// One shard.
+    pub fn shard(&self, shard: u32) -> Option<&ShardBook> {
+        self.shards.get(shard as usize)
+    }
+
+    /// Reads one record of the ledger partition of this number. Offsets must grow.
+    pub fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
+        self.shards.get_mut(partition as usize)?.apply(partition, offset, key, value)
+    }
+
+    /// The tail stands at the partition's end; `position` is the next offset it will be given.
+    pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
+        self.shards.get_mut(partition as usize)?.reached_end(position)
+    }
+
+    /// All tallies of a tenant, over all shards.
+    pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
+        self.shards.iter().flat_map(move |shard| shard.tallies(tenant))
+    }
+
+    /// Tenants of all shards; a tenant whose calls lie in several shards comes once for each.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.shards.iter().flat_map(|shard| shard.tenants.keys())
+    }
+}
+
+impl ShardBook {
+    /// The last checkpoint read.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// Where the tail stands in the ledger partition.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// What is wrong with the shard's ledger, if anything.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Has it been published at least once?
+    pub fn is_published(&self) -> bool {
+        self.published
+    }
+
+    /// Bytes of the values held.
+    pub fn bytes(&self) -> usize {
+        let of = |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
+        self.tenants.values().map(of).sum()
+    }
+
+    /// The tenant's tallies in this shard.
+    pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
+        let records = self.tenants.get(tenant);
+        // Values were checked when they were read.
+        records.into_iter().flat_map(|r| &r.tallies).filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
+    }
+
+    /// The tenant's items in this shard.
+    pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Chunk)> {
+        let records = self.tenants.get(tenant);
+        records.into_iter().flat_map(|r| &r.chunks).filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
+    }
+
+    /// The tenants with facts in this shard.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.tenants.keys()
+    }
+
+    fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
+        self.position = self.position.max(offset + 1);
+        self.at_end = false;
+        if self.trouble.is_some() {
+            return None;
+        }
+        match self.read(partition, key, value) {
+            Ok(event) => event,
+            Err(trouble) => {
+                self.trouble = Some(trouble.clone());
+                Some(Event::Trouble(trouble))
+            }
+        }
+    }
+
+    fn read(&mut self, partition: u32, key_bytes: &[u8], value: Option<&[u8]>) -> Result<Option<Event>, Trouble> {
+        let (shard, key) = Key::decode(key_bytes)?;
+        if shard != partition {
+            return Err(RecordError::Partition { key: shard, partition }.into());
+        }
+        if key == Key::Checkpoint {
+            let Some(value) = value else { return Ok(None) };
+            return self.read_checkpoint(Checkpoint::decode_value(value)?).map(Some);
+        }
+        let stored = value.map(|bytes| Stored::read(&key, key_bytes, bytes)).transpose()?;
+        if mutated(Mutation::ApplyBeforeCheckpoint) {
+            self.put(key, stored);
+        } else {
+            self.waiting.insert(key, stored);
+        }
+        Ok(None)
+    }
+
+    fn read_checkpoint(&mut self, new: Checkpoint) -> Result<Event, Trouble> {
+        if let Some(last) = &self.checkpoint {
+            let follows = new.seq > last.seq && new.next_offset >= last.next_offset;
+            if !follows || new.seq == last.seq + 1 && new.from != last.next_offset {
+                return Err(Trouble::Sequence {
+                    seq: new.seq,
+                    from: new.from,
+                    next_offset: new.next_offset,
+                    last_seq: last.seq,
+                    last_next_offset: last.next_offset,
+                });
+            }
+        }
+        for (key, stored) in std::mem::take(&mut self.waiting) {
+            self.put(key, stored);
+        }
+        if self.checkpoint.as_ref().is_none_or(|last| last.horizon < new.horizon) {
+            self.close_months(Month(new.horizon));
+        }
+        let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
+        self.checkpoint = Some(new);
+        if mutated(Mutation::PublishWhileLagging) {
+            self.check()?;
+        }
+        Ok(event)
+    }
+
+    fn put(&mut self, key: Key, stored: Option<Stored>) {
+        let (Key::Tally { tenant, .. } | Key::Chunk { tenant, .. }) = &key else { return };
+        let is_tally = matches!(key, Key::Tally { .. });
+        self.changed.insert(tenant.clone());
+        let removed = stored.is_none();
+        let records = match self.tenants.get_mut(tenant) {
+            Some(records) => records,
+            None if removed => {
+                self.closed_keys.remove(&key);
+                return;
+            }
+            None => self.tenants.entry(tenant.clone()).or_default(),
+        };
+        let (count, digest) = stored.as_ref().map_or((0, Digest::default()), |s| (s.count, s.digest));
+        let old = match (&key, stored) {
+            (Key::Tally { month, .. }, Some(new)) => records.tallies.insert(*month, new),
+            (Key::Tally { month, .. }, None) => records.tallies.remove(month),
+            (Key::Chunk { day, chunk, .. }, Some(new)) => records.chunks.insert((*day, *chunk), new),
+            (Key::Chunk { day, chunk, .. }, None) => records.chunks.remove(&(*day, *chunk)),
+            (Key::Checkpoint, _) => None,
+        };
+        if records.tallies.is_empty() && records.chunks.is_empty() {
+            self.tenants.remove(tenant);
+        }
+        let sum = if is_tally { &mut self.counted } else { &mut self.items };
+        *sum = (*sum + count).wrapping_sub(old.as_ref().map_or(0, |o| o.count));
+        self.digest.add(digest);
+        self.digest.remove(old.map_or(Digest::default(), |o| o.digest));
+        if removed {
+            self.closed_keys.remove(&key);
+        }
+    }
+
+    fn close_months(&mut self, horizon: Month) {
+        let mut closed = Vec::new();
+        for (tenant, records) in &self.tenants {
+            let tallies = records.tallies.keys().filter(|m| **m < horizon);
+            closed.extend(tallies.map(|m| Key::Tally { month: *m, tenant: tenant.clone() }));
+            let chunks = records.chunks.keys().filter(|(day, _)| day.month() < horizon);
+            closed.extend(chunks.map(|(day, chunk)| Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() }));
+        }
+        for key in closed {
+            self.put(key.clone(), None);
+            self.closed_keys.insert(key);
+        }
+    }
+
+    fn reached_end(&mut self, position: i64) -> Option<Event> {
+        self.position = self.position.max(position);
+        self.at_end = true;
+        if self.trouble.is_some() || !self.waiting.is_empty() {
+            return None;
+        }
+        if let Err(trouble) = self.check() {
+            self.trouble = Some(trouble.clone());
+            return Some(Event::Trouble(trouble));
+        }
+        self.published = true;
+        Some(Event::Published(self.changed.drain().collect()))
+    }
+
+    /// The control totals: does what was read add up to what the checkpoint says?
+    fn check(&self) -> Result<(), Trouble> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let totals = &checkpoint.totals;
+        if self.counted + checkpoint.closed != totals.counted {
+            return Err(Trouble::Counted { tallied: self.counted, closed: checkpoint.closed, counted: totals.counted });
+        }
+        if self.items != checkpoint.items {
+            return Err(Trouble::Items { found: self.items, expected: checkpoint.items });
+        }
+        if !totals.add_up() {
+            return Err(Trouble::Outcomes);
+        }
+        if self.digest != checkpoint.digest() {
+            return Err(Trouble::Digest { found: self.digest, expected: checkpoint.digest() });
+        }
+        Ok(())
+    }
+
+    /// The shard's state for a new owner, who has made sure that the tail has passed the takeover's end.
+    ///
+    /// # Errors
+    /// The shard's trouble.
+    pub fn state(&self) -> Result<ShardState, Trouble> {
+        if let Some(trouble) = &self.trouble {
+            return Err(trouble.clone());
+        }
+        if self.waiting.is_empty() {
+            self.check()?;
+        }
+        let mut values: HashMap<Key, LoadedValue> = HashMap::new();
+        for (tenant, records) in &self.tenants {
+            for (month, stored) in &records.tallies {
+                let key = Key::Tally { month: *month, tenant: tenant.clone() };
+                values.insert(key.clone(), stored.loaded(key, Some(stored.digest)));
+            }
+            for ((day, chunk), stored) in &records.chunks {
+                let key = Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() };
+                values.insert(key.clone(), stored.loaded(key, Some(stored.digest)));
+            }
+        }
+        let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
+        // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
+        for (key, stored) in &self.waiting {
+            let Some(stored) = stored.as_ref().filter(|_| key.month().is_some_and(|m| m >= horizon)) else { continue };
+            let replaced = values.get(key).and_then(|v| v.digest);
+            values.insert(key.clone(), stored.loaded(key.clone(), replaced));
+        }
+        Ok(ShardState {
+            checkpoint: self.checkpoint.clone(),
+            values: values.into_values().collect(),
+            closed_keys: self.closed_keys.iter().cloned().collect(),
+        })
+    }
+}
+
+impl Stored {
+    fn read(key: &Key, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, RecordError> {
+        let (cov, count) = match key {
+            Key::Checkpoint => (0, 0),
+            Key::Tally { .. } => {
+                let tally = Tally::decode_value(bytes)?;
+                (tally.cov, tally.total_calls())
+            }
+            Key::Chunk { .. } => {
+                let chunk = Chunk::decode_value(bytes)?;
+                (chunk.cov, chunk.items.len() as u64)
+            }
+        };
+        Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count })
+    }
+
+    fn loaded(&self, key: Key, digest: Option<Digest>) -> LoadedValue {
+        let calls = if matches!(key, Key::Tally { .. }) { self.count } else { 0 };
+        LoadedValue { key, bytes: self.bytes.clone(), cov: self.cov, digest, calls }
+    }
+}

@@ -1,0 +1,570 @@
+//! Bytes to a [`Call`]: one validating pass over the JSON text that looks only at the mapped fields.
+//!
+//! The scanner accepts what RFC 8259 (and `serde_json`, against which the tests compare it) accepts, borrows from the
+//! payload, and unescapes a string only when it is wanted. It is here because decoding is most of the cost of an
+//! event; `decode` is the only way in, so another reader can take its place.
+
+use std::borrow::Cow;
+
+use crate::domain::call::{Call, Flag, Malformed};
+use crate::domain::contract::longest_prefix;
+use crate::pipeline::settings::{CountingSettings, FieldPath, TimestampFormat};
+
+/// Longest tenant, request id and action, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+/// Longest error code, in bytes.
+pub const MAX_CODE_BYTES: usize = 256;
+/// Deepest nesting of objects and arrays.
+const MAX_DEPTH: u32 = 128;
+/// Number of mapped fields.
+const FIELDS: usize = 6;
+const NAMES: [&str; FIELDS] = ["tenant", "request_id", "timestamp", "action", "code", "system_error"];
+const TENANT: usize = 0;
+const REQUEST_ID: usize = 1;
+const TIMESTAMP: usize = 2;
+const ACTION: usize = 3;
+const CODE: usize = 4;
+const SYSTEM_ERROR: usize = 5;
+
+/// One record of the calls topic, as the consumer hands it over.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceRecord<'a> {
+    /// Offset in the source partition.
+    pub offset: i64,
+    /// Arrival: the record's timestamp in milliseconds since 1970-01-01T00:00:00Z, if it has one.
+    pub timestamp_ms: Option<i64>,
+    /// The record's key.
+    pub key: Option<&'a [u8]>,
+    /// The record's value; `None` for a tombstone.
+    pub payload: Option<&'a [u8]>,
+    /// The record's headers, in order.
+    pub headers: &'a [(&'a str, &'a [u8])],
+}
+
+/// Decodes the events of one source under one field mapping.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// The mapping as a tree over JSON object keys; node 0 is the root.
+    nodes: Vec<Node>,
+    /// Fields that come from the key or a header.
+    outside: Vec<(usize, FieldPath)>,
+    format: TimestampFormat,
+    success_codes: Vec<Box<str>>,
+    not_itemised: Vec<Box<str>>,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    children: Vec<(Box<str>, u32)>,
+    field: Option<usize>,
+}
+
+/// A mapped value as found, not yet judged.
+#[derive(Debug, Clone, Copy)]
+enum Found<'a> {
+    Absent,
+    /// A JSON string without its quotes; `escaped` when it holds a backslash.
+    Text { raw: &'a str, escaped: bool },
+    Number(&'a str),
+    Bool(bool),
+    Null,
+    Nested,
+    /// Bytes of a key or header.
+    Outside(&'a [u8]),
+}
+
+impl Decoder {
+    /// A decoder for these settings.
+    ///
+    /// # Errors
+    /// Two fields mapped to the same place, or one inside the other.
+    pub fn new(settings: &CountingSettings) -> Result<Self, String> {
+        let fields = &settings.fields;
+        let paths = [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
+        let mut decoder = Self {
+            nodes: vec![Node::default()],
+            outside: Vec::new(),
+            format: settings.timestamp_format,
+            success_codes: settings.success_codes.iter().map(|c| c.as_str().into()).collect(),
+            not_itemised: settings.not_itemised.iter().map(|c| c.as_str().into()).collect(),
+            max_bytes: settings.max_event_bytes as usize,
+        };
+        for (field, path) in paths.into_iter().enumerate() {
+            let FieldPath::Pointer(segments) = path else {
+                decoder.outside.push((field, path.clone()));
+                continue;
+            };
+            let mut at = 0;
+            for segment in segments {
+                if let Some(other) = decoder.nodes[at].field {
+                    return Err(format!("`{}` is mapped inside `{}`", NAMES[field], NAMES[other]));
+                }
+                at = decoder.child_or_new(at, segment);
+            }
+            let node = &mut decoder.nodes[at];
+            if let Some(other) = node.field {
+                return Err(format!("`{}` and `{}` are mapped to the same place", NAMES[other], NAMES[field]));
+            }
+            if !node.children.is_empty() {
+                return Err(format!("another field is mapped inside `{}`", NAMES[field]));
+            }
+            node.field = Some(field);
+        }
+        Ok(decoder)
+    }
+
+    fn child_or_new(&mut self, at: usize, segment: &str) -> usize {
+        if let Some(child) = self.nodes[at].child(segment.as_bytes()) {
+            return child;
+        }
+        let index = self.nodes.len();
+        self.nodes[at].children.push((segment.into(), index as u32));
+        self.nodes.push(Node::default());
+        index
+    }
+
+    /// Reads one event.
+    ///
+    /// # Errors
+    /// Why the payload is no call event.
+    pub fn decode<'a>(&self, record: &SourceRecord<'a>) -> Result<Call<'a>, Malformed> {
+        let payload = record.payload.unwrap_or_default();
+        if payload.len() > self.max_bytes {
+            return Err(Malformed::TooLarge);
+        }
+        if payload.is_empty() {
+            return Err(Malformed::Empty);
+        }
+        let text = std::str::from_utf8(payload).map_err(|_| Malformed::NotJson)?;
+        let mut scan = Scan::new(self, text);
+        scan.document()?;
+        if let (Some(data), true) = (scan.data, scan.spec_version) {
+            // A CloudEvent in structured mode: the mapping applies to its data.
+            scan = Scan::new(self, data);
+            scan.document()?;
+        }
+        if scan.repeated {
+            return Err(Malformed::RepeatedField);
+        }
+        let mut found = scan.found;
+        for (field, path) in &self.outside {
+            found[*field] = outside_value(path, record).map_or(Found::Absent, Found::Outside);
+        }
+        let tenant = name(found[TENANT], true)?;
+        let request_id = name(found[REQUEST_ID], true)?;
+        let time_ms = self.timestamp(found[TIMESTAMP])?;
+        let action = name(found[ACTION], false)?;
+        let code = self.code(found[CODE])?;
+        let system_error = flag(found[SYSTEM_ERROR])?;
+        Ok(Call { tenant, request_id, time_ms, action, code, system_error })
+    }
+
+    /// Is this outcome written down call by call (and not only counted)? Flag true, or a non-ok code that is not in
+    /// `counting.not_itemised`.
+    pub fn itemised(&self, call: &Call<'_>) -> bool {
+        call.system_error == Flag::True
+            || call.code.as_deref().is_some_and(|code| {
+                longest_prefix(code, |c| self.not_itemised.iter().any(|n| **n == *c).then_some(())).is_none()
+            })
+    }
+
+    fn timestamp(&self, found: Found<'_>) -> Result<i64, Malformed> {
+        let per_unit = match self.format {
+            TimestampFormat::Rfc3339 => {
+                let text = text(found)?.ok_or(Malformed::MissingField)?;
+                return rfc3339_ms(&text).ok_or(Malformed::BadTimestamp);
+            }
+            TimestampFormat::EpochS => (1000, 1),
+            TimestampFormat::EpochMs => (1, 1),
+            TimestampFormat::EpochUs => (1, 1_000),
+            TimestampFormat::EpochNs => (1, 1_000_000),
+        };
+        let digits = match found {
+            Found::Absent => return Err(Malformed::MissingField),
+            Found::Number(raw) => raw,
+            Found::Outside(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed::WrongType)?,
+            _ => return Err(Malformed::WrongType),
+        };
+        if digits.contains(['.', 'e', 'E']) {
+            return Err(Malformed::WrongType);
+        }
+        let value: i128 = digits.parse().map_err(|_| Malformed::BadTimestamp)?;
+        let ms = value.checked_mul(per_unit.0).ok_or(Malformed::BadTimestamp)?.div_euclid(per_unit.1);
+        i64::try_from(ms).ok().filter(|ms| ms.abs() <= MAX_TIME_MS).ok_or(Malformed::BadTimestamp)
+    }
+
+    fn code<'a>(&self, found: Found<'a>) -> Result<Option<Cow<'a, str>>, Malformed> {
+        let code = match found {
+            Found::Number(raw) if !raw.contains(['.', 'e', 'E']) => Some(Cow::Borrowed(raw)),
+            Found::Null => None,
+            _ => text(found)?,
+        };
+        match code {
+            Some(code) if self.success_codes.iter().any(|s| **s == *code) => Ok(None),
+            Some(code) if code.len() > MAX_CODE_BYTES => Err(Malformed::TooLong),
+            code => Ok(code),
+        }
+    }
+}
+
+/// Instants beyond ±292 million years do not fit the ledger's milliseconds; four-digit years are all RFC 3339 knows.
+const MAX_TIME_MS: i64 = 253_402_300_799_999;
+
+impl Node {
+    fn child(&self, key: &[u8]) -> Option<usize> {
+        self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, index)| *index as usize)
+    }
+}
+
+fn outside_value<'a>(path: &FieldPath, record: &SourceRecord<'a>) -> Option<&'a [u8]> {
+    match path {
+        FieldPath::Key => record.key,
+        FieldPath::Header(name) => record.headers.iter().find(|(n, _)| n == name).map(|(_, value)| *value),
+        FieldPath::Pointer(_) => None,
+    }
+}
+
+/// The value as a string; `None` when absent.
+fn text(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
+    match found {
+        Found::Absent => Ok(None),
+        Found::Text { raw, escaped: false } => Ok(Some(Cow::Borrowed(raw))),
+        Found::Text { raw, escaped: true } => unescape(raw).map(|s| Some(Cow::Owned(s))).ok_or(Malformed::NotJson),
+        Found::Outside(bytes) => std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| Malformed::WrongType),
+        Found::Number(_) | Found::Bool(_) | Found::Null | Found::Nested => Err(Malformed::WrongType),
+    }
+}
+
+fn name(found: Found<'_>, required: bool) -> Result<Cow<'_, str>, Malformed> {
+    let value = match found {
+        Found::Null if !required => None,
+        _ => text(found)?,
+    };
+    match value {
+        Some(name) if name.len() > MAX_NAME_BYTES => Err(Malformed::TooLong),
+        Some(name) if !name.is_empty() || !required => Ok(name),
+        _ if required => Err(Malformed::MissingField),
+        _ => Ok(Cow::Borrowed("")),
+    }
+}
+
+fn flag(found: Found<'_>) -> Result<Flag, Malformed> {
+    match found {
+        Found::Absent | Found::Null => Ok(Flag::Absent),
+        Found::Bool(true) | Found::Outside(b"true") => Ok(Flag::True),
+        Found::Bool(false) | Found::Outside(b"false") => Ok(Flag::False),
+        Found::Outside(b"") => Ok(Flag::Absent),
+        _ => Err(Malformed::WrongType),
+    }
+}
+
+fn unescape(raw: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).ok()
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z of an RFC 3339 instant, floored.
+pub fn rfc3339_ms(text: &str) -> Option<i64> {
+    fast_rfc3339_ms(text.as_bytes())
+        .or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()))
+        .filter(|ms| ms.abs() <= MAX_TIME_MS)
+}
+
+/// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything odd) is left to chrono.
+fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
+    let number = |at: usize, len: usize| {
+        b.get(at..at + len)?.iter().try_fold(0i64, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
+    };
+    let is = |at: usize, byte: u8| b.get(at) == Some(&byte);
+    if !(is(4, b'-') && is(7, b'-') && is(10, b'T') && is(13, b':') && is(16, b':')) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
+    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
+    // Days beyond the 28th and second 60 need more thought than they are frequent; chrono has it.
+    let long = matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
+    if !(1..=12).contains(&month) || day < 1 || !(day <= 28 || long) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut at = 19;
+    let mut millis = 0;
+    if is(at, b'.') {
+        at += 1;
+        let start = at;
+        while b.get(at).is_some_and(u8::is_ascii_digit) {
+            if at - start < 3 {
+                millis = millis * 10 + i64::from(b[at] - b'0');
+            }
+            at += 1;
+        }
+        match at - start {
+            0 => return None,
+            1 => millis *= 100,
+            2 => millis *= 10,
+            _ => {}
+        }
+    }
+    let offset_minutes = match b.get(at)? {
+        b'Z' if b.len() == at + 1 => 0,
+        sign @ (b'+' | b'-') if b.len() == at + 6 && is(at + 3, b':') => {
+            let (h, m) = (number(at + 1, 2)?, number(at + 4, 2)?);
+            if h > 23 || m > 59 {
+                return None;
+            }
+            (h * 60 + m) * if *sign == b'-' { -1 } else { 1 }
+        }
+        _ => return None,
+    };
+    // Days since 1970-01-01 (civil calendar, years counted from March).
+    let y = year - i64::from(month <= 2);
+    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
+    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+    Some((days * 86_400 + hour * 3600 + minute * 60 + second - offset_minutes * 60) * 1000 + millis)
+}
+
+struct Scan<'a, 'd> {
+    decoder: &'d Decoder,
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+    found: [Found<'a>; FIELDS],
+    /// One bit a node of the mapping: seen already.
+    seen: u64,
+    repeated: bool,
+    /// CloudEvents: top-level `specversion` is a string, and where top-level `data` stands.
+    spec_version: bool,
+    data: Option<&'a str>,
+}
+
+impl<'a, 'd> Scan<'a, 'd> {
+    fn new(decoder: &'d Decoder, text: &'a str) -> Self {
+        Self {
+            decoder,
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+            depth: 0,
+            found: [Found::Absent; FIELDS],
+            seen: 0,
+            repeated: false,
+            spec_version: false,
+            data: None,
+        }
+    }
+
+    fn document(&mut self) -> Result<(), Malformed> {
+        self.space();
+        let object = self.peek() == Some(b'{');
+        self.value(if object { Some(0) } else { None })?;
+        self.space();
+        if self.at != self.bytes.len() {
+            return Err(Malformed::NotJson);
+        }
+        if object { Ok(()) } else { Err(Malformed::WrongType) }
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    #[inline]
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, literal: &str) -> Result<(), Malformed> {
+        if self.bytes[self.at..].starts_with(literal.as_bytes()) {
+            self.at += literal.len();
+            Ok(())
+        } else {
+            Err(Malformed::NotJson)
+        }
+    }
+
+    /// Reads one value; looks for mapped fields inside it when `node` says so.
+    fn value(&mut self, node: Option<usize>) -> Result<Found<'a>, Malformed> {
+        match self.peek().ok_or(Malformed::NotJson)? {
+            b'"' => {
+                let (raw, escaped) = self.string()?;
+                Ok(Found::Text { raw, escaped })
+            }
+            b'{' => self.nested(node, true),
+            b'[' => self.nested(node, false),
+            b't' => self.expect("true").map(|()| Found::Bool(true)),
+            b'f' => self.expect("false").map(|()| Found::Bool(false)),
+            b'n' => self.expect("null").map(|()| Found::Null),
+            _ => self.number().map(Found::Number),
+        }
+    }
+
+    fn nested(&mut self, node: Option<usize>, object: bool) -> Result<Found<'a>, Malformed> {
+        self.depth += 1;
+        if self.depth >= MAX_DEPTH {
+            return Err(Malformed::NotJson);
+        }
+        let close = if object { b'}' } else { b']' };
+        let top = self.depth == 1;
+        self.at += 1;
+        self.space();
+        if self.peek() == Some(close) {
+            self.at += 1;
+            self.depth -= 1;
+            return Ok(Found::Nested);
+        }
+        let mut index = 0usize;
+        loop {
+            let child = if object {
+                if self.peek() != Some(b'"') {
+                    return Err(Malformed::NotJson);
+                }
+                let (raw, escaped) = self.string()?;
+                self.space();
+                if self.peek() != Some(b':') {
+                    return Err(Malformed::NotJson);
+                }
+                self.at += 1;
+                self.space();
+                if escaped {
+                    let key = unescape(raw).ok_or(Malformed::NotJson)?;
+                    self.member(node, key.as_bytes(), top)?
+                } else {
+                    self.member(node, raw.as_bytes(), top)?
+                }
+            } else {
+                let child = node.filter(|n| !self.decoder.nodes[*n].children.is_empty()).and_then(|n| {
+                    self.decoder.nodes[n].child(index.to_string().as_bytes())
+                });
+                index += 1;
+                child
+            };
+            self.element(child)?;
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b) if b == close => {
+                    self.at += 1;
+                    self.depth -= 1;
+                    return Ok(Found::Nested);
+                }
+                _ => return Err(Malformed::NotJson),
+            }
+            self.space();
+        }
+    }
+
+    /// Handles the CloudEvents envelope; returns the mapping's node for this key.
+    #[inline]
+    fn member(&mut self, node: Option<usize>, key: &[u8], top: bool) -> Result<Option<usize>, Malformed> {
+        if top {
+            match key {
+                b"specversion" => self.spec_version = self.peek() == Some(b'"'),
+                b"data" if self.peek() == Some(b'{') => {
+                    // Look ahead only for the extent; the caller reads the value as usual.
+                    let (at, depth) = (self.at, self.depth);
+                    self.value(None)?;
+                    self.data = Some(&self.text[at..self.at]);
+                    (self.at, self.depth) = (at, depth);
+                }
+                _ => {}
+            }
+        }
+        Ok(node.and_then(|n| self.decoder.nodes[n].child(key)))
+    }
+
+    #[inline]
+    fn element(&mut self, child: Option<usize>) -> Result<(), Malformed> {
+        if let Some(node) = child {
+            let bit = 1u64 << (node & 63);
+            self.repeated |= self.seen & bit != 0;
+            self.seen |= bit;
+        }
+        let value = self.value(child)?;
+        if let Some(field) = child.and_then(|node| self.decoder.nodes[node].field) {
+            self.found[field] = value;
+        }
+        Ok(())
+    }
+
+    /// Reads a string; the position is at its opening quote.
+    #[inline]
+    fn string(&mut self) -> Result<(&'a str, bool), Malformed> {
+        let start = self.at + 1;
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            // Eight bytes at a time while none of them is a quote, a backslash or a control character.
+            while let Some(chunk) = self.bytes.get(at..at + 8) {
+                let mut word = [0u8; 8];
+                word.copy_from_slice(chunk);
+                let special = special_bytes(u64::from_le_bytes(word));
+                if special != 0 {
+                    at += (special.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                at += 8;
+            }
+            match self.bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return Ok((&self.text[start..at], escaped));
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    at += match self.bytes.get(at + 1) {
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+                        Some(b'u') if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => 6,
+                        _ => return Err(Malformed::NotJson),
+                    };
+                }
+                Some(byte) if *byte >= 0x20 => at += 1,
+                _ => return Err(Malformed::NotJson),
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<&'a str, Malformed> {
+        let start = self.at;
+        let digits = |scan: &mut Self| {
+            let from = scan.at;
+            while scan.peek().is_some_and(|b| b.is_ascii_digit()) {
+                scan.at += 1;
+            }
+            if scan.at > from { Ok(()) } else { Err(Malformed::NotJson) }
+        };
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            digits(self)?;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            digits(self)?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            digits(self)?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+}
+
+/// The high bit of every byte that is `"`, `\` or below 0x20; bits above the lowest one set may be false alarms.
+#[inline]
+fn special_bytes(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero_byte = |w: u64| w.wrapping_sub(ONES) & !w;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (zero_byte(word ^ (ONES * u64::from(b'"'))) | zero_byte(word ^ (ONES * u64::from(b'\\'))) | control) & HIGH
+}

@@ -1,0 +1,105 @@
+//! The protocol broken on purpose, one rule at a time, so that the simulator can show that it would notice.
+//! Without the `mutations` feature every switch is a constant `false`.
+
+macro_rules! mutations {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A rule that can be broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Mutation { $($(#[doc = $doc])* $name,)* }
+
+        impl Mutation {
+            /// Every mutation.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+mutations! {
+    /// A zombie's commit is accepted.
+    NoFence,
+    /// Counting begins before the takeover has read the ledger.
+    CountBeforeTakeover,
+    /// The takeover waits for C = O instead of reading to E.
+    CommittedInsteadOfEnd,
+    /// E is read by a read_committed client (the last stable offset).
+    EndFromReadCommitted,
+    /// The group's committed offset is preferred to C.
+    GroupOffsetPreferred,
+    /// An unknown outcome of a commit is taken for success.
+    UnknownIsSuccess,
+    /// An unknown outcome of a commit is taken for failure, without reloading.
+    UnknownIsFailure,
+    /// No new producer after a commit or abort that was retried.
+    KeepProducerAfterRetry,
+    /// Acknowledgements are not awaited, and the committed offset is fetched without waiting for pending ones.
+    AcksNotAwaited,
+    /// A torn transaction: keys are changed again below their `cov`.
+    NoCoverage,
+    /// A torn transaction: items are added again below their chunk's `cov`.
+    NoChunkCoverage,
+    /// The chunk of an item follows from a count of items, not from its offset.
+    ChunkByCount,
+    /// Totals are summed from the loaded tallies at a takeover, not taken from C.
+    TotalsRederived,
+    /// A flush may happen before the position has passed every loaded `cov`.
+    NoBarrier,
+    /// `cov` is one too high.
+    CovOffByOne,
+    /// C says the position at the commit, not at the snapshot.
+    CheckpointNotFromSnapshot,
+    /// A commit clears every dirty key, also those changed since the snapshot.
+    ClearAllDirty,
+    /// A takeover starts at `next_offset`, without warming the windows.
+    NoWarming,
+    /// The floor leaves out the clock skew of 2 × 300 s.
+    FloorWithoutSkew,
+    /// The floor is the last offset below the bound's watermark second, not the first that reached it.
+    FloorByLast,
+    /// A duplicate does not refresh its entry.
+    NoRefresh,
+    /// A duplicate refreshes its entry to its own time, not to the greatest.
+    RefreshToLast,
+    /// The book applies values as it reads them, not at the next C.
+    ApplyBeforeCheckpoint,
+    /// The book publishes and checks totals while it lags.
+    PublishWhileLagging,
+    /// Calls of months below the horizon are left out of the totals.
+    NoClosed,
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use super::Mutation;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Is this rule broken at present?
+    pub fn mutated(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+
+    /// Breaks one rule on this thread while `body` runs.
+    pub fn with_mutation<T>(mutation: Option<Mutation>, body: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Mutation>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                ACTIVE.set(self.0);
+            }
+        }
+        let _restore = Restore(ACTIVE.replace(mutation));
+        body()
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::{mutated, with_mutation};
+
+/// Is this rule broken at present? Never in this build.
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub const fn mutated(_: Mutation) -> bool {
+    false
+}

@@ -1,0 +1,235 @@
+//! The decisions of the ledger protocol, without the I/O around them: what a takeover needs next, where a shard
+//! begins, and what follows from a transaction's end. The worker and the simulator both ask here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::book::{Book, Trouble};
+use super::mutation::{Mutation, mutated};
+use super::shard::ShardState;
+
+/// A commit or abort slower than this may have been repeated by the client; a late copy of it could hit the next
+/// transaction of the same producer.
+pub const SLOW_TRANSACTION_END: Duration = Duration::from_secs(1);
+
+/// What was assigned and must be taken over, and how far that has come. The order of the steps is the protocol:
+/// producer initialised → O (waiting for pending offsets) → E (high watermark, read uncommitted) → tail past E → load.
+#[derive(Debug, Clone)]
+pub struct Takeover {
+    shards: BTreeMap<u32, ShardEnds>,
+    /// High watermark of every ledger partition, so that nothing is judged on an older view than the predecessor's.
+    ledger_ends: Option<Vec<i64>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct ShardEnds {
+    committed: Option<Option<i64>>,
+    end: Option<i64>,
+}
+
+/// The next step of a takeover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Fetch the group's committed offsets, waiting for pending ones.
+    Committed,
+    /// Fetch the high watermarks of the ledger partitions with a `read_uncommitted` client.
+    Ends,
+    /// Let the tail read on.
+    Tail,
+    /// Nothing: load the shards.
+    Nothing,
+}
+
+impl Takeover {
+    /// A takeover of these shards.
+    pub fn new(shards: impl IntoIterator<Item = u32>) -> Self {
+        Self { shards: shards.into_iter().map(|s| (s, ShardEnds::default())).collect(), ledger_ends: None }
+    }
+
+    /// The shards to be taken over.
+    pub fn shards(&self) -> impl Iterator<Item = u32> {
+        self.shards.keys().copied()
+    }
+
+    /// The next step, given what the tail has read.
+    pub fn need(&self, book: &Book) -> Need {
+        if mutated(Mutation::CountBeforeTakeover) {
+            return if self.shards.values().any(|s| s.committed.is_none()) { Need::Committed } else { Need::Nothing };
+        }
+        if self.shards.values().any(|s| s.committed.is_none()) {
+            return Need::Committed;
+        }
+        if mutated(Mutation::CommittedInsteadOfEnd) {
+            let caught_up = self.shards.iter().all(|(shard, s)| {
+                let next = book.shard(*shard).and_then(|b| b.checkpoint()).map(|c| c.next_offset);
+                s.committed.flatten().is_none_or(|o| next.is_some_and(|n| n >= o))
+            });
+            return if caught_up { Need::Nothing } else { Need::Tail };
+        }
+        if self.ledger_ends.is_none() {
+            return Need::Ends;
+        }
+        let passed = |(shard, ends): (&u32, &ShardEnds)| book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end);
+        if self.shards.iter().all(passed) { Need::Nothing } else { Need::Tail }
+    }
+
+    /// The group's committed offset of a shard; `None` when there is none.
+    pub fn committed(&mut self, shard: u32, offset: Option<i64>) {
+        if let Some(ends) = self.shards.get_mut(&shard) {
+            ends.committed = Some(offset);
+        }
+    }
+
+    /// The high watermarks of all ledger partitions, by number.
+    pub fn ends(&mut self, ends: Vec<i64>) {
+        for (shard, own) in &mut self.shards {
+            own.end = Some(ends.get(*shard as usize).copied().unwrap_or(0));
+        }
+        self.ledger_ends = Some(ends);
+    }
+
+    /// The group's committed offset as fetched.
+    pub fn committed_offset(&self, shard: u32) -> Option<i64> {
+        self.shards.get(&shard)?.committed.flatten()
+    }
+
+    /// Has the tail passed, in every ledger partition, what was there at this takeover? Before, nothing that spans
+    /// shards (gauges, alerts) may be shown as this owner's.
+    pub fn may_judge(&self, book: &Book) -> bool {
+        self.ledger_ends.as_ref().is_some_and(|ends| {
+            ends.iter().enumerate().all(|(shard, end)| book.shard(shard as u32).is_some_and(|b| b.position() >= *end && b.is_published()))
+        })
+    }
+}
+
+/// Where a shard begins.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// Its state in the ledger.
+    pub state: ShardState,
+    /// The source's first offset, or, on a first start, the configured start.
+    pub first_offset: i64,
+    /// The group's offset differs from the checkpoint's: worth a warning, never a start.
+    pub offset_differs: Option<(i64, i64)>,
+}
+
+/// Why a shard must not be counted until somebody has looked at it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// The ledger's values do not add up.
+    #[error("the ledger of shard {shard} is damaged: {trouble}")]
+    Damaged {
+        /// The shard.
+        shard: u32,
+        /// What is wrong.
+        trouble: Trouble,
+    },
+    /// The group has an offset, the ledger has no checkpoint.
+    #[error("the consumer group stands at offset {committed} of partition {shard}, but the ledger has no checkpoint of it: \
+             the ledger topic was emptied or is another one's; point `ledger.topic` at the right topic, or, to count anew, \
+             delete the group's offsets")]
+    NoCheckpoint {
+        /// The shard.
+        shard: u32,
+        /// The group's offset.
+        committed: i64,
+    },
+    /// The source ends before the checkpoint.
+    #[error("partition {shard} of the source ends at offset {end}, before the checkpoint's {next_offset}: the topic was \
+             deleted and created anew; count it in a new ledger topic")]
+    SourceEndsEarlier {
+        /// The shard.
+        shard: u32,
+        /// The source's end.
+        end: i64,
+        /// The checkpoint's next offset.
+        next_offset: i64,
+    },
+}
+
+/// Bounds of a source partition.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceBounds {
+    /// First offset held.
+    pub low: i64,
+    /// Offset of the next record.
+    pub high: i64,
+    /// Where to begin when the ledger has no checkpoint: `source.start` as an offset.
+    pub start: i64,
+}
+
+impl Takeover {
+    /// Where this shard begins, once nothing more is needed.
+    ///
+    /// # Errors
+    /// Why it must not be counted.
+    pub fn begin(&self, shard: u32, book: &Book, source: SourceBounds) -> Result<Begin, Stop> {
+        let state = match book.shard(shard) {
+            Some(book) => book.state().map_err(|trouble| Stop::Damaged { shard, trouble })?,
+            None => ShardState::default(),
+        };
+        let committed = self.committed_offset(shard);
+        let Some(checkpoint) = &state.checkpoint else {
+            return match committed {
+                Some(committed) if !mutated(Mutation::GroupOffsetPreferred) && !mutated(Mutation::CountBeforeTakeover) => {
+                    Err(Stop::NoCheckpoint { shard, committed })
+                }
+                _ => Ok(Begin { state, first_offset: source.start.max(source.low), offset_differs: None }),
+            };
+        };
+        let next_offset = checkpoint.next_offset;
+        if source.high < next_offset {
+            return Err(Stop::SourceEndsEarlier { shard, end: source.high, next_offset });
+        }
+        let offset_differs = committed.filter(|o| *o != next_offset).map(|o| (o, next_offset));
+        let mut state = state;
+        if mutated(Mutation::GroupOffsetPreferred)
+            && let (Some((committed, _)), Some(checkpoint)) = (offset_differs, &mut state.checkpoint)
+        {
+            checkpoint.next_offset = committed;
+            checkpoint.floor_offset = checkpoint.floor_offset.min(committed);
+        }
+        Ok(Begin { state, first_offset: source.low, offset_differs })
+    }
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionEnd {
+    /// The commit was confirmed.
+    Committed,
+    /// It was aborted, and the abort confirmed.
+    Aborted,
+    /// The producer or the group member was fenced, or the producer is broken beyond use.
+    Fatal,
+    /// Nobody knows: the commit timed out or its answer was lost.
+    Unknown,
+}
+
+/// What follows from a transaction's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aftermath {
+    /// The snapshot stands in the ledger.
+    pub committed: bool,
+    /// The producer must be replaced before the next transaction.
+    pub new_producer: bool,
+    /// The shards must be given up and taken over again.
+    pub give_up: bool,
+}
+
+/// What follows from a transaction's end. `retried`: the client repeated the request; `took`: from asking for the end
+/// to its confirmation.
+pub fn after_transaction(end: TransactionEnd, retried: bool, took: Duration) -> Aftermath {
+    let late_copy = (retried || took > SLOW_TRANSACTION_END) && !mutated(Mutation::KeepProducerAfterRetry);
+    match end {
+        TransactionEnd::Committed => Aftermath { committed: true, new_producer: late_copy, give_up: false },
+        TransactionEnd::Aborted => Aftermath { committed: false, new_producer: late_copy, give_up: false },
+        TransactionEnd::Unknown if mutated(Mutation::UnknownIsSuccess) => {
+            Aftermath { committed: true, new_producer: true, give_up: false }
+        }
+        TransactionEnd::Unknown if mutated(Mutation::UnknownIsFailure) => {
+            Aftermath { committed: false, new_producer: true, give_up: false }
+        }
+        TransactionEnd::Fatal | TransactionEnd::Unknown => Aftermath { committed: false, new_producer: true, give_up: true },
+    }
+}

@@ -1,0 +1,464 @@
+//! The records of the ledger topic: keys readable in any Kafka tool, values as one version byte and a protobuf
+//! message (`ledger.proto` is the same schema in words).
+//!
+//! | key | value |
+//! |---|---|
+//! | `C <shard>` | [`Checkpoint`] |
+//! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] |
+//! | `F <shard> <YYYY-MM-DD> <chunk> <tenant>` | [`Chunk`] |
+//!
+//! A tombstone removes a key. The tenant stands last, so it may hold any character.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::domain::calendar::{LocalDay, Month};
+
+/// Source offsets one chunk of items spans: an item's chunk is its offset divided by this.
+pub const CHUNK_OFFSETS: i64 = 1024;
+/// The version byte of every value.
+pub const VALUE_VERSION: u8 = 1;
+
+/// The key of a ledger record, without its shard (which is its partition).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// `C`: the shard's checkpoint.
+    Checkpoint,
+    /// `T`: the calls of one tenant in one month.
+    Tally {
+        /// The month.
+        month: Month,
+        /// The tenant.
+        tenant: Arc<str>,
+    },
+    /// `F`: failing calls of one tenant on one day, one by one.
+    Chunk {
+        /// The local day.
+        day: LocalDay,
+        /// Source offset divided by [`CHUNK_OFFSETS`].
+        chunk: i64,
+        /// The tenant.
+        tenant: Arc<str>,
+    },
+}
+
+impl Key {
+    /// The key's bytes in the ledger topic.
+    pub fn encode(&self, shard: u32) -> String {
+        match self {
+            Self::Checkpoint => format!("C {shard}"),
+            Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
+            Self::Chunk { day, chunk, tenant } => format!("F {shard} {day} {chunk} {tenant}"),
+        }
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// The bytes are no key this version knows.
+    pub fn decode(bytes: &[u8]) -> Result<(u32, Self), RecordError> {
+        let bad = || RecordError::Key(String::from_utf8_lossy(bytes).into_owned());
+        let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
+        let (kind, rest) = text.split_once(' ').ok_or_else(bad)?;
+        let number = |s: &str| s.parse::<u32>().map_err(|_| bad());
+        match kind {
+            "C" => Ok((number(rest)?, Self::Checkpoint)),
+            "T" => {
+                let mut parts = rest.splitn(3, ' ');
+                let mut next = || parts.next().ok_or_else(bad);
+                let (shard, month, tenant) = (number(next()?)?, next()?, next()?);
+                Ok((shard, Self::Tally { month: month.parse().map_err(|_| bad())?, tenant: tenant.into() }))
+            }
+            "F" => {
+                let mut parts = rest.splitn(4, ' ');
+                let mut next = || parts.next().ok_or_else(bad);
+                let (shard, day, chunk, tenant) = (number(next()?)?, next()?, next()?, next()?);
+                let (day, chunk) = (day.parse().map_err(|_| bad())?, chunk.parse().map_err(|_| bad())?);
+                Ok((shard, Self::Chunk { day, chunk, tenant: tenant.into() }))
+            }
+            _ => Err(bad()),
+        }
+    }
+
+    /// The month the record belongs to; `None` for a checkpoint.
+    pub fn month(&self) -> Option<Month> {
+        match self {
+            Self::Checkpoint => None,
+            Self::Tally { month, .. } => Some(*month),
+            Self::Chunk { day, .. } => Some(day.month()),
+        }
+    }
+}
+
+/// Why bytes in the ledger topic cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The key is unknown.
+    #[error("the ledger holds a key this version does not know: `{0}`")]
+    Key(String),
+    /// The value has another version byte.
+    #[error("a ledger value has format version {0}; this version reads {VALUE_VERSION}: upgrade every instance")]
+    Version(u8),
+    /// The value cannot be decoded.
+    #[error("a ledger value is damaged: {0}")]
+    Value(String),
+    /// The record stands in a partition that is not its shard's.
+    #[error("a record of shard {key} stands in ledger partition {partition}")]
+    Partition {
+        /// Shard in the key.
+        key: u32,
+        /// Partition read from.
+        partition: u32,
+    },
+}
+
+fn encode_value(message: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+    bytes.push(VALUE_VERSION);
+    message.encode_raw(&mut bytes);
+    bytes
+}
+
+fn decode_value<M: Message + Default>(bytes: &[u8]) -> Result<M, RecordError> {
+    match bytes.split_first() {
+        Some((&VALUE_VERSION, rest)) => M::decode(rest).map_err(|e| RecordError::Value(e.to_string())),
+        Some((version, _)) => Err(RecordError::Version(*version)),
+        None => Err(RecordError::Value("empty".into())),
+    }
+}
+
+/// `T`: what one tenant called in one month, as counted by one shard.
+#[derive(Clone, PartialEq, Message)]
+pub struct Tally {
+    /// Sequence number of the flush that wrote it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// First source offset not covered by these figures.
+    #[prost(int64, tag = "2")]
+    pub cov: i64,
+    /// Actions and codes, referred to by position.
+    #[prost(string, repeated, tag = "3")]
+    pub names: Vec<String>,
+    /// One entry a local day with calls, in order.
+    #[prost(message, repeated, tag = "4")]
+    pub days: Vec<TallyDay>,
+}
+
+/// One local day of a [`Tally`], in columns.
+#[derive(Clone, PartialEq, Message)]
+pub struct TallyDay {
+    /// Day of the month, 1–31.
+    #[prost(uint32, tag = "1")]
+    pub day: u32,
+    /// Action of each row of `calls`.
+    #[prost(uint32, repeated, tag = "2")]
+    pub actions: Vec<u32>,
+    /// All calls of the action, whatever their outcome.
+    #[prost(uint64, repeated, tag = "3")]
+    pub calls: Vec<u64>,
+    /// Action of each row of `outcome_calls`.
+    #[prost(uint32, repeated, tag = "4")]
+    pub outcome_actions: Vec<u32>,
+    /// Code of the row plus one; 0 = no code.
+    #[prost(uint32, repeated, tag = "5")]
+    pub outcome_codes: Vec<u32>,
+    /// The event's `system_error`: 0 absent, 1 false, 2 true.
+    #[prost(uint32, repeated, tag = "6")]
+    pub outcome_flags: Vec<u32>,
+    /// Non-ok calls of (action, code, flag).
+    #[prost(uint64, repeated, tag = "7")]
+    pub outcome_calls: Vec<u64>,
+}
+
+impl Tally {
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value and checks that its columns fit together.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        let tally: Self = decode_value(bytes)?;
+        let names = tally.names.len() as u32;
+        let sound = tally.days.iter().all(|d| {
+            let rows = d.outcome_calls.len();
+            (1..=31).contains(&d.day)
+                && d.actions.len() == d.calls.len()
+                && [d.outcome_actions.len(), d.outcome_codes.len(), d.outcome_flags.len()] == [rows; 3]
+                && d.actions.iter().chain(&d.outcome_actions).all(|a| *a < names)
+                && d.outcome_codes.iter().all(|c| *c <= names)
+                && d.outcome_flags.iter().all(|f| *f <= 2)
+        });
+        if sound { Ok(tally) } else { Err(RecordError::Value("the columns of a tally do not fit together".into())) }
+    }
+
+    /// All calls counted in it.
+    pub fn total_calls(&self) -> u64 {
+        self.days.iter().flat_map(|d| &d.calls).sum()
+    }
+}
+
+/// `F`: failing calls of one tenant and day whose source offsets lie in one chunk.
+#[derive(Clone, PartialEq, Message)]
+pub struct Chunk {
+    /// Sequence number of the flush that wrote it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// First source offset not covered by these items.
+    #[prost(int64, tag = "2")]
+    pub cov: i64,
+    /// The calls, in order of their offsets.
+    #[prost(message, repeated, tag = "3")]
+    pub items: Vec<Item>,
+}
+
+/// One failing call, as evidence.
+#[derive(Clone, PartialEq, Message)]
+pub struct Item {
+    /// Its offset in the source partition.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// Event time in milliseconds since 1970-01-01T00:00:00Z.
+    #[prost(sint64, tag = "2")]
+    pub time_ms: i64,
+    /// The API action.
+    #[prost(string, tag = "3")]
+    pub action: String,
+    /// The error code, if any.
+    #[prost(string, optional, tag = "4")]
+    pub code: Option<String>,
+    /// The event's `system_error`: 0 absent, 1 false, 2 true.
+    #[prost(uint32, tag = "5")]
+    pub flag: u32,
+    /// The request id.
+    #[prost(string, tag = "6")]
+    pub request_id: String,
+    /// The tenant's calls in the aligned second of `time_ms` (clause 5.7).
+    #[prost(uint32, tag = "7")]
+    pub calls_in_second: u32,
+}
+
+impl Chunk {
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        let chunk: Self = decode_value(bytes)?;
+        let sound = chunk.items.iter().all(|i| i.flag <= 2);
+        if sound { Ok(chunk) } else { Err(RecordError::Value("a flag of an item is out of range".into())) }
+    }
+}
+
+/// `C`: where a shard stands, and the proof that what was written is whole.
+#[derive(Clone, PartialEq, Message)]
+pub struct Checkpoint {
+    /// Grows by one with every flush of the shard.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// First source offset not counted.
+    #[prost(int64, tag = "2")]
+    pub next_offset: i64,
+    /// The previous checkpoint's `next_offset`.
+    #[prost(int64, tag = "3")]
+    pub from: i64,
+    /// Where a new owner starts reading to rebuild its windows.
+    #[prost(int64, tag = "4")]
+    pub floor_offset: i64,
+    /// The watermark just before `floor_offset`, in ms; absent at the very start.
+    #[prost(sint64, optional, tag = "5")]
+    pub floor_watermark_ms: Option<i64>,
+    /// The greatest record timestamp before `next_offset`, in ms; absent before the first record.
+    #[prost(sint64, optional, tag = "6")]
+    pub watermark_ms: Option<i64>,
+    /// The counting settings in force, by the offset from which they hold.
+    #[prost(message, repeated, tag = "7")]
+    pub epochs: Vec<SettingsEpoch>,
+    /// What became of all records so far.
+    #[prost(message, required, tag = "8")]
+    pub totals: Totals,
+    /// Calls counted in months below the horizon.
+    #[prost(uint64, tag = "9")]
+    pub closed: u64,
+    /// Items (failing calls) in the shard's live chunks.
+    #[prost(uint64, tag = "10")]
+    pub items: u64,
+    /// Sum, modulo 2^128, of the digests of the shard's live (key, value) pairs; 16 bytes, little endian.
+    #[prost(bytes = "vec", tag = "11")]
+    pub digest: Vec<u8>,
+    /// Months before this one are closed and dropped; months since January of year 0.
+    #[prost(sint32, tag = "12")]
+    pub horizon: i32,
+    /// Source offsets that could not be read.
+    #[prost(message, repeated, tag = "13")]
+    pub gaps: Vec<Gap>,
+    /// First source offset ever read.
+    #[prost(int64, tag = "14")]
+    pub start_offset: i64,
+    /// Timestamp of the first record ever read, in ms.
+    #[prost(sint64, optional, tag = "15")]
+    pub start_timestamp_ms: Option<i64>,
+    /// Who wrote it: instance and incarnation.
+    #[prost(string, tag = "16")]
+    pub writer: String,
+}
+
+/// Counting settings and the source offset from which they hold.
+#[derive(Clone, PartialEq, Message)]
+pub struct SettingsEpoch {
+    /// First offset counted with them.
+    #[prost(int64, tag = "1")]
+    pub from_offset: i64,
+    /// `CountingSettings` as JSON.
+    #[prost(string, tag = "2")]
+    pub settings: String,
+}
+
+/// What became of the records of one source partition; `seen` is the sum of the others but `duplicate_conflicts`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Totals {
+    /// Records read.
+    #[prost(uint64, tag = "1")]
+    pub seen: u64,
+    /// Calls counted.
+    #[prost(uint64, tag = "2")]
+    pub counted: u64,
+    /// Calls seen before.
+    #[prost(uint64, tag = "3")]
+    pub duplicate: u64,
+    /// Duplicates that said something else than the first.
+    #[prost(uint64, tag = "4")]
+    pub duplicate_conflicts: u64,
+    /// Records that are no call event.
+    #[prost(uint64, tag = "5")]
+    pub malformed: u64,
+    /// Calls that must not be counted.
+    #[prost(uint64, tag = "6")]
+    pub quarantined: u64,
+}
+
+impl Totals {
+    /// Do the outcomes add up to the records seen?
+    pub fn add_up(&self) -> bool {
+        self.counted + self.duplicate + self.malformed + self.quarantined == self.seen
+    }
+}
+
+/// Source offsets the ledger could not read any more.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Gap {
+    /// First offset missing.
+    #[prost(int64, tag = "1")]
+    pub from_offset: i64,
+    /// First offset present again.
+    #[prost(int64, tag = "2")]
+    pub to_offset: i64,
+    /// True: calls are missing. False: only the windows before `next_offset` could not be rebuilt.
+    #[prost(bool, tag = "3")]
+    pub calls: bool,
+    /// The watermark when it was noticed, in ms.
+    #[prost(sint64, optional, tag = "4")]
+    pub watermark_ms: Option<i64>,
+}
+
+impl Checkpoint {
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        let checkpoint: Self = decode_value(bytes)?;
+        if checkpoint.digest.len() != 16 {
+            return Err(RecordError::Value("a checkpoint's digest is not 16 bytes".into()));
+        }
+        Ok(checkpoint)
+    }
+
+    /// The digest as a number.
+    pub fn digest(&self) -> Digest {
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(&self.digest).for_each(|(to, from)| *to = *from);
+        Digest(u128::from_le_bytes(bytes))
+    }
+}
+
+/// A commutative digest over (key, value) pairs: pairs can be added and removed in any order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// The digest of one pair.
+    pub fn of(key: &[u8], value: &[u8]) -> Self {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        hasher.update(&(key.len() as u64).to_le_bytes());
+        hasher.update(key);
+        hasher.update(value);
+        Self(hasher.digest128())
+    }
+
+    /// Adds a pair's digest.
+    pub fn add(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+
+    /// Takes a pair's digest away.
+    pub fn remove(&mut self, other: Self) {
+        self.0 = self.0.wrapping_sub(other.0);
+    }
+
+    /// The digest's bytes in a checkpoint.
+    pub fn to_bytes(self) -> Vec<u8> {
+        self.0.to_le_bytes().to_vec()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_whatever_the_tenant_is_called() {
+        for tenant in ["acme", "a b  c", " ", "", "租户", "T 1 2026-03 x"] {
+            for key in [
+                Key::Checkpoint,
+                Key::Tally { month: "2026-03".parse().unwrap(), tenant: tenant.into() },
+                Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 7, tenant: tenant.into() },
+            ] {
+                assert_eq!(Key::decode(key.encode(12).as_bytes()), Ok((12, key)));
+            }
+        }
+        for bytes in [&b""[..], b"X 1", b"T x 2026-03 a", b"T 1 2026-13 a", b"F 1 2026-03-01 a", b"\xff"] {
+            assert!(Key::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn damaged_values_are_errors() {
+        assert_eq!(Tally::decode_value(&[9, 1, 2]), Err(RecordError::Version(9)));
+        assert!(Tally::decode_value(&[]).is_err());
+        let torn = Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
+        assert!(Tally::decode_value(&torn.encode_value()).is_err());
+        assert!(Checkpoint::decode_value(&[1]).is_err());
+    }
+}

@@ -1,0 +1,797 @@
+//! The counter: one shard is one partition of the calls topic. Records go in, in order of their offsets; facts, dead
+//! letters and, at every flush, ledger records come out.
+//!
+//! A shard is a deterministic function of the source log and the recorded settings: it knows no clock but the record
+//! timestamps. `offset < counted_from` only warms the windows; `offset < cov` of a key leaves that key alone (a torn
+//! flush holds the call already); everything else counts.
+//!
+//! A flush is `snapshot` → (a Kafka transaction) → `committed`. Calls may be counted in between; a snapshot that did
+//! not commit is simply forgotten, the next one says it all again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::decode::{Decoder, SourceRecord};
+use super::facts::{NewItem, Names, Renumber, Row, TenantId, Tenants};
+use super::mutation::{Mutation, mutated};
+use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, SettingsEpoch, Totals};
+use super::settings::CountingSettings;
+use super::window::{Verdict, Window, WindowContents};
+use crate::domain::calendar::{LocalClock, LocalDay, Month};
+use crate::domain::call::{Call, Flag, Malformed, Quarantined, Rejection};
+
+/// Seconds a call may lie in the future of its arrival.
+pub const MAX_FUTURE_S: i64 = 300;
+/// Days a month is kept after its end at the least: the last claim closes after 60 days; 30 more to settle.
+const KEEP_DAYS: i64 = 90;
+
+/// Who counts a shard.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The shard: a source partition.
+    pub shard: u32,
+    /// Instance and incarnation; stands in every checkpoint it writes.
+    pub writer: String,
+    /// Keys of the request-id fingerprints; any values do.
+    pub fingerprint_keys: (u64, u64),
+    /// Source offsets one chunk of items spans; [`CHUNK_OFFSETS`] but in tests.
+    pub chunk_offsets: i64,
+}
+
+impl Owner {
+    /// An owner with the usual chunk size.
+    pub fn new(shard: u32, writer: impl Into<String>, fingerprint_keys: (u64, u64)) -> Self {
+        Self { shard, writer: writer.into(), fingerprint_keys, chunk_offsets: CHUNK_OFFSETS }
+    }
+}
+
+/// A shard's state in the ledger, as the book hands it to a new owner.
+#[derive(Debug, Clone, Default)]
+pub struct ShardState {
+    /// The last checkpoint; `None` when the shard was never counted.
+    pub checkpoint: Option<Checkpoint>,
+    /// Live values: those of the checkpoint and, over them, those read after it (a torn flush).
+    pub values: Vec<LoadedValue>,
+    /// Keys of closed months that still wait for their tombstone.
+    pub closed_keys: Vec<Key>,
+}
+
+/// One value of a [`ShardState`].
+#[derive(Debug, Clone)]
+pub struct LoadedValue {
+    /// Its key.
+    pub key: Key,
+    /// Its bytes, known to decode.
+    pub bytes: Arc<[u8]>,
+    /// First source offset it does not cover.
+    pub cov: i64,
+    /// Digest of the value that counts for the checkpoint: this one's, or, under a torn flush, the one it replaces.
+    pub digest: Option<Digest>,
+    /// Calls (of a tally) in it; 0 for items.
+    pub calls: u64,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A call was counted.
+    Counted,
+    /// A call seen before.
+    Duplicate {
+        /// The first occurrence said something else.
+        conflict: bool,
+    },
+    /// It went to the dead letters.
+    Rejected(Rejection),
+    /// It lies before the checkpoint and only warmed the windows.
+    Warmed,
+    /// It was read already.
+    Repeated,
+}
+
+/// A record that was not counted, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Offset in the source partition.
+    pub offset: i64,
+    /// The record's timestamp in ms.
+    pub timestamp_ms: Option<i64>,
+    /// Why.
+    pub reason: Rejection,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value as it came.
+    pub payload: Option<Vec<u8>>,
+    /// The record's headers as they came.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl DeadLetter {
+    fn new(record: &SourceRecord<'_>, reason: Rejection) -> Self {
+        Self {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            reason,
+            key: record.key.map(<[u8]>::to_vec),
+            payload: record.payload.map(<[u8]>::to_vec),
+            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Vec::len) + self.key.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Everything one flush of one shard writes, in this order: dead letters, `records`, `checkpoint`.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    /// The shard.
+    pub shard: u32,
+    /// Its sequence number, also in the checkpoint.
+    pub seq: u64,
+    /// First source offset not counted; what goes to the consumer group.
+    pub next_offset: i64,
+    /// Letters since the last commit.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Keys and values of `T` and `F`; `None` is a tombstone.
+    pub records: Vec<(String, Option<Vec<u8>>)>,
+    /// Key and value of `C`.
+    pub checkpoint: (String, Vec<u8>),
+}
+
+impl Flush {
+    /// Bytes of the ledger records.
+    pub fn ledger_bytes(&self) -> usize {
+        let records: usize = self.records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        records + self.checkpoint.0.len() + self.checkpoint.1.len()
+    }
+}
+
+/// Why a shard cannot be counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShardError {
+    /// The configured zone is not the ledger's.
+    #[error("the ledger counts days in {ledger}, the configuration says {config}: the time zone of a ledger never changes; \
+             set `counting.time_zone: {ledger}` or start a new ledger topic")]
+    TimeZone {
+        /// Zone in the checkpoint.
+        ledger: String,
+        /// Zone configured.
+        config: String,
+    },
+    /// The settings cannot be used.
+    #[error("the counting settings cannot be used: {0}")]
+    Settings(String),
+}
+
+#[derive(Debug)]
+struct Epoch {
+    from: i64,
+    settings: CountingSettings,
+    json: String,
+    decoder: Decoder,
+}
+
+impl Epoch {
+    fn new(from: i64, settings: CountingSettings) -> Result<Self, ShardError> {
+        let decoder = Decoder::new(&settings).map_err(ShardError::Settings)?;
+        let json = serde_json::to_string(&settings).map_err(|e| ShardError::Settings(e.to_string()))?;
+        Ok(Self { from, settings, json, decoder })
+    }
+}
+
+/// The first offset of every recent second of the watermark.
+#[derive(Debug, Clone, Copy)]
+struct Milestone {
+    second: i64,
+    offset: i64,
+    before_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DirtyKey {
+    Tally { tenant: TenantId, month: Month },
+    Chunk { tenant: TenantId, day: LocalDay, chunk: i64 },
+}
+
+/// A snapshot that waits for its commit.
+#[derive(Debug)]
+struct Pending {
+    checkpoint: Checkpoint,
+    generation: u64,
+    digests: Vec<(DirtyKey, Digest)>,
+    dead_letters: usize,
+    tombstones: usize,
+    closed_items: u64,
+}
+
+/// The counter of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    owner: Owner,
+    epochs: Vec<Epoch>,
+    epoch: usize,
+    clock: LocalClock,
+    horizon_clock: LocalClock,
+    window: Window,
+    milestones: VecDeque<Milestone>,
+    position: i64,
+    counted_from: i64,
+    barrier: i64,
+    horizon: Month,
+    last: Checkpoint,
+    written_once: bool,
+    totals: Totals,
+    items: u64,
+    start_timestamp_ms: Option<i64>,
+    gaps: Vec<Gap>,
+    tenants: Tenants,
+    names: Names,
+    renumber: Renumber,
+    dirty: Vec<DirtyKey>,
+    generation: u64,
+    dead_letters: VecDeque<DeadLetter>,
+    dead_letter_bytes: usize,
+    tombstones: Vec<Key>,
+    pending: Option<Pending>,
+    changed_chunks: Vec<i64>,
+}
+
+impl Shard {
+    /// Takes a shard over. Without a checkpoint it begins at `first_offset`; otherwise reading begins at
+    /// [`Shard::position`], which is the checkpoint's floor or `first_offset`, the source's first offset, if that is later.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or another time zone than the ledger's.
+    pub fn take_over(owner: Owner, settings: &CountingSettings, state: ShardState, first_offset: i64) -> Result<Self, ShardError> {
+        let fresh = state.checkpoint.is_none();
+        let last = state.checkpoint.unwrap_or_else(|| Checkpoint {
+            next_offset: first_offset,
+            from: first_offset,
+            floor_offset: first_offset,
+            start_offset: first_offset,
+            digest: Digest::default().to_bytes(),
+            ..Checkpoint::default()
+        });
+        let mut epochs = Vec::new();
+        for epoch in &last.epochs {
+            let settings = serde_json::from_str(&epoch.settings)
+                .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
+            epochs.push(Epoch::new(epoch.from_offset, settings)?);
+        }
+        match epochs.last() {
+            Some(epoch) if epoch.settings.time_zone != settings.time_zone => {
+                return Err(ShardError::TimeZone {
+                    ledger: epoch.settings.time_zone.to_string(),
+                    config: settings.time_zone.to_string(),
+                });
+            }
+            Some(epoch) if epoch.settings == *settings => {}
+            _ => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
+        }
+        let mut gaps = last.gaps.clone();
+        if !fresh && first_offset > last.floor_offset {
+            let calls = first_offset > last.next_offset;
+            let from_offset = if calls { last.next_offset } else { last.floor_offset };
+            let gap = Gap { from_offset, to_offset: first_offset, calls, watermark_ms: last.watermark_ms };
+            if !gaps.contains(&gap) {
+                gaps.push(gap);
+            }
+        }
+        let counted_from = last.next_offset;
+        let mut position = last.floor_offset.max(first_offset);
+        if mutated(Mutation::NoWarming) {
+            position = counted_from.max(first_offset);
+        }
+        let mut window = Window::new(epochs[0].settings.dedupe_window_s, owner.fingerprint_keys);
+        if let Some(ms) = last.floor_watermark_ms {
+            window.advance(ms);
+        }
+        let mut milestones = VecDeque::new();
+        if position > last.floor_offset
+            && let Some(ms) = last.watermark_ms
+        {
+            // The floor is gone from the source: the windows begin where the source does.
+            let before_ms = window.watermark_ms();
+            if position >= counted_from {
+                window.advance(ms);
+            }
+            milestones.push_back(Milestone { second: window.watermark_ms().div_euclid(1000), offset: position, before_ms });
+        }
+        let zone = settings.time_zone;
+        let mut shard = Self {
+            epochs,
+            epoch: 0,
+            clock: LocalClock::new(zone),
+            horizon_clock: LocalClock::new(zone),
+            window,
+            milestones,
+            position,
+            counted_from,
+            barrier: counted_from,
+            horizon: Month(last.horizon),
+            totals: last.totals,
+            items: last.items,
+            start_timestamp_ms: last.start_timestamp_ms,
+            gaps,
+            tenants: Tenants::default(),
+            names: Names::default(),
+            renumber: Renumber::default(),
+            dirty: Vec::new(),
+            generation: 0,
+            dead_letters: VecDeque::new(),
+            dead_letter_bytes: 0,
+            tombstones: state.closed_keys,
+            pending: None,
+            changed_chunks: Vec::new(),
+            written_once: !fresh,
+            last,
+            owner,
+        };
+        shard.load(state.values);
+        Ok(shard)
+    }
+
+    fn load(&mut self, values: Vec<LoadedValue>) {
+        let mut tally_calls = 0;
+        for value in values {
+            tally_calls += value.calls;
+            let cov = match value.key {
+                Key::Tally { .. } if mutated(Mutation::NoCoverage) => i64::MIN,
+                Key::Chunk { .. } if mutated(Mutation::NoCoverage) || mutated(Mutation::NoChunkCoverage) => i64::MIN,
+                _ if mutated(Mutation::CovOffByOne) => value.cov + 1,
+                _ => value.cov,
+            };
+            if !mutated(Mutation::NoBarrier) {
+                self.barrier = self.barrier.max(value.cov);
+            }
+            self.tenants.load(&value.key, &value.bytes, cov, Digest::default());
+            self.set_written_digest(&value.key, value.digest);
+        }
+        if mutated(Mutation::TotalsRederived) {
+            self.totals.counted = tally_calls + self.last.closed;
+            self.totals.seen = self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
+        }
+    }
+
+    fn set_written_digest(&mut self, key: &Key, digest: Option<Digest>) {
+        match key {
+            Key::Checkpoint => {}
+            Key::Tally { month, tenant } => {
+                let id = self.tenants.id(tenant);
+                self.tenants.get_mut(id).month_or_new(*month).written.digest = digest;
+            }
+            Key::Chunk { day, chunk, tenant } => {
+                let id = self.tenants.id(tenant);
+                if let Some(slot) = self.tenants.get_mut(id).day_or_new(*day).chunks.get_mut(chunk) {
+                    slot.written.digest = digest;
+                }
+            }
+        }
+    }
+
+    /// The shard's number.
+    pub fn id(&self) -> u32 {
+        self.owner.shard
+    }
+
+    /// The next offset wanted.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// First offset that counts; those before it only warm the windows.
+    pub fn counted_from(&self) -> i64 {
+        self.counted_from
+    }
+
+    /// The last committed checkpoint, or what stood in the ledger at the takeover.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.last
+    }
+
+    /// What became of all records so far.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// The greatest record timestamp so far, in ms.
+    pub fn watermark_ms(&self) -> Option<i64> {
+        Some(self.window.watermark_ms()).filter(|ms| *ms != i64::MIN)
+    }
+
+    /// Gaps in the source, as far as noticed.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Bytes of dead letters that wait for a flush.
+    pub fn dead_letter_bytes(&self) -> usize {
+        self.dead_letter_bytes
+    }
+
+    /// The contents of the windows, for comparison.
+    pub fn window(&self) -> WindowContents {
+        self.window.contents(|tenant| self.tenants.name(tenant).to_owned())
+    }
+
+    /// Counts one record. Offsets must grow; one that was read already is ignored.
+    #[inline]
+    pub fn ingest(&mut self, record: &SourceRecord<'_>) -> Outcome {
+        if record.offset < self.position {
+            return Outcome::Repeated;
+        }
+        self.position = record.offset + 1;
+        let warming = record.offset < self.counted_from;
+        while self.epochs.get(self.epoch + 1).is_some_and(|next| record.offset >= next.from) {
+            self.epoch += 1;
+            self.window.resize(self.epochs[self.epoch].settings.dedupe_window_s);
+        }
+        if let Some(timestamp_ms) = record.timestamp_ms {
+            self.advance(record.offset, timestamp_ms);
+        }
+        if !warming {
+            self.totals.seen += 1;
+        }
+        let decoder = &self.epochs[self.epoch].decoder;
+        match decoder.decode(record) {
+            Ok(call) => self.ingest_call(record, &call, warming),
+            Err(reason) => self.reject(record, Rejection::Malformed(reason), warming),
+        }
+    }
+
+    fn advance(&mut self, offset: i64, timestamp_ms: i64) {
+        let before_ms = self.window.watermark_ms();
+        if self.start_timestamp_ms.is_none() {
+            self.start_timestamp_ms = Some(timestamp_ms);
+        }
+        if !self.window.advance(timestamp_ms) {
+            return;
+        }
+        let watermark_ms = self.window.watermark_ms();
+        let second = watermark_ms.div_euclid(1000);
+        self.milestones.push_back(Milestone { second, offset, before_ms });
+        let bound = second.saturating_sub(self.look_back_s());
+        while self.milestones.front().is_some_and(|m| m.second < bound) {
+            self.milestones.pop_front();
+        }
+        let max_age_days = i64::from(self.epochs[self.epoch].settings.max_age_s).div_euclid(86_400) + 1;
+        let kept_from = watermark_ms.saturating_sub(KEEP_DAYS.max(max_age_days) * 86_400_000);
+        self.horizon = self.horizon.max(self.horizon_clock.day(kept_from).month());
+    }
+
+    /// How far behind the watermark a new owner must start reading. An entry alive now was made by records up to one
+    /// window (and the clock skew) back, and whether those counted was decided by entries one more window back.
+    fn look_back_s(&self) -> i64 {
+        let window = self.epochs.iter().map(|e| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
+        match () {
+            () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
+            () if mutated(Mutation::FloorByLast) => window,
+            () => 2 * window + 2 * MAX_FUTURE_S,
+        }
+    }
+
+    fn reject(&mut self, record: &SourceRecord<'_>, reason: Rejection, warming: bool) -> Outcome {
+        if warming {
+            return Outcome::Warmed;
+        }
+        match reason {
+            Rejection::Malformed(_) => self.totals.malformed += 1,
+            Rejection::Quarantined(_) => self.totals.quarantined += 1,
+        }
+        let letter = DeadLetter::new(record, reason);
+        self.dead_letter_bytes += letter.bytes();
+        self.dead_letters.push_back(letter);
+        Outcome::Rejected(reason)
+    }
+
+    fn ingest_call(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, warming: bool) -> Outcome {
+        let settings = &self.epochs[self.epoch].settings;
+        let arrival_ms = record.timestamp_ms.unwrap_or_else(|| self.window.watermark_ms().max(call.time_ms));
+        let day = self.clock.day(call.time_ms);
+        let month = day.month();
+        let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
+            Some(Quarantined::Future)
+        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon {
+            Some(Quarantined::TooOld)
+        } else {
+            None
+        };
+        if let Some(reason) = quarantined {
+            return self.reject(record, Rejection::Quarantined(reason), warming);
+        }
+        let fingerprint = self.window.fingerprint(call);
+        if let Verdict::Duplicate { conflict } = self.window.check(fingerprint, call.time_ms) {
+            if warming {
+                return Outcome::Warmed;
+            }
+            self.totals.duplicate += 1;
+            self.totals.duplicate_conflicts += u64::from(conflict);
+            return Outcome::Duplicate { conflict };
+        }
+        let tenant = self.tenants.id(&call.tenant);
+        let not_ok = call.code.is_some() || call.system_error == Flag::True;
+        let row = Row {
+            action: self.names.intern(&call.action),
+            outcome: not_ok.then(|| (call.code.as_deref().map(|c| self.names.intern(c)), call.system_error)),
+        };
+        if !self.admits(tenant, day, month, row) {
+            return self.reject(record, Rejection::Quarantined(Quarantined::Limit), warming);
+        }
+        let in_window = self.window.remember(fingerprint, tenant, call.time_ms);
+        if warming {
+            return Outcome::Warmed;
+        }
+        self.totals.counted += 1;
+        self.tally(record.offset, tenant, day, month, row);
+        self.itemise(record.offset, tenant, day, call, row, in_window);
+        Outcome::Counted
+    }
+
+    /// Is there room for the call's row? Rows are never taken away, so a row that is there was counted whenever it came,
+    /// and one that is missing from a full month was not: the rule also holds for offsets counted before.
+    #[inline]
+    fn admits(&mut self, tenant: TenantId, day: LocalDay, month: Month, row: Row) -> bool {
+        let limit = self.epochs[self.epoch].settings.rows_per_tenant_month as usize;
+        match self.tenants.get_mut(tenant).month(month) {
+            Some(slot) => {
+                let tally = slot.tally(&mut self.names);
+                tally.rows() < limit || tally.has(day.day_of_month(), row)
+            }
+            None => true,
+        }
+    }
+
+    #[inline]
+    fn tally(&mut self, offset: i64, tenant: TenantId, day: LocalDay, month: Month, row: Row) {
+        let slot = self.tenants.get_mut(tenant).month_or_new(month);
+        if offset < slot.written.cov {
+            return;
+        }
+        slot.tally(&mut self.names).add((day.0 - month.first_day().0 + 1) as u32, row);
+        slot.written.changed = self.generation;
+        if !slot.written.dirty {
+            slot.written.dirty = true;
+            self.dirty.push(DirtyKey::Tally { tenant, month });
+        }
+    }
+
+    fn itemise(&mut self, offset: i64, tenant: TenantId, day: LocalDay, call: &Call<'_>, row: Row, in_window: Option<u32>) {
+        let itemised = row.outcome.is_some() && self.epochs[self.epoch].decoder.itemised(call);
+        let facts = self.tenants.get_mut(tenant);
+        let mut changed = std::mem::take(&mut self.changed_chunks);
+        let second = call.time_ms.div_euclid(1000);
+        let mut calls = in_window.unwrap_or(1);
+        if let Some(items) = facts.day(day) {
+            calls = items.call_in_second(second, offset, in_window, &mut self.names, &mut changed);
+        }
+        if itemised {
+            self.items += 1;
+            let items = facts.day_or_new(day);
+            let mut chunk = offset.div_euclid(self.owner.chunk_offsets);
+            if mutated(Mutation::ChunkByCount) {
+                chunk = items.len() as i64 / self.owner.chunk_offsets;
+            }
+            if items.chunks.get(&chunk).is_none_or(|slot| offset >= slot.written.cov) {
+                let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
+                let item =
+                    NewItem { offset, time_ms: call.time_ms, action: row.action, code, flag, request_id: &call.request_id };
+                items.add(chunk, &item, calls, &mut self.names);
+                changed.push(chunk);
+            }
+        }
+        for chunk in changed.drain(..) {
+            if let Some(slot) = facts.day(day).and_then(|d| d.chunks.get_mut(&chunk)) {
+                slot.written.changed = self.generation;
+                if !slot.written.dirty {
+                    slot.written.dirty = true;
+                    self.dirty.push(DirtyKey::Chunk { tenant, day, chunk });
+                }
+            }
+        }
+        self.changed_chunks = changed;
+    }
+
+    /// Has the shard counted (or must it say) anything the ledger does not hold?
+    pub fn wants_flush(&self) -> bool {
+        self.may_flush()
+            && (!self.written_once
+                || self.position != self.last.next_offset
+                || !self.dirty.is_empty()
+                || !self.tombstones.is_empty()
+                || self.gaps != self.last.gaps)
+    }
+
+    /// May it flush? Not before the position has reached the takeover's checkpoint and every `cov` loaded.
+    pub fn may_flush(&self) -> bool {
+        self.position >= self.barrier
+    }
+
+    /// Everything the ledger must hold to stand at the present position. Forgets an earlier snapshot.
+    ///
+    /// # Panics
+    /// When [`Shard::may_flush`] says no.
+    pub fn snapshot(&mut self) -> Flush {
+        assert!(self.may_flush(), "a flush below the barrier would write a state that is neither old nor new");
+        let seq = self.last.seq + 1;
+        let next_offset = self.position;
+        let mut digest = self.last.digest();
+        let mut records = Vec::with_capacity(self.dirty.len());
+        let mut digests = Vec::with_capacity(self.dirty.len());
+        let dirty_keys = std::mem::take(&mut self.dirty);
+        for &dirty in &dirty_keys {
+            let Some((key, value, old)) = self.encode(dirty, seq, next_offset) else { continue };
+            let key = key.encode(self.owner.shard);
+            let new = Digest::of(key.as_bytes(), &value);
+            digest.remove(old.unwrap_or_default());
+            digest.add(new);
+            digests.push((dirty, new));
+            records.push((key, Some(value)));
+        }
+        self.dirty = dirty_keys;
+        let (closed_calls, closed_items, closed_digest) = self.closing();
+        digest.remove(closed_digest);
+        records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
+        let (floor_offset, floor_watermark_ms) =
+            self.milestones.front().map_or((self.last.floor_offset, self.last.floor_watermark_ms), |m| {
+                (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
+            });
+        while self.epoch > 0 && self.epochs.get(1).is_some_and(|next| next.from <= floor_offset) {
+            self.epochs.remove(0);
+            self.epoch -= 1;
+        }
+        let checkpoint = Checkpoint {
+            seq,
+            next_offset,
+            from: self.last.next_offset,
+            floor_offset,
+            floor_watermark_ms,
+            watermark_ms: self.watermark_ms().max(self.last.watermark_ms),
+            epochs: self.epochs.iter().map(|e| SettingsEpoch { from_offset: e.from, settings: e.json.clone() }).collect(),
+            totals: self.totals,
+            closed: self.last.closed + if mutated(Mutation::NoClosed) { 0 } else { closed_calls },
+            items: self.items - closed_items,
+            digest: digest.to_bytes(),
+            horizon: self.horizon.0,
+            gaps: self.gaps.clone(),
+            start_offset: self.last.start_offset,
+            start_timestamp_ms: self.start_timestamp_ms,
+            writer: self.owner.writer.clone(),
+        };
+        let flush = Flush {
+            shard: self.owner.shard,
+            seq,
+            next_offset,
+            dead_letters: self.dead_letters.iter().cloned().collect(),
+            records,
+            checkpoint: (Key::Checkpoint.encode(self.owner.shard), checkpoint.encode_value()),
+        };
+        self.pending = Some(Pending {
+            checkpoint,
+            generation: self.generation,
+            digests,
+            dead_letters: self.dead_letters.len(),
+            tombstones: self.tombstones.len(),
+            closed_items,
+        });
+        self.generation += 1;
+        flush
+    }
+
+    fn encode(&mut self, dirty: DirtyKey, seq: u64, cov: i64) -> Option<(Key, Vec<u8>, Option<Digest>)> {
+        let horizon = self.horizon;
+        match dirty {
+            DirtyKey::Tally { tenant, month } if month >= horizon => {
+                let facts = self.tenants.get_mut(tenant);
+                let name = facts.name.clone();
+                let slot = facts.month(month)?;
+                let value = slot.encode(seq, cov, &mut self.names, &mut self.renumber);
+                Some((Key::Tally { month, tenant: name }, value, slot.written.digest))
+            }
+            DirtyKey::Chunk { tenant, day, chunk } if day.month() >= horizon => {
+                let facts = self.tenants.get_mut(tenant);
+                let name = facts.name.clone();
+                let items = facts.day(day)?;
+                let value = items.encode(chunk, seq, cov, &mut self.names);
+                let digest = items.chunks.get(&chunk)?.written.digest;
+                Some((Key::Chunk { day, chunk, tenant: name }, value, digest))
+            }
+            _ => None,
+        }
+    }
+
+    /// Calls, items and digests of the months that fall below the horizon with this flush.
+    fn closing(&mut self) -> (u64, u64, Digest) {
+        let (mut calls, mut items, mut digest) = (0, 0, Digest::default());
+        if self.horizon.0 == self.last.horizon {
+            return (calls, items, digest);
+        }
+        for (_, tenant) in self.tenants.iter_mut() {
+            for slot in tenant.months.iter_mut().filter(|m| m.month < self.horizon) {
+                calls += slot.tally(&mut self.names).total_calls();
+                digest.add(slot.written.digest.unwrap_or_default());
+            }
+            for day in tenant.days.iter().filter(|d| d.day.month() < self.horizon) {
+                items += day.len() as u64;
+                day.chunks.values().for_each(|c| digest.add(c.written.digest.unwrap_or_default()));
+            }
+        }
+        (calls, items, digest)
+    }
+
+    /// The checkpoint to be written with a flush; the one of the snapshot.
+    pub fn checkpoint_of(&self, flush: &Flush) -> (String, Vec<u8>) {
+        if mutated(Mutation::CheckpointNotFromSnapshot)
+            && let Some(pending) = &self.pending
+        {
+            let late = Checkpoint { next_offset: self.position, totals: self.totals, items: self.items, ..pending.checkpoint.clone() };
+            return (flush.checkpoint.0.clone(), late.encode_value());
+        }
+        flush.checkpoint.clone()
+    }
+
+    /// The last snapshot stands in the ledger: clears what has not changed since.
+    pub fn committed(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        for (key, digest) in pending.digests {
+            let written = match key {
+                DirtyKey::Tally { tenant, month } => self.tenants.get_mut(tenant).month(month).map(|s| &mut s.written),
+                DirtyKey::Chunk { tenant, day, chunk } => {
+                    self.tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get_mut(&chunk)).map(|s| &mut s.written)
+                }
+            };
+            if let Some(written) = written {
+                written.digest = Some(digest);
+                if written.changed <= pending.generation || mutated(Mutation::ClearAllDirty) {
+                    written.dirty = false;
+                }
+            }
+        }
+        self.dead_letters.drain(..pending.dead_letters).for_each(|l| self.dead_letter_bytes -= l.bytes());
+        self.tombstones.drain(..pending.tombstones);
+        if pending.checkpoint.horizon != self.last.horizon {
+            self.close_months(Month(pending.checkpoint.horizon));
+            self.items -= pending.closed_items;
+        }
+        let tenants = &mut self.tenants;
+        self.dirty.retain(|key| match *key {
+            DirtyKey::Tally { tenant, month } => tenants.get_mut(tenant).month(month).is_some_and(|s| s.written.dirty),
+            DirtyKey::Chunk { tenant, day, chunk } => {
+                tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get(&chunk)).is_some_and(|s| s.written.dirty)
+            }
+        });
+        if mutated(Mutation::ClearAllDirty) {
+            self.dirty.clear();
+        }
+        self.last = pending.checkpoint;
+        self.written_once = true;
+    }
+
+    /// Drops the months below the committed horizon; their tombstones go out with the next flush.
+    fn close_months(&mut self, horizon: Month) {
+        for (_, tenant) in self.tenants.iter_mut() {
+            for slot in tenant.months.iter().filter(|m| m.month < horizon && m.written.digest.is_some()) {
+                self.tombstones.push(Key::Tally { month: slot.month, tenant: tenant.name.clone() });
+            }
+            tenant.months.retain(|m| m.month >= horizon);
+            for day in tenant.days.iter().filter(|d| d.day.month() < horizon) {
+                let written = day.chunks.iter().filter(|(_, c)| c.written.digest.is_some());
+                self.tombstones
+                    .extend(written.map(|(chunk, _)| Key::Chunk { day: day.day, chunk: *chunk, tenant: tenant.name.clone() }));
+            }
+            tenant.days.retain(|d| d.day.month() >= horizon);
+        }
+    }
+
+    /// The settings in force for the next offset.
+    pub fn settings(&self) -> &CountingSettings {
+        &self.epochs[self.epoch].settings
+    }
+}
+
+impl From<Malformed> for Rejection {
+    fn from(reason: Malformed) -> Self {
+        Self::Malformed(reason)
+    }
+}

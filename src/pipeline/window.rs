@@ -1,0 +1,218 @@
+//! What is remembered of the recent past: request ids (dedupe) and calls per second (clause 5.7).
+//!
+//! Entries live and die by the watermark, the running maximum of the record timestamps, in aligned seconds: an entry
+//! is alive while its second is not older than the window. Sweeping only frees memory; it never decides, so that a
+//! restart, which sweeps at other times, sees the same window.
+
+use std::hash::{BuildHasher, Hasher};
+
+use hashbrown::HashTable;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::domain::call::Call;
+use crate::pipeline::mutation::{Mutation, mutated};
+
+/// Not swept below this many entries.
+const SWEEP_MINIMUM: usize = 4096;
+
+/// Recent request ids and recent calls per second of one shard.
+#[derive(Debug)]
+pub struct Window {
+    seconds: i64,
+    watermark_ms: i64,
+    keys: (u64, u64),
+    ids: HashTable<Seen>,
+    ids_sweep_at: usize,
+    counts: HashTable<SecondCount>,
+    counts_sweep_at: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    fingerprint: u128,
+    time_ms: i64,
+    content: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct SecondCount {
+    second: i64,
+    tenant: u32,
+    calls: u32,
+}
+
+/// What the window says of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not seen within the window.
+    New,
+    /// Seen already; `conflict` when the earlier one said something else.
+    Duplicate {
+        /// The earlier occurrence differs in time, action, code or flag.
+        conflict: bool,
+    },
+}
+
+/// Fingerprint of a call's identity and of its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Fingerprint {
+    identity: u128,
+    content: u32,
+}
+
+impl Window {
+    /// An empty window of this many seconds. `keys` secure the fingerprints against chosen request ids.
+    pub fn new(seconds: u32, keys: (u64, u64)) -> Self {
+        Self {
+            seconds: seconds.into(),
+            watermark_ms: i64::MIN,
+            keys,
+            ids: HashTable::new(),
+            ids_sweep_at: SWEEP_MINIMUM,
+            counts: HashTable::new(),
+            counts_sweep_at: SWEEP_MINIMUM,
+        }
+    }
+
+    /// The greatest record timestamp so far; `i64::MIN` before the first record.
+    pub fn watermark_ms(&self) -> i64 {
+        self.watermark_ms
+    }
+
+    /// Moves the watermark; it never goes back. True when it reached a new second.
+    pub fn advance(&mut self, timestamp_ms: i64) -> bool {
+        let before = self.watermark_ms;
+        self.watermark_ms = before.max(timestamp_ms);
+        before.div_euclid(1000) != self.watermark_ms.div_euclid(1000)
+    }
+
+    /// Changes the length of the window. What the old length had forgotten stays forgotten.
+    pub fn resize(&mut self, seconds: u32) {
+        self.sweep_ids();
+        self.sweep_counts();
+        self.seconds = seconds.into();
+    }
+
+    /// Is this instant's second within the window?
+    #[inline]
+    pub fn holds(&self, time_ms: i64) -> bool {
+        alive(time_ms.div_euclid(1000), self.watermark_ms, self.seconds)
+    }
+
+    /// The fingerprint of a call.
+    #[inline]
+    pub fn fingerprint(&self, call: &Call<'_>) -> Fingerprint {
+        let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
+        hasher.write(call.tenant.as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(call.request_id.as_bytes());
+        let identity = hasher.finish128().as_u128();
+        let mut hasher = foldhash::fast::FixedState::with_seed(7).build_hasher();
+        hasher.write_i64(call.time_ms);
+        hasher.write_u8(call.system_error as u8);
+        hasher.write(call.action.as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(call.code.as_deref().unwrap_or("").as_bytes());
+        let content = hasher.finish() as u32;
+        Fingerprint { identity, content }
+    }
+
+    /// Has the call been seen? A duplicate keeps the entry alive to the greater event time.
+    pub fn check(&mut self, fingerprint: Fingerprint, time_ms: i64) -> Verdict {
+        let (watermark, seconds) = (self.watermark_ms, self.seconds);
+        let found = self.ids.find_mut(fingerprint.identity as u64, |s| s.fingerprint == fingerprint.identity);
+        match found {
+            Some(seen) if alive(seen.time_ms.div_euclid(1000), watermark, seconds) => {
+                if mutated(Mutation::RefreshToLast) {
+                    seen.time_ms = time_ms;
+                } else if !mutated(Mutation::NoRefresh) {
+                    seen.time_ms = seen.time_ms.max(time_ms);
+                }
+                Verdict::Duplicate { conflict: seen.content != fingerprint.content }
+            }
+            _ => Verdict::New,
+        }
+    }
+
+    /// Remembers a call that was counted, and returns how many calls of this tenant its second holds by now;
+    /// `None` when the second has left the window already.
+    pub fn remember(&mut self, fingerprint: Fingerprint, tenant: u32, time_ms: i64) -> Option<u32> {
+        if !self.holds(time_ms) {
+            return None;
+        }
+        if self.ids.len() >= self.ids_sweep_at {
+            self.sweep_ids();
+        }
+        let entry = Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content };
+        let hash = fingerprint.identity as u64;
+        match self.ids.find_mut(hash, |s| s.fingerprint == entry.fingerprint) {
+            Some(dead) => *dead = entry,
+            None => {
+                self.ids.insert_unique(hash, entry, |s| s.fingerprint as u64);
+            }
+        }
+        if self.counts.len() >= self.counts_sweep_at {
+            self.sweep_counts();
+        }
+        let second = time_ms.div_euclid(1000);
+        let hash = second_hash(tenant, second);
+        let entry = self.counts.entry(hash, |c| c.tenant == tenant && c.second == second, |c| second_hash(c.tenant, c.second));
+        let mut entry = entry.or_insert(SecondCount { second, tenant, calls: 0 });
+        entry.get_mut().calls += 1;
+        Some(entry.get().calls)
+    }
+
+    fn sweep_ids(&mut self) {
+        let (watermark, seconds) = (self.watermark_ms, self.seconds);
+        self.ids.retain(|s| alive(s.time_ms.div_euclid(1000), watermark, seconds));
+        self.ids_sweep_at = (self.ids.len() * 2).max(SWEEP_MINIMUM);
+    }
+
+    fn sweep_counts(&mut self) {
+        let (watermark, seconds) = (self.watermark_ms, self.seconds);
+        self.counts.retain(|c| alive(c.second, watermark, seconds));
+        self.counts_sweep_at = (self.counts.len() * 2).max(SWEEP_MINIMUM);
+    }
+
+    /// Everything alive, in a fixed order, with tenants by name: what a recount must reproduce.
+    pub fn contents(&self, tenant_name: impl Fn(u32) -> String) -> WindowContents {
+        let live = |second: i64| alive(second, self.watermark_ms, self.seconds);
+        let mut ids: Vec<_> =
+            self.ids.iter().filter(|s| live(s.time_ms.div_euclid(1000))).map(|s| (s.fingerprint, s.time_ms, s.content)).collect();
+        let mut counts: Vec<_> =
+            self.counts.iter().filter(|c| live(c.second)).map(|c| (tenant_name(c.tenant), c.second, c.calls)).collect();
+        ids.sort_unstable();
+        counts.sort_unstable();
+        WindowContents { ids, counts }
+    }
+
+    /// Entries held, dead ones included: request ids and seconds.
+    pub fn len(&self) -> (usize, usize) {
+        (self.ids.len(), self.counts.len())
+    }
+
+    /// Nothing remembered?
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+}
+
+/// The live contents of a [`Window`]; equal windows judge all later calls alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowContents {
+    /// Fingerprint, greatest event time in ms, content digest.
+    pub ids: Vec<(u128, i64, u32)>,
+    /// Tenant, second since 1970-01-01T00:00:00Z, calls.
+    pub counts: Vec<(String, i64, u32)>,
+}
+
+#[inline]
+fn alive(second: i64, watermark_ms: i64, window_s: i64) -> bool {
+    second >= watermark_ms.div_euclid(1000).saturating_sub(window_s)
+}
+
+#[inline]
+fn second_hash(tenant: u32, second: i64) -> u64 {
+    let mixed = (u64::from(tenant) << 32 ^ second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 29
+}

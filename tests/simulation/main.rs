@@ -1,0 +1,2 @@
+//! The simulator of the ledger protocol.
+fn main() {}
