@@ -84,7 +84,9 @@ pub fn summary(name: &str, config: &Config, rate: u64) -> String {
     let keys = config.keys();
     for (key, value) in keys.iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
         match defaults.get(key) {
-            Some(default) if default != "null" => line("changed", format!("{key}: {} (default {})", cut(value), cut(default))),
+            Some(default) if default != "null" => {
+                line("changed", format!("{key}: {} (default {})", cut(value), cut(default)))
+            }
             _ => line("changed", format!("{key}: {}", cut(value))),
         }
     }
