@@ -60,7 +60,15 @@ pub struct Event {
 
 impl Default for Event {
     fn default() -> Self {
-        Self { key: None, payload: None, headers: Vec::new(), arrival_ms: 0, partition_hint: 0, meant: Meant::Call, object: false }
+        Self {
+            key: None,
+            payload: None,
+            headers: Vec::new(),
+            arrival_ms: 0,
+            partition_hint: 0,
+            meant: Meant::Call,
+            object: false,
+        }
     }
 }
 
@@ -155,7 +163,11 @@ impl Ring {
     }
 
     fn newest(&self) -> usize {
-        if self.calls.len() < self.capacity { self.calls.len().saturating_sub(1) } else { (self.next + self.capacity - 1) % self.capacity }
+        if self.calls.len() < self.capacity {
+            self.calls.len().saturating_sub(1)
+        } else {
+            (self.next + self.capacity - 1) % self.capacity
+        }
     }
 }
 
@@ -185,8 +197,10 @@ impl Incidents {
     /// The share of a tenant's calls that fail at an instant. Instants ascend.
     fn share(&mut self, tenant: u32, troubled: bool, at_ms: i64) -> f64 {
         if self.next_change_ms.is_some_and(|change| at_ms >= change) {
-            self.active = (0..self.all.len()).filter(|&index| (self.all[index].from_ms..self.all[index].to_ms).contains(&at_ms)).collect();
-            self.next_change_ms = self.all.iter().flat_map(|window| [window.from_ms, window.to_ms]).filter(|&edge| edge > at_ms).min();
+            self.active =
+                (0..self.all.len()).filter(|&index| (self.all[index].from_ms..self.all[index].to_ms).contains(&at_ms)).collect();
+            self.next_change_ms =
+                self.all.iter().flat_map(|window| [window.from_ms, window.to_ms]).filter(|&edge| edge > at_ms).min();
         }
         let mut share = 0.0_f64;
         for window in self.active.iter().map(|&index| &self.all[index]) {
@@ -206,7 +220,8 @@ impl Generator {
     pub fn new(plan: Plan) -> Result<Self, PlanError> {
         plan.validate()?;
         let catalog = Catalog::new();
-        let mut tenants: Vec<(String, Option<Trouble>)> = (0..plan.tenants).map(|rank| (catalog::tenant_name(rank), None)).collect();
+        let mut tenants: Vec<(String, Option<Trouble>)> =
+            (0..plan.tenants).map(|rank| (catalog::tenant_name(rank), None)).collect();
         let apart = if plan.in_trouble * 2 <= plan.tenants { 2 } else { 1 };
         for (index, trouble) in (0..plan.in_trouble).zip(Trouble::ALL.iter().cycle()) {
             let rank = index * apart + (apart - 1);
@@ -257,7 +272,13 @@ impl Generator {
             },
         };
         let from_ms = start_ms + incident.starts_after_ms;
-        self.incidents.add(Window { tenant, from_ms, to_ms: from_ms + incident.lasts_ms, share: incident.share, spares_troubled: false });
+        self.incidents.add(Window {
+            tenant,
+            from_ms,
+            to_ms: from_ms + incident.lasts_ms,
+            share: incident.share,
+            spares_troubled: false,
+        });
         Ok(())
     }
 
@@ -298,12 +319,10 @@ impl Generator {
         }
         let jitter = self.random.fraction();
         let scheduled = self.schedule.at(index as f64 + jitter).max(self.last_ms);
-        let mut arrival = if self.burst.is_some() {
-            (self.last_ms + i64::from(self.random.below(50))).min(scheduled)
-        } else {
-            scheduled
-        };
-        let large_at = |count: u32| u128::from(self.plan.events) * (u128::from(count) * 2 + 1) / (u128::from(self.plan.too_large) * 2);
+        let mut arrival =
+            if self.burst.is_some() { (self.last_ms + i64::from(self.random.below(50))).min(scheduled) } else { scheduled };
+        let large_at =
+            |count: u32| u128::from(self.plan.events) * (u128::from(count) * 2 + 1) / (u128::from(self.plan.too_large) * 2);
         let next = if self.large < self.plan.too_large && u128::from(index) >= large_at(self.large) {
             self.large += 1;
             Next::Malformed(Malformed::TooLarge)
@@ -485,7 +504,8 @@ impl Generator {
             drawn -= share;
             hit
         };
-        let (faults, ambiguous, no_response) = (within(shares.caller_faults), within(shares.ambiguous), within(shares.no_response));
+        let (faults, ambiguous, no_response) =
+            (within(shares.caller_faults), within(shares.ambiguous), within(shares.no_response));
         let (unknown, cleared) = (within(shares.unknown), within(shares.cleared));
         let pick = self.random.below(1 << 16) as usize;
         if faults {
@@ -559,7 +579,8 @@ impl Generator {
         let tenant = self.by_tenant.draw(&mut self.random);
         let action = self.by_action.draw(&mut self.random) as u16;
         let at_ms = arrival_ms - 5 - i64::from(self.random.below(400));
-        let outcome = Outcome { tenant, at_ms, action: action % catalog::FAILING_ACTIONS as u16, code: catalog::OK, flag: Flag::Absent };
+        let outcome =
+            Outcome { tenant, at_ms, action: action % catalog::FAILING_ACTIONS as u16, code: catalog::OK, flag: Flag::Absent };
         // Its own numbering, so that every way to be wrong has its turn.
         let variant = self.malformed / (Malformed::ALL.len() as u64 - 1);
         let noise = self.random.bits();

@@ -393,7 +393,9 @@ fn start_ms(text: &str) -> anyhow::Result<i64> {
     if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
         return Ok(instant.timestamp_millis());
     }
-    let date: NaiveDate = text.parse().with_context(|| format!("--start `{text}` is neither a date such as 2026-03-01 nor an instant such as 2026-03-01T09:00:00+08:00"))?;
+    let date: NaiveDate = text.parse().with_context(|| {
+        format!("--start `{text}` is neither a date such as 2026-03-01 nor an instant such as 2026-03-01T09:00:00+08:00")
+    })?;
     let midnight = Shanghai.from_local_datetime(&date.and_time(NaiveTime::MIN)).earliest();
     Ok(midnight.with_context(|| format!("--start `{text}` has no midnight in Asia/Shanghai"))?.timestamp_millis())
 }

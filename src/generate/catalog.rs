@@ -14,10 +14,38 @@ pub(super) const FAULTS_PER_ACTION: usize = 4;
 
 /// Tenants by rank; beyond: `tenant-0033`.
 const NAMES: [&str; 32] = [
-    "globex", "acme", "initech", "umbrella", "hooli", "stark-industries", "wayne-enterprises", "wonka", "cyberdyne", "soylent", "tyrell",
-    "massive-dynamic", "oscorp", "pied-piper", "vandelay", "dunder-mifflin", "gringotts", "duff", "monsters-inc", "北辰客服", "sirius-cybernetics",
-    "weyland-yutani", "aperture", "black-mesa", "virtucon", "nakatomi", "bluth", "prestige-worldwide", "los-pollos", "sterling-cooper",
-    "paper-street", "central-perk",
+    "globex",
+    "acme",
+    "initech",
+    "umbrella",
+    "hooli",
+    "stark-industries",
+    "wayne-enterprises",
+    "wonka",
+    "cyberdyne",
+    "soylent",
+    "tyrell",
+    "massive-dynamic",
+    "oscorp",
+    "pied-piper",
+    "vandelay",
+    "dunder-mifflin",
+    "gringotts",
+    "duff",
+    "monsters-inc",
+    "北辰客服",
+    "sirius-cybernetics",
+    "weyland-yutani",
+    "aperture",
+    "black-mesa",
+    "virtucon",
+    "nakatomi",
+    "bluth",
+    "prestige-worldwide",
+    "los-pollos",
+    "sterling-cooper",
+    "paper-street",
+    "central-perk",
 ];
 
 /// The name of the tenant at a rank (0 = the busiest).
@@ -156,7 +184,8 @@ mod tests {
     fn a_month_stays_below_the_row_limit() {
         let catalog = Catalog::new();
         // Per failing action: system codes with the flag true or absent and one cleared, a flag alone, ambiguous ones with and without.
-        let failures = catalog.system.len() * 2 + 1 + 1 + catalog.ambiguous.len() * 2 + catalog.unknown.len() + 1 + FAULTS_PER_ACTION;
+        let failures =
+            catalog.system.len() * 2 + 1 + 1 + catalog.ambiguous.len() * 2 + catalog.unknown.len() + 1 + FAULTS_PER_ACTION;
         let rows = 31 * (catalog.actions.len() + FAILING_ACTIONS * failures);
         assert!(rows < 20_000, "{rows}");
     }

@@ -33,7 +33,8 @@ const TOO_LARGE_BYTES: usize = (1 << 20) + 1;
 const REGIONS: [&str; 5] = ["ap-guangzhou", "ap-shanghai", "ap-beijing", "ap-singapore", "ap-hongkong"];
 const AGENTS: [&str; 4] = ["sdk-go/3.0.1177", "sdk-python/3.0.1177", "sdk-java/3.1.1102", "console/2.40.0"];
 /// How "it went well" is written: the field left out, null, and the success codes.
-const OK_FORMS: [&str; 8] = ["", "", "", ",\"code\":null", ",\"code\":\"\"", ",\"code\":\"OK\"", ",\"code\":\"0\"", ",\"code\":0"];
+const OK_FORMS: [&str; 8] =
+    ["", "", "", ",\"code\":null", ",\"code\":\"\"", ",\"code\":\"OK\"", ",\"code\":\"0\"", ",\"code\":0"];
 
 /// Writes the sequence number's request id, a UUID in looks and as unique.
 pub(super) fn request_id(number: u64, salt: u64, out: &mut String) {
@@ -234,7 +235,13 @@ impl Encoder {
         };
         // In the order tenant, request_id, timestamp, action; a value replaced or left out.
         let with = |name: &str, value: Option<&str>| {
-            let mut pairs = vec![("tenant", tenant.as_str()), ("request_id", &id), ("timestamp", &time), ("action", &action), ("region", "\"ap-guangzhou\"")];
+            let mut pairs = vec![
+                ("tenant", tenant.as_str()),
+                ("request_id", &id),
+                ("timestamp", &time),
+                ("action", &action),
+                ("region", "\"ap-guangzhou\""),
+            ];
             match (pairs.iter().position(|pair| pair.0 == name), value) {
                 (Some(index), Some(value)) => pairs[index].1 = value,
                 (Some(index), None) => drop(pairs.remove(index)),

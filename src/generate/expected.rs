@@ -269,7 +269,8 @@ impl Tally {
 
     /// The result, with names.
     pub(super) fn expected(&self, plan: &Plan, tenants: &[(String, Option<Trouble>)], catalog: &Catalog) -> Expected {
-        let mut keys: Vec<(&str, i32, u32)> = self.days.keys().map(|&(tenant, day)| (tenants[tenant as usize].0.as_str(), day, tenant)).collect();
+        let mut keys: Vec<(&str, i32, u32)> =
+            self.days.keys().map(|&(tenant, day)| (tenants[tenant as usize].0.as_str(), day, tenant)).collect();
         keys.sort_unstable();
         let mut months: Vec<Month> = Vec::new();
         let mut days = Vec::with_capacity(keys.len());
@@ -286,7 +287,8 @@ impl Tally {
             }
             days.push(day);
         }
-        let trouble = |(name, trouble): &(String, Option<Trouble>)| trouble.map(|trouble| InTrouble { tenant: name.clone(), trouble });
+        let trouble =
+            |(name, trouble): &(String, Option<Trouble>)| trouble.map(|trouble| InTrouble { tenant: name.clone(), trouble });
         Expected {
             schema: SCHEMA.to_owned(),
             plan: plan.clone(),
@@ -295,8 +297,14 @@ impl Tally {
                 counted: self.counted,
                 duplicate: self.duplicates,
                 duplicate_conflicts: self.conflicts,
-                malformed: Malformed::ALL.iter().map(|&reason| (reason.as_str().to_owned(), self.malformed[reason as usize])).collect(),
-                quarantined: Quarantined::ALL.iter().map(|&reason| (reason.as_str().to_owned(), self.quarantined[reason as usize])).collect(),
+                malformed: Malformed::ALL
+                    .iter()
+                    .map(|&reason| (reason.as_str().to_owned(), self.malformed[reason as usize]))
+                    .collect(),
+                quarantined: Quarantined::ALL
+                    .iter()
+                    .map(|&reason| (reason.as_str().to_owned(), self.quarantined[reason as usize]))
+                    .collect(),
             },
             in_trouble: tenants.iter().filter_map(trouble).collect(),
             months,

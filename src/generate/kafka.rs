@@ -90,7 +90,9 @@ impl KafkaSink {
         for (key, value) in &options.librdkafka {
             config.set(key, value);
         }
-        let kafka = |error: KafkaError| SinkError::Kafka(format!("cannot produce to `{}` on {}: {error}", options.topic, options.brokers));
+        let kafka = |error: KafkaError| {
+            SinkError::Kafka(format!("cannot produce to `{}` on {}: {error}", options.topic, options.brokers))
+        };
         let producer: BaseProducer<Acks> = config.create_with_context(Acks::default()).map_err(kafka)?;
         let deadline = std::time::Instant::now() + CONNECT_TIMEOUT;
         let partitions = loop {
@@ -133,7 +135,9 @@ impl Sink for KafkaSink {
         }
         if !event.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(event.headers.len());
-            record = record.headers(event.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })));
+            record = record.headers(
+                event.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+            );
         }
         loop {
             match self.producer.send(record) {

@@ -54,7 +54,12 @@ impl Live {
         let plan = Plan {
             zipf: 0.8,
             random_incidents: 0,
-            incidents: vec![Incident { tenant: Some("hooli".to_owned()), starts_after_ms: 10_000, lasts_ms: 120_000, share: 0.25 }],
+            incidents: vec![Incident {
+                tenant: Some("hooli".to_owned()),
+                starts_after_ms: 10_000,
+                lasts_ms: 120_000,
+                share: 0.25,
+            }],
             shares: Shares { system_errors: 0.000_02, ..Shares::default() },
             ..Plan::default()
         };
@@ -89,7 +94,12 @@ pub struct Progress {
 ///
 /// # Errors
 /// If the plan is not valid, or events did not arrive.
-pub fn run(live: &Live, sink: &mut impl Sink, stop: impl Fn() -> bool, mut report: impl FnMut(Progress)) -> Result<Expected, LiveError> {
+pub fn run(
+    live: &Live,
+    sink: &mut impl Sink,
+    stop: impl Fn() -> bool,
+    mut report: impl FnMut(Progress),
+) -> Result<Expected, LiveError> {
     let mut plan = live.plan.clone();
     let incidents = std::mem::take(&mut plan.incidents);
     let mut generator = Generator::new(plan)?;

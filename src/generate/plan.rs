@@ -278,7 +278,8 @@ impl Plan {
         if shares.late + shares.out_of_order > 1.0 {
             wrong.push("late and out-of-order together must not be above 1".into());
         }
-        let kinds = [shares.caller_faults, shares.ambiguous, shares.no_response, shares.unknown, shares.cleared, shares.system_errors];
+        let kinds =
+            [shares.caller_faults, shares.ambiguous, shares.no_response, shares.unknown, shares.cleared, shares.system_errors];
         if kinds.iter().sum::<f64>() > 1.0 {
             wrong.push("the shares of calls that do not go well must not be above 1 together".into());
         }
@@ -299,7 +300,8 @@ impl Plan {
             wrong.push(format!("zipf is {}, must be from 0 to 10", self.zipf));
         }
         for incident in &self.incidents {
-            let known = incident.tenant.as_ref().is_none_or(|name| (0..self.tenants).any(|rank| catalog::tenant_name(rank) == *name));
+            let known =
+                incident.tenant.as_ref().is_none_or(|name| (0..self.tenants).any(|rank| catalog::tenant_name(rank) == *name));
             if !known {
                 wrong.push(format!("the incident `{incident}` names a tenant that is not generated"));
             }

@@ -76,7 +76,8 @@ impl Output {
     /// # Errors
     /// If the file cannot be created.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let inner: Box<dyn Write + Send> = if path == Path::new("-") { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
+        let inner: Box<dyn Write + Send> =
+            if path == Path::new("-") { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
         let buffer = BufWriter::with_capacity(BUFFER_BYTES, inner);
         Ok(match path.extension().and_then(OsStr::to_str) {
             Some("gz") => Self::Gzip(flate2::write::GzEncoder::new(buffer, flate2::Compression::fast())),

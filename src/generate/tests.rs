@@ -53,13 +53,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 type Counts<K> = BTreeMap<K, u64>;
+type DayCounts = (Counts<String>, Counts<(String, String, Option<bool>)>);
 
 /// What the events say, by the words of `formats.md` and `semantics.md`.
 #[derive(Default)]
 struct Recount {
     records: Records,
     /// By tenant and day: calls by action; those that did not go well by action, code and flag.
-    days: BTreeMap<(String, String), (Counts<String>, Counts<(String, String, Option<bool>)>)>,
+    days: BTreeMap<(String, String), DayCounts>,
     /// Event time and content of every call by tenant and request id.
     known: HashMap<(String, String), (i64, Value)>,
     watermark: i64,
@@ -203,7 +204,9 @@ fn check(plan: Plan) -> Expected {
         assert_eq!(found, event.meant, "{:?}", String::from_utf8_lossy(event.payload.as_deref().unwrap_or_default()));
     }
     let expected = generator.expected();
-    let reasons = |counts: &BTreeMap<String, u64>| counts.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (name.clone(), *count)).collect();
+    let reasons = |counts: &BTreeMap<String, u64>| {
+        counts.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (name.clone(), *count)).collect()
+    };
     let records = Records {
         malformed: reasons(&expected.records.malformed),
         quarantined: reasons(&expected.records.quarantined),
@@ -222,13 +225,15 @@ fn check(plan: Plan) -> Expected {
             *failures += if failed(&code, flag) { count } else { 0 };
             let judged_by_item = flag == Some(true)
                 || failed(&code, None)
-                || ["FailedOperation.CallOutFailed", "ResourceUnavailable", "VendorTimeout", "10013", "NoResponse"].contains(&code.as_str());
+                || ["FailedOperation.CallOutFailed", "ResourceUnavailable", "VendorTimeout", "10013", "NoResponse"]
+                    .contains(&code.as_str());
             itemised += if judged_by_item { count } else { 0 };
             rows.push(NonOk { action, code, system_error: flag, calls: count });
         }
         days.push(Day { tenant, day, calls, non_ok: rows, itemised });
     }
-    let months: Vec<Month> = months.into_iter().map(|((tenant, month), (total, failed))| Month { tenant, month, total, failed }).collect();
+    let months: Vec<Month> =
+        months.into_iter().map(|((tenant, month), (total, failed))| Month { tenant, month, total, failed }).collect();
     assert_eq!(expected.months, months);
     assert_eq!(expected.days, days);
     expected
@@ -296,18 +301,27 @@ fn shares_are_as_asked() {
     near("malformed", records.malformed.values().sum(), records.seen, shares.malformed);
     near("quarantined", records.quarantined.values().sum(), records.seen, shares.quarantined);
     near("cloudevents", wrapped, records.seen, shares.cloudevents);
-    let non_ok = |keep: &dyn Fn(&NonOk) -> bool| expected.days.iter().flat_map(|day| &day.non_ok).filter(|row| keep(row)).map(|row| row.calls).sum();
+    let non_ok = |keep: &dyn Fn(&NonOk) -> bool| {
+        expected.days.iter().flat_map(|day| &day.non_ok).filter(|row| keep(row)).map(|row| row.calls).sum()
+    };
     near("failures", expected.months.iter().map(|month| month.failed).sum(), records.counted, shares.system_errors);
     near("no response", non_ok(&|row| row.code == "NoResponse"), records.counted, shares.no_response);
     near("unknown", non_ok(&|row| row.code == "10013" || row.code == "VendorTimeout"), records.counted, shares.unknown);
-    near("cleared", non_ok(&|row| row.code == "InternalError" && row.system_error == Some(false)), records.counted, shares.cleared);
+    near(
+        "cleared",
+        non_ok(&|row| row.code == "InternalError" && row.system_error == Some(false)),
+        records.counted,
+        shares.cleared,
+    );
     // Calls of a burst are never late.
     assert!((0.6..=1.0).contains(&(late as f64 / (records.counted as f64 * shares.late))), "{late} late");
 }
 
 #[test]
 fn tenants_in_trouble_land_where_they_should() {
-    let generator = |in_trouble| Generator::new(Plan { events: 300_000, in_trouble, late_max_ms: 3_600_000, ..Plan::default() }).expect("plan");
+    let generator = |in_trouble| {
+        Generator::new(Plan { events: 300_000, in_trouble, late_max_ms: 3_600_000, ..Plan::default() }).expect("plan")
+    };
     let mut stream = generator(5);
     let mut event = Event::default();
     while stream.fill(&mut event) {}
@@ -335,7 +349,8 @@ struct InTroubleMonth {
 }
 
 fn troubled(expected: &Expected) -> Vec<InTroubleMonth> {
-    let month = |tenant: &str| expected.months.iter().find(|month| month.tenant == tenant && month.month == "2026-03").expect("a month");
+    let month =
+        |tenant: &str| expected.months.iter().find(|month| month.tenant == tenant && month.month == "2026-03").expect("a month");
     expected
         .in_trouble
         .iter()
@@ -377,7 +392,9 @@ fn an_incident_fails_its_share() {
 #[test]
 fn bursts_put_several_calls_in_one_second() {
     let mut seconds: HashMap<(String, i64), u32> = HashMap::new();
-    for event in Generator::new(Plan { events: 20_000, ..Plan::default() }).expect("plan").filter(|event| event.meant == Meant::Call) {
+    for event in
+        Generator::new(Plan { events: 20_000, ..Plan::default() }).expect("plan").filter(|event| event.meant == Meant::Call)
+    {
         let call = decode(event.payload.as_deref()).expect("a call");
         *seconds.entry((call.tenant, call.at_ms.div_euclid(1_000))).or_default() += 1;
     }
