@@ -1,7 +1,7 @@
 //! `sla-ledger generate`: call events to a JSONL file or a Kafka topic, and what must come out beside them.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -178,11 +178,17 @@ pub fn run(args: Args) -> ExitCode {
     };
     match job.run() {
         Ok(()) => ExitCode::SUCCESS,
+        // `generate --out - | head`: the reader has enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
 /// The command, with its flags understood.

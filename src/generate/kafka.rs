@@ -178,3 +178,113 @@ impl Sink for KafkaSink {
         if self.failed() > 0 { Err(self.undelivered()) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::{Headers, Message};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+    use super::*;
+    use crate::generate::{Generator, Meant, Plan};
+
+    const TOPIC: &str = "api-calls";
+    const PARTITIONS: i32 = 4;
+
+    fn options(brokers: String) -> KafkaOptions {
+        KafkaOptions { brokers, topic: TOPIC.to_owned(), ..KafkaOptions::default() }
+    }
+
+    /// Everything in the topic, in the order of each partition.
+    fn read_all(brokers: &str, count: usize) -> Vec<(i32, Event)> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("group.id", "reader").set("fetch.queue.backoff.ms", "5");
+        let consumer: BaseConsumer = config.create().expect("consumer");
+        let mut partitions = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            partitions.add_partition_offset(TOPIC, partition, Offset::Beginning).expect("partition");
+        }
+        consumer.assign(&partitions).expect("assign");
+        let mut found = Vec::new();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while found.len() < count && std::time::Instant::now() < deadline {
+            let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
+            let message = message.expect("message");
+            let headers = message.headers().map_or_else(Vec::new, |headers| {
+                headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+            });
+            let event = Event {
+                key: message.key().map(<[u8]>::to_vec),
+                payload: message.payload().map(<[u8]>::to_vec),
+                headers,
+                arrival_ms: message.timestamp().to_millis().expect("timestamp"),
+                ..Event::default()
+            };
+            found.push((message.partition(), event));
+        }
+        found
+    }
+
+    /// What a topic keeps of an event. A mock broker gives an empty payload back as a tombstone.
+    fn kept(event: &Event, no_key: bool) -> (Option<Vec<u8>>, Vec<u8>, Vec<(String, Vec<u8>)>, i64) {
+        let key = event.key.clone().filter(|_| !no_key);
+        (key, event.payload.clone().unwrap_or_default(), event.headers.clone(), event.arrival_ms)
+    }
+
+    #[test]
+    fn a_topic_holds_what_was_generated() {
+        let cluster = MockCluster::new(1).expect("cluster");
+        cluster.create_topic(TOPIC, PARTITIONS, 1).expect("topic");
+        for no_key in [false, true] {
+            let mut sink = KafkaSink::connect(&KafkaOptions { no_key, ..options(cluster.bootstrap_servers()) }).expect("connect");
+            let plan = Plan { events: 8_000, seed: u64::from(no_key), ..Plan::default() };
+            let events: Vec<Event> = Generator::new(plan).expect("plan").collect();
+            events.iter().for_each(|event| sink.send(event).expect("send"));
+            sink.finish().expect("finish");
+            let found = read_all(&cluster.bootstrap_servers(), events.len() * (1 + usize::from(no_key)));
+            let found = &found[..];
+            assert_eq!(found.len(), events.len() * (1 + usize::from(no_key)));
+            let has_key = |event: &Event| event.key.is_some();
+            let found: Vec<&(i32, Event)> = found.iter().filter(|(_, event)| has_key(event) != no_key).collect();
+
+            let mut sent: Vec<_> = events.iter().map(|event| kept(event, no_key)).collect();
+            let mut read: Vec<_> = found.iter().map(|(_, event)| kept(event, no_key)).collect();
+            sent.sort();
+            read.sort();
+            assert!(sent == read);
+            for partition in 0..PARTITIONS {
+                let arrivals: Vec<i64> =
+                    found.iter().filter(|(of, _)| *of == partition).map(|(_, event)| event.arrival_ms).collect();
+                assert!(arrivals.is_sorted() && arrivals.len() > 500);
+            }
+            // A duplicate lies where its first occurrence lies.
+            let place: HashMap<&[u8], i32> =
+                found.iter().filter_map(|(of, event)| Some((event.payload.as_deref()?, *of))).collect();
+            let mut partitions: HashMap<u64, HashSet<i32>> = HashMap::new();
+            for event in events.iter().filter(|event| matches!(event.meant, Meant::Call | Meant::Duplicate { .. })) {
+                let at = place[event.payload.as_deref().expect("a payload")];
+                partitions.entry(event.partition_hint).or_default().insert(at);
+            }
+            assert!(partitions.values().all(|of| of.len() == 1));
+        }
+    }
+
+    #[test]
+    fn what_was_not_delivered_is_an_error() {
+        let cluster = MockCluster::new(1).expect("cluster");
+        cluster.create_topic(TOPIC, PARTITIONS, 1).expect("topic");
+        let librdkafka = vec![("message.timeout.ms".to_owned(), "1000".to_owned())];
+        let mut sink = KafkaSink::connect(&KafkaOptions { librdkafka, ..options(cluster.bootstrap_servers()) }).expect("connect");
+        cluster.broker_down(1).expect("down");
+        for event in Generator::new(Plan { events: 100, ..Plan::default() }).expect("plan") {
+            sink.send(&event).expect("send");
+        }
+        match sink.finish() {
+            Err(SinkError::Undelivered { failed: 100, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub trait Sink {
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The file cannot be written.
-    #[error("cannot write {0}: {1}")]
+    #[error("cannot write {0}")]
     File(String, #[source] io::Error),
     /// Kafka cannot be reached, or refuses an event.
     #[error("{0}")]
