@@ -97,12 +97,7 @@ pub struct Args {
     /// An incident; TENANT or *, START from the beginning. Repeat for more.
     #[arg(long, value_name = "TENANT@START+DURATION=SHARE")]
     pub incident: Vec<Incident>,
-
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub shares: ShareArgs,
-
-    /// Events above 1 MiB. A topic refuses them by default.
+    /// Events above 1 MiB, evenly spread. A topic takes them by default only because they compress well.
     #[arg(long, default_value_t = 0)]
     pub too_large: u32,
     /// The counter's dedupe window.
@@ -117,6 +112,10 @@ pub struct Args {
     /// No progress.
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// How much of the stream is what. Last, because its heading holds for all that follow.
+    #[command(flatten)]
+    pub shares: ShareArgs,
 }
 
 /// How much of the stream is what, 0 to 1.
@@ -417,5 +416,72 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn job(flags: &[&str]) -> anyhow::Result<Job> {
+        Job::new(Cli::try_parse_from(["generate"].iter().chain(flags))?.args)
+    }
+
+    #[test]
+    fn the_flags_default_to_the_default_plan() {
+        assert_eq!(job(&["--out", "calls.jsonl"]).expect("job").plan, Plan::default());
+    }
+
+    #[test]
+    fn starts_are_dates_or_instants() {
+        for text in ["2026-03-01", "2026-03-01T00:00:00+08:00", "2026-02-28T16:00:00Z"] {
+            assert_eq!(start_ms(text).expect(text), Plan::default().start_ms, "{text}");
+        }
+        for text in ["", "yesterday", "2026-02-30", "2026-03-01T00:00:00"] {
+            assert!(start_ms(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        for flags in [
+            &["--events", "5"][..],
+            &["--out", "a", "--brokers", "b:9092", "--topic", "t"],
+            &["--brokers", "b:9092"],
+            &["--out", "a", "--rate", "0"],
+            &["--out", "a", "--now", "--days", "3"],
+            &["--out", "a", "--backfill", "3"],
+            &["--out", "a", "--duplicates", "1.5"],
+            &["--out", "a", "--expected", "a"],
+            &["--out", "a", "--tenants", "3"],
+        ] {
+            assert!(job(flags).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn the_expected_result_lies_beside_the_file() {
+        let directory = tempfile::tempdir().expect("directory");
+        let read = |name: &str| std::fs::read(directory.path().join(name)).expect(name);
+        for name in ["calls.jsonl", "calls.jsonl.gz", "calls.jsonl.zst"] {
+            let out = directory.path().join(name).display().to_string();
+            job(&["--out", &out, "--events", "500", "--quiet"]).expect("job").run().expect("run");
+        }
+        let plain = read("calls.jsonl");
+        assert_eq!(plain.iter().filter(|byte| **byte == b'\n').count(), 500);
+        assert_eq!(zstd::decode_all(&read("calls.jsonl.zst")[..]).expect("zst"), plain);
+        let mut unzipped = Vec::new();
+        std::io::copy(&mut flate2::read::GzDecoder::new(&read("calls.jsonl.gz")[..]), &mut unzipped).expect("gz");
+        assert_eq!(unzipped, plain);
+        let expected: Expected = serde_json::from_slice(&read("calls.jsonl.zst.expected.json")).expect("expected");
+        assert_eq!(expected.records.seen, 500);
     }
 }
