@@ -2,6 +2,7 @@
 //! in [`crate::pipeline`].
 
 pub mod batch;
+pub mod embedded;
 pub mod ledger_log;
 pub mod membership;
 pub mod tail;

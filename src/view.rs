@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
+use chrono_tz::Tz;
 
 use crate::domain::calendar::{Month, day_start_ms};
 use crate::domain::contract::Contract;
 use crate::pipeline::book::Book;
-use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::Standings;
 
 /// The published state of one instance.
@@ -26,7 +26,16 @@ pub struct View {
 #[derive(Debug, Clone, Default)]
 pub struct Home {
     /// Shards owned, and judged on a view as new as any predecessor's.
-    pub shards: Vec<u32>,
+    shards: Vec<u32>,
+    /// Number of all shards.
+    of: u32,
+}
+
+impl Home {
+    /// Does this instance export the tenant's gauges? Exactly one does: the owner of shard hash(tenant) mod shards.
+    pub fn speaks_for(&self, tenant: &str) -> bool {
+        self.shards.contains(&home_shard(tenant, self.of))
+    }
 }
 
 impl View {
@@ -69,17 +78,12 @@ impl View {
 
     /// Sets the shards this instance speaks for.
     pub fn set_home(&self, shards: Vec<u32>) {
-        self.home.store(Arc::new(Home { shards }));
+        self.home.store(Arc::new(Home { shards, of: self.shards }));
     }
 
     /// The shards this instance speaks for.
     pub fn home(&self) -> Arc<Home> {
         self.home.load_full()
-    }
-
-    /// Does this instance export the tenant's gauges? Exactly one does: the owner of shard hash(tenant) mod shards.
-    pub fn is_home(&self, tenant: &str) -> bool {
-        self.home.load().shards.contains(&home_shard(tenant, self.shards))
     }
 
     /// Arrivals of a flush on its way to the ledger.
@@ -102,9 +106,9 @@ impl View {
 
     /// Is the month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
     /// why not, if it is not.
-    pub fn incomplete(&self, month: Month, settings: &CountingSettings) -> Vec<String> {
-        let begin_ms = day_start_ms(settings.time_zone, month.first_day());
-        let end_ms = day_start_ms(settings.time_zone, month.next().first_day());
+    pub fn incomplete(&self, month: Month, zone: Tz) -> Vec<String> {
+        let begin_ms = day_start_ms(zone, month.first_day());
+        let end_ms = day_start_ms(zone, month.next().first_day());
         let mut reasons = Vec::new();
         for (shard, book) in self.book().shards().iter().enumerate() {
             let Some(checkpoint) = book.checkpoint() else {

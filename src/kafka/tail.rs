@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{BatchQueue, Fetched};
-use crate::metrics::ProcessMetrics;
+use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
 use crate::view::View;
 
@@ -124,7 +124,7 @@ pub fn run(
         }
         let now_ms = now_ms();
         for (shard, seq) in published {
-            view.visible(shard, seq).into_iter().for_each(|arrival| metrics.record_freshness(now_ms - arrival));
+            view.visible(shard, seq).into_iter().for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
         }
     }
     failure.map_or(Ok(()), Err)

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched};
@@ -17,8 +18,9 @@ use super::ledger_log::{LedgerLog, Topics};
 use super::membership::{Membership, Notes, Rebalanced};
 use super::tail::{TailNews, now_ms, reader_config};
 use crate::config::{Config, Start};
+use crate::domain::call::Rejection;
 use crate::http::Health;
-use crate::metrics::ProcessMetrics;
+use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
@@ -31,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Dead letters that wait for a flush, in bytes, before it comes early.
 const DEAD_LETTER_BYTES: usize = 8 << 20;
 /// Every this many records one arrival is kept for the freshness figure.
-const FRESHNESS_SAMPLE: u64 = 64;
+const FRESHNESS_SAMPLE: i64 = 64;
 /// How often lag and readiness are looked at.
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a broken producer is left alone before it is made anew.
@@ -229,7 +231,6 @@ impl Worker {
 
     fn begin_takeover(&mut self, shards: Vec<u32>, membership: Membership) {
         self.drop_shards();
-        self.setup.metrics.takeover(shards.len() as u64);
         self.state = State::TakingOver { takeover: Takeover::new(shards), membership, since: Instant::now() };
     }
 
@@ -253,7 +254,7 @@ impl Worker {
         self.arrivals.clear();
         self.last_arrival_ms.clear();
         for shard in std::mem::take(&mut self.shards).into_keys() {
-            self.setup.metrics.forget_partition(shard);
+            self.setup.metrics.remove_lag(shard);
         }
         self.setup.view.set_home(Vec::new());
         self.setup.metrics.set_shards(0, 0);
@@ -358,15 +359,15 @@ impl Worker {
             };
             if let Some((committed, checkpoint)) = begin.offset_differs {
                 tracing::warn!(shard, committed, checkpoint, "the group's offset is not the ledger's; the ledger's holds");
-                self.setup.metrics.offset_differs();
             }
+            self.setup.metrics.takeover(begin.offset_differs.is_some());
             let owner = Owner::new(shard, self.writer.clone(), self.keys);
             let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
             match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
                 Ok(counter) => {
                     for gap in counter.gaps().iter().skip(known_gaps) {
                         tracing::error!(shard, from = gap.from_offset, to = gap.to_offset, calls = gap.calls, "the source no longer holds these offsets");
-                        self.setup.metrics.gap(gap.calls);
+                        self.setup.metrics.gap(gap);
                     }
                     tracing::info!(shard, offset = counter.position(), counted_from = counter.counted_from(), "shard taken over");
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
@@ -395,39 +396,34 @@ impl Worker {
     }
 
     fn consume(&mut self, queue: &mut BatchQueue, wait: Duration) {
-        let mut counts = crate::metrics::RecordCounts::default();
+        let mut counts = OutcomeCounts::default();
         let mut errors = Vec::new();
-        let (shards, arrivals, last_arrivals) = (&mut self.shards, &mut self.arrivals, &mut self.last_arrival_ms);
-        // The batch is mostly runs of one partition: look its shard up once a run.
-        let mut current: Option<(u32, &mut Shard)> = None;
-        let mut last: Option<(u32, i64)> = None;
+        let mut last_arrivals: SmallVec<[(u32, i64); 16]> = SmallVec::new();
+        let mut by_partition: Vec<Option<&mut Shard>> = Vec::new();
+        for (partition, shard) in &mut self.shards {
+            by_partition.resize_with(*partition as usize + 1, || None);
+            by_partition[*partition as usize] = Some(shard);
+        }
+        let arrivals = &mut self.arrivals;
         queue.consume(wait, |fetched| match fetched {
             Fetched::Record(partition, record) => {
-                let partition = partition as u32;
-                if current.as_ref().is_none_or(|(p, _)| *p != partition) {
-                    current = None;
-                    // SAFETY-free reborrow: look up again through the map.
-                    if let Some((p, ms)) = last.take() {
-                        last_arrivals.insert(p, ms);
-                    }
-                }
-                let Some(shard) = shards.get_mut(&partition) else { return };
+                let Some(Some(shard)) = by_partition.get_mut(partition as usize) else { return };
                 let outcome = shard.ingest(&record);
                 counts.add(outcome);
-                if let Some(ms) = record.timestamp_ms {
-                    last = Some((partition, ms));
-                    if outcome != Outcome::Warmed && counts.seen().is_multiple_of(FRESHNESS_SAMPLE) {
-                        arrivals.entry(partition).or_default().push(ms);
-                    }
+                let Some(ms) = record.timestamp_ms else { return };
+                match last_arrivals.last_mut() {
+                    Some((p, last)) if *p == partition as u32 => *last = ms,
+                    _ => last_arrivals.push((partition as u32, ms)),
+                }
+                if outcome != Outcome::Warmed && record.offset % FRESHNESS_SAMPLE == 0 {
+                    arrivals.entry(partition as u32).or_default().push(ms);
                 }
             }
             Fetched::End(..) => {}
             Fetched::Error(partition, code, text) => errors.push((partition, code, text)),
         });
-        if let Some((partition, ms)) = last {
-            last_arrivals.insert(partition, ms);
-        }
-        self.setup.metrics.records(&counts);
+        self.last_arrival_ms.extend(last_arrivals);
+        counts.report(&self.setup.metrics);
         for (partition, code, text) in errors {
             self.source_error(partition, Some(code), &text);
         }
@@ -454,7 +450,7 @@ impl Worker {
         }
         let result = self.log.write(&flushes, |shard| self.shards.get(&shard), membership);
         let aftermath = after_transaction(result.end, result.retried, result.took);
-        self.setup.metrics.flush(begin.elapsed(), aftermath.committed);
+        self.setup.metrics.flush(result.end, begin.elapsed());
         self.log_broken |= aftermath.new_producer;
         if aftermath.committed {
             for flush in &flushes {
@@ -489,12 +485,11 @@ impl Worker {
 
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
-        let config = self.setup.config.load_full();
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
             let Some((_, high)) = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32) else { continue };
-            let records = (high - counter.position()).max(0);
+            let records = (high - counter.position()).max(0) as u64;
             let behind_ms = match self.last_arrival_ms.get(shard) {
                 Some(ms) if records > 0 => (now_ms - ms).max(0),
                 _ => 0,
@@ -503,7 +498,7 @@ impl Worker {
             worst = worst.max(behind);
             self.setup.metrics.set_lag(*shard, records, behind);
         }
-        self.setup.health.set_lag(worst, config.ready.max_lag);
+        self.setup.health.set_lag(worst);
         let loaded = self.setup.view.book().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
         self.setup.health.set_ledger_loaded(loaded);
         if let State::Counting { takeover, judged, .. } = &mut self.state
@@ -519,7 +514,7 @@ impl Worker {
     fn report_shards(&self) {
         let (State::Counting { takeover, .. } | State::TakingOver { takeover, .. }) = &self.state else { return };
         let assigned = takeover.shards().count();
-        self.setup.metrics.set_shards(self.shards.len() as i64, (assigned - self.shards.len().min(assigned)) as i64);
+        self.setup.metrics.set_shards(assigned, assigned.saturating_sub(self.shards.len()));
     }
 
     /// Last flush, then the group is left; the next owner waits for nobody.
@@ -529,6 +524,34 @@ impl Worker {
         self.drop_shards();
         self.consumer.context().close();
         tracing::info!("worker stopped");
+    }
+}
+
+/// Outcomes of one batch, so that the counters are touched once a batch.
+#[derive(Debug, Default)]
+struct OutcomeCounts([(Option<Outcome>, u64); 5]);
+
+impl OutcomeCounts {
+    #[inline]
+    fn add(&mut self, outcome: Outcome) {
+        let slot = match outcome {
+            Outcome::Counted => 0,
+            Outcome::Duplicate { conflict: false } => 1,
+            Outcome::Duplicate { conflict: true } => 2,
+            Outcome::Rejected(Rejection::Malformed(_)) => 3,
+            Outcome::Rejected(Rejection::Quarantined(_)) => 4,
+            Outcome::Warmed | Outcome::Repeated => return,
+        };
+        self.0[slot].0 = Some(outcome);
+        self.0[slot].1 += 1;
+    }
+
+    fn report(&self, metrics: &ProcessMetrics) {
+        for (outcome, records) in &self.0 {
+            if let Some(outcome) = outcome {
+                metrics.records(*outcome, *records);
+            }
+        }
     }
 }
 
