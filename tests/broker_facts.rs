@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, DefaultConsumerContext};
+use rdkafka::consumer::{
+    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, DefaultConsumerContext,
+};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -33,8 +35,14 @@ const WATCHED: Duration = Duration::from_secs(2);
 /// A rebalance as the callback saw it.
 #[derive(Debug, Clone, PartialEq)]
 enum Rebalanced {
-    Assigned { partitions: Vec<i32>, membership: Membership },
-    Revoked { partitions: Vec<i32>, lost: bool },
+    Assigned {
+        partitions: Vec<i32>,
+        membership: Membership,
+    },
+    Revoked {
+        partitions: Vec<i32>,
+        lost: bool,
+    },
 }
 
 /// Answers every assignment with an empty one, so that the real one can be given later, and records what it saw.
@@ -52,26 +60,47 @@ impl Deferring {
     /// The last assignment's partitions and membership.
     fn assigned(&self) -> Option<(Vec<i32>, Membership)> {
         self.seen().into_iter().rev().find_map(|event| match event {
-            Rebalanced::Assigned { partitions, membership } => Some((partitions, membership)),
+            Rebalanced::Assigned {
+                partitions,
+                membership,
+            } => Some((partitions, membership)),
             Rebalanced::Revoked { .. } => None,
         })
     }
 
     fn take_captured(&self) -> ConsumerGroupMetadata {
-        self.captured.lock().expect("no panic in the callback").take().expect("an assignment before")
+        self.captured
+            .lock()
+            .expect("no panic in the callback")
+            .take()
+            .expect("an assignment before")
     }
 }
 
 impl ClientContext for Deferring {}
 
 impl ConsumerContext for Deferring {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions: Vec<i32> = list
+            .elements()
+            .iter()
+            .map(|element| element.partition())
+            .collect();
         let event = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             *self.captured.lock().expect("no panic before") = consumer.group_metadata();
             let membership = Membership::of(consumer);
-            consumer.assign(&TopicPartitionList::new()).expect("assign nothing");
-            Rebalanced::Assigned { partitions, membership }
+            consumer
+                .assign(&TopicPartitionList::new())
+                .expect("assign nothing");
+            Rebalanced::Assigned {
+                partitions,
+                membership,
+            }
         } else {
             let lost = consumer.assignment_lost();
             consumer.unassign().expect("unassign");
@@ -93,14 +122,19 @@ struct Membership {
 impl Membership {
     /// Reads the metadata through librdkafka's accessors. They are of 2.2 or so; older ones only have the
     /// serialized form, see [`serialized_metadata`].
-    #[expect(unsafe_code, reason = "rdkafka has no safe accessor for the generation and the member id")]
+    #[expect(
+        unsafe_code,
+        reason = "rdkafka has no safe accessor for the generation and the member id"
+    )]
     fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Membership {
         // SAFETY: the client outlives the call; each string lives as long as the metadata, which is destroyed
         // after the copies are made.
         unsafe {
             let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
             assert!(!metadata.is_null(), "a consumer with group.id has metadata");
-            let text = |pointer: *const std::ffi::c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+            let text = |pointer: *const std::ffi::c_char| {
+                CStr::from_ptr(pointer).to_string_lossy().into_owned()
+            };
             let instance = sys::rd_kafka_consumer_group_metadata_group_instance_id(metadata);
             let membership = Membership {
                 generation: sys::rd_kafka_consumer_group_metadata_generation_id(metadata),
@@ -152,8 +186,9 @@ fn consumer_config(group: &str) -> ClientConfig {
 }
 
 fn member(config: &ClientConfig, topic: &str) -> BaseConsumer<Deferring> {
-    let consumer: BaseConsumer<Deferring> =
-        config.create_with_context(Deferring::default()).expect("a consumer");
+    let consumer: BaseConsumer<Deferring> = config
+        .create_with_context(Deferring::default())
+        .expect("a consumer");
     consumer.subscribe(&[topic]).expect("subscribe");
     consumer
 }
@@ -177,14 +212,20 @@ fn producer(id: &str, timeout: Duration) -> BaseProducer {
         .set("linger.ms", "0")
         .create()
         .expect("a producer");
-    producer.init_transactions(LIMIT).expect("init_transactions");
+    producer
+        .init_transactions(LIMIT)
+        .expect("init_transactions");
     producer
 }
 
 /// Sends one record and returns when it is acknowledged (or has failed, which the commit tells).
 fn send(producer: &BaseProducer, topic: &str, payload: &str) {
     producer
-        .send(BaseRecord::<(), str>::to(topic).partition(0).payload(payload))
+        .send(
+            BaseRecord::<(), str>::to(topic)
+                .partition(0)
+                .payload(payload),
+        )
         .map_err(|(error, _)| error)
         .expect("enqueue");
     wait_until("the acknowledgement", LIMIT, || {
@@ -195,7 +236,8 @@ fn send(producer: &BaseProducer, topic: &str, payload: &str) {
 
 fn offsets(topic: &str, offset: i64) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
+    list.add_partition_offset(topic, 0, Offset::Offset(offset))
+        .expect("an offset");
     list
 }
 
@@ -250,7 +292,10 @@ fn read_to_end(topic: &str, isolation: &str) -> ReadToEnd {
         for polled in poll_raw(&consumer) {
             match polled {
                 Polled::Record(payload) => read.payloads.push(payload),
-                Polled::End { partition: 0, offset } => read.end = offset,
+                Polled::End {
+                    partition: 0,
+                    offset,
+                } => read.end = offset,
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -269,14 +314,18 @@ enum Polled {
 }
 
 /// `rd_kafka_consume_batch_queue` on the consumer's queue: up to 100 records and partition ends.
-#[expect(unsafe_code, reason = "rdkafka's poll drops the offset of the partition's end")]
+#[expect(
+    unsafe_code,
+    reason = "rdkafka's poll drops the offset of the partition's end"
+)]
 fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
     let mut messages = [std::ptr::null_mut(); 100];
     // SAFETY: the queue is destroyed after its use; each message is read and then destroyed, once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
         assert!(!queue.is_null(), "a consumer has a queue");
-        let count = sys::rd_kafka_consume_batch_queue(queue, 50, messages.as_mut_ptr(), messages.len());
+        let count =
+            sys::rd_kafka_consume_batch_queue(queue, 50, messages.as_mut_ptr(), messages.len());
         sys::rd_kafka_queue_destroy(queue);
         let count = usize::try_from(count).expect("no error of the call");
         messages[..count]
@@ -284,7 +333,10 @@ fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
             .map(|&message| {
                 let polled = match (*message).err {
                     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                        let bytes = std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len);
+                        let bytes = std::slice::from_raw_parts(
+                            (*message).payload.cast::<u8>(),
+                            (*message).len,
+                        );
                         Polled::Record(String::from_utf8_lossy(bytes).into_owned())
                     }
                     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::End {
@@ -302,12 +354,17 @@ fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
 
 /// The high watermark of partition 0, or the last stable offset, depending on the isolation.
 fn watermark(topic: &str, isolation: &str) -> i64 {
-    reader(isolation).fetch_watermarks(topic, 0, LIMIT).expect("watermarks").1
+    reader(isolation)
+        .fetch_watermarks(topic, 0, LIMIT)
+        .expect("watermarks")
+        .1
 }
 
 /// What librdkafka says of a failed transactional call.
 fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
-    error.rdkafka_error_code().unwrap_or_else(|| panic!("an error code: {error:?}"))
+    error
+        .rdkafka_error_code()
+        .unwrap_or_else(|| panic!("an error code: {error:?}"))
 }
 
 /// Polls `consumer` until it got an assignment.
@@ -321,7 +378,10 @@ fn join(consumer: &BaseConsumer<Deferring>) -> (Vec<i32>, Membership) {
 // ---- (a) the fence ----
 
 /// Member A loses its partition, and its transaction under the metadata of its assignment is refused.
-fn zombie_is_refused(lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str), refusal: RDKafkaErrorCode) {
+fn zombie_is_refused(
+    lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str),
+    refusal: RDKafkaErrorCode,
+) {
     let (source, ledger, group) = (new_topic("source"), new_topic("ledger"), unique("group"));
     let mut config = consumer_config(&group);
     config.set("max.poll.interval.ms", "6000");
@@ -335,7 +395,9 @@ fn zombie_is_refused(lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str), re
     let producer = producer(&unique("txn"), Duration::from_secs(20));
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "honest");
-    producer.send_offsets_to_transaction(&offsets(&source, 5), &captured, LIMIT).expect("offsets");
+    producer
+        .send_offsets_to_transaction(&offsets(&source, 5), &captured, LIMIT)
+        .expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
 
     lose(&zombie, &group, &source);
@@ -347,10 +409,14 @@ fn zombie_is_refused(lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str), re
         .expect_err("a zombie's offsets are refused");
     println!("zombie: send_offsets_to_transaction: {error:?}");
     assert_eq!(code_of(&error), refusal, "{error:?}");
-    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
+    let KafkaError::Transaction(inner) = &error else {
+        panic!("a transaction error: {error:?}")
+    };
     assert!(inner.txn_requires_abort(), "{inner:?}");
     assert!(!inner.is_fatal() && !inner.is_retriable(), "{inner:?}");
-    let error = producer.commit_transaction(LIMIT).expect_err("nor can it commit");
+    let error = producer
+        .commit_transaction(LIMIT)
+        .expect_err("nor can it commit");
     println!("zombie: commit_transaction after it: {error:?}");
     producer.abort_transaction(LIMIT).expect("it can abort");
 
@@ -359,7 +425,10 @@ fn zombie_is_refused(lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str), re
     assert_eq!(read.payloads, ["honest"]);
     assert_eq!(read.end, end);
     let other: BaseConsumer = config.create().expect("a consumer");
-    assert_eq!(committed(&other, &source, LIMIT).expect("committed"), Offset::Offset(5));
+    assert_eq!(
+        committed(&other, &source, LIMIT).expect("committed"),
+        Offset::Offset(5)
+    );
 }
 
 #[test]
@@ -372,7 +441,10 @@ fn a_zombie_of_an_older_generation_cannot_commit() {
             wait_until("the next generation", LIMIT, || {
                 let _ = zombie.poll(Duration::from_millis(10));
                 let _ = second.poll(Duration::from_millis(10));
-                zombie.context().assigned().is_some_and(|(_, now)| now.generation > before.generation)
+                zombie
+                    .context()
+                    .assigned()
+                    .is_some_and(|(_, now)| now.generation > before.generation)
             });
             let (_, now) = zombie.context().assigned().expect("assigned");
             assert_eq!(now.member, before.member);
@@ -389,7 +461,10 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
             let second = member(&consumer_config(group), source);
             wait_until("the other member's assignment", LIMIT, || {
                 let _ = second.poll(Duration::from_millis(20));
-                second.context().assigned().is_some_and(|(partitions, _)| partitions == [0])
+                second
+                    .context()
+                    .assigned()
+                    .is_some_and(|(partitions, _)| partitions == [0])
             });
             // What its metadata says by now is no longer what was captured, and would not be fenced.
             let now = Membership::of(zombie);
@@ -405,7 +480,10 @@ fn a_commit_without_membership_is_not_fenced_which_is_why_we_must_refuse_it() {
     let (source, group) = (new_topic("source"), unique("group"));
     let stranger: BaseConsumer = consumer_config(&group).create().expect("a consumer");
     let membership = Membership::of(&stranger);
-    assert_eq!((membership.generation, membership.member.as_str()), (-1, ""));
+    assert_eq!(
+        (membership.generation, membership.member.as_str()),
+        (-1, "")
+    );
     let owner = member(&consumer_config(&group), &source);
     assert_eq!(join(&owner).0, [0]);
 
@@ -419,7 +497,10 @@ fn a_commit_without_membership_is_not_fenced_which_is_why_we_must_refuse_it() {
         )
         .expect("the broker takes it, whoever owns the partition");
     producer.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(committed(&stranger, &source, LIMIT).expect("committed"), Offset::Offset(7));
+    assert_eq!(
+        committed(&stranger, &source, LIMIT).expect("committed"),
+        Offset::Offset(7)
+    );
 }
 
 #[test]
@@ -437,7 +518,10 @@ fn an_empty_offset_list_is_not_fenced_which_is_why_we_must_refuse_it() {
         .send_offsets_to_transaction(&TopicPartitionList::new(), &captured, LIMIT)
         .expect("nothing is asked of the broker");
     producer.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["unfenced"]);
+    assert_eq!(
+        read_to_end(&ledger, "read_committed").payloads,
+        ["unfenced"]
+    );
 }
 
 // ---- (b) the stable committed offset ----
@@ -450,18 +534,30 @@ fn a_committed_offset_is_waited_for_while_a_transaction_is_pending() {
     let captured = owner.context().take_captured();
     let producer = producer(&unique("txn"), Duration::from_secs(40));
     producer.begin_transaction().expect("begin");
-    producer.send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT).expect("offsets");
+    producer
+        .send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT)
+        .expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
     producer.begin_transaction().expect("begin");
-    producer.send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT).expect("offsets");
+    producer
+        .send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT)
+        .expect("offsets");
 
     let stable: BaseConsumer = consumer_config(&group).create().expect("a consumer");
-    let hasty: BaseConsumer =
-        consumer_config(&group).set("isolation.level", "read_uncommitted").create().expect("a consumer");
-    assert_eq!(committed(&hasty, &source, LIMIT).expect("committed"), Offset::Offset(3));
+    let hasty: BaseConsumer = consumer_config(&group)
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a consumer");
+    assert_eq!(
+        committed(&hasty, &source, LIMIT).expect("committed"),
+        Offset::Offset(3)
+    );
     let began = Instant::now();
     let error = committed(&stable, &source, WATCHED).expect_err("no answer while it is open");
-    println!("stable fetch while open: {error:?} after {:?}", began.elapsed());
+    println!(
+        "stable fetch while open: {error:?} after {:?}",
+        began.elapsed()
+    );
     assert_eq!(code_of(&error), RDKafkaErrorCode::OperationTimedOut);
     assert!(began.elapsed() >= WATCHED);
 
@@ -472,12 +568,21 @@ fn a_committed_offset_is_waited_for_while_a_transaction_is_pending() {
             committed(&stable, &source, LIMIT)
         })
     };
-    assert!(poll_for(WATCHED, || waiting.is_finished().then_some(())).is_none(), "answered while it was open");
+    assert!(
+        poll_for(WATCHED, || waiting.is_finished().then_some(())).is_none(),
+        "answered while it was open"
+    );
     producer.commit_transaction(LIMIT).expect("commit");
     let began = Instant::now();
-    assert_eq!(waiting.join().expect("no panic").expect("committed"), Offset::Offset(8));
+    assert_eq!(
+        waiting.join().expect("no panic").expect("committed"),
+        Offset::Offset(8)
+    );
     println!("stable fetch after the commit: {:?}", began.elapsed());
-    assert_eq!(committed(&stable, &source, LIMIT).expect("committed"), Offset::Offset(8));
+    assert_eq!(
+        committed(&stable, &source, LIMIT).expect("committed"),
+        Offset::Offset(8)
+    );
 }
 
 // ---- (c) what was not committed never shows ----
@@ -495,8 +600,14 @@ fn an_aborted_transaction_never_shows() {
             producer.abort_transaction(LIMIT).expect("abort");
         }
     }
-    assert_eq!(read_to_end(&ledger, "read_uncommitted").payloads, ["one", "aborted", "two"]);
-    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["one", "two"]);
+    assert_eq!(
+        read_to_end(&ledger, "read_uncommitted").payloads,
+        ["one", "aborted", "two"]
+    );
+    assert_eq!(
+        read_to_end(&ledger, "read_committed").payloads,
+        ["one", "two"]
+    );
 }
 
 #[test]
@@ -507,11 +618,18 @@ fn a_timed_out_transaction_never_shows_and_cannot_be_committed() {
     send(&slow, &ledger, "too late");
     let open_since = Instant::now();
     assert_eq!(watermark(&ledger, "read_committed"), 0);
-    wait_until("the broker to end it", LIMIT, || watermark(&ledger, "read_committed") > 0);
-    println!("timed-out transaction ended by the broker after {:?}", open_since.elapsed());
+    wait_until("the broker to end it", LIMIT, || {
+        watermark(&ledger, "read_committed") > 0
+    });
+    println!(
+        "timed-out transaction ended by the broker after {:?}",
+        open_since.elapsed()
+    );
     let error = slow.commit_transaction(LIMIT).expect_err("it is over");
     println!("commit of a timed-out transaction: {error:?}");
-    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
+    let KafkaError::Transaction(inner) = &error else {
+        panic!("a transaction error: {error:?}")
+    };
     println!(
         "  fatal={} abortable={} retriable={}",
         inner.is_fatal(),
@@ -521,7 +639,10 @@ fn a_timed_out_transaction_never_shows_and_cannot_be_committed() {
     let read = read_to_end(&ledger, "read_committed");
     assert_eq!(read.payloads, Vec::<String>::new());
     assert_eq!(read.end, 2, "the record and its abort marker");
-    assert_eq!(read_to_end(&ledger, "read_uncommitted").payloads, ["too late"]);
+    assert_eq!(
+        read_to_end(&ledger, "read_uncommitted").payloads,
+        ["too late"]
+    );
 }
 
 // ---- (d) the end of the log ----
@@ -533,17 +654,24 @@ fn only_an_uncommitted_reader_sees_the_end_of_the_log_while_a_transaction_is_ope
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "settled");
     producer.commit_transaction(LIMIT).expect("commit");
-    wait_until("the commit marker", LIMIT, || watermark(&ledger, "read_committed") == 2);
+    wait_until("the commit marker", LIMIT, || {
+        watermark(&ledger, "read_committed") == 2
+    });
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "open");
     send(&producer, &ledger, "open");
     assert_eq!(watermark(&ledger, "read_uncommitted"), 4);
     assert_eq!(watermark(&ledger, "read_committed"), 2);
     let read = read_to_end(&ledger, "read_committed");
-    assert_eq!((read.payloads.as_slice(), read.end), (["settled".to_owned()].as_slice(), 2));
+    assert_eq!(
+        (read.payloads.as_slice(), read.end),
+        (["settled".to_owned()].as_slice(), 2)
+    );
 
     producer.commit_transaction(LIMIT).expect("commit");
-    wait_until("the commit marker", LIMIT, || watermark(&ledger, "read_committed") == 5);
+    wait_until("the commit marker", LIMIT, || {
+        watermark(&ledger, "read_committed") == 5
+    });
     assert_eq!(watermark(&ledger, "read_uncommitted"), 5);
 }
 
@@ -559,21 +687,29 @@ fn a_new_producer_ends_the_open_transaction_and_fences_the_old_producer() {
 
     let began = Instant::now();
     let new = producer(&id, Duration::from_secs(40));
-    println!("init_transactions over an open transaction: {:?}", began.elapsed());
+    println!(
+        "init_transactions over an open transaction: {:?}",
+        began.elapsed()
+    );
     // The old transaction is over when the call returns, markers included.
     assert_eq!(watermark(&ledger, "read_uncommitted"), 2);
     assert_eq!(watermark(&ledger, "read_committed"), 2);
 
     let error = old.commit_transaction(LIMIT).expect_err("fenced");
     println!("commit of a fenced producer: {error:?}");
-    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
+    let KafkaError::Transaction(inner) = &error else {
+        panic!("a transaction error: {error:?}")
+    };
     assert!(inner.is_fatal(), "{inner:?}");
     assert_eq!(code_of(&error), RDKafkaErrorCode::Fenced);
 
     new.begin_transaction().expect("begin");
     send(&new, &ledger, "of the new one");
     new.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["of the new one"]);
+    assert_eq!(
+        read_to_end(&ledger, "read_committed").payloads,
+        ["of the new one"]
+    );
 }
 
 // ---- (f) what the metadata holds ----
@@ -581,11 +717,17 @@ fn a_new_producer_ends_the_open_transaction_and_fences_the_old_producer() {
 #[test]
 fn the_generation_and_member_id_of_the_metadata_can_be_read() {
     let (source, group) = (new_topic("source"), unique("group"));
-    let consumer = member(consumer_config(&group).set("group.instance.id", "instance-1"), &source);
+    let consumer = member(
+        consumer_config(&group).set("group.instance.id", "instance-1"),
+        &source,
+    );
     let unjoined = serialized_metadata(&consumer);
     let (_, in_callback) = join(&consumer);
     assert!(in_callback.generation >= 1, "{in_callback:?}");
-    assert!(in_callback.member.starts_with("instance-1-"), "{in_callback:?}");
+    assert!(
+        in_callback.member.starts_with("instance-1-"),
+        "{in_callback:?}"
+    );
     assert_eq!(in_callback.group, group);
     assert_eq!(in_callback.instance.as_deref(), Some("instance-1"));
     assert_eq!(Membership::of(&consumer), in_callback);
@@ -616,16 +758,27 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     producer.commit_transaction(LIMIT).expect("commit");
 
     let mut config = consumer_config(&group);
-    config.set("session.timeout.ms", "2000").set("heartbeat.interval.ms", "300");
+    config
+        .set("session.timeout.ms", "2000")
+        .set("heartbeat.interval.ms", "300");
     let consumer = member(&config, &source);
     let (partitions, joined) = join(&consumer);
     assert_eq!(partitions, [0]);
     assert_eq!(consumer.assignment().expect("assignment").count(), 0);
 
     // Longer than the session: heartbeats go on with nothing assigned, and nothing is delivered.
-    let early = poll_for(Duration::from_secs(5), || consumer.poll(Duration::ZERO).map(|polled| format!("{polled:?}")));
+    let early = poll_for(Duration::from_secs(5), || {
+        consumer
+            .poll(Duration::ZERO)
+            .map(|polled| format!("{polled:?}"))
+    });
     assert_eq!(early, None);
-    assert_eq!(consumer.context().seen().len(), 1, "{:?}", consumer.context().seen());
+    assert_eq!(
+        consumer.context().seen().len(),
+        1,
+        "{:?}",
+        consumer.context().seen()
+    );
     assert_eq!(Membership::of(&consumer), joined);
 
     // The real assignment, outside the callback, at an exact offset.
@@ -639,13 +792,27 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
         read.len() == 6
     });
     assert_eq!(read, [4, 5, 6, 7, 8, 9]);
-    assert!(poll_for(Duration::from_secs(4), || consumer.poll(Duration::ZERO).map(|_| ())).is_none());
-    assert_eq!(consumer.context().seen().len(), 1, "{:?}", consumer.context().seen());
+    assert!(
+        poll_for(Duration::from_secs(4), || consumer
+            .poll(Duration::ZERO)
+            .map(|_| ()))
+        .is_none()
+    );
+    assert_eq!(
+        consumer.context().seen().len(),
+        1,
+        "{:?}",
+        consumer.context().seen()
+    );
 
     // The fence holds with what was captured in the callback.
     producer.begin_transaction().expect("begin");
     producer
-        .send_offsets_to_transaction(&offsets(&source, 10), &consumer.context().take_captured(), LIMIT)
+        .send_offsets_to_transaction(
+            &offsets(&source, 10),
+            &consumer.context().take_captured(),
+            LIMIT,
+        )
         .expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
 
@@ -657,7 +824,13 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
         second.context().assigned().is_some() && consumer.context().seen().len() == 3
     });
     let seen = consumer.context().seen();
-    assert_eq!(seen[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
+    assert_eq!(
+        seen[1],
+        Rebalanced::Revoked {
+            partitions: vec![0],
+            lost: false
+        }
+    );
     let shares: Vec<usize> = [&consumer, &second]
         .iter()
         .map(|member| member.context().assigned().expect("assigned").0.len())
@@ -685,8 +858,12 @@ fn a_revocation_before_the_real_assignment_names_the_partitions_and_a_late_assig
         second
     });
     // librdkafka learns of the rebalance by a heartbeat, every 500 ms; the queue's length tells.
-    wait_until("the revocation in the queue", LIMIT, || queue_length(&first) > 0);
-    first.assign(&offsets(&source, 0)).expect("assign, too late");
+    wait_until("the revocation in the queue", LIMIT, || {
+        queue_length(&first) > 0
+    });
+    first
+        .assign(&offsets(&source, 0))
+        .expect("assign, too late");
     assert_eq!(first.assignment().expect("assignment").count(), 1);
     let mut delivered = Vec::new();
     wait_until("the revocation", LIMIT, || {
@@ -695,8 +872,18 @@ fn a_revocation_before_the_real_assignment_names_the_partitions_and_a_late_assig
         }
         first.context().seen().len() >= 2
     });
-    assert_eq!(first.context().seen()[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
-    assert_eq!(delivered, Vec::<i64>::new(), "a paused assignment fetches nothing");
+    assert_eq!(
+        first.context().seen()[1],
+        Rebalanced::Revoked {
+            partitions: vec![0],
+            lost: false
+        }
+    );
+    assert_eq!(
+        delivered,
+        Vec::<i64>::new(),
+        "a paused assignment fetches nothing"
+    );
     assert_eq!(first.assignment().expect("assignment").count(), 0);
     wait_until("both in the next generation", LIMIT, || {
         let _ = first.poll(Duration::from_millis(20));
@@ -724,30 +911,41 @@ fn the_end_of_a_partition_passes_control_records() {
     // 0 committed, 1 marker, 2 aborted, 3 marker.
     for commit in [true, false] {
         producer.begin_transaction().expect("begin");
-        send(&producer, &ledger, if commit { "committed" } else { "aborted" });
+        send(
+            &producer,
+            &ledger,
+            if commit { "committed" } else { "aborted" },
+        );
         if commit {
             producer.commit_transaction(LIMIT).expect("commit");
         } else {
             producer.abort_transaction(LIMIT).expect("abort");
         }
     }
-    wait_until("the markers", LIMIT, || watermark(&ledger, "read_committed") == 4);
+    wait_until("the markers", LIMIT, || {
+        watermark(&ledger, "read_committed") == 4
+    });
     let read = read_to_end(&ledger, "read_committed");
     println!("batch consume: {read:?}");
-    assert_eq!((read.payloads.as_slice(), read.end), (["committed".to_owned()].as_slice(), 4));
+    assert_eq!(
+        (read.payloads.as_slice(), read.end),
+        (["committed".to_owned()].as_slice(), 4)
+    );
 
     // The same through BaseConsumer::poll, which reports the end but not its offset.
     let consumer = reader("read_committed");
     consumer.assign(&offsets(&ledger, 0)).expect("assign");
     let mut payloads = BTreeMap::new();
-    wait_until("the end of the partition", LIMIT, || match consumer.poll(Duration::from_millis(20)) {
-        Some(Ok(message)) => {
-            payloads.insert(message.offset(), message.payload().map(<[u8]>::to_vec));
-            false
+    wait_until("the end of the partition", LIMIT, || {
+        match consumer.poll(Duration::from_millis(20)) {
+            Some(Ok(message)) => {
+                payloads.insert(message.offset(), message.payload().map(<[u8]>::to_vec));
+                false
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => partition == 0,
+            Some(Err(error)) => panic!("{error}"),
+            None => false,
         }
-        Some(Err(KafkaError::PartitionEOF(partition))) => partition == 0,
-        Some(Err(error)) => panic!("{error}"),
-        None => false,
     });
     let position = consumer.position().expect("position").elements()[0].offset();
     println!("BaseConsumer::poll: position at the end: {position:?}");

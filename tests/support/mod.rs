@@ -3,7 +3,10 @@
 //! [`kafka`] runs Apache Kafka itself; [`Program`] runs our own binary. There are no sleeps to hope for the
 //! best: [`wait_until`] awaits a condition and says what it awaited when that did not come.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of this module"
+)]
 
 pub mod kafka;
 
@@ -77,7 +80,9 @@ pub fn free_port() -> u16 {
         .and_then(|range| range.split_whitespace().next()?.parse().ok())
         .unwrap_or(32_768_u16);
     let candidates = 10_000..first_ephemeral.max(10_100);
-    let mut given = GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut given = GIVEN
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     for _ in 0..10_000 {
         let port = rand::random_range(candidates.clone());
         if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -226,14 +231,23 @@ impl Program {
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         match poll_for(timeout, || self.exited()) {
             Some(status) => status,
-            None => panic!("{} did not end within {timeout:?}{}", self.name, self.log_tail()),
+            None => panic!(
+                "{} did not end within {timeout:?}{}",
+                self.name,
+                self.log_tail()
+            ),
         }
     }
 
     /// Waits until `condition` holds; panics with `what` and the log's tail if it does not within `timeout`,
     /// or as soon as the process ends before it does.
     #[track_caller]
-    pub fn wait_until(&mut self, what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut condition: impl FnMut() -> bool,
+    ) {
         let held = poll_for(timeout, || {
             // In this order: a condition that came true before the end counts.
             let ended = self.exited();
@@ -245,8 +259,16 @@ impl Program {
         });
         match held {
             Some(Ok(())) => {}
-            Some(Err(status)) => panic!("{} ended ({status}) before: {what}{}", self.name, self.log_tail()),
-            None => panic!("{}: waited {timeout:?} in vain for: {what}{}", self.name, self.log_tail()),
+            Some(Err(status)) => panic!(
+                "{} ended ({status}) before: {what}{}",
+                self.name,
+                self.log_tail()
+            ),
+            None => panic!(
+                "{}: waited {timeout:?} in vain for: {what}{}",
+                self.name,
+                self.log_tail()
+            ),
         }
     }
 
@@ -254,7 +276,9 @@ impl Program {
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str, timeout: Duration) {
         let log = self.log.clone();
-        self.wait_until(&format!("`{text}` in its log"), timeout, || read_lossy(&log).contains(text));
+        self.wait_until(&format!("`{text}` in its log"), timeout, || {
+            read_lossy(&log).contains(text)
+        });
     }
 
     /// All that the process has written so far, standard output and error.
@@ -283,7 +307,10 @@ impl Drop for Program {
 }
 
 fn read_lossy(path: &Path) -> String {
-    fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    fs::read(path).map_or_else(
+        |_| String::new(),
+        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+    )
 }
 
 fn log_tail(name: &str, path: &Path) -> String {
@@ -311,13 +338,18 @@ fn spawn_bound_to_this_process(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
 
-    #[expect(unsafe_code, reason = "only a call between fork and exec can bind a child's life to ours")]
+    #[expect(
+        unsafe_code,
+        reason = "only a call between fork and exec can bind a child's life to ours"
+    )]
     // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
     }
 
     let spawner = SPAWNER.get_or_init(|| {
@@ -342,9 +374,14 @@ fn spawn_bound_to_this_process(mut command: Command) -> io::Result<Child> {
 }
 
 /// SIGKILL to a child that only its id is known of, and waits for its end.
-#[expect(unsafe_code, reason = "a child in a static can be reached by its id only")]
+#[expect(
+    unsafe_code,
+    reason = "a child in a static can be reached by its id only"
+)]
 fn end_by_pid(pid: u32) {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return };
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return;
+    };
     // SAFETY: neither call touches our memory (the status is not asked for); the pid is of a child not yet
     // waited for, so it is not reused.
     unsafe {
@@ -358,7 +395,12 @@ fn send_signal(pid: u32, signal: libc::c_int) {
     let pid = libc::pid_t::try_from(pid).expect("a process id");
     // SAFETY: kill has no memory effects; the pid is of a child not yet waited for, so it is not reused.
     let result = unsafe { libc::kill(pid, signal) };
-    assert_eq!(result, 0, "kill({pid}, {signal}): {}", io::Error::last_os_error());
+    assert_eq!(
+        result,
+        0,
+        "kill({pid}, {signal}): {}",
+        io::Error::last_os_error()
+    );
 }
 
 /// Has `cleanup` called when the process exits: values in statics are never dropped.
