@@ -1,20 +1,18 @@
 //! What the exactly-once design takes from Kafka and librdkafka, shown on a real broker.
 //!
 //! Each test is named after the fact. If one fails after an upgrade of Kafka or librdkafka, the design's
-//! section on exactly once has to be read again before anything else is done.
+//! section on exactly once has to be read again before anything else is done. What is printed (`--nocapture`)
+//! are the errors' wordings and the times taken, on which nothing depends.
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::{
-    BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, DefaultConsumerContext,
-};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -22,7 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 use support::kafka::{Cluster, shared};
-use support::{poll_for, unique, wait_for, wait_until};
+use support::{Program, poll_for, unique, wait_for, wait_until};
 
 /// How long anything here may take at most.
 const LIMIT: Duration = Duration::from_secs(45);
@@ -466,9 +464,11 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
                     .assigned()
                     .is_some_and(|(partitions, _)| partitions == [0])
             });
-            // What its metadata says by now is no longer what was captured, and would not be fenced.
+            // What its metadata says by now is no longer what was captured: the generation is still there, the
+            // member id is not. So both have to be looked at.
             let now = Membership::of(zombie);
             println!("zombie: current metadata after leaving: {now:?}");
+            assert_eq!(now.member, "", "{now:?}");
             assert!(!now.is_fenced(), "{now:?}");
         },
         RDKafkaErrorCode::UnknownMemberId,
@@ -522,6 +522,84 @@ fn an_empty_offset_list_is_not_fenced_which_is_why_we_must_refuse_it() {
         read_to_end(&ledger, "read_committed").payloads,
         ["unfenced"]
     );
+}
+
+/// The environment of the paused process of the test below: topic of the source, ledger topic, group, go-file.
+const PAUSED: &str = "SLA_LEDGER_TEST_PAUSED";
+
+#[test]
+fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
+    if let Ok(arguments) = std::env::var(PAUSED) {
+        return be_paused(&arguments);
+    }
+    let (source, ledger, group) = (new_topic("source"), new_topic("ledger"), unique("group"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let go = directory.path().join("go");
+    let mut command = std::process::Command::new(std::env::current_exe().expect("this binary"));
+    command
+        .args(["--exact", "--nocapture"])
+        .arg("a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on")
+        .env(
+            PAUSED,
+            format!("{source} {ledger} {group} {}", go.display()),
+        )
+        .env("SLA_LEDGER_TEST_BROKERS", cluster().bootstrap());
+    let mut paused = Program::spawn("paused", command);
+    paused.wait_for_log("in a transaction", LIMIT);
+    paused.pause();
+
+    let successor = member(&paused_config(&group), &source);
+    assert_eq!(join(&successor).0, [0]);
+    let offset_before = committed(&successor, &source, LIMIT).expect("no offset is pending");
+    paused.resume();
+    std::fs::write(&go, "").expect("the go-file");
+    let status = paused.wait_exit(LIMIT);
+    let log = paused.log();
+    println!("the paused process, continued:\n{log}");
+    assert!(status.success(), "{log}");
+    assert!(log.contains("refused: UnknownMemberId"), "{log}");
+
+    assert_eq!(
+        committed(&successor, &source, LIMIT).expect("committed"),
+        offset_before
+    );
+    assert_eq!(
+        read_to_end(&ledger, "read_committed").payloads,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        read_to_end(&ledger, "read_uncommitted").payloads,
+        ["of the paused"]
+    );
+}
+
+fn paused_config(group: &str) -> ClientConfig {
+    let mut config = consumer_config(group);
+    config
+        .set("session.timeout.ms", "2000")
+        .set("heartbeat.interval.ms", "300");
+    config
+}
+
+/// What the paused process does: it joins, writes, is paused from outside, and tries to commit afterwards.
+fn be_paused(arguments: &str) {
+    let [source, ledger, group, go] = arguments.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{PAUSED}={arguments}");
+    };
+    let consumer = member(&paused_config(group), source);
+    join(&consumer);
+    let captured = consumer.context().take_captured();
+    let producer = producer(&unique("txn"), Duration::from_secs(40));
+    producer.begin_transaction().expect("begin");
+    send(&producer, ledger, "of the paused");
+    println!("in a transaction");
+    // It does not poll any more, as if it were in the middle of a flush.
+    wait_until("the go-file", LIMIT, || std::path::Path::new(go).exists());
+    let error = producer
+        .send_offsets_to_transaction(&offsets(source, 1), &captured, LIMIT)
+        .expect_err("a zombie's offsets are refused");
+    println!("refused: {:?}", code_of(&error));
+    producer.abort_transaction(LIMIT).expect("abort");
 }
 
 // ---- (b) the stable committed offset ----
@@ -583,6 +661,38 @@ fn a_committed_offset_is_waited_for_while_a_transaction_is_pending() {
         committed(&stable, &source, LIMIT).expect("committed"),
         Offset::Offset(8)
     );
+}
+
+#[test]
+fn offsets_of_a_timed_out_transaction_are_forgotten_and_the_old_one_is_given() {
+    let (source, group) = (new_topic("source"), unique("group"));
+    let owner = member(&consumer_config(&group), &source);
+    join(&owner);
+    let captured = owner.context().take_captured();
+    let slow = producer(&unique("txn"), Duration::from_secs(3));
+    slow.begin_transaction().expect("begin");
+    slow.send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT)
+        .expect("offsets");
+    slow.commit_transaction(LIMIT).expect("commit");
+    slow.begin_transaction().expect("begin");
+    slow.send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT)
+        .expect("offsets");
+    let began = Instant::now();
+    let stable: BaseConsumer = consumer_config(&group).create().expect("a consumer");
+    assert_eq!(
+        committed(&stable, &source, LIMIT).expect("committed"),
+        Offset::Offset(3)
+    );
+    println!(
+        "stable fetch over a timed-out transaction: {:?}",
+        began.elapsed()
+    );
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "answered while it was open: {:?}",
+        began.elapsed()
+    );
+    slow.commit_transaction(LIMIT).expect_err("it is over");
 }
 
 // ---- (c) what was not committed never shows ----
@@ -926,20 +1036,29 @@ fn the_end_of_a_partition_passes_control_records() {
         watermark(&ledger, "read_committed") == 4
     });
     let read = read_to_end(&ledger, "read_committed");
-    println!("batch consume: {read:?}");
     assert_eq!(
         (read.payloads.as_slice(), read.end),
         (["committed".to_owned()].as_slice(), 4)
     );
+    // A trap: a batch that contains the end's event moves the position one past the end.
+    assert_eq!(read.position, Offset::Offset(5));
 
-    // The same through BaseConsumer::poll, which reports the end but not its offset.
+    // `BaseConsumer::poll` reports the end but not its offset; the position is right there...
+    assert_eq!(poll_to_end(&ledger, 0), (vec![0], Offset::Offset(4)));
+    assert_eq!(poll_to_end(&ledger, 2), (vec![], Offset::Offset(4)));
+    // ...except where there was nothing to read at all.
+    assert_eq!(poll_to_end(&ledger, 4), (vec![], Offset::Invalid));
+}
+
+/// The offsets that `BaseConsumer::poll` gives up to the partition's end, and the position then.
+fn poll_to_end(topic: &str, start: i64) -> (Vec<i64>, Offset) {
     let consumer = reader("read_committed");
-    consumer.assign(&offsets(&ledger, 0)).expect("assign");
-    let mut payloads = BTreeMap::new();
+    consumer.assign(&offsets(topic, start)).expect("assign");
+    let mut read = Vec::new();
     wait_until("the end of the partition", LIMIT, || {
         match consumer.poll(Duration::from_millis(20)) {
             Some(Ok(message)) => {
-                payloads.insert(message.offset(), message.payload().map(<[u8]>::to_vec));
+                read.push(message.offset());
                 false
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => partition == 0,
@@ -947,8 +1066,65 @@ fn the_end_of_a_partition_passes_control_records() {
             None => false,
         }
     });
-    let position = consumer.position().expect("position").elements()[0].offset();
-    println!("BaseConsumer::poll: position at the end: {position:?}");
-    assert_eq!(payloads.into_keys().collect::<Vec<_>>(), [0]);
-    let _: Arc<DefaultConsumerContext> = consumer.context().clone();
+    let position = consumer.position().expect("a position").elements()[0].offset();
+    (read, position)
+}
+
+// ---- the harness's own promises, which the fault tests rely on ----
+
+#[test]
+fn what_is_acknowledged_survives_brokers_killed_one_after_another() {
+    let began = Instant::now();
+    let mut cluster = Cluster::start(3);
+    println!("three brokers: {:?}", began.elapsed());
+    let topic = unique("survivor");
+    cluster.create_topic(&topic, 3, &[]);
+    let producer: BaseProducer = cluster
+        .client()
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .create()
+        .expect("a producer");
+    let mut acknowledged = 0;
+    let mut write = || {
+        for _ in 0..100 {
+            producer
+                .send(BaseRecord::<(), str>::to(&topic).payload("x"))
+                .map_err(|(error, _)| error)
+                .expect("enqueue");
+        }
+        producer.flush(LIMIT).expect("acknowledgements");
+        acknowledged += 100;
+    };
+    write();
+    for broker in 0..3 {
+        cluster.kill(broker);
+        assert!(!cluster.is_up(broker));
+        write();
+        let began = Instant::now();
+        cluster.restart(broker);
+        println!("broker {broker} back after SIGKILL: {:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    cluster.stop(0);
+    println!("SIGTERM: {:?}", began.elapsed());
+    write();
+    let began = Instant::now();
+    cluster.restart(0);
+    println!("back after SIGTERM: {:?}", began.elapsed());
+
+    let consumer: BaseConsumer = cluster
+        .client()
+        .set("group.id", unique("reader"))
+        .create()
+        .expect("a consumer");
+    let stored: i64 = (0..3)
+        .map(|partition| {
+            let (low, high) = consumer
+                .fetch_watermarks(&topic, partition, LIMIT)
+                .expect("watermarks");
+            high - low
+        })
+        .sum();
+    assert_eq!(stored, acknowledged);
 }
