@@ -23,7 +23,7 @@ use rdkafka::metadata::Metadata;
 
 use super::{Program, Signal, at_exit, free_port, log_tail, poll_for, report};
 
-/// How long a broker may take to start. It takes 2 s on an idle machine.
+/// How long a broker may take to start. It takes 1 to 2 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a broker may take to end after SIGTERM.
@@ -48,6 +48,9 @@ const JVM_FLAGS: [&str; 3] = [
     "-Xshare:auto",
     "-XX:+UseSerialGC",
 ];
+
+/// File with the classes a broker loads, next to the jars, see [`record_classes`].
+const CLASS_ARCHIVE: &str = "broker-classes.jsa";
 
 /// A running Kafka cluster, ended when dropped.
 pub struct Cluster {
@@ -140,10 +143,26 @@ impl Cluster {
             .prefix("sla-ledger-kafka-")
             .tempdir()
             .expect("a temporary directory");
-        let ports: Vec<Ports> = (0..options.brokers).map(|_| Ports::free()).collect();
         let jars = jars();
+        let archive = jars.join(CLASS_ARCHIVE);
+        if !archive.exists() {
+            record_classes(&jars);
+        }
+        let flag = archive
+            .exists()
+            .then(|| format!("-XX:SharedArchiveFile={}", archive.display()));
+        Cluster::start_own(options, directory, &jars, flag.as_deref())
+    }
+
+    fn start_own(
+        options: &Options,
+        directory: tempfile::TempDir,
+        jars: &Path,
+        flag: Option<&str>,
+    ) -> Cluster {
+        let ports: Vec<Ports> = (0..options.brokers).map(|_| Ports::free()).collect();
         let nodes: Vec<Node> = (0..options.brokers)
-            .map(|index| Node::new(index, &ports, options, directory.path(), &jars))
+            .map(|index| Node::new(index, &ports, options, directory.path(), jars, flag))
             .collect();
         let bootstrap: Vec<String> = nodes.iter().map(Node::address).collect();
         let mut cluster = Cluster {
@@ -196,8 +215,8 @@ impl Cluster {
         &self.bootstrap
     }
 
-    /// How many brokers were started; 0 for an existing cluster.
-    pub fn len(&self) -> usize {
+    /// How many brokers this cluster has of its own; 0 for an existing cluster.
+    pub fn own_brokers(&self) -> usize {
         self.nodes.len()
     }
 
@@ -467,11 +486,20 @@ struct Node {
     log: PathBuf,
     jars: PathBuf,
     heap_mib: u32,
+    /// A flag for the JVM that runs the broker.
+    flag: Option<String>,
     process: Option<Program>,
 }
 
 impl Node {
-    fn new(index: usize, ports: &[Ports], options: &Options, root: &Path, jars: &Path) -> Node {
+    fn new(
+        index: usize,
+        ports: &[Ports],
+        options: &Options,
+        root: &Path,
+        jars: &Path,
+        flag: Option<&str>,
+    ) -> Node {
         let name = format!("kafka-{index}");
         let directory = root.join(&name);
         fs::create_dir_all(&directory).expect("the node's directory");
@@ -482,6 +510,7 @@ impl Node {
             directory,
             jars: jars.to_owned(),
             heap_mib: options.heap_mib,
+            flag: flag.map(str::to_owned),
             process: None,
         };
         let properties = node.properties(index, ports, options);
@@ -541,7 +570,6 @@ group.min.session.timeout.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 broker.session.timeout.ms={session}
 broker.heartbeat.interval.ms=500
-controlled.shutdown.enable=true
 
 # Small: a test keeps all it writes, in a few hundred MiB of memory.
 log.retention.ms=-1
@@ -598,6 +626,7 @@ background.threads=2
     fn start(&mut self) {
         let mut command = self.java();
         command
+            .args(&self.flag)
             .arg("kafka.Kafka")
             .arg(self.directory.join("server.properties"));
         self.process = Some(Program::spawn_logging_to(
@@ -616,6 +645,23 @@ fn version() -> &'static str {
         .and_then(|(_, rest)| rest.split_once("</kafka.version>"))
         .map(|(version, _)| version)
         .expect("kafka.version in the pom")
+}
+
+/// Records the classes a broker loads into an archive, once a machine: later starts take half the time. It is only
+/// for speed, so a failure is not one of the tests; an archive of another JVM is ignored by the JVM.
+fn record_classes(jars: &Path) {
+    let Ok(directory) = tempfile::Builder::new()
+        .prefix("sla-ledger-kafka-")
+        .tempdir()
+    else {
+        return;
+    };
+    let recorded = jars.join(format!("{CLASS_ARCHIVE}.{}", std::process::id()));
+    let flag = format!("-XX:ArchiveClassesAtExit={}", recorded.display());
+    let mut cluster = Cluster::start_own(&Options::new(1), directory, jars, Some(&flag));
+    cluster.stop(0);
+    // In one step, for other test binaries may do the same at the same time.
+    let _ = fs::rename(&recorded, jars.join(CLASS_ARCHIVE));
 }
 
 /// The directory with Kafka's jars; fetches them first if they are not there.
