@@ -475,11 +475,11 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
             // A trap: `assignment_lost()` is false. The revocation was queued when the other member joined, and
             // what came after it did not mark it as lost. Only the fence knows.
             let mut errors = Vec::new();
-            wait_until("the revocation", LIMIT, || {
+            wait_until("the revocation and what led to it", LIMIT, || {
                 if let Some(Err(error)) = zombie.poll(Duration::from_millis(20)) {
                     errors.push(error.rdkafka_error_code());
                 }
-                zombie.context().seen().len() >= 2
+                zombie.context().seen().len() >= 2 && !errors.is_empty()
             });
             assert_eq!(
                 zombie.context().seen()[1],
