@@ -65,8 +65,8 @@ pub struct LoadedValue {
     pub bytes: Arc<[u8]>,
     /// First source offset it does not cover.
     pub cov: i64,
-    /// Digest of the value that counts for the checkpoint: this one's, or, under a torn flush, the one it replaces.
-    pub digest: Option<Digest>,
+    /// Its digest.
+    pub digest: Digest,
     /// Calls (of a tally) in it; 0 for items.
     pub calls: u64,
 }
@@ -336,6 +336,7 @@ impl Shard {
 
     fn load(&mut self, values: Vec<LoadedValue>) {
         let mut tally_calls = 0;
+        let mut digest = Digest::default();
         for value in values {
             tally_calls += value.calls;
             let cov = match value.key {
@@ -347,28 +348,15 @@ impl Shard {
             if !mutated(Mutation::NoBarrier) {
                 self.barrier = self.barrier.max(value.cov);
             }
-            self.tenants.load(&value.key, &value.bytes, cov, Digest::default());
-            self.set_written_digest(&value.key, value.digest);
+            self.tenants.load(&value.key, &value.bytes, cov, value.digest);
+            digest.add(value.digest);
         }
+        // After a torn flush its values stand beside the checkpoint's; the next checkpoint vouches for them as well, also
+        // where compaction has taken away those they replaced.
+        self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {
             self.totals.counted = tally_calls + self.last.closed;
             self.totals.seen = self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
-        }
-    }
-
-    fn set_written_digest(&mut self, key: &Key, digest: Option<Digest>) {
-        match key {
-            Key::Checkpoint => {}
-            Key::Tally { month, tenant } => {
-                let id = self.tenants.id(tenant);
-                self.tenants.get_mut(id).month_or_new(*month).written.digest = digest;
-            }
-            Key::Chunk { day, chunk, tenant } => {
-                let id = self.tenants.id(tenant);
-                if let Some(slot) = self.tenants.get_mut(id).day_or_new(*day).chunks.get_mut(chunk) {
-                    slot.written.digest = digest;
-                }
-            }
         }
     }
 
