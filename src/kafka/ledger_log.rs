@@ -88,13 +88,15 @@ impl LedgerLog {
     /// The brokers refuse it or do not answer within 30 s.
     pub fn open(base: &ClientConfig, transactional_id: &str, topics: Topics) -> Result<Self, KafkaError> {
         let mut config = base.clone();
+        if config.get("compression.type").is_none() {
+            config.set("compression.type", "lz4");
+        }
         config
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "5")
-            .set("compression.type", config.get("compression.type").unwrap_or("lz4").to_owned())
             .set("message.max.bytes", super::topics::MAX_MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.messages", "2000000")
             .set("queue.buffering.max.kbytes", "1048576");

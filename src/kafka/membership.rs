@@ -82,8 +82,8 @@ impl ConsumerContext for Notes {
                 let fences = generation >= 0 && !member.is_empty();
                 let membership = consumer.group_metadata().filter(|_| fences);
                 let membership = membership.map(|metadata| Membership { metadata, generation, member });
-                let shards = partitions.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition);
-                self.note(Rebalanced::Assigned(shards.collect(), membership));
+                let shards = partitions.elements().iter().map(|p| p.partition()).collect();
+                self.note(Rebalanced::Assigned(shards, membership));
                 if let Err(error) = consumer.assign(&TopicPartitionList::new()) {
                     self.note(Rebalanced::Failed(error.to_string()));
                 }
