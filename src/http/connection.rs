@@ -122,7 +122,8 @@ impl Connections {
         let now = Instant::now();
         let mut open = self.open();
         if open.len() >= self.limits.connections {
-            let waiting = open.iter().map(|(id, c)| (c.state(), *id)).filter(|(state, _)| state.phase != Phase::Handling);
+            let waiting =
+                open.iter().map(|(id, c)| (c.state(), *id)).filter(|(state, _)| state.phase != Phase::Handling);
             let (_, id) = waiting.min_by_key(|(state, id)| (state.phase, state.since, *id))?;
             open.remove(&id)?.close.cancel();
         }
@@ -221,7 +222,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.writes();
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)

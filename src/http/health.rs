@@ -101,7 +101,12 @@ impl fmt::Display for NotReady {
             Self::NotJoined => f.write_str("no assignment from the consumer group yet"),
             Self::LedgerLoading => f.write_str("the ledger is still being read"),
             Self::Lagging { lag, limit } => {
-                write!(f, "the ledger is {:.1} s behind the source, more than {} s", lag.as_secs_f64(), limit.as_secs_f64())
+                write!(
+                    f,
+                    "the ledger is {:.1} s behind the source, more than {} s",
+                    lag.as_secs_f64(),
+                    limit.as_secs_f64()
+                )
             }
             Self::Draining => f.write_str("the service is ending"),
         }

@@ -105,15 +105,20 @@ fn make(render: &Render, pool: &Arc<Pool>, encoding: Encoding) -> Pooled {
     let bytes = match encoding {
         Encoding::Identity => text,
         Encoding::Gzip => {
-            let mut encoder = GzEncoder::new(pool.take(), Compression::fast());
-            // Writing to a Vec cannot fail.
-            let bytes = encoder.write_all(&text).and_then(|()| encoder.finish()).unwrap_or_default();
+            let bytes = gzip(&text, pool.take());
             pool.give(text);
             bytes
         }
     };
     pool.live.fetch_add(1, Ordering::Relaxed);
     Pooled { bytes, pool: pool.clone() }
+}
+
+/// Appends the text to the buffer, compressed at the fastest level.
+pub fn gzip(text: &[u8], buffer: Vec<u8>) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(buffer, Compression::fast());
+    // Writing to a Vec cannot fail.
+    encoder.write_all(text).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 impl Newest {
@@ -162,7 +167,9 @@ impl Encoding {
     pub fn accepted(header: Option<&str>) -> Self {
         let accepts = |entry: &str| {
             let mut parts = entry.split(';').map(str::trim);
-            let gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip"));
+            let gzip = parts
+                .next()
+                .is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip"));
             let refused = parts.filter_map(|p| p.strip_prefix("q=")).any(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
             gzip && !refused
         };

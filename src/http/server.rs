@@ -72,13 +72,22 @@ pub struct BindError {
 fn advice(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("port {} is in use by another process: stop that one, or set `http.listen` to a free port", address.port())
+            format!(
+                "port {} is in use by another process: stop that one, or set `http.listen` to a free port",
+                address.port()
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("this machine has no address {}: set `http.listen` to one it has, or to 0.0.0.0 for all", address.ip())
+            format!(
+                "this machine has no address {}: set `http.listen` to one it has, or to 0.0.0.0 for all",
+                address.ip()
+            )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("port {} needs more rights than this process has: set `http.listen` to a port from 1024 on", address.port())
+            format!(
+                "port {} needs more rights than this process has: set `http.listen` to a port from 1024 on",
+                address.port()
+            )
         }
         _ => format!("{error}; the address is `http.listen` in the configuration"),
     }
@@ -165,7 +174,8 @@ async fn index() -> Html<&'static str> {
 }
 
 async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
-    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|h| h.to_str().ok()).collect::<Vec<_>>().join(",");
+    let accepted =
+        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|h| h.to_str().ok()).collect::<Vec<_>>().join(",");
     let encoding = Encoding::accepted(Some(&accepted));
     let Ok(body) = state.scrapes.scrape(encoding).await else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered; the log says more");

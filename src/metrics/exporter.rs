@@ -171,7 +171,8 @@ impl Exporter {
         let mut candidates = Vec::with_capacity(standings.len());
         for (tenant, months) in standings.iter() {
             let months = &months[months.partition_point(|(month, _)| *month < first)..];
-            let level = months.iter().find(|(m, _)| *m == view.current).map_or(Level::NoTraffic, |(_, c)| c.level(contract));
+            let level =
+                months.iter().find(|(m, _)| *m == view.current).map_or(Level::NoTraffic, |(_, c)| c.level(contract));
             self.states[level as usize] += 1;
             if !months.is_empty() && (view.is_home)(tenant) {
                 let rank = Rank::new(months, contract, allow.contains(&**tenant));
@@ -182,7 +183,9 @@ impl Exporter {
         candidates.sort_unstable_by(|a, b| b.rank.cmp(&a.rank).then_with(|| a.tenant.cmp(b.tenant)));
         let chosen = match view.plan.tenants {
             Exported::All => candidates.len(),
-            Exported::AtRisk => candidates.partition_point(|c| c.rank.at_risk.is_some() || c.rank.allowed || c.rank.top),
+            Exported::AtRisk => {
+                candidates.partition_point(|c| c.rank.at_risk.is_some() || c.rank.allowed || c.rank.top)
+            }
         };
         let exported = chosen.min(view.plan.max_tenants);
         for candidate in &candidates[..exported] {
@@ -257,7 +260,12 @@ impl Exporter {
         let tiers: Vec<_> = contract.tiers.iter().map(|tier| (tier.below, escaped(&tier.name))).collect();
         self.family(text, names::FAILURES_HEADROOM, |text, labels, row| {
             for (below, tier) in &tiers {
-                text.signed(names::FAILURES_HEADROOM, labels, &[",tier=\"", tier, "\""], row.figures.availability.headroom(*below));
+                text.signed(
+                    names::FAILURES_HEADROOM,
+                    labels,
+                    &[",tier=\"", tier, "\""],
+                    row.figures.availability.headroom(*below),
+                );
             }
         });
         self.family(text, names::BUDGET_CONSUMED, |text, labels, row| {
@@ -298,7 +306,8 @@ impl Exporter {
         if self.fleet.is_empty() {
             return;
         }
-        let months: Vec<_> = self.fleet.iter().map(|(month, figures)| (format!("month=\"{month}\""), figures)).collect();
+        let months: Vec<_> =
+            self.fleet.iter().map(|(month, figures)| (format!("month=\"{month}\""), figures)).collect();
         write_header(text.out, names::FLEET_CALLS);
         for (labels, figures) in &months {
             text.calls(names::FLEET_CALLS, labels, figures);
@@ -326,7 +335,8 @@ impl Rank {
 
 /// Marks the tenants with most calls; among equals, by name.
 fn mark_top(candidates: &mut [Candidate<'_>], top: usize) {
-    let by_calls = |a: &Candidate<'_>, b: &Candidate<'_>| b.rank.calls.cmp(&a.rank.calls).then_with(|| a.tenant.cmp(b.tenant));
+    let by_calls =
+        |a: &Candidate<'_>, b: &Candidate<'_>| b.rank.calls.cmp(&a.rank.calls).then_with(|| a.tenant.cmp(b.tenant));
     let top = top.min(candidates.len());
     if let Some(last) = top.checked_sub(1) {
         candidates.select_nth_unstable_by(last, by_calls);
@@ -346,7 +356,13 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn line(&mut self, metric: Metric, labels: &str, more: &[&str], value: impl FnOnce(&mut itoa::Buffer, &mut ryu::Buffer, &mut Vec<u8>)) {
+    fn line(
+        &mut self,
+        metric: Metric,
+        labels: &str,
+        more: &[&str],
+        value: impl FnOnce(&mut itoa::Buffer, &mut ryu::Buffer, &mut Vec<u8>),
+    ) {
         self.out.extend_from_slice(metric.name.as_bytes());
         self.out.push(b'{');
         self.out.extend_from_slice(labels.as_bytes());

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram as Hdr;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 use prometheus::{Opts, Registry, TextEncoder};
 
 use super::exporter::ExportStats;
@@ -65,13 +67,16 @@ impl ProcessMetrics {
         #[cfg(target_os = "linux")]
         made(r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
         let build = int_gauges(r, names::BUILD_INFO, &["version", "revision"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("SLA_LEDGER_REVISION").unwrap_or("unknown")]).set(1);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("SLA_LEDGER_REVISION").unwrap_or("unknown")])
+            .set(1);
         let records = counters(r, names::RECORDS, &["outcome"]);
         let [counted, duplicate, malformed, quarantined] =
             ["counted", "duplicate", "malformed", "quarantined"].map(|outcome| records.with_label_values(&[outcome]));
         let dead_letters = counters(r, names::DEAD_LETTERS, &["reason"]);
         let flushes = counters(r, names::FLUSHES, &["result"]);
-        for end in [TransactionEnd::Committed, TransactionEnd::Aborted, TransactionEnd::Fatal, TransactionEnd::Unknown] {
+        for end in [TransactionEnd::Committed, TransactionEnd::Aborted, TransactionEnd::Fatal, TransactionEnd::Unknown]
+        {
             flushes.with_label_values(&[result(end)]);
         }
         let gaps = counters(r, names::GAPS, &["kind"]);
@@ -373,7 +378,10 @@ mod tests {
         }
         check(&metrics, "sla_ledger_gaps_total{kind=\"calls\"} 0");
         check(&metrics, "sla_ledger_gaps_total{kind=\"window\"} 0");
-        check(&metrics, concat!("sla_ledger_build_info{revision=\"unknown\",version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"));
+        check(
+            &metrics,
+            concat!("sla_ledger_build_info{revision=\"unknown\",version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        );
     }
 
     #[test]
