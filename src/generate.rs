@@ -23,7 +23,9 @@ pub mod sink;
 
 mod catalog;
 mod encode;
+mod incidents;
 mod random;
+mod recent;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,9 @@ pub use plan::{Incident, Plan, PlanError, Shares, Trouble};
 use catalog::Catalog;
 use encode::{Encoder, Fields, Flag};
 use expected::{Outcome, Tally};
+use incidents::{Incidents, Window};
 use random::{Random, Weighted, mix};
+use recent::{Recent, Remembered};
 use schedule::{DAY_MS, Schedule};
 
 /// One record for the calls topic.
@@ -72,11 +76,6 @@ impl Default for Event {
     }
 }
 
-/// Calls remembered one by one, to repeat them soon after.
-const NEAR_CALLS: usize = 256;
-/// Calls remembered all over the dedupe window.
-const SPREAD_CALLS: usize = 16_384;
-
 /// Makes a plan's events, and knows what it made.
 #[derive(Debug, Clone)]
 pub struct Generator {
@@ -92,10 +91,7 @@ pub struct Generator {
     schedule: Schedule,
     incidents: Incidents,
     burst: Option<Burst>,
-    near: Ring,
-    spread: Ring,
-    /// One call in so many that leave `near` goes on to `spread`.
-    spread_every: u64,
+    recent: Recent,
     encoder: Encoder,
     request_id: String,
     /// Distinct request ids used.
@@ -120,96 +116,6 @@ struct Burst {
     tenant: u32,
     second_ms: i64,
     left: u32,
-}
-
-/// A call that may be repeated.
-#[derive(Debug, Clone, Copy)]
-struct Remembered {
-    id: u64,
-    outcome: Outcome,
-    deliveries: u32,
-    place: Place,
-}
-
-/// Where a remembered call stands.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Near(usize),
-    Spread(usize),
-}
-
-/// The last calls, overwritten in turn. `None`: not to be repeated.
-#[derive(Debug, Clone)]
-struct Ring {
-    calls: Vec<Option<(u64, Outcome, u32)>>,
-    next: usize,
-    capacity: usize,
-}
-
-impl Ring {
-    fn new(capacity: usize) -> Self {
-        Self { calls: Vec::new(), next: 0, capacity }
-    }
-
-    /// Remembers a call, and returns the one that makes room for it.
-    fn push(&mut self, call: (u64, Outcome, u32)) -> Option<(u64, Outcome, u32)> {
-        if self.calls.len() < self.capacity {
-            self.calls.push(Some(call));
-            return None;
-        }
-        let old = self.calls[self.next].replace(call);
-        self.next = (self.next + 1) % self.capacity;
-        old
-    }
-
-    fn newest(&self) -> usize {
-        if self.calls.len() < self.capacity {
-            self.calls.len().saturating_sub(1)
-        } else {
-            (self.next + self.capacity - 1) % self.capacity
-        }
-    }
-}
-
-/// Times in which calls fail.
-#[derive(Debug, Clone, Default)]
-struct Incidents {
-    all: Vec<Window>,
-    active: Vec<usize>,
-    next_change_ms: Option<i64>,
-}
-
-#[derive(Debug, Clone)]
-struct Window {
-    tenant: Option<u32>,
-    from_ms: i64,
-    to_ms: i64,
-    share: f64,
-    spares_troubled: bool,
-}
-
-impl Incidents {
-    fn add(&mut self, window: Window) {
-        self.all.push(window);
-        self.next_change_ms = Some(i64::MIN);
-    }
-
-    /// The share of a tenant's calls that fail at an instant. Instants ascend.
-    fn share(&mut self, tenant: u32, troubled: bool, at_ms: i64) -> f64 {
-        if self.next_change_ms.is_some_and(|change| at_ms >= change) {
-            self.active =
-                (0..self.all.len()).filter(|&index| (self.all[index].from_ms..self.all[index].to_ms).contains(&at_ms)).collect();
-            self.next_change_ms =
-                self.all.iter().flat_map(|window| [window.from_ms, window.to_ms]).filter(|&edge| edge > at_ms).min();
-        }
-        let mut share = 0.0_f64;
-        for window in self.active.iter().map(|&index| &self.all[index]) {
-            if window.tenant.is_none_or(|only| only == tenant) && !(troubled && window.spares_troubled) {
-                share = share.max(window.share);
-            }
-        }
-        share
-    }
 }
 
 impl Generator {
@@ -237,9 +143,7 @@ impl Generator {
             schedule: Schedule::new(plan.start_ms, plan.duration_ms, plan.events, plan.diurnal),
             incidents: Incidents::default(),
             burst: None,
-            near: Ring::new(NEAR_CALLS),
-            spread: Ring::new(SPREAD_CALLS),
-            spread_every: ((in_window / SPREAD_CALLS as f64) as u64).max(1),
+            recent: Recent::new(in_window),
             encoder: Encoder::new(),
             request_id: String::with_capacity(36),
             ids: 0,
@@ -345,7 +249,7 @@ impl Generator {
     /// Tells the rate of [`Generator::fill_at`], events a second, so that duplicates reach all over the window.
     pub fn expect_rate(&mut self, per_second: f64) {
         let in_window = per_second * self.plan.dedupe_window_ms as f64 / 1_000.0;
-        self.spread_every = ((in_window / SPREAD_CALLS as f64) as u64).max(1);
+        self.recent.expect(in_window);
     }
 
     /// Draws what comes next. A duplicate with nothing to repeat at `arrival` comes earlier, right behind the last event.
@@ -376,27 +280,8 @@ impl Generator {
 
     /// A call whose repeat, arriving at this instant, is a duplicate without doubt.
     fn repeatable(&mut self, arrival_ms: i64) -> Option<Remembered> {
-        let mut places = [None; 2];
-        if !self.spread.calls.is_empty() && self.random.below(2) == 0 {
-            places[0] = Some(Place::Spread(self.random.below(self.spread.calls.len() as u32) as usize));
-        } else if !self.near.calls.is_empty() {
-            places[0] = Some(Place::Near(self.random.below(self.near.calls.len() as u32) as usize));
-        }
-        if !self.near.calls.is_empty() {
-            places[1] = Some(Place::Near(self.near.newest()));
-        }
         let oldest_ms = arrival_ms - (self.plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS);
-        places.into_iter().flatten().find_map(|place| {
-            let (id, outcome, deliveries) = (*self.slot(place))?;
-            (outcome.at_ms >= oldest_ms).then_some(Remembered { id, outcome, deliveries, place })
-        })
-    }
-
-    fn slot(&mut self, place: Place) -> &mut Option<(u64, Outcome, u32)> {
-        match place {
-            Place::Near(index) => &mut self.near.calls[index],
-            Place::Spread(index) => &mut self.spread.calls[index],
-        }
+        self.recent.draw(oldest_ms, &mut self.random)
     }
 
     fn make(&mut self, next: Next, arrival_ms: i64, event: &mut Event) {
@@ -421,10 +306,7 @@ impl Generator {
         self.ids += 1;
         self.write(id, &outcome, 1, event);
         if !late {
-            let leaving = self.near.push((id, outcome, 1));
-            if let Some(leaving) = leaving.filter(|(id, ..)| id % self.spread_every == 0) {
-                self.spread.push(leaving);
-            }
+            self.recent.push(id, outcome);
         }
         (Meant::Call, outcome)
     }
@@ -550,8 +432,7 @@ impl Generator {
                 (outcome.code, outcome.flag) = (catalog::OK, Flag::Absent);
             }
         }
-        let deliveries = call.deliveries + 1;
-        *self.slot(call.place) = (!conflict).then_some((call.id, call.outcome, deliveries));
+        let deliveries = if conflict { self.recent.forget(&call) } else { self.recent.repeated(&call) };
         self.write(call.id, &outcome, deliveries, event);
         (Meant::Duplicate { conflict }, outcome)
     }

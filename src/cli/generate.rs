@@ -31,7 +31,8 @@ Examples:
       a fifth of acme's calls fail from 02:00 to 02:30 on the first day
 
 The same seed and flags give the same bytes (not with --now). In JSONL one line is one record: an empty line is an
-empty payload, and `arrival` is the record timestamp.";
+empty payload, and `arrival` is the record timestamp. In Kafka the arrival is the record timestamp, and retention goes
+by it: give the topic retention.ms=-1 for events of the past.";
 
 /// Generate call events, and the result a counter must find in them.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,9 +89,10 @@ pub struct Args {
     #[arg(long, value_name = "EVENTS", default_value_t = 0, requires = "now")]
     pub backfill: u64,
 
-    /// Tenants steered to 10 %, above 80 % of the budget, 30 %, above 50 % of the budget, 50 %, and again.
-    #[arg(long, default_value_t = 5)]
-    pub in_trouble: u32,
+    /// Tenants steered to 10 %, above 80 % of the budget, 30 %, above 50 % of the budget, 50 %, and again. Default: 5, if
+    /// there are as many.
+    #[arg(long)]
+    pub in_trouble: Option<u32>,
     /// Incidents at random times.
     #[arg(long, default_value_t = 3)]
     pub incidents: u32,
@@ -227,12 +229,12 @@ impl Job {
                 cleared: shares.cleared,
                 system_errors: shares.system_errors,
             },
-            in_trouble: args.in_trouble,
+            in_trouble: args.in_trouble.unwrap_or(args.tenants.min(Plan::default().in_trouble)),
             random_incidents: args.incidents,
             incidents: args.incident.clone(),
             dedupe_window_ms: millis(args.dedupe_window),
             max_age_ms: millis(args.max_age),
-            late_max_ms: args.late_max.map_or(Plan::default().late_max_ms, millis),
+            late_max_ms: args.late_max.map_or(Plan::default().late_max_ms.min(millis(args.max_age)), millis),
             edges: true,
             too_large: args.too_large,
         };
@@ -461,7 +463,7 @@ mod tests {
             &["--out", "a", "--backfill", "3"],
             &["--out", "a", "--duplicates", "1.5"],
             &["--out", "a", "--expected", "a"],
-            &["--out", "a", "--tenants", "3"],
+            &["--out", "a", "--tenants", "3", "--in-trouble", "4"],
         ] {
             assert!(job(flags).is_err(), "{flags:?}");
         }

@@ -63,7 +63,8 @@ impl Live {
             shares: Shares { system_errors: 0.000_02, ..Shares::default() },
             ..Plan::default()
         };
-        Self::at(now_ms, plan, 200_000, 1_000.0)
+        // Slow enough for an embedded broker, which forgets what is not read soon.
+        Self { backfill_rate: Some(40_000.0), ..Self::at(now_ms, plan, 200_000, 1_000.0) }
     }
 }
 
