@@ -21,8 +21,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
-use support::kafka::{Cluster, shared};
-use support::{Program, poll_for, unique, wait_for, wait_until};
+use support::kafka::{Cluster, is_external, shared};
+use support::{Program, poll_for, unique, wait_until};
 
 /// How long anything here may take at most.
 const LIMIT: Duration = Duration::from_secs(45);
@@ -369,10 +369,15 @@ fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
 
 /// Polls `consumer` until it got an assignment.
 fn join(consumer: &BaseConsumer<Deferring>) -> (Vec<i32>, Membership) {
-    wait_for("an assignment", LIMIT, || {
-        let _ = consumer.poll(Duration::from_millis(20));
+    let mut last_error = None;
+    let assigned = poll_for(LIMIT, || {
+        if let Some(Err(error)) = consumer.poll(Duration::from_millis(20)) {
+            last_error = Some(error);
+        }
         consumer.context().assigned()
-    })
+    });
+    assigned
+        .unwrap_or_else(|| panic!("no assignment within {LIMIT:?}; the last error: {last_error:?}"))
 }
 
 // ---- (a) the fence ----
@@ -567,7 +572,7 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     paused.wait_for_log("in a transaction", LIMIT);
     paused.pause();
 
-    let successor = member(&paused_config(&group), &source);
+    let successor = member(&short_session_config(&group), &source);
     assert_eq!(join(&successor).0, [0]);
     let offset_before = committed(&successor, &source, LIMIT).expect("no offset is pending");
     paused.resume();
@@ -592,10 +597,18 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     );
 }
 
-fn paused_config(group: &str) -> ClientConfig {
+/// A session as short as the cluster allows: an existing one has Kafka's own minimum.
+fn short_session() -> Duration {
+    Duration::from_secs(if is_external() { 6 } else { 2 })
+}
+
+fn short_session_config(group: &str) -> ClientConfig {
     let mut config = consumer_config(group);
     config
-        .set("session.timeout.ms", "2000")
+        .set(
+            "session.timeout.ms",
+            short_session().as_millis().to_string(),
+        )
         .set("heartbeat.interval.ms", "300");
     config
 }
@@ -605,7 +618,7 @@ fn be_paused(arguments: &str) {
     let [source, ledger, group, go] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{PAUSED}={arguments}");
     };
-    let consumer = member(&paused_config(group), source);
+    let consumer = member(&short_session_config(group), source);
     join(&consumer);
     let captured = consumer.context().take_captured();
     let producer = producer(&unique("txn"), Duration::from_secs(40));
@@ -886,17 +899,15 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     }
     producer.commit_transaction(LIMIT).expect("commit");
 
-    let mut config = consumer_config(&group);
-    config
-        .set("session.timeout.ms", "2000")
-        .set("heartbeat.interval.ms", "300");
+    let config = short_session_config(&group);
+    let longer_than_a_session = short_session() + Duration::from_secs(2);
     let consumer = member(&config, &source);
     let (partitions, joined) = join(&consumer);
     assert_eq!(partitions, [0]);
     assert_eq!(consumer.assignment().expect("assignment").count(), 0);
 
     // Longer than the session: heartbeats go on with nothing assigned, and nothing is delivered.
-    let early = poll_for(Duration::from_secs(5), || {
+    let early = poll_for(longer_than_a_session, || {
         consumer
             .poll(Duration::ZERO)
             .map(|polled| format!("{polled:?}"))
@@ -922,7 +933,7 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     });
     assert_eq!(read, [4, 5, 6, 7, 8, 9]);
     assert!(
-        poll_for(Duration::from_secs(4), || consumer
+        poll_for(longer_than_a_session, || consumer
             .poll(Duration::ZERO)
             .map(|_| ()))
         .is_none()
