@@ -384,12 +384,16 @@ fn join(consumer: &BaseConsumer<Deferring>) -> (Vec<i32>, Membership) {
 
 /// Member A loses its partition, and its transaction under the metadata of its assignment is refused.
 fn zombie_is_refused(
+    instance: Option<&str>,
     lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str),
     refusal: RDKafkaErrorCode,
 ) {
     let (source, ledger, group) = (new_topic("source"), new_topic("ledger"), unique("group"));
     let mut config = consumer_config(&group);
     config.set("max.poll.interval.ms", "6000");
+    if let Some(instance) = instance {
+        config.set("group.instance.id", instance);
+    }
     let zombie = member(&config, &source);
     let (partitions, membership) = join(&zombie);
     assert_eq!(partitions, [0]);
@@ -429,7 +433,7 @@ fn zombie_is_refused(
     let read = read_to_end(&ledger, "read_committed");
     assert_eq!(read.payloads, ["honest"]);
     assert_eq!(read.end, end);
-    let other: BaseConsumer = config.create().expect("a consumer");
+    let other: BaseConsumer = consumer_config(&group).create().expect("a consumer");
     assert_eq!(
         committed(&other, &source, LIMIT).expect("committed"),
         Offset::Offset(5)
@@ -439,6 +443,7 @@ fn zombie_is_refused(
 #[test]
 fn a_zombie_of_an_older_generation_cannot_commit() {
     zombie_is_refused(
+        None,
         |zombie, group, source| {
             // A second member joins; A takes part, so it stays a member, of a newer generation.
             let before = zombie.context().assigned().expect("assigned").1;
@@ -461,6 +466,7 @@ fn a_zombie_of_an_older_generation_cannot_commit() {
 #[test]
 fn a_zombie_that_lost_its_membership_cannot_commit() {
     zombie_is_refused(
+        None,
         |zombie, group, source| {
             // A does not poll, librdkafka takes it out of the group after max.poll.interval.ms, B gets all.
             let second = member(&consumer_config(group), source);
@@ -496,6 +502,25 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
             assert_eq!(errors, [Some(RDKafkaErrorCode::PollExceeded)]);
         },
         RDKafkaErrorCode::UnknownMemberId,
+    );
+}
+
+#[test]
+fn a_static_member_that_was_replaced_cannot_commit() {
+    zombie_is_refused(
+        Some("instance-1"),
+        |zombie, group, source| {
+            let before = zombie.context().assigned().expect("assigned").1;
+            let replacement = member(
+                consumer_config(group).set("group.instance.id", "instance-1"),
+                source,
+            );
+            let (partitions, now) = join(&replacement);
+            println!("static member replaced: {before:?} by {now:?}");
+            assert_eq!(partitions, [0]);
+            assert_ne!(now.member, before.member);
+        },
+        RDKafkaErrorCode::FencedInstanceId,
     );
 }
 
