@@ -67,7 +67,7 @@ mkdir -p "$cache"
         echo "test-deps: fetching Apache Kafka $version into $jars"
         partial=$(mktemp -d "$cache/partial.XXXXXX")
         trap 'rm -rf "$partial"' EXIT
-        mvn --quiet --batch-mode --file "$pom" dependency:copy-dependencies \
+        mvn --quiet --batch-mode -Dstyle.color=never --file "$pom" dependency:copy-dependencies \
             -DincludeScope=runtime -DoutputDirectory="$partial"
         test -f "$partial/kafka_2.13-$version.jar"
         chmod 755 "$partial"

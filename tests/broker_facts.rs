@@ -21,8 +21,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
-use support::kafka::{Cluster, shared};
-use support::{Program, poll_for, unique, wait_for, wait_until};
+use support::kafka::{Cluster, is_external, shared};
+use support::{Program, poll_for, unique, wait_until};
 
 /// How long anything here may take at most.
 const LIMIT: Duration = Duration::from_secs(45);
@@ -369,22 +369,31 @@ fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
 
 /// Polls `consumer` until it got an assignment.
 fn join(consumer: &BaseConsumer<Deferring>) -> (Vec<i32>, Membership) {
-    wait_for("an assignment", LIMIT, || {
-        let _ = consumer.poll(Duration::from_millis(20));
+    let mut last_error = None;
+    let assigned = poll_for(LIMIT, || {
+        if let Some(Err(error)) = consumer.poll(Duration::from_millis(20)) {
+            last_error = Some(error);
+        }
         consumer.context().assigned()
-    })
+    });
+    assigned
+        .unwrap_or_else(|| panic!("no assignment within {LIMIT:?}; the last error: {last_error:?}"))
 }
 
 // ---- (a) the fence ----
 
 /// Member A loses its partition, and its transaction under the metadata of its assignment is refused.
 fn zombie_is_refused(
+    instance: Option<&str>,
     lose: impl FnOnce(&BaseConsumer<Deferring>, &str, &str),
     refusal: RDKafkaErrorCode,
 ) {
     let (source, ledger, group) = (new_topic("source"), new_topic("ledger"), unique("group"));
     let mut config = consumer_config(&group);
     config.set("max.poll.interval.ms", "6000");
+    if let Some(instance) = instance {
+        config.set("group.instance.id", instance);
+    }
     let zombie = member(&config, &source);
     let (partitions, membership) = join(&zombie);
     assert_eq!(partitions, [0]);
@@ -424,7 +433,7 @@ fn zombie_is_refused(
     let read = read_to_end(&ledger, "read_committed");
     assert_eq!(read.payloads, ["honest"]);
     assert_eq!(read.end, end);
-    let other: BaseConsumer = config.create().expect("a consumer");
+    let other: BaseConsumer = consumer_config(&group).create().expect("a consumer");
     assert_eq!(
         committed(&other, &source, LIMIT).expect("committed"),
         Offset::Offset(5)
@@ -434,6 +443,7 @@ fn zombie_is_refused(
 #[test]
 fn a_zombie_of_an_older_generation_cannot_commit() {
     zombie_is_refused(
+        None,
         |zombie, group, source| {
             // A second member joins; A takes part, so it stays a member, of a newer generation.
             let before = zombie.context().assigned().expect("assigned").1;
@@ -456,6 +466,7 @@ fn a_zombie_of_an_older_generation_cannot_commit() {
 #[test]
 fn a_zombie_that_lost_its_membership_cannot_commit() {
     zombie_is_refused(
+        None,
         |zombie, group, source| {
             // A does not poll, librdkafka takes it out of the group after max.poll.interval.ms, B gets all.
             let second = member(&consumer_config(group), source);
@@ -491,6 +502,25 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
             assert_eq!(errors, [Some(RDKafkaErrorCode::PollExceeded)]);
         },
         RDKafkaErrorCode::UnknownMemberId,
+    );
+}
+
+#[test]
+fn a_static_member_that_was_replaced_cannot_commit() {
+    zombie_is_refused(
+        Some("instance-1"),
+        |zombie, group, source| {
+            let before = zombie.context().assigned().expect("assigned").1;
+            let replacement = member(
+                consumer_config(group).set("group.instance.id", "instance-1"),
+                source,
+            );
+            let (partitions, now) = join(&replacement);
+            println!("static member replaced: {before:?} by {now:?}");
+            assert_eq!(partitions, [0]);
+            assert_ne!(now.member, before.member);
+        },
+        RDKafkaErrorCode::FencedInstanceId,
     );
 }
 
@@ -567,7 +597,7 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     paused.wait_for_log("in a transaction", LIMIT);
     paused.pause();
 
-    let successor = member(&paused_config(&group), &source);
+    let successor = member(&short_session_config(&group), &source);
     assert_eq!(join(&successor).0, [0]);
     let offset_before = committed(&successor, &source, LIMIT).expect("no offset is pending");
     paused.resume();
@@ -592,10 +622,18 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     );
 }
 
-fn paused_config(group: &str) -> ClientConfig {
+/// A session as short as the cluster allows: an existing one has Kafka's own minimum.
+fn short_session() -> Duration {
+    Duration::from_secs(if is_external() { 6 } else { 2 })
+}
+
+fn short_session_config(group: &str) -> ClientConfig {
     let mut config = consumer_config(group);
     config
-        .set("session.timeout.ms", "2000")
+        .set(
+            "session.timeout.ms",
+            short_session().as_millis().to_string(),
+        )
         .set("heartbeat.interval.ms", "300");
     config
 }
@@ -605,7 +643,7 @@ fn be_paused(arguments: &str) {
     let [source, ledger, group, go] = arguments.split(' ').collect::<Vec<_>>()[..] else {
         panic!("{PAUSED}={arguments}");
     };
-    let consumer = member(&paused_config(group), source);
+    let consumer = member(&short_session_config(group), source);
     join(&consumer);
     let captured = consumer.context().take_captured();
     let producer = producer(&unique("txn"), Duration::from_secs(40));
@@ -886,17 +924,15 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     }
     producer.commit_transaction(LIMIT).expect("commit");
 
-    let mut config = consumer_config(&group);
-    config
-        .set("session.timeout.ms", "2000")
-        .set("heartbeat.interval.ms", "300");
+    let config = short_session_config(&group);
+    let longer_than_a_session = short_session() + Duration::from_secs(2);
     let consumer = member(&config, &source);
     let (partitions, joined) = join(&consumer);
     assert_eq!(partitions, [0]);
     assert_eq!(consumer.assignment().expect("assignment").count(), 0);
 
     // Longer than the session: heartbeats go on with nothing assigned, and nothing is delivered.
-    let early = poll_for(Duration::from_secs(5), || {
+    let early = poll_for(longer_than_a_session, || {
         consumer
             .poll(Duration::ZERO)
             .map(|polled| format!("{polled:?}"))
@@ -922,7 +958,7 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     });
     assert_eq!(read, [4, 5, 6, 7, 8, 9]);
     assert!(
-        poll_for(Duration::from_secs(4), || consumer
+        poll_for(longer_than_a_session, || consumer
             .poll(Duration::ZERO)
             .map(|_| ()))
         .is_none()

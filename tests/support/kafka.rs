@@ -57,7 +57,7 @@ pub struct Cluster {
     bootstrap: String,
     /// Empty for an existing cluster.
     nodes: Vec<Node>,
-    directory: Option<tempfile::TempDir>,
+    home: Option<Home>,
 }
 
 /// How to start a [`Cluster`], where the defaults do not do.
@@ -139,10 +139,7 @@ impl Cluster {
             return Cluster::existing(bootstrap, options);
         }
 
-        let directory = tempfile::Builder::new()
-            .prefix("sla-ledger-kafka-")
-            .tempdir()
-            .expect("a temporary directory");
+        let home = Home::new().expect("a temporary directory");
         let jars = jars();
         let archive = jars.join(CLASS_ARCHIVE);
         if !archive.exists() {
@@ -151,24 +148,19 @@ impl Cluster {
         let flag = archive
             .exists()
             .then(|| format!("-XX:SharedArchiveFile={}", archive.display()));
-        Cluster::start_own(options, directory, &jars, flag.as_deref())
+        Cluster::start_own(options, home, &jars, flag.as_deref())
     }
 
-    fn start_own(
-        options: &Options,
-        directory: tempfile::TempDir,
-        jars: &Path,
-        flag: Option<&str>,
-    ) -> Cluster {
+    fn start_own(options: &Options, home: Home, jars: &Path, flag: Option<&str>) -> Cluster {
         let ports: Vec<Ports> = (0..options.brokers).map(|_| Ports::free()).collect();
         let nodes: Vec<Node> = (0..options.brokers)
-            .map(|index| Node::new(index, &ports, options, directory.path(), jars, flag))
+            .map(|index| Node::new(index, &ports, options, home.path(), jars, flag))
             .collect();
         let bootstrap: Vec<String> = nodes.iter().map(Node::address).collect();
         let mut cluster = Cluster {
             bootstrap: bootstrap.join(","),
             nodes,
-            directory: Some(directory),
+            home: Some(home),
         };
         let mut formats: Vec<Program> = cluster.nodes.iter().map(Node::format).collect();
         for format in &mut formats {
@@ -206,7 +198,7 @@ impl Cluster {
         Cluster {
             bootstrap,
             nodes: Vec::new(),
-            directory: None,
+            home: None,
         }
     }
 
@@ -410,8 +402,8 @@ impl Cluster {
         {
             super::end_by_pid(pid);
         }
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_dir_all(directory.path());
+        if let Some(home) = &self.home {
+            let _ = fs::remove_dir_all(home.path());
         }
     }
 }
@@ -647,18 +639,53 @@ fn version() -> &'static str {
         .expect("kafka.version in the pom")
 }
 
+/// The directory of one cluster. Whoever holds the lock on its file `lock` still uses it.
+struct Home {
+    directory: tempfile::TempDir,
+    _lock: fs::File,
+}
+
+/// Every [`Home`] is called so, followed by something random.
+const HOME_PREFIX: &str = "sla-ledger-kafka-";
+
+impl Home {
+    /// A new directory. Removes those of test processes that were killed first: they hold all that a test wrote.
+    fn new() -> std::io::Result<Home> {
+        for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+            let is_home = entry.file_name().to_string_lossy().starts_with(HOME_PREFIX);
+            if is_home
+                && let Ok(lock) = fs::File::open(entry.path().join("lock"))
+                && lock.try_lock().is_ok()
+            {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let directory = tempfile::Builder::new().prefix(HOME_PREFIX).tempdir()?;
+        // Locked before it has the name by which others look for it.
+        let unnamed = directory.path().join("lock.new");
+        let lock = fs::File::create(&unnamed)?;
+        lock.lock()?;
+        fs::rename(unnamed, directory.path().join("lock"))?;
+        Ok(Home {
+            directory,
+            _lock: lock,
+        })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
 /// Records the classes a broker loads into an archive, once a machine: later starts take half the time. It is only
 /// for speed, so a failure is not one of the tests; an archive of another JVM is ignored by the JVM.
 fn record_classes(jars: &Path) {
-    let Ok(directory) = tempfile::Builder::new()
-        .prefix("sla-ledger-kafka-")
-        .tempdir()
-    else {
+    let Ok(home) = Home::new() else {
         return;
     };
     let recorded = jars.join(format!("{CLASS_ARCHIVE}.{}", std::process::id()));
     let flag = format!("-XX:ArchiveClassesAtExit={}", recorded.display());
-    let mut cluster = Cluster::start_own(&Options::new(1), directory, jars, Some(&flag));
+    let mut cluster = Cluster::start_own(&Options::new(1), home, jars, Some(&flag));
     cluster.stop(0);
     // In one step, for other test binaries may do the same at the same time.
     let _ = fs::rename(&recorded, jars.join(CLASS_ARCHIVE));
