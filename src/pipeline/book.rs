@@ -248,11 +248,17 @@ impl ShardBook {
                 });
             }
         }
+        let horizon = Month(new.horizon);
         for (key, stored) in std::mem::take(&mut self.waiting) {
-            self.put(key, stored);
+            if stored.is_some() && key.month().is_some_and(|month| month < horizon) {
+                self.put(key.clone(), None);
+                self.closed_keys.insert(key);
+            } else {
+                self.put(key, stored);
+            }
         }
         if self.checkpoint.as_ref().is_none_or(|last| last.horizon < new.horizon) {
-            self.close_months(Month(new.horizon));
+            self.close_months(horizon);
         }
         let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
         self.checkpoint = Some(new);

@@ -267,8 +267,17 @@ impl Shard {
                     config: settings.time_zone.to_string(),
                 });
             }
-            Some(epoch) if epoch.settings == *settings => {}
-            _ => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
+            Some(_) => {
+                // Values of a torn flush were counted with the settings recorded; others begin above them.
+                let from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                if epochs.last().is_some_and(|e| e.from >= from) && epochs.len() > 1 {
+                    epochs.pop();
+                }
+                if epochs.last().is_some_and(|e| e.settings != *settings) {
+                    epochs.push(Epoch::new(from, settings.clone())?);
+                }
+            }
+            None => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
         }
         let mut gaps = last.gaps.clone();
         if !fresh && first_offset > last.floor_offset {
@@ -293,12 +302,9 @@ impl Shard {
         if position > last.floor_offset
             && let Some(ms) = last.watermark_ms
         {
-            // The floor is gone from the source: the windows begin where the source does.
-            let before_ms = window.watermark_ms();
-            if position >= counted_from {
-                window.advance(ms);
-            }
-            milestones.push_back(Milestone { second: window.watermark_ms().div_euclid(1000), offset: position, before_ms });
+            // The floor is gone from the source: the windows begin where the source does, at the watermark recorded.
+            window.advance(ms);
+            milestones.push_back(Milestone { second: ms.div_euclid(1000), offset: position, before_ms: ms });
         }
         let zone = settings.time_zone;
         let mut shard = Self {
@@ -436,6 +442,11 @@ impl Shard {
             self.start_timestamp_ms = Some(timestamp_ms);
         }
         if !self.window.advance(timestamp_ms) {
+            if mutated(Mutation::FloorByLast)
+                && let Some(m) = self.milestones.iter_mut().find(|m| m.second == timestamp_ms.div_euclid(1000))
+            {
+                (m.offset, m.before_ms) = (offset, before_ms);
+            }
             return;
         }
         let watermark_ms = self.window.watermark_ms();
@@ -459,7 +470,6 @@ impl Shard {
         let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
         match () {
             () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
-            () if mutated(Mutation::FloorByLast) => window,
             () => 2 * window + 2 * MAX_FUTURE_S,
         }
     }
@@ -480,7 +490,8 @@ impl Shard {
 
     fn ingest_call(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, warming: bool) -> Outcome {
         let settings = &self.epochs[self.epoch].settings;
-        let arrival_ms = record.timestamp_ms.unwrap_or_else(|| self.window.watermark_ms().max(call.time_ms));
+        // A record without a timestamp arrived when the watermark stood there.
+        let arrival_ms = record.timestamp_ms.or(self.watermark_ms()).unwrap_or(call.time_ms);
         let day = self.clock.day(call.time_ms);
         let month = day.month();
         let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
@@ -588,11 +599,22 @@ impl Shard {
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
-            && (!self.written_once
+            && (self.must_flush()
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
                 || self.gaps != self.last.gaps)
+    }
+
+    /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
+    /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
+    pub fn must_flush(&self) -> bool {
+        self.may_flush() && (!self.written_once || self.settings_unrecorded())
+    }
+
+    fn settings_unrecorded(&self) -> bool {
+        let recorded = self.last.epochs.last();
+        self.epochs.last().is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
     }
 
     /// May it flush? Not before the position has reached the takeover's checkpoint and every `cov` loaded.
