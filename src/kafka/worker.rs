@@ -381,6 +381,9 @@ impl Worker {
     }
 
     fn count(&mut self) {
+        if self.shards.values().any(Shard::must_flush) {
+            self.flush();
+        }
         let now = Instant::now();
         let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
         if let Some(mut queue) = self.queue.take() {
