@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 pub mod check_config;
+pub mod replay;
 
 use std::process::ExitCode;
 
@@ -11,11 +12,13 @@ use clap::Parser;
 #[command(version)]
 enum Command {
     CheckConfig(check_config::Args),
+    Replay(replay::Args),
 }
 
 /// Runs the command the arguments name.
 pub fn main() -> ExitCode {
     match Command::parse() {
         Command::CheckConfig(args) => check_config::run(args),
+        Command::Replay(args) => replay::run(args),
     }
 }
