@@ -4,6 +4,7 @@
 pub mod check_config;
 pub mod demo;
 pub mod generate;
+pub mod replay;
 pub mod run;
 
 use std::io::{IsTerminal, Write};
@@ -25,6 +26,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     CheckConfig(check_config::Args),
+    Replay(replay::Args),
     /// Generate call events, and the result a counter must find in them.
     Generate(generate::Args),
     /// Print a completion script for a shell.
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());

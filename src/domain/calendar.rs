@@ -7,6 +7,8 @@ use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use chrono_tz::Tz;
 
 const DAY_MS: i64 = 86_400_000;
+/// Instants further from 1970 than this (about 200,000 years) are taken for this: chrono knows no days out there.
+const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 
 /// A calendar day in the ledger's time zone, as days since 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,6 +112,7 @@ impl LocalClock {
     }
 
     fn look_up(&mut self, time_ms: i64) {
+        let time_ms = time_ms.clamp(-FARTHEST_MS, FARTHEST_MS);
         let offset_ms = self.offset_ms(time_ms);
         let day = (time_ms + offset_ms).div_euclid(DAY_MS);
         let (from, to) = (day * DAY_MS - offset_ms, (day + 1) * DAY_MS - offset_ms);
@@ -163,6 +166,13 @@ mod tests {
                 time += 1_234_567;
             }
         }
+    }
+
+    #[test]
+    fn the_ends_of_time_have_a_day() {
+        let mut clock = LocalClock::new(chrono_tz::Asia::Shanghai);
+        assert!(clock.day(i64::MIN) < clock.day(0) && clock.day(0) < clock.day(i64::MAX));
+        assert!(clock.day(i64::MIN).month() < clock.day(i64::MAX).month());
     }
 
     #[test]
