@@ -6,6 +6,7 @@ pub mod demo;
 pub mod generate;
 pub mod replay;
 pub mod run;
+pub mod verify;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ enum Command {
     Demo(demo::Args),
     CheckConfig(check_config::Args),
     Replay(replay::Args),
+    Verify(verify::Args),
     /// Generate call events, and the result a counter must find in them.
     Generate(generate::Args),
     /// Print a completion script for a shell.
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());

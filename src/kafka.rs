@@ -7,4 +7,5 @@ pub mod ledger_log;
 pub mod membership;
 pub mod tail;
 pub mod topics;
+pub mod verify;
 pub mod worker;
