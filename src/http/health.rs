@@ -12,7 +12,7 @@ pub struct Health {
     ledger_loaded: AtomicBool,
     draining: AtomicBool,
     lag_ms: AtomicU64,
-    max_lag: Duration,
+    max_lag_ms: AtomicU64,
 }
 
 /// A reason for which the service is not ready.
@@ -41,7 +41,7 @@ impl Health {
             ledger_loaded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             lag_ms: AtomicU64::new(0),
-            max_lag,
+            max_lag_ms: AtomicU64::new(millis(max_lag)),
         }
     }
 
@@ -57,7 +57,12 @@ impl Health {
 
     /// The greatest lag of the owned partitions: the age of the oldest record not in the ledger; zero without any.
     pub fn set_lag(&self, lag: Duration) {
-        self.lag_ms.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.lag_ms.store(millis(lag), Ordering::Relaxed);
+    }
+
+    /// Changes the greatest lag that is ready.
+    pub fn set_max_lag(&self, max_lag: Duration) {
+        self.max_lag_ms.store(millis(max_lag), Ordering::Relaxed);
     }
 
     /// The service is ending; it will not be ready again.
@@ -68,11 +73,12 @@ impl Health {
     /// Everything that keeps the service from being ready; empty when it is.
     pub fn not_ready_reasons(&self) -> Vec<NotReady> {
         let lag = Duration::from_millis(self.lag_ms.load(Ordering::Relaxed));
+        let limit = Duration::from_millis(self.max_lag_ms.load(Ordering::Relaxed));
         let reasons = [
             (self.draining.load(Ordering::Relaxed), NotReady::Draining),
             (!self.joined.load(Ordering::Relaxed), NotReady::NotJoined),
             (!self.ledger_loaded.load(Ordering::Relaxed), NotReady::LedgerLoading),
-            (lag > self.max_lag, NotReady::Lagging { lag, limit: self.max_lag }),
+            (lag > limit, NotReady::Lagging { lag, limit }),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
     }
@@ -81,6 +87,10 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         self.not_ready_reasons().is_empty()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl NotReady {
