@@ -6,7 +6,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -17,8 +17,6 @@ use super::Render;
 
 /// Renderings alive at once. Reached only when clients are slow; connections have a time limit for that.
 const MAX_LIVE: usize = 4;
-/// Free buffers kept: one for the text, one for what is sent.
-const MAX_FREE: usize = 2;
 /// A free buffer above this size in bytes is dropped when it was used to less than a quarter.
 const KEEP_BYTES: usize = 1 << 20;
 /// Most threads that compress one exposition.
@@ -56,7 +54,9 @@ struct Made {
 
 #[derive(Debug, Default)]
 struct Pool {
-    free: Mutex<Vec<Vec<u8>>>,
+    /// One free buffer for a text and one for a compressed text, which is a tenth as long.
+    text: Mutex<Vec<u8>>,
+    packed: Mutex<Vec<u8>>,
     live: AtomicUsize,
 }
 
@@ -64,6 +64,7 @@ struct Pool {
 #[derive(Debug)]
 struct Pooled {
     bytes: Vec<u8>,
+    encoding: Encoding,
     pool: Arc<Pool>,
 }
 
@@ -104,18 +105,18 @@ impl Scrapes {
 }
 
 fn make(render: &Render, pool: &Arc<Pool>, encoding: Encoding) -> Pooled {
-    let mut text = pool.take();
+    let mut text = pool.take(Encoding::Identity);
     render(&mut text);
     let bytes = match encoding {
         Encoding::Identity => text,
         Encoding::Gzip => {
-            let bytes = gzip(&text, pool.take());
-            pool.give(text);
+            let bytes = gzip(&text, pool.take(Encoding::Gzip));
+            pool.give(Encoding::Identity, text);
             bytes
         }
     };
     pool.live.fetch_add(1, Ordering::Relaxed);
-    Pooled { bytes, pool: pool.clone() }
+    Pooled { bytes, encoding, pool: pool.clone() }
 }
 
 /// The text as one gzip member at the fastest level, in this buffer. Long texts are compressed in pieces side by side:
@@ -172,26 +173,32 @@ impl Newest {
 }
 
 impl Pool {
-    fn take(&self) -> Vec<u8> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    fn take(&self, encoding: Encoding) -> Vec<u8> {
+        std::mem::take(&mut *self.slot(encoding))
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > KEEP_BYTES && buffer.len() < buffer.capacity() / 4 {
-            return;
+    fn give(&self, encoding: Encoding, mut buffer: Vec<u8>) {
+        let too_large = buffer.capacity() > KEEP_BYTES && buffer.len() < buffer.capacity() / 4;
+        let mut slot = self.slot(encoding);
+        if !too_large && slot.capacity() < buffer.capacity() {
+            buffer.clear();
+            *slot = buffer;
         }
-        buffer.clear();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MAX_FREE {
-            free.push(buffer);
-        }
+    }
+
+    fn slot(&self, encoding: Encoding) -> MutexGuard<'_, Vec<u8>> {
+        let slot = match encoding {
+            Encoding::Identity => &self.text,
+            Encoding::Gzip => &self.packed,
+        };
+        slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Pooled {
     fn drop(&mut self) {
         self.pool.live.fetch_sub(1, Ordering::Relaxed);
-        self.pool.give(std::mem::take(&mut self.bytes));
+        self.pool.give(self.encoding, std::mem::take(&mut self.bytes));
     }
 }
 
@@ -288,7 +295,7 @@ mod tests {
         assert_eq!(scrapes.pool.live.load(Ordering::SeqCst), count.load(Ordering::SeqCst));
         drop(bodies);
         assert_eq!(scrapes.pool.live.load(Ordering::SeqCst), 0);
-        assert!(scrapes.pool.free.lock().unwrap().len() <= MAX_FREE);
+        assert!(scrapes.pool.text.lock().unwrap().capacity() > 0);
     }
 
     #[tokio::test]
