@@ -745,13 +745,13 @@ fn the_end_lets_open_requests_finish_but_not_for_long() {
     let mut buffer = [0; 1024];
     assert!(idle.read(&mut buffer).unwrap() > 0);
     let took = service.stop();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_millis(2500), "{took:?}");
 
     let service = Service::start(large(), Limits { grace: Duration::from_millis(300), ..Limits::default() });
     let stuck = stuck_scrape(&service);
     std::thread::sleep(Duration::from_millis(500));
     let took = service.stop();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(2), "{took:?}");
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_millis(2500), "{took:?}");
     drop(stuck);
 }
 
