@@ -236,6 +236,8 @@ pub struct Shard {
     tombstones: Vec<Key>,
     pending: Option<Pending>,
     changed_chunks: Vec<i64>,
+    /// A torn flush holds calls that the source has lost: they were counted, and the totals must say so.
+    settle: bool,
 }
 
 impl Shard {
@@ -289,6 +291,7 @@ impl Shard {
             }
         }
         let counted_from = last.next_offset;
+        let settle = first_offset > counted_from && state.values.iter().any(|v| v.cov > counted_from);
         let mut position = last.floor_offset.max(first_offset);
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
@@ -332,6 +335,7 @@ impl Shard {
             tombstones: state.closed_keys,
             pending: None,
             changed_chunks: Vec::new(),
+            settle,
             written_once: !fresh,
             last,
             owner,
@@ -628,6 +632,9 @@ impl Shard {
     /// When [`Shard::may_flush`] says no.
     pub fn snapshot(&mut self) -> Flush {
         assert!(self.may_flush(), "a flush below the barrier would write a state that is neither old nor new");
+        if std::mem::take(&mut self.settle) {
+            self.settle_totals();
+        }
         let seq = self.last.seq + 1;
         let next_offset = self.position;
         let mut digest = self.last.digest();
@@ -687,6 +694,19 @@ impl Shard {
         });
         self.generation += 1;
         flush
+    }
+
+    /// Takes into the totals what only a torn flush knows: calls in a gap of the source.
+    fn settle_totals(&mut self) {
+        let (mut calls, mut items) = (self.last.closed, 0);
+        for (_, tenant) in self.tenants.iter_mut() {
+            calls += tenant.months.iter_mut().map(|m| m.tally(&mut self.names).total_calls()).sum::<u64>();
+            items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
+        }
+        let lost = calls.saturating_sub(self.totals.counted);
+        self.totals.counted += lost;
+        self.totals.seen += lost;
+        self.items = items;
     }
 
     fn encode(&mut self, dirty: DirtyKey, seq: u64, cov: i64) -> Option<(Key, Vec<u8>, Option<Digest>)> {
