@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
 use rdkafka::ClientConfig;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +39,7 @@ pub struct Service {
     pub address: std::net::SocketAddr,
     reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync>,
     stop: CancellationToken,
+    http_stop: CancellationToken,
     threads: Vec<(&'static str, std::thread::JoinHandle<Result<()>>)>,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -65,10 +65,7 @@ impl Service {
         let config = options.config;
         let base = config.kafka.client().context("the Kafka client cannot be configured")?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-        let listen = config.http.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|e| {
-            anyhow!("cannot listen on {listen}: {e}; is another instance running? change `http.listen`")
-        })?;
+        let listener = http::bind(config.http.listen).await?;
         let address = listener.local_addr()?;
         let shards = match options.embedded_shards {
             Some(shards) => shards,
@@ -95,9 +92,11 @@ impl Service {
                 move || reload()
             },
         );
-        let http = tokio::spawn(http::serve(listener, state, stop.clone()));
+        // The probes answer until the drain is over.
+        let http_stop = CancellationToken::new();
+        let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
         let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
-        Ok(Self { view, config, metrics, health, address, reload, stop, threads, http })
+        Ok(Self { view, config, metrics, health, address, reload, stop, http_stop, threads, http })
     }
 
     /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT.
@@ -134,6 +133,7 @@ impl Service {
     /// # Errors
     /// What made a thread end, or that the drain took too long.
     pub async fn stop(self) -> Result<()> {
+        self.health.set_draining();
         self.stop.cancel();
         let threads = self.threads;
         let drained = tokio::task::spawn_blocking(move || {
@@ -145,6 +145,7 @@ impl Service {
             first
         });
         let result = tokio::time::timeout(DRAIN, drained).await;
+        self.http_stop.cancel();
         self.http.abort();
         match result {
             Ok(joined) => joined?,
@@ -221,7 +222,11 @@ fn render(
             zone,
             plan: &plan,
         };
-        exporter.collect(&view.standings(), &look);
+        {
+            let standings = view.standings();
+            metrics.set_split_tenants(standings.split_tenants());
+            exporter.collect(&standings, &look);
+        }
         crate::metrics::write(&exporter, &metrics, out);
     }
 }

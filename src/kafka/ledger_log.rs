@@ -48,8 +48,17 @@ pub struct FlushEnd {
     pub took: Duration,
     /// What went wrong, if it did.
     pub error: Option<String>,
-    /// The group or another producer fenced us.
-    pub fenced: bool,
+    /// Who refused us, if that is what happened.
+    pub fence: Option<Fence>,
+}
+
+/// Who refused a transaction because our place is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// The consumer group: another generation, or another member under our static id.
+    Group,
+    /// The coordinator: another producer has our transactional id.
+    Producer,
 }
 
 /// Remembers the first delivery error.
@@ -233,7 +242,7 @@ impl LedgerLog {
         let mut retried = false;
         loop {
             let Err(error) = self.producer.commit_transaction(TRANSACTION_TIMEOUT) else {
-                return FlushEnd { end: TransactionEnd::Committed, retried, took: begin.elapsed(), error: None, fenced: false };
+                return FlushEnd { end: TransactionEnd::Committed, retried, took: begin.elapsed(), error: None, fence: None };
             };
             match verdict(&error) {
                 Verdict::Abort => return self.abort(&error),
@@ -249,19 +258,19 @@ impl LedgerLog {
         if matches!(verdict(cause), Verdict::Fatal) {
             return failed(TransactionEnd::Fatal, false, begin, cause);
         }
-        let fenced = is_fenced(cause);
+        let fence = fence(cause);
         match self.producer.abort_transaction(TRANSACTION_TIMEOUT) {
             Ok(()) => {
                 let error = Some(cause.to_string());
-                FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fenced }
+                FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence }
             }
-            Err(error) => FlushEnd { fenced, ..failed(TransactionEnd::Fatal, true, begin, &error) },
+            Err(error) => FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) },
         }
     }
 }
 
 fn failed(end: TransactionEnd, retried: bool, begin: Instant, error: &KafkaError) -> FlushEnd {
-    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fenced: is_fenced(error) }
+    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fence: fence(error) }
 }
 
 enum Verdict {
@@ -280,17 +289,14 @@ fn verdict(error: &KafkaError) -> Verdict {
     }
 }
 
-/// Was this refused because another member or producer has taken our place?
-fn is_fenced(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::FencedInstanceId
-                | RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-                | RDKafkaErrorCode::ProducerFenced
-        )
-    )
+fn fence(error: &KafkaError) -> Option<Fence> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId => {
+            Some(Fence::Group)
+        }
+        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced => {
+            Some(Fence::Producer)
+        }
+        _ => None,
+    }
 }

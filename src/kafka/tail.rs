@@ -73,6 +73,7 @@ pub fn run(
     consumer.assign(&list)?;
     let mut queue = BatchQueue::of_consumer(&consumer);
     let mut failure = None;
+    let mut told_of_split = false;
     while !stop.is_cancelled() && failure.is_none() {
         let mut changed: Vec<Arc<str>> = Vec::new();
         let mut published = Vec::new();
@@ -121,6 +122,10 @@ pub fn run(
         }
         if !changed.is_empty() {
             view.refresh(&changed);
+            let split = view.standings().split_tenants();
+            if split > 0 && !std::mem::replace(&mut told_of_split, true) {
+                tracing::warn!(tenants = split, "calls of one tenant lie in several partitions: counts stay exact, but duplicates across partitions are not seen; key the calls topic by tenant");
+            }
         }
         let now_ms = now_ms();
         for (shard, seq) in published {

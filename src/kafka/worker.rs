@@ -14,14 +14,14 @@ use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched};
-use super::ledger_log::{LedgerLog, Topics};
+use super::ledger_log::{Fence, LedgerLog, Topics};
 use super::membership::{Membership, Notes, Rebalanced};
 use super::tail::{TailNews, now_ms, reader_config};
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::Health;
 use crate::metrics::process::ProcessMetrics;
-use crate::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
+use crate::pipeline::protocol::{Need, SourceBounds, Takeover, after_transaction};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
 use crate::view::View;
@@ -470,16 +470,18 @@ impl Worker {
             self.next_flush = self.next_flush.max(begin + pause);
         }
         if let Some(error) = &result.error {
-            tracing::warn!(error, end = ?result.end, fenced = result.fenced, "flush failed");
+            tracing::warn!(error, end = ?result.end, fence = ?result.fence, "flush failed");
         }
-        if result.fenced {
-            // Somebody else has the shards, or will have: wait for the group to say so.
+        if result.fence.is_some() {
             self.setup.metrics.fenced();
+        }
+        if result.fence == Some(Fence::Group) {
+            // Somebody else has the shards, or will have: wait for the group to say so.
             self.drop_shards();
             self.state = State::Waiting;
             self.setup.health.set_joined(false);
-            if result.end != TransactionEnd::Aborted {
-                self.log_broken = true;
+            if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
+                tracing::warn!(%error, "cannot empty the assignment");
             }
         } else if aftermath.give_up {
             self.take_over_again("a flush ended in a way that must be read back from the ledger");
@@ -491,15 +493,19 @@ impl Worker {
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
-            let Some((_, high)) = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32) else { continue };
-            let records = (high - counter.position()).max(0) as u64;
-            let behind_ms = match self.last_arrival_ms.get(shard) {
-                Some(ms) if records > 0 => (now_ms - ms).max(0),
-                _ => 0,
+            let known = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32);
+            let records = known.map(|(_, high)| (high - counter.position()).max(0) as u64);
+            let arrival_ms = self.last_arrival_ms.get(shard).copied().or(counter.watermark_ms());
+            // Before the first answer of the partition's leader nobody knows how far behind we are: not ready.
+            let behind = match (records, arrival_ms) {
+                (Some(0), _) => Duration::ZERO,
+                (Some(_), Some(ms)) => Duration::from_millis((now_ms - ms).max(0) as u64),
+                (None, _) | (_, None) => Duration::MAX,
             };
-            let behind = Duration::from_millis(behind_ms as u64);
             worst = worst.max(behind);
-            self.setup.metrics.set_lag(*shard, records, behind);
+            if let (Some(records), true) = (records, behind < Duration::MAX) {
+                self.setup.metrics.set_lag(*shard, records, behind);
+            }
         }
         self.setup.health.set_lag(worst);
         let loaded = self.setup.view.book().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
