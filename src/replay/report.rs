@@ -302,13 +302,21 @@ impl Report {
     /// The report as a table for people.
     pub fn to_text(&self) -> String {
         let records = &self.records;
+        let reasons = |reasons: &BTreeMap<&str, u64>| {
+            let list: Vec<_> = reasons.iter().map(|(reason, lines)| format!("{reason} {lines}")).collect();
+            if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+        };
         let mut out = format!(
-            "{} lines: {} calls counted, {} duplicates ({} conflicting), {} malformed, {} quarantined\n",
-            records.seen, records.counted, records.duplicate, records.duplicate_conflicts, records.malformed, records.quarantined
+            "{} lines: {} calls counted, {} duplicates ({} conflicting), {} malformed{}, {} quarantined{}\n",
+            records.seen,
+            records.counted,
+            records.duplicate,
+            records.duplicate_conflicts,
+            records.malformed,
+            reasons(&records.malformed_reasons),
+            records.quarantined,
+            reasons(&records.quarantined_reasons),
         );
-        for (reason, lines) in records.malformed_reasons.iter().chain(&records.quarantined_reasons) {
-            _ = writeln!(out, "  {lines} {reason}");
-        }
         let header = ["tenant", "month", "calls", "failed", "availability", "worst case", "tier", "budget used", "headroom", "level"];
         let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
         let percent = |p: &Option<String>| p.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
