@@ -321,6 +321,9 @@ impl Config {
         if security.protocol == Protocol::SaslPlaintext && security.sasl_mechanism == Some(Mechanism::Plain) {
             warn("`kafka.security` sends the password in clear text; use `sasl_ssl`, or a SCRAM mechanism".into());
         }
+        if self.kafka.librdkafka.get("enable.ssl.certificate.verification").is_some_and(|value| value == "false") {
+            warn("`enable.ssl.certificate.verification` is off: anyone on the way can pose as a broker".into());
+        }
         if self.kafka.static_membership && self.kafka.instance_id.is_none() {
             warn("`kafka.static_membership` needs a name that outlives a restart: set `kafka.instance_id` or SLA_LEDGER_INSTANCE_ID".into());
         }
@@ -570,10 +573,57 @@ mod tests {
     #[test]
     fn the_sample_shows_every_key() {
         let (_, known) = Config::read("sample", SAMPLE, false).expect("a valid sample");
-        for key in known {
-            let leaf = format!("{}:", key.rsplit('.').next().unwrap_or_default());
-            let shown = |line: &str| line.trim_start().trim_start_matches("# ").starts_with(&leaf);
-            assert!(SAMPLE.lines().any(shown), "{key} is not in config/sla-ledger.yaml");
+        let leaves: Vec<_> = known.iter().filter_map(|key| key.rsplit('.').next()).collect();
+        let uncommented: Vec<_> = SAMPLE
+            .lines()
+            .map(|line| match line.trim_start().strip_prefix("# ").and_then(|entry| entry.split_once(": ")) {
+                Some((key, _)) if leaves.contains(&key) => line.replacen("# ", "", 1),
+                _ => line.to_owned(),
+            })
+            .collect();
+        let tree = tree::parse(&uncommented.join("\n")).expect("valid with every key");
+        for key in &known {
+            let mut node = Some(&tree);
+            for part in key.split('.') {
+                node = node
+                    .and_then(|node| match &node.value {
+                        Value::Map(entries) => {
+                            entries.iter().find(|(name, _)| matches!(&name.value, Value::Text(name) if name == part))
+                        }
+                        _ => None,
+                    })
+                    .map(|(_, value)| value);
+            }
+            assert!(node.is_some(), "{key} is not in config/sla-ledger.yaml");
+        }
+        assert!(known.len() > 50, "the reader asked for {} keys only", known.len());
+    }
+
+    #[test]
+    fn warnings_name_the_key() {
+        for (text, expected) in [
+            ("http: {listen: '0.0.0.0:1'}", "`http.listen` 0.0.0.0:1"),
+            ("ledger: {replication_factor: 1}", "`ledger.replication_factor` is 1"),
+            ("limits: {max_age: 91d}", "`limits.max_age` is shorter"),
+            ("counting: {dedupe_window: 59s}", "`counting.dedupe_window` is under a minute"),
+        ] {
+            let config = Config::parse("f", &format!("{LEAST}{text}")).expect(text);
+            assert!(config.warnings().len() == 1 && config.warnings()[0].starts_with(expected), "{text}");
+        }
+        for (kafka, expected) in [
+            ("static_membership: true", "`kafka.static_membership` needs"),
+            (
+                "librdkafka: {enable.ssl.certificate.verification: false}",
+                "`enable.ssl.certificate.verification` is off",
+            ),
+            (
+                "security: {protocol: sasl_plaintext, sasl_mechanism: PLAIN, username: u, password_env: P}",
+                "`kafka.security` sends the password in clear text",
+            ),
+        ] {
+            let config = Config::parse("f", &format!("source: {{topic: a}}\nkafka: {{brokers: 'b:1', {kafka}}}"));
+            let warnings = config.expect(kafka).warnings();
+            assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{kafka}");
         }
     }
 }

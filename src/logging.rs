@@ -5,7 +5,9 @@
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -32,15 +34,22 @@ impl Handle {
 /// # Errors
 /// When logging was started before, or the level is no directive.
 pub fn init(config: &LoggingConfig) -> Result<Handle, String> {
+    let (subscriber, handle) = subscriber(config, std::io::stderr().is_terminal(), std::io::stderr)?;
+    subscriber.try_init().map_err(|error| error.to_string())?;
+    Ok(handle)
+}
+
+fn subscriber<W>(config: &LoggingConfig, color: bool, out: W) -> Result<(impl Subscriber, Handle), String>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(filter(&config.level)?);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = fmt::layer().with_writer(out).with_ansi(color);
     let lines = match config.format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
-    let registry = tracing_subscriber::registry().with(filter).with(lines);
-    registry.try_init().map_err(|error| error.to_string())?;
-    Ok(Handle(handle))
+    Ok((tracing_subscriber::registry().with(filter).with(lines), Handle(handle)))
 }
 
 /// The filter for a directive such as `info` or `info,sla_ledger::kafka=debug`.
@@ -59,7 +68,46 @@ pub fn filter(directive: &str) -> Result<EnvFilter, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
+
     use super::*;
+
+    /// What is written while `talk` runs.
+    fn logged(format: LogFormat, talk: impl FnOnce(&Handle)) -> String {
+        let lines = Arc::new(tempfile::tempfile().expect("a file"));
+        let config = LoggingConfig { format, ..LoggingConfig::default() };
+        let (subscriber, handle) = subscriber(&config, false, lines.clone()).expect("a valid level");
+        tracing::subscriber::with_default(subscriber, || talk(&handle));
+        let mut text = String::new();
+        (&*lines).rewind().and_then(|()| (&*lines).read_to_string(&mut text)).expect("what was written");
+        text
+    }
+
+    #[test]
+    fn text_and_json() {
+        let talk = |_: &Handle| tracing::warn!(topic = "calls", offset = 7, "a gap in the source");
+        let text = logged(LogFormat::Text, talk);
+        assert!(
+            text.ends_with(" WARN sla_ledger::logging::tests: a gap in the source topic=\"calls\" offset=7\n"),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json, talk)).expect("one object");
+        assert_eq!((&json["level"], &json["message"]), (&"WARN".into(), &"a gap in the source".into()));
+        assert_eq!((&json["topic"], &json["offset"]), (&"calls".into(), &7.into()));
+    }
+
+    #[test]
+    fn the_level_changes_while_running() {
+        let text = logged(LogFormat::Text, |handle| {
+            tracing::debug!("one");
+            handle.set_level("debug").expect("a level");
+            tracing::debug!("two");
+            handle.set_level("nonsense").expect_err("no level");
+            tracing::debug!("three");
+        });
+        assert!(!text.contains("one") && text.contains("two") && text.contains("three"), "{text}");
+    }
 
     #[test]
     fn directives() {

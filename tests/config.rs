@@ -201,7 +201,7 @@ fn secrets_are_never_shown() {
         "librdkafka: {sasl.password: hunter2, acks: 1}",
         "librdkafka: {\"sasl\\x2epassword\": hunter2, acks: 1}",
         "librdkafka: {sasl.pwd: hunter2}",
-        "librdkafka: {ssl.key.pem: 'hunter2', ssl.certificate.pem: hunter2}",
+        "librdkafka: {ssl.key.pem: 'hunter2', ssl.keystore.password: hunter2}",
         "librdkafka: {no.such: hunter2}",
         "librdkafka: {sasl.oauthbearer.config: secret=hunter2}",
         "librdkafka: {sasl.password: {hunter2: hunter2}}",
@@ -282,6 +282,15 @@ fn a_reload_changes_what_it_may() {
 }
 
 #[test]
+fn instances_of_one_host_differ() {
+    let mut kafka = Config::parse("f", LEAST).expect("valid").kafka;
+    let (one, two) = (kafka.instance_id("9464"), kafka.instance_id("9465"));
+    assert!(one != two && one.ends_with("-9464") && one.len() > "-9464".len(), "{one}");
+    kafka.instance_id = Some("a".into());
+    assert_eq!(kafka.instance_id("9464"), "a");
+}
+
+#[test]
 fn check_config_says_so() {
     let run = |args: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_sla-ledger")).arg("check-config").args(args).output().expect("runs");
@@ -300,7 +309,7 @@ fn check_config_says_so() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     /// A damaged file is refused or taken; it never brings the process down.
     #[test]
@@ -319,6 +328,7 @@ proptest! {
         let text: String = chars.into_iter().collect();
         if let Err(errors) = Config::parse("f", &text) {
             prop_assert!(!errors.mistakes().is_empty());
+            prop_assert_eq!(errors.to_string().lines().count(), errors.mistakes().len());
             prop_assert!(!errors.render(true).is_empty() && !errors.to_string().is_empty());
         }
     }

@@ -10,6 +10,9 @@ use crate::config::Config;
 /// Exit code when the file has mistakes.
 const MISTAKES: u8 = 2;
 
+/// Characters of a changed value that the summary shows.
+const SHOWN: usize = 80;
+
 /// Check a configuration file: every mistake at once, with line, column and what to do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -49,6 +52,14 @@ pub fn default_path() -> PathBuf {
     if installed.exists() { installed } else { PathBuf::from("config/sla-ledger.yaml") }
 }
 
+/// `value`, or the beginning of it when it would fill the screen.
+fn cut(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.into(),
+    }
+}
+
 /// What the configuration comes to: where from, where to, the memory of the window, what differs from the defaults, and
 /// what should be looked at.
 pub fn summary(name: &str, config: &Config, rate: u64) -> String {
@@ -73,8 +84,10 @@ pub fn summary(name: &str, config: &Config, rate: u64) -> String {
     let keys = config.keys();
     for (key, value) in keys.iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
         match defaults.get(key) {
-            Some(default) if default != "null" => line("changed", format!("{key}: {value} (default {default})")),
-            _ => line("changed", format!("{key}: {value}")),
+            Some(default) if default != "null" => {
+                line("changed", format!("{key}: {} (default {})", cut(value), cut(default)))
+            }
+            _ => line("changed", format!("{key}: {}", cut(value))),
         }
     }
     for warning in config.warnings() {

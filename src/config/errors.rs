@@ -46,8 +46,8 @@ impl ConfigErrors {
                 let at = floor(text, at.start)..floor(text, at.end.max(at.start));
                 let line_start = text[..at.start].rfind('\n').map_or(0, |newline| newline + 1);
                 Mistake {
-                    message,
-                    help,
+                    message: one_line(&message),
+                    help: one_line(&help),
                     line: 1 + text[..at.start].matches('\n').count(),
                     column: 1 + text[line_start..at.start].chars().count(),
                     at,
@@ -128,6 +128,15 @@ impl Diagnostic for Report<'_> {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         Some(Box::new(std::iter::once(LabeledSpan::underline(self.mistake.at.clone()))))
     }
+}
+
+/// Control characters escaped: a key can hold them, and must not break a line of the log or steer a terminal.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
 }
 
 /// The character boundary at or before `at`.

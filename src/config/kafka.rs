@@ -168,7 +168,7 @@ const OWNED: [(&str, &str); 22] = [
     ("isolation.level", "the ledger is read committed; anything else would count aborted work"),
     ("enable.partition.eof", "the ledger's readers rely on it"),
     ("transactional.id", "it is derived from `kafka.group` and `kafka.instance_id`"),
-    ("transaction.timeout.ms", "it is fixed at 10 s, below the session timeout"),
+    ("transaction.timeout.ms", "it is fixed, so that a takeover never waits long"),
     ("acks", "a flush counts only when all replicas have it"),
     ("request.required.acks", "a flush counts only when all replicas have it"),
     ("enable.idempotence", "transactions need it"),
@@ -190,10 +190,11 @@ const SECURITY: [(&str, &str); 7] = [
 ];
 
 /// Properties whose secret has a key of `kafka.security`: property, key.
-const SECRETS: [(&str, &str); 3] = [
+const SECRETS: [(&str, &str); 4] = [
     ("sasl.password", "`kafka.security.password_file` or `password_env`"),
     ("ssl.key.password", "`kafka.security.key_password_file` or `key_password_env`"),
     ("ssl.key.pem", "`kafka.security.key_file`"),
+    ("ssl.keystore.password", "PEM files: `kafka.security.certificate_file` and `key_file`"),
 ];
 
 impl KafkaConfig {
@@ -275,13 +276,15 @@ impl KafkaConfig {
     pub fn instance_id(&self, distinction: &str) -> String {
         let set = std::env::var("SLA_LEDGER_INSTANCE_ID").ok().filter(|id| !id.is_empty());
         set.or_else(|| self.instance_id.clone()).unwrap_or_else(|| {
+            // Of this UTS namespace, so a container has its own.
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
             format!("{}-{distinction}", host.as_deref().map_or("localhost", str::trim))
         })
     }
 
-    /// Brokers, security and passed-through properties, as the base of a client's configuration. The caller must not log it
-    /// but through its `Debug`, which leaves the secrets out.
+    /// Brokers, security and passed-through properties, as the base of a client's configuration. Where the caller has a
+    /// preference of its own (fetching, session timeout), what is there already is the user's and wins. To be logged only
+    /// through its `Debug`, which leaves the secrets out.
     ///
     /// # Errors
     /// When a secret cannot be read.

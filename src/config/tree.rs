@@ -87,7 +87,7 @@ impl Node {
 /// (`*_file`, `*.location`) do not; `*_env` does, because people paste the secret itself there.
 pub(super) fn sounds_secret(key: &str) -> bool {
     const SOUNDS: [&str; 9] =
-        ["pass", "pasw", "pwd", "secret", "pem", "jaas", "token", "credential", "oauthbearer.config"];
+        ["pass", "pasw", "pwd", "secret", "key.pem", "jaas", "token", "credential", "oauthbearer.config"];
     const POINTERS: [&str; 2] = ["_file", ".location"];
     let key = key.to_ascii_lowercase();
     SOUNDS.iter().any(|sound| key.contains(sound)) && !POINTERS.iter().any(|end| key.ends_with(end))

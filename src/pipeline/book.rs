@@ -248,11 +248,17 @@ impl ShardBook {
                 });
             }
         }
+        let horizon = Month(new.horizon);
         for (key, stored) in std::mem::take(&mut self.waiting) {
-            self.put(key, stored);
+            if stored.is_some() && key.month().is_some_and(|month| month < horizon) {
+                self.put(key.clone(), None);
+                self.closed_keys.insert(key);
+            } else {
+                self.put(key, stored);
+            }
         }
         if self.checkpoint.as_ref().is_none_or(|last| last.horizon < new.horizon) {
-            self.close_months(Month(new.horizon));
+            self.close_months(horizon);
         }
         let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
         self.checkpoint = Some(new);
@@ -357,19 +363,18 @@ impl ShardBook {
         for (tenant, records) in &self.tenants {
             for (month, stored) in &records.tallies {
                 let key = Key::Tally { month: *month, tenant: tenant.clone() };
-                values.insert(key.clone(), stored.loaded(key, Some(stored.digest)));
+                values.insert(key.clone(), stored.loaded(key));
             }
             for ((day, chunk), stored) in &records.chunks {
                 let key = Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() };
-                values.insert(key.clone(), stored.loaded(key, Some(stored.digest)));
+                values.insert(key.clone(), stored.loaded(key));
             }
         }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
         // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
         for (key, stored) in &self.waiting {
             let Some(stored) = stored.as_ref().filter(|_| key.month().is_some_and(|m| m >= horizon)) else { continue };
-            let replaced = values.get(key).and_then(|v| v.digest);
-            values.insert(key.clone(), stored.loaded(key.clone(), replaced));
+            values.insert(key.clone(), stored.loaded(key.clone()));
         }
         Ok(ShardState {
             checkpoint: self.checkpoint.clone(),
@@ -395,8 +400,8 @@ impl Stored {
         Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count })
     }
 
-    fn loaded(&self, key: Key, digest: Option<Digest>) -> LoadedValue {
+    fn loaded(&self, key: Key) -> LoadedValue {
         let calls = if matches!(key, Key::Tally { .. }) { self.count } else { 0 };
-        LoadedValue { key, bytes: self.bytes.clone(), cov: self.cov, digest, calls }
+        LoadedValue { key, bytes: self.bytes.clone(), cov: self.cov, digest: self.digest, calls }
     }
 }

@@ -347,8 +347,9 @@ impl DayItems {
     /// Updates the items of that second and returns the second's calls for the call's own item; the chunks changed are
     /// pushed to `changed`.
     ///
-    /// Out of the window, the second's items know the count: the call adds 1. A chunk whose `cov` lies above the offset
-    /// has this call in its count already, and all that follow up to its `cov`; then the others take over its figure.
+    /// Out of the window, the second's items know the count: the call adds 1; so it does when the window has forgotten part
+    /// of the second (a longer window after a shorter one, a gap in the source). A chunk whose `cov` lies above the offset
+    /// has this call in its count already, and all that follow up to its `cov`: the others take over its figure.
     pub fn call_in_second(
         &mut self,
         second: i64,
@@ -362,10 +363,11 @@ impl DayItems {
         let Some(known) = self.seconds.as_mut().and_then(|s| s.get_mut(&second)) else {
             return in_window.unwrap_or(1);
         };
-        let calls = in_window.unwrap_or_else(|| {
-            let ahead = known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
-            ahead.map_or_else(|| known.iter().map(|(_, calls)| calls).max().map_or(1, |m| m + 1), |(_, calls)| calls)
-        });
+        let ahead = known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
+        let calls = match ahead {
+            Some((_, calls)) => calls,
+            None => known.iter().map(|(_, calls)| calls + 1).max().max(in_window).unwrap_or(1),
+        };
         for (chunk, at) in known.iter_mut() {
             if cov(chunks, *chunk) <= offset && *at != calls {
                 *at = calls;

@@ -53,7 +53,7 @@ mutations! {
     NoWarming,
     /// The floor leaves out the clock skew of 2 × 300 s.
     FloorWithoutSkew,
-    /// The floor is the last offset below the bound's watermark second, not the first that reached it.
+    /// The floor is the last record of the bound's second, not the first that reached it.
     FloorByLast,
     /// A duplicate does not refresh its entry.
     NoRefresh,

@@ -62,7 +62,7 @@ impl Takeover {
         if mutated(Mutation::CommittedInsteadOfEnd) {
             let caught_up = self.shards.iter().all(|(shard, s)| {
                 let next = book.shard(*shard).and_then(|b| b.checkpoint()).map(|c| c.next_offset);
-                s.committed.flatten().is_none_or(|o| next.is_some_and(|n| n >= o))
+                s.committed.flatten() == next
             });
             return if caught_up { Need::Nothing } else { Need::Tail };
         }

@@ -65,8 +65,8 @@ pub struct LoadedValue {
     pub bytes: Arc<[u8]>,
     /// First source offset it does not cover.
     pub cov: i64,
-    /// Digest of the value that counts for the checkpoint: this one's, or, under a torn flush, the one it replaces.
-    pub digest: Option<Digest>,
+    /// Its digest.
+    pub digest: Digest,
     /// Calls (of a tally) in it; 0 for items.
     pub calls: u64,
 }
@@ -236,6 +236,8 @@ pub struct Shard {
     tombstones: Vec<Key>,
     pending: Option<Pending>,
     changed_chunks: Vec<i64>,
+    /// A torn flush holds calls that the source has lost: they were counted, and the totals must say so.
+    settle: bool,
 }
 
 impl Shard {
@@ -267,8 +269,17 @@ impl Shard {
                     config: settings.time_zone.to_string(),
                 });
             }
-            Some(epoch) if epoch.settings == *settings => {}
-            _ => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
+            Some(_) => {
+                // Values of a torn flush were counted with the settings recorded; others begin above them.
+                let from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                if epochs.last().is_some_and(|e| e.from >= from) && epochs.len() > 1 {
+                    epochs.pop();
+                }
+                if epochs.last().is_some_and(|e| e.settings != *settings) {
+                    epochs.push(Epoch::new(from, settings.clone())?);
+                }
+            }
+            None => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
         }
         let mut gaps = last.gaps.clone();
         if !fresh && first_offset > last.floor_offset {
@@ -280,11 +291,13 @@ impl Shard {
             }
         }
         let counted_from = last.next_offset;
+        let settle = first_offset > counted_from && state.values.iter().any(|v| v.cov > counted_from);
         let mut position = last.floor_offset.max(first_offset);
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
         }
-        let mut window = Window::new(epochs[0].settings.dedupe_window_s, owner.fingerprint_keys);
+        let epoch = epochs.iter().rposition(|e| e.from <= position).unwrap_or(0);
+        let mut window = Window::new(epochs[epoch].settings.dedupe_window_s, owner.fingerprint_keys);
         if let Some(ms) = last.floor_watermark_ms {
             window.advance(ms);
         }
@@ -292,17 +305,14 @@ impl Shard {
         if position > last.floor_offset
             && let Some(ms) = last.watermark_ms
         {
-            // The floor is gone from the source: the windows begin where the source does.
-            let before_ms = window.watermark_ms();
-            if position >= counted_from {
-                window.advance(ms);
-            }
-            milestones.push_back(Milestone { second: window.watermark_ms().div_euclid(1000), offset: position, before_ms });
+            // The floor is gone from the source: the windows begin where the source does, at the watermark recorded.
+            window.advance(ms);
+            milestones.push_back(Milestone { second: ms.div_euclid(1000), offset: position, before_ms: ms });
         }
         let zone = settings.time_zone;
         let mut shard = Self {
             epochs,
-            epoch: 0,
+            epoch,
             clock: LocalClock::new(zone),
             horizon_clock: LocalClock::new(zone),
             window,
@@ -325,6 +335,7 @@ impl Shard {
             tombstones: state.closed_keys,
             pending: None,
             changed_chunks: Vec::new(),
+            settle,
             written_once: !fresh,
             last,
             owner,
@@ -335,6 +346,7 @@ impl Shard {
 
     fn load(&mut self, values: Vec<LoadedValue>) {
         let mut tally_calls = 0;
+        let mut digest = Digest::default();
         for value in values {
             tally_calls += value.calls;
             let cov = match value.key {
@@ -346,28 +358,15 @@ impl Shard {
             if !mutated(Mutation::NoBarrier) {
                 self.barrier = self.barrier.max(value.cov);
             }
-            self.tenants.load(&value.key, &value.bytes, cov, Digest::default());
-            self.set_written_digest(&value.key, value.digest);
+            self.tenants.load(&value.key, &value.bytes, cov, value.digest);
+            digest.add(value.digest);
         }
+        // After a torn flush its values stand beside the checkpoint's; the next checkpoint vouches for them as well, also
+        // where compaction has taken away those they replaced.
+        self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {
             self.totals.counted = tally_calls + self.last.closed;
             self.totals.seen = self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
-        }
-    }
-
-    fn set_written_digest(&mut self, key: &Key, digest: Option<Digest>) {
-        match key {
-            Key::Checkpoint => {}
-            Key::Tally { month, tenant } => {
-                let id = self.tenants.id(tenant);
-                self.tenants.get_mut(id).month_or_new(*month).written.digest = digest;
-            }
-            Key::Chunk { day, chunk, tenant } => {
-                let id = self.tenants.id(tenant);
-                if let Some(slot) = self.tenants.get_mut(id).day_or_new(*day).chunks.get_mut(chunk) {
-                    slot.written.digest = digest;
-                }
-            }
         }
     }
 
@@ -447,6 +446,11 @@ impl Shard {
             self.start_timestamp_ms = Some(timestamp_ms);
         }
         if !self.window.advance(timestamp_ms) {
+            if mutated(Mutation::FloorByLast)
+                && let Some(m) = self.milestones.iter_mut().find(|m| m.second == timestamp_ms.div_euclid(1000))
+            {
+                (m.offset, m.before_ms) = (offset, before_ms);
+            }
             return;
         }
         let watermark_ms = self.window.watermark_ms();
@@ -464,10 +468,12 @@ impl Shard {
     /// How far behind the watermark a new owner must start reading. An entry alive now was made by records up to one
     /// window (and the clock skew) back, and whether those counted was decided by entries one more window back.
     fn look_back_s(&self) -> i64 {
-        let window = self.epochs.iter().map(|e| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
+        // All epochs stay recorded, for a recount; only those the floor may reach back into matter here.
+        let from = self.milestones.front().map_or(self.position, |m| m.offset);
+        let recent = self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
+        let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
         match () {
             () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
-            () if mutated(Mutation::FloorByLast) => window,
             () => 2 * window + 2 * MAX_FUTURE_S,
         }
     }
@@ -488,7 +494,8 @@ impl Shard {
 
     fn ingest_call(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, warming: bool) -> Outcome {
         let settings = &self.epochs[self.epoch].settings;
-        let arrival_ms = record.timestamp_ms.unwrap_or_else(|| self.window.watermark_ms().max(call.time_ms));
+        // A record without a timestamp arrived when the watermark stood there.
+        let arrival_ms = record.timestamp_ms.or(self.watermark_ms()).unwrap_or(call.time_ms);
         let day = self.clock.day(call.time_ms);
         let month = day.month();
         let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
@@ -596,11 +603,22 @@ impl Shard {
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
-            && (!self.written_once
+            && (self.must_flush()
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
                 || self.gaps != self.last.gaps)
+    }
+
+    /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
+    /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
+    pub fn must_flush(&self) -> bool {
+        self.may_flush() && (!self.written_once || self.settings_unrecorded())
+    }
+
+    fn settings_unrecorded(&self) -> bool {
+        let recorded = self.last.epochs.last();
+        self.epochs.last().is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
     }
 
     /// May it flush? Not before the position has reached the takeover's checkpoint and every `cov` loaded.
@@ -614,6 +632,9 @@ impl Shard {
     /// When [`Shard::may_flush`] says no.
     pub fn snapshot(&mut self) -> Flush {
         assert!(self.may_flush(), "a flush below the barrier would write a state that is neither old nor new");
+        if std::mem::take(&mut self.settle) {
+            self.settle_totals();
+        }
         let seq = self.last.seq + 1;
         let next_offset = self.position;
         let mut digest = self.last.digest();
@@ -637,10 +658,6 @@ impl Shard {
             self.milestones.front().map_or((self.last.floor_offset, self.last.floor_watermark_ms), |m| {
                 (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
             });
-        while self.epoch > 0 && self.epochs.get(1).is_some_and(|next| next.from <= floor_offset) {
-            self.epochs.remove(0);
-            self.epoch -= 1;
-        }
         let checkpoint = Checkpoint {
             seq,
             next_offset,
@@ -677,6 +694,19 @@ impl Shard {
         });
         self.generation += 1;
         flush
+    }
+
+    /// Takes into the totals what only a torn flush knows: calls in a gap of the source.
+    fn settle_totals(&mut self) {
+        let (mut calls, mut items) = (self.last.closed, 0);
+        for (_, tenant) in self.tenants.iter_mut() {
+            calls += tenant.months.iter_mut().map(|m| m.tally(&mut self.names).total_calls()).sum::<u64>();
+            items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
+        }
+        let lost = calls.saturating_sub(self.totals.counted);
+        self.totals.counted += lost;
+        self.totals.seen += lost;
+        self.items = items;
     }
 
     fn encode(&mut self, dirty: DirtyKey, seq: u64, cov: i64) -> Option<(Key, Vec<u8>, Option<Digest>)> {

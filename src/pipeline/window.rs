@@ -30,8 +30,27 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Seen {
     fingerprint: u128,
+    /// The greatest event time of its occurrences.
     time_ms: i64,
+    /// Content of the first occurrence.
     content: u32,
+    /// How far the first occurrence's event time lies behind `time_ms`.
+    first_behind_ms: u32,
+}
+
+impl Seen {
+    /// Is the first occurrence itself within the window? Once it is not, an owner that rebuilt the window may not have
+    /// seen it, so nothing may depend on its content.
+    fn knows_first(&self, watermark_ms: i64, window_s: i64) -> bool {
+        self.first_behind_ms < u32::MAX
+            && alive((self.time_ms - i64::from(self.first_behind_ms)).div_euclid(1000), watermark_ms, window_s)
+    }
+
+    fn refresh(&mut self, time_ms: i64) {
+        let later = u32::try_from(time_ms.saturating_sub(self.time_ms).max(0)).unwrap_or(u32::MAX);
+        self.first_behind_ms = self.first_behind_ms.saturating_add(later);
+        self.time_ms = self.time_ms.max(time_ms);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +77,18 @@ pub enum Verdict {
 pub struct Fingerprint {
     identity: u128,
     content: u32,
+}
+
+impl Fingerprint {
+    /// Digest of tenant and request id.
+    pub fn identity(self) -> u128 {
+        self.identity
+    }
+
+    /// Digest of time, action, code and flag.
+    pub fn content(self) -> u32 {
+        self.content
+    }
 }
 
 impl Window {
@@ -117,18 +148,21 @@ impl Window {
         Fingerprint { identity, content }
     }
 
-    /// Has the call been seen? A duplicate keeps the entry alive to the greater event time.
+    /// Has the call been seen? A duplicate keeps the entry alive to the greater event time. It conflicts when it differs
+    /// from the first occurrence, or when that one has left the window itself: only occurrences that differ in time can
+    /// have kept the entry alive so long.
     pub fn check(&mut self, fingerprint: Fingerprint, time_ms: i64) -> Verdict {
         let (watermark, seconds) = (self.watermark_ms, self.seconds);
         let found = self.ids.find_mut(fingerprint.identity as u64, |s| s.fingerprint == fingerprint.identity);
         match found {
             Some(seen) if alive(seen.time_ms.div_euclid(1000), watermark, seconds) => {
+                let conflict = seen.content != fingerprint.content || !seen.knows_first(watermark, seconds);
                 if mutated(Mutation::RefreshToLast) {
                     seen.time_ms = time_ms;
                 } else if !mutated(Mutation::NoRefresh) {
-                    seen.time_ms = seen.time_ms.max(time_ms);
+                    seen.refresh(time_ms);
                 }
-                Verdict::Duplicate { conflict: seen.content != fingerprint.content }
+                Verdict::Duplicate { conflict }
             }
             _ => Verdict::New,
         }
@@ -143,7 +177,7 @@ impl Window {
         if self.ids.len() >= self.ids_sweep_at {
             self.sweep_ids();
         }
-        let entry = Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content };
+        let entry = Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content, first_behind_ms: 0 };
         let hash = fingerprint.identity as u64;
         match self.ids.find_mut(hash, |s| s.fingerprint == entry.fingerprint) {
             Some(dead) => *dead = entry,
@@ -177,8 +211,9 @@ impl Window {
     /// Everything alive, in a fixed order, with tenants by name: what a recount must reproduce.
     pub fn contents(&self, tenant_name: impl Fn(u32) -> String) -> WindowContents {
         let live = |second: i64| alive(second, self.watermark_ms, self.seconds);
+        let content = |s: &Seen| if s.knows_first(self.watermark_ms, self.seconds) { s.content } else { 0 };
         let mut ids: Vec<_> =
-            self.ids.iter().filter(|s| live(s.time_ms.div_euclid(1000))).map(|s| (s.fingerprint, s.time_ms, s.content)).collect();
+            self.ids.iter().filter(|s| live(s.time_ms.div_euclid(1000))).map(|s| (s.fingerprint, s.time_ms, content(s))).collect();
         let mut counts: Vec<_> =
             self.counts.iter().filter(|c| live(c.second)).map(|c| (tenant_name(c.tenant), c.second, c.calls)).collect();
         ids.sort_unstable();
@@ -200,7 +235,7 @@ impl Window {
 /// The live contents of a [`Window`]; equal windows judge all later calls alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowContents {
-    /// Fingerprint, greatest event time in ms, content digest.
+    /// Fingerprint, greatest event time in ms, content digest of the first occurrence (0 when that has left the window).
     pub ids: Vec<(u128, i64, u32)>,
     /// Tenant, second since 1970-01-01T00:00:00Z, calls.
     pub counts: Vec<(String, i64, u32)>,

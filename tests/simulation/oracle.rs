@@ -1,0 +1,453 @@
+//! A plain recount of the source, written from `semantics.md` and the dedupe rule alone, and the comparison with what
+//! the ledger, the book and the dead letters say.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use chrono::TimeZone;
+use sla_ledger::domain::call::{Call, Flag};
+use sla_ledger::pipeline::book::ShardBook;
+use sla_ledger::pipeline::record::{Checkpoint, Totals};
+use sla_ledger::pipeline::settings::CountingSettings;
+use sla_ledger::pipeline::shard::Shard;
+use sla_ledger::pipeline::window::{Window, WindowContents};
+
+use crate::kafka::{Broker, LogEntry, SourceEntry, SourceLog};
+use crate::workload::{Meaning, PlainCall};
+
+/// Keys of the request-id fingerprints in every run.
+pub const FINGERPRINT_KEYS: (u64, u64) = (1, 2);
+
+/// (month, day of the month) in the ledger's zone; months since January of year 0.
+type Day = (i32, u32);
+/// Tenant, day, action, and for a non-ok call its code and flag.
+type Row = (String, Day, String, Option<(Option<String>, u8)>);
+
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    second: i64,
+    hash: u64,
+}
+
+#[derive(Debug)]
+struct Seen {
+    first: PlainCall,
+    greatest_ms: i64,
+}
+
+/// One source partition, counted naively.
+#[derive(Debug, Default)]
+struct Recount {
+    /// Records counted.
+    at: usize,
+    epochs: Vec<(i64, CountingSettings)>,
+    watermark: Option<i64>,
+    horizon: i32,
+    totals: Totals,
+    closed: u64,
+    rows: BTreeMap<Row, u64>,
+    items: BTreeMap<(String, Day, i64), Vec<Item>>,
+    item_calls: HashMap<(String, i64), u32>,
+    seen: HashMap<(String, String), Seen>,
+    seconds: HashMap<(String, i64), u32>,
+    dead: BTreeSet<i64>,
+    last: Option<Checkpoint>,
+    facts: u64,
+    item_count: u64,
+    /// Facts at every checkpoint, by its `next_offset`.
+    facts_at: HashMap<i64, u64>,
+    late_items: u64,
+    limited: u64,
+    /// Retention took records away before they were counted: the recount cannot follow.
+    gap: bool,
+}
+
+/// All partitions and the dead letters.
+#[derive(Debug)]
+pub struct Oracle {
+    shards: Vec<Recount>,
+    /// Copies of each dead letter that became visible: all, and those of torn flushes.
+    letters: BTreeMap<(u32, i64), (u32, u32)>,
+}
+
+fn day_of(time_ms: i64) -> Day {
+    // The zone of the simulated ledger has had one offset all along.
+    let days = (time_ms + 8 * 3_600_000).div_euclid(86_400_000);
+    let date = chrono::NaiveDate::from_epoch_days(days as i32).unwrap();
+    use chrono::Datelike;
+    (date.year() * 12 + date.month0() as i32, date.day())
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn second(ms: i64) -> i64 {
+    ms.div_euclid(1000)
+}
+
+impl Recount {
+    fn settings(&self, offset: i64) -> &CountingSettings {
+        let at = self.epochs.iter().rposition(|(from, _)| *from <= offset).unwrap_or(0);
+        &self.epochs[at].1
+    }
+
+    /// Is this instant within the window?
+    fn within(&self, time_ms: i64, window_s: u32) -> bool {
+        self.watermark.is_none_or(|w| second(time_ms) >= second(w) - i64::from(window_s))
+    }
+
+    fn count(&mut self, entry: &SourceEntry, before: Option<i64>) {
+        let passed: Vec<u32> = {
+            let starts = self.epochs.iter().enumerate().filter(|(i, (from, _))| {
+                *i > 0 && *from <= entry.offset && before.is_none_or(|b| *from > b)
+            });
+            starts.map(|(i, _)| self.epochs[i - 1].1.dedupe_window_s).collect()
+        };
+        for window_s in passed {
+            // New settings: what the old window had forgotten stays forgotten.
+            let (watermark, alive) = (self.watermark, |w: Option<i64>, s: i64| w.is_none_or(|w| s >= second(w) - i64::from(window_s)));
+            self.seen.retain(|_, s| alive(watermark, second(s.greatest_ms)));
+            self.seconds.retain(|(_, s), _| alive(watermark, *s));
+        }
+        let settings = self.settings(entry.offset).clone();
+        if let Some(timestamp) = entry.timestamp_ms
+            && self.watermark.is_none_or(|w| timestamp > w)
+        {
+            let new_second = self.watermark.is_none_or(|w| second(w) != second(timestamp));
+            self.watermark = Some(timestamp);
+            if new_second {
+                let keep = (i64::from(settings.max_age_s) / 86_400 + 1).max(90);
+                self.close(day_of(timestamp - keep * 86_400_000).0);
+            }
+        }
+        self.totals.seen += 1;
+        let Meaning::Call(call) = &entry.meaning else {
+            self.totals.malformed += 1;
+            self.dead.insert(entry.offset);
+            return;
+        };
+        let arrival = entry.timestamp_ms.or(self.watermark).unwrap_or(call.time_ms);
+        let day = day_of(call.time_ms);
+        let too_old = call.time_ms < arrival - i64::from(settings.max_age_s) * 1000 || day.0 < self.horizon;
+        if call.time_ms > arrival + 300_000 || too_old {
+            self.totals.quarantined += 1;
+            self.dead.insert(entry.offset);
+            return;
+        }
+        let code = call.code.filter(|c| !settings.success_codes.iter().any(|s| s == c));
+        let call = PlainCall { code, ..call.clone() };
+        let identity = (call.tenant.to_string(), call.request_id.clone());
+        let window_s = settings.dedupe_window_s;
+        if let Some(seen) = self.seen.get(&identity)
+            && self.within(seen.greatest_ms, window_s)
+        {
+            let conflict = seen.first != call || !self.within(seen.first.time_ms, window_s);
+            self.totals.duplicate += 1;
+            self.totals.duplicate_conflicts += u64::from(conflict);
+            if let Some(seen) = self.seen.get_mut(&identity) {
+                seen.greatest_ms = seen.greatest_ms.max(call.time_ms);
+            }
+            return;
+        }
+        let all = (call.tenant.to_string(), day, call.action.to_string(), None);
+        let not_ok = call.code.is_some() || call.flag == Flag::True;
+        let outcome = (call.tenant.to_string(), day, call.action.to_string(), Some((call.code.map(String::from), call.flag as u8)));
+        let month_rows = self.rows.keys().filter(|(t, d, _, _)| *t == call.tenant && d.0 == day.0).count();
+        let has = self.rows.contains_key(&all) && (!not_ok || self.rows.contains_key(&outcome));
+        if month_rows >= settings.rows_per_tenant_month as usize && !has {
+            self.totals.quarantined += 1;
+            self.limited += 1;
+            self.dead.insert(entry.offset);
+            return;
+        }
+        self.totals.counted += 1;
+        let in_window = self.within(call.time_ms, window_s).then(|| {
+            self.seen.insert(identity, Seen { first: call.clone(), greatest_ms: call.time_ms });
+            let calls = self.seconds.entry((call.tenant.to_string(), second(call.time_ms))).or_default();
+            *calls += 1;
+            *calls
+        });
+        self.add_row(all);
+        if not_ok {
+            self.add_row(outcome);
+        }
+        self.itemise(entry.offset, &call, day, in_window, &settings);
+    }
+
+    fn itemise(&mut self, offset: i64, call: &PlainCall, day: Day, in_window: Option<u32>, settings: &CountingSettings) {
+        let listed = |c: &str| settings.not_itemised.iter().any(|n| n == c);
+        let itemised = call.flag == Flag::True || call.code.is_some_and(|c| !listed(c));
+        let key = (call.tenant.to_string(), second(call.time_ms));
+        let known = self.item_calls.get(&key).copied();
+        self.late_items += u64::from(in_window.is_none() && known.is_some());
+        let calls = known.map_or(in_window.unwrap_or(1), |k| in_window.unwrap_or(0).max(k + 1));
+        if known.is_some() || itemised {
+            let day_key = (key.0.clone(), day, 0);
+            let items = self.items.entry(day_key).or_default();
+            for item in items.iter().filter(|i| i.second == key.1) {
+                self.facts = self.facts.wrapping_sub(hash((item.hash, known))).wrapping_add(hash((item.hash, Some(calls))));
+            }
+            self.item_calls.insert(key.clone(), calls);
+            if itemised {
+                let content = (offset, call.time_ms, call.action, call.code, call.flag as u32, &call.request_id);
+                let item = Item { second: key.1, hash: hash((call.tenant, content)) };
+                self.facts = self.facts.wrapping_add(hash((item.hash, Some(calls))));
+                self.item_count += 1;
+                items.push(item);
+            }
+        }
+    }
+
+    fn add_row(&mut self, row: Row) {
+        let base = hash(&row);
+        let calls = self.rows.entry(row).or_default();
+        if *calls > 0 {
+            self.facts = self.facts.wrapping_sub(hash((base, *calls)));
+        }
+        *calls += 1;
+        self.facts = self.facts.wrapping_add(hash((base, *calls)));
+    }
+
+    /// Months below the horizon are dropped; their calls stay counted.
+    fn close(&mut self, horizon: i32) {
+        if horizon <= self.horizon {
+            return;
+        }
+        self.horizon = horizon;
+        let (mut facts, mut closed, mut gone) = (self.facts, 0, 0);
+        self.rows.retain(|row, calls| {
+            let keep = row.1.0 >= horizon;
+            if !keep {
+                facts = facts.wrapping_sub(hash((hash(row), *calls)));
+                closed += if row.3.is_none() { *calls } else { 0 };
+            }
+            keep
+        });
+        let item_calls = &mut self.item_calls;
+        self.items.retain(|(tenant, day, _), items| {
+            let keep = day.0 >= horizon;
+            if !keep {
+                for item in &*items {
+                    let calls = item_calls.get(&(tenant.clone(), item.second)).copied();
+                    facts = facts.wrapping_sub(hash((item.hash, calls)));
+                    gone += 1;
+                }
+                for item in items {
+                    item_calls.remove(&(tenant.clone(), item.second));
+                }
+            }
+            keep
+        });
+        self.facts = facts;
+        self.closed += closed;
+        self.item_count -= gone;
+    }
+
+    fn window(&self, last_offset: i64) -> WindowContents {
+        let window_s = self.settings(last_offset).dedupe_window_s;
+        let scratch = Window::new(window_s, FINGERPRINT_KEYS);
+        let alive = |ms: i64| self.within(ms, window_s);
+        let mut ids: Vec<_> = self.seen.values().filter(|s| alive(s.greatest_ms)).map(|s| {
+            let fingerprint = scratch.fingerprint(&Call {
+                tenant: s.first.tenant.into(),
+                request_id: s.first.request_id.as_str().into(),
+                time_ms: s.first.time_ms,
+                action: s.first.action.into(),
+                code: s.first.code.map(Into::into),
+                system_error: s.first.flag,
+            });
+            (fingerprint.identity(), s.greatest_ms, if alive(s.first.time_ms) { fingerprint.content() } else { 0 })
+        }).collect();
+        let mut counts: Vec<_> =
+            self.seconds.iter().filter(|((_, s), _)| alive(s * 1000)).map(|((t, s), c)| (t.clone(), *s, *c)).collect();
+        ids.sort_unstable();
+        counts.sort_unstable();
+        WindowContents { ids, counts }
+    }
+}
+
+impl Oracle {
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| Recount::default()).collect(), letters: BTreeMap::new() }
+    }
+
+    /// Records were lost before they were counted (or before a window could be rebuilt).
+    pub fn gap(&mut self, shard: u32) {
+        self.shards[shard as usize].gap = true;
+    }
+
+    /// Records became visible to a `read_committed` reader.
+    pub fn visible(&mut self, source: &[SourceLog], partition: usize, torn: bool, entries: &[LogEntry]) -> Result<(), String> {
+        for entry in entries {
+            if partition == source.len() {
+                let (shard, offset) = letter_id(&entry.key);
+                let letter = self.letters.entry((shard, offset)).or_default();
+                letter.0 += 1;
+                letter.1 += u32::from(torn);
+                let payload = source[shard as usize].entries.iter().find(|e| e.offset == offset).map(|e| e.payload.as_deref());
+                if payload != Some(entry.value.as_deref()) {
+                    return Err(format!("dead letter {shard}/{offset} has other bytes than the record"));
+                }
+            } else if entry.key.starts_with(b"C ") {
+                let value = entry.value.as_deref().unwrap_or_default();
+                let checkpoint = Checkpoint::decode_value(value).map_err(|e| e.to_string())?;
+                self.checkpoint(&source[partition], partition, checkpoint)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, source: &SourceLog, shard: usize, new: Checkpoint) -> Result<(), String> {
+        let recount = &mut self.shards[shard];
+        let (seq, from) = recount.last.as_ref().map_or((0, new.from), |c| (c.seq, c.next_offset));
+        if new.seq != seq + 1 || new.from != from || new.next_offset < from {
+            return Err(format!("shard {shard}: checkpoint {} ({} → {}) after {seq} ({from})", new.seq, new.from, new.next_offset));
+        }
+        if recount.last.is_none() {
+            recount.at = source.entries.partition_point(|e| e.offset < new.start_offset);
+        }
+        recount.epochs.retain(|(at, _)| *at < from);
+        for epoch in new.epochs.iter().filter(|e| e.from_offset >= from) {
+            let settings = serde_json::from_str(&epoch.settings).map_err(|e| e.to_string())?;
+            recount.epochs.push((epoch.from_offset, settings));
+        }
+        if recount.gap {
+            recount.last = Some(new);
+            return Ok(());
+        }
+        while let Some(entry) = source.entries.get(recount.at).filter(|e| e.offset < new.next_offset) {
+            let before = recount.at.checked_sub(1).map(|b| source.entries[b].offset);
+            recount.count(entry, before);
+            recount.at += 1;
+        }
+        let held = (new.totals, new.closed, new.items, new.horizon, new.watermark_ms);
+        let counted = (recount.totals, recount.closed, recount.item_count, recount.horizon, recount.watermark);
+        if held != counted {
+            return Err(format!("shard {shard}: checkpoint {} says\n  {held:?}, a recount up to {}\n  {counted:?}", new.seq, new.next_offset));
+        }
+        recount.facts_at.insert(new.next_offset, recount.facts);
+        recount.last = Some(new);
+        Ok(())
+    }
+
+    /// A book has published a shard: its facts must be those of the checkpoint's prefix.
+    pub fn published(&self, shard: u32, book: &ShardBook) -> Result<(), String> {
+        let recount = &self.shards[shard as usize];
+        let Some(checkpoint) = book.checkpoint().filter(|_| !recount.gap) else { return Ok(()) };
+        let expected = recount.facts_at.get(&checkpoint.next_offset);
+        let found = facts(book);
+        if expected != Some(&found) {
+            let next = checkpoint.next_offset;
+            return Err(format!("shard {shard}: the figures published at {next} are not those of a recount\n  {:?}\n  {:?}", rows(book), recount.rows));
+        }
+        Ok(())
+    }
+
+    /// Everything is counted: is it all there?
+    pub fn finished(&self, broker: &Broker, shard: &Shard, book: &ShardBook) -> Result<(), String> {
+        let id = shard.id();
+        let recount = &self.shards[id as usize];
+        let end = broker.source[id as usize].high();
+        let checkpoint = book.checkpoint().ok_or_else(|| format!("shard {id} has no checkpoint"))?;
+        if checkpoint.next_offset < end {
+            return Err(format!("shard {id} ends at {} of {end}", checkpoint.next_offset));
+        }
+        if recount.gap {
+            return Ok(());
+        }
+        self.published(id, book)?;
+        let window = recount.window(end - 1);
+        if shard.window() != window {
+            return Err(format!("shard {id}: the windows differ\n  {:?}\n  {window:?}", shard.window()));
+        }
+        for offset in &recount.dead {
+            let (all, torn) = self.letters.get(&(id, *offset)).copied().unwrap_or_default();
+            if all == 0 || all > torn + 1 {
+                return Err(format!("dead letter {id}/{offset} is there {all} times, {torn} times torn"));
+            }
+        }
+        match self.letters.keys().find(|(s, o)| *s == id && !recount.dead.contains(o)) {
+            Some((_, offset)) => Err(format!("dead letter {id}/{offset} was none")),
+            None => Ok(()),
+        }
+    }
+
+    /// Interesting things in the traffic: late items, calls over the limit, duplicates, conflicts, quarantined, closed calls.
+    pub fn coverage(&self) -> [(&'static str, u64); 7] {
+        let sum = |of: fn(&Recount) -> u64| self.shards.iter().map(of).sum();
+        [
+            ("late_items", sum(|r| r.late_items)),
+            ("limited", sum(|r| r.limited)),
+            ("duplicates", sum(|r| r.totals.duplicate)),
+            ("conflicts", sum(|r| r.totals.duplicate_conflicts)),
+            ("quarantined", sum(|r| r.totals.quarantined)),
+            ("closed_calls", sum(|r| r.closed)),
+            ("items", sum(|r| r.item_count)),
+        ]
+    }
+}
+
+/// The id of a dead letter: shard and source offset.
+pub fn letter_key(shard: u32, offset: i64) -> String {
+    format!("{shard}/{offset}")
+}
+
+fn letter_id(key: &[u8]) -> (u32, i64) {
+    let text = std::str::from_utf8(key).unwrap();
+    let (shard, offset) = text.split_once('/').unwrap();
+    (shard.parse().unwrap(), offset.parse().unwrap())
+}
+
+fn rows(book: &ShardBook) -> BTreeMap<Row, u64> {
+    let mut rows = BTreeMap::new();
+    for tenant in book.tenants() {
+        for (month, tally) in book.tallies(tenant) {
+            for day in &tally.days {
+                let name = |i: u32| tally.names[i as usize].clone();
+                let at = (month.0, day.day);
+                for (action, calls) in day.actions.iter().zip(&day.calls) {
+                    *rows.entry((tenant.to_string(), at, name(*action), None)).or_default() += calls;
+                }
+                for (i, calls) in day.outcome_calls.iter().enumerate() {
+                    let code = day.outcome_codes[i].checked_sub(1).map(name);
+                    let row = (tenant.to_string(), at, name(day.outcome_actions[i]), Some((code, day.outcome_flags[i] as u8)));
+                    *rows.entry(row).or_default() += calls;
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// The same sum over the book's facts that the recount keeps.
+fn facts(book: &ShardBook) -> u64 {
+    let mut sum = 0u64;
+    for (row, calls) in rows(book) {
+        sum = sum.wrapping_add(hash((hash(&row), calls)));
+    }
+    for tenant in book.tenants() {
+        for (day, chunk) in book.chunks(tenant) {
+            for item in chunk.items {
+                let at = day_of(item.time_ms);
+                if (day.month().0, day.day_of_month()) != at {
+                    return 0;
+                }
+                let content = (item.offset, item.time_ms, item.action.as_str(), item.code.as_deref(), item.flag, &item.request_id);
+                let item_hash = hash((&**tenant, content));
+                sum = sum.wrapping_add(hash((item_hash, Some(item.calls_in_second))));
+            }
+        }
+    }
+    sum
+}
+
+#[test]
+fn the_zone_has_one_offset() {
+    for month in 1..=12 {
+        let midnight = chrono_tz::Asia::Shanghai.with_ymd_and_hms(2026, month, 1, 0, 0, 0).unwrap().timestamp_millis();
+        assert_eq!(day_of(midnight), (2026 * 12 + month as i32 - 1, 1));
+    }
+}
