@@ -52,8 +52,12 @@ fn replay(args: &[&str]) -> Ran {
 }
 
 fn replay_stdin(args: &[&str], input: &[u8]) -> Ran {
-    let mut child =
-        command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut child = command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
@@ -121,16 +125,22 @@ fn records(seen: u64, counted: u64, duplicate: u64, conflicts: u64, malformed: V
 #[test]
 fn the_output_is_exactly_this() {
     let files = Files::new();
-    let ran = replay(&["--now", NOW, "--as-of", "2026-04-01T00:00:00.5+08:00", "--calls", &files.put("calls.jsonl", CALLS)]);
+    let ran =
+        replay(&["--now", NOW, "--as-of", "2026-04-01T00:00:00.5+08:00", "--calls", &files.put("calls.jsonl", CALLS)]);
     let output = json_of(&ran);
     assert_eq!(output["schema"], "sla-ledger/replay/v1");
-    assert_eq!((&output["now"], &output["as_of"]), (&json!("2026-04-01T16:00:00Z"), &json!("2026-03-31T16:00:00.500Z")));
+    assert_eq!(
+        (&output["now"], &output["as_of"]),
+        (&json!("2026-04-01T16:00:00Z"), &json!("2026-03-31T16:00:00.500Z"))
+    );
     let malformed = json!({"empty": 1, "not_json": 1, "missing_field": 1});
     assert_eq!(output["records"], records(12, 5, 2, 1, malformed, json!({"future": 1, "too_old": 1})));
     assert_eq!(output["out_of_term"], json!({}));
     assert!(output.get("facts").is_none());
-    let order: Vec<_> = output["standings"].as_array().expect("a list").iter().map(|s| (&s["tenant"], &s["period_start"])).collect();
-    let expected = [("acme", "2026-03-01"), ("acme", "2026-04-01"), ("beta", "2026-03-01"), ("beta", "2026-04-01")].map(|(t, d)| (json!(t), json!(d)));
+    let order: Vec<_> =
+        output["standings"].as_array().expect("a list").iter().map(|s| (&s["tenant"], &s["period_start"])).collect();
+    let expected = [("acme", "2026-03-01"), ("acme", "2026-04-01"), ("beta", "2026-03-01"), ("beta", "2026-04-01")]
+        .map(|(t, d)| (json!(t), json!(d)));
     assert_eq!(order, expected.iter().map(|(t, d)| (t, d)).collect::<Vec<_>>());
     // Key for key in the documented order.
     let first = ran.out.lines().find(|line| line.starts_with(r#"{"tenant":"acme""#)).expect("a standing a line");
@@ -148,9 +158,18 @@ fn the_output_is_exactly_this() {
         )
     );
     let april = &output["standings"][3];
-    assert_eq!((&april["availability_pct"], &april["availability_pct_worst_case"]), (&json!("100.0000"), &json!("0.0000")));
-    assert_eq!((&april["tier"], &april["rate_pct"], &april["budget"]["level"]), (&json!("none"), &json!("0"), &json!("ok")));
-    assert_eq!((&april["state"], &april["complete"], &april["incomplete_reasons"]), (&json!("running"), &json!(false), &json!(["running"])));
+    assert_eq!(
+        (&april["availability_pct"], &april["availability_pct_worst_case"]),
+        (&json!("100.0000"), &json!("0.0000"))
+    );
+    assert_eq!(
+        (&april["tier"], &april["rate_pct"], &april["budget"]["level"]),
+        (&json!("none"), &json!("0"), &json!("ok"))
+    );
+    assert_eq!(
+        (&april["state"], &april["complete"], &april["incomplete_reasons"]),
+        (&json!("running"), &json!(false), &json!(["running"]))
+    );
 }
 
 #[test]
@@ -215,7 +234,11 @@ fn a_line_is_a_record() {
     ] {
         let output = plain(text);
         assert_eq!(output["records"]["seen"], seen, "{text:?}");
-        assert_eq!(output["records"]["malformed_reasons"].get("empty").and_then(Value::as_u64).unwrap_or(0), empty, "{text:?}");
+        assert_eq!(
+            output["records"]["malformed_reasons"].get("empty").and_then(Value::as_u64).unwrap_or(0),
+            empty,
+            "{text:?}"
+        );
         assert_eq!(output["standings"], json!([]), "{text:?}");
     }
     let long = format!("{{\"tenant\":\"{}\"}}\n{{}}\n", "x".repeat(17 << 20));
@@ -238,14 +261,26 @@ fn broken_input_is_an_error_with_its_place() {
     };
     let cut = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
     for (name, bytes, parts) in [
-        ("cut.gz", cut(gz(many.as_bytes())), vec!["cut.gz, line ", "the gzip data ends in the middle, at or before byte ", "`gzip -t`"]),
+        (
+            "cut.gz",
+            cut(gz(many.as_bytes())),
+            vec!["cut.gz, line ", "the gzip data ends in the middle, at or before byte ", "`gzip -t`"],
+        ),
         ("sum.gz", wrong_sum(gz(many.as_bytes())), vec!["sum.gz, line 60001: the gzip data is damaged", "`gzip -t`"]),
         ("damaged.gz", damaged(gz(many.as_bytes())), vec!["damaged.gz, line ", "the gzip data ", "`gzip -t`"]),
-        ("tail.gz", [gz(CALLS.as_bytes()), b"what follows is no member".to_vec()].concat(), vec!["tail.gz, line 13: the gzip data is damaged"]),
+        (
+            "tail.gz",
+            [gz(CALLS.as_bytes()), b"what follows is no member".to_vec()].concat(),
+            vec!["tail.gz, line 13: the gzip data is damaged"],
+        ),
         ("empty.gz", Vec::new(), vec!["empty.gz, line 1: the gzip data ends in the middle, at or before byte 0"]),
         ("plain.gz", CALLS.as_bytes().to_vec(), vec!["plain.gz, line 1: the gzip data is damaged", "`gzip -t`"]),
         ("cut.zst", cut(zst(many.as_bytes())), vec!["cut.zst, line ", "the zstd data ends in the middle", "`zstd -t`"]),
-        ("damaged.zst", damaged(zst(many.as_bytes())), vec!["damaged.zst, line ", "the zstd data is damaged", "`zstd -t`"]),
+        (
+            "damaged.zst",
+            damaged(zst(many.as_bytes())),
+            vec!["damaged.zst, line ", "the zstd data is damaged", "`zstd -t`"],
+        ),
         ("empty.zst", Vec::new(), vec!["empty.zst, line 1: the zstd data ends in the middle"]),
         (
             "arrival.jsonl",
@@ -323,22 +358,31 @@ fn a_configuration_is_applied() {
     assert_ne!(output, expected, "a directory without sla-ledger.yaml: the built-in mapping");
     for (text, part) in [("source: {topik: calls}\n", "topik"), ("source: [", "line")] {
         let ran = replay(&["--config", &files.put("bad.yaml", text), "--calls", &calls]);
-        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""));
         assert!(ran.err.contains("the configuration has mistakes") && ran.err.contains(part), "{}", ran.err);
     }
     let ran = replay(&["--config", "/none/at/all.yaml", "--calls", &calls]);
-    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     let keyed = files.put("keyed.yaml", config.replace("{code: /result}", "{tenant: $key}"));
     let ran = replay(&["--config", &keyed, "--now", NOW, "--calls", &calls]);
     assert_eq!(ran.code, 0);
-    assert!(ran.err.contains("warning: `tenant` is mapped to `$key`, which a line of a file does not have"), "{}", ran.err);
+    assert!(
+        ran.err.contains("warning: `tenant` is mapped to `$key`, which a line of a file does not have"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
 fn a_reader_that_has_enough_is_no_error() {
     let files = Files::new();
-    let many: String = (0..20_000).map(|i| format!("{}\n", call(&format!("t{i}"), "r", "2026-03-20T10:00:00Z"))).collect();
-    let mut child = command(&["--calls", &files.put("calls.jsonl", many)]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let many: String =
+        (0..20_000).map(|i| format!("{}\n", call(&format!("t{i}"), "r", "2026-03-20T10:00:00Z"))).collect();
+    let mut child = command(&["--calls", &files.put("calls.jsonl", many)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
     drop(child.stdout.take());
     let ran = ran(child.wait_with_output().expect("the binary ends"));
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
@@ -352,7 +396,9 @@ fn call(tenant: &str, id: &str, time: &str) -> String {
 
 fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sla_ledger::replay::Result {
     let settings = CountingSettings::default();
-    let mut replay = Replay::new(&settings, Arc::new(Contract::tencent_ccc()), true).expect("sound settings").flush_every(flush_every);
+    let mut replay = Replay::new(&settings, Arc::new(Contract::tencent_ccc()), true)
+        .expect("sound settings")
+        .flush_every(flush_every);
     for line in lines {
         replay.line(line.as_ref().as_bytes()).expect("a line");
     }
@@ -367,7 +413,10 @@ fn months_that_the_ledger_closes_stay_in_the_result() {
     let mut calls = 0;
     while day < chrono::NaiveDate::from_ymd_opt(2026, 6, 30).expect("a date") {
         let fail = if calls % 3 == 0 { ",\"code\":\"InternalError\"" } else { "" };
-        let line = format!(r#"{{"tenant":"t{}","request_id":"r{calls}","timestamp":"{day}T12:00:00+08:00"{fail}}}"#, calls % 4);
+        let line = format!(
+            r#"{{"tenant":"t{}","request_id":"r{calls}","timestamp":"{day}T12:00:00+08:00"{fail}}}"#,
+            calls % 4
+        );
         lines.extend([line.clone(), line]);
         calls += 1;
         day += chrono::Duration::days(20);
@@ -383,7 +432,11 @@ fn months_that_the_ledger_closes_stay_in_the_result() {
     assert_eq!(facts.values().map(|day| day.itemised).sum::<u64>(), calls.div_ceil(3));
     for flush_every in [1, 7] {
         let often = run(&lines, flush_every);
-        assert_eq!((often.months, often.facts.expect("facts")), (whole.months.clone(), facts.clone()), "flushed every {flush_every}");
+        assert_eq!(
+            (often.months, often.facts.expect("facts")),
+            (whole.months.clone(), facts.clone()),
+            "flushed every {flush_every}"
+        );
     }
 }
 
@@ -433,7 +486,14 @@ fn scenarios() {
         let events = scenario["events"].as_array().expect("events");
         let lines = events.iter().map(|event| {
             let mut line = serde_json::Map::from_iter([("tenant".to_owned(), json!("acme"))]);
-            for (from, to) in [("id", "request_id"), ("ts", "timestamp"), ("code", "code"), ("action", "action"), ("system_error", "system_error"), ("arrival", "arrival")] {
+            for (from, to) in [
+                ("id", "request_id"),
+                ("ts", "timestamp"),
+                ("code", "code"),
+                ("action", "action"),
+                ("system_error", "system_error"),
+                ("arrival", "arrival"),
+            ] {
                 line.extend(event.get(from).map(|value| (to.to_owned(), value.clone())));
             }
             Value::Object(line).to_string()
@@ -449,9 +509,15 @@ fn scenarios() {
         same("conflicts", result.totals.duplicate_conflicts.into(), &expected["duplicate_conflicts"]);
         same("quarantined", result.totals.quarantined.into(), &expected["quarantined_future"]);
         same("seen", result.totals.seen.into(), &json!(events.len()));
-        same("counted", result.totals.counted.into(), &json!(number("total") + number("out_of_term") + number("unbound")));
+        same(
+            "counted",
+            result.totals.counted.into(),
+            &json!(number("total") + number("out_of_term") + number("unbound")),
+        );
 
-        let reclassified = scenario["adjudications"].as_array().is_some_and(|all| all.iter().any(|a| a["decision"] == "count_as_failure"));
+        let reclassified = scenario["adjudications"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|a| a["decision"] == "count_as_failure"));
         if number("out_of_term") + number("unbound") > 0 || reclassified {
             continue;
         }
@@ -460,7 +526,8 @@ fn scenarios() {
         result.months.values().for_each(|month| counts.merge(month));
         same("total", counts.total().into(), &expected["total"]);
         same("system_error_raw", counts.failed().into(), &expected["system_error_raw"]);
-        let classes = Class::ALL.into_iter().filter(|c| counts.of(*c) > 0).map(|c| (c.as_str().to_owned(), json!(counts.of(c))));
+        let classes =
+            Class::ALL.into_iter().filter(|c| counts.of(*c) > 0).map(|c| (c.as_str().to_owned(), json!(counts.of(c))));
         same("classes", Value::Object(classes.collect()), &expected["classes"]);
         if expected["excluded"] != json!({}) {
             continue;
@@ -471,7 +538,10 @@ fn scenarios() {
         same("worst case", of(counts.worst_case()), &expected["availability_pct_worst_case"]);
         let contract = Contract::tencent_ccc();
         same("tier", json!(counts.tier(&contract).map_or("none", |t| t.name.as_str())), &expected["tier"]);
-        let by_month = result.months.iter().map(|((_, month), c)| (month.to_string(), json!({"total": c.total(), "failed": c.failed()})));
+        let by_month = result
+            .months
+            .iter()
+            .map(|((_, month), c)| (month.to_string(), json!({"total": c.total(), "failed": c.failed()})));
         same("by month", Value::Object(by_month.collect()), &expected["by_month"]);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

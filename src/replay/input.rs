@@ -65,7 +65,11 @@ pub struct Lines {
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").field("file", &self.file).field("kind", &self.kind).field("line", &self.line).finish_non_exhaustive()
+        f.debug_struct("Lines")
+            .field("file", &self.file)
+            .field("kind", &self.kind)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +83,8 @@ impl Lines {
         let stdin = path == Path::new("-");
         let file = if stdin { "stdin".to_owned() } else { path.display().to_string() };
         let failed = |error| InputError { file: file.clone(), line: 0, kind: Kind::Open, offset: 0, error };
-        let source: Box<dyn Read + Send> = if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+        let source: Box<dyn Read + Send> =
+            if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
         Self::new(file.clone(), path.extension().and_then(|e| e.to_str()), source).map_err(failed)
     }
 
@@ -97,8 +102,12 @@ impl Lines {
         let source = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(source));
         let reader: Box<dyn BufRead + Send> = match kind {
             Kind::Gzip | Kind::Zstd if empty => Box::new(Truncated),
-            Kind::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(source))),
-            Kind::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(source)?)),
+            Kind::Gzip => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(source)))
+            }
+            Kind::Zstd => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(source)?))
+            }
             Kind::Plain | Kind::Open => Box::new(source),
         };
         Ok(Self { file, kind, reader, read, line: 0 })
