@@ -925,7 +925,7 @@ fn mappings_that_cannot_work_are_refused() {
     let mapped = |change: fn(&mut FieldMapping)| {
         let mut settings = CountingSettings::default();
         change(&mut settings.fields);
-        Decoder::new(&settings).err().expect("a mapping that cannot work")
+        Decoder::new(&settings).expect_err("a mapping that cannot work")
     };
     assert_eq!(mapped(|f| f.code = path("/action")), "`action` and `code` are mapped to the same place");
     assert_eq!(mapped(|f| f.code = path("/action/code")), "`code` is mapped inside `action`");

@@ -388,6 +388,48 @@ fn a_reader_that_has_enough_is_no_error() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
 
+/// The generator says what must be found without ever decoding an event; the replay finds it.
+#[test]
+fn what_is_generated_is_found() {
+    let files = Files::new();
+    for (name, flags) in [
+        ("a.jsonl.zst", vec!["--events", "40000", "--seed", "7", "--tenants", "60", "--too-large", "2"]),
+        (
+            "b.jsonl.gz",
+            vec!["--events", "20000", "--seed", "8", "--days", "200", "--duplicates", "0.2", "--malformed", "0.1"],
+        ),
+    ] {
+        let path = files.path().join(name).display().to_string();
+        let generate = Command::new(env!("CARGO_BIN_EXE_sla-ledger"))
+            .args(["generate", "--quiet", "--out", &path])
+            .args(flags)
+            .output();
+        let generated = ran(generate.expect("the binary runs"));
+        assert_eq!(generated.code, 0, "{}", generated.err);
+        let expected = std::fs::read(format!("{path}.expected.json")).expect("what is expected");
+        let expected: Value = serde_json::from_slice(&expected).expect("JSON");
+        let output = json_of(&replay(&["--facts", "--calls", &path]));
+        let reasons = |name: &str| {
+            let all = expected["records"][name].as_object().expect("reasons").clone();
+            Value::Object(all.into_iter().filter(|(_, lines)| *lines != json!(0)).collect())
+        };
+        let [seen, counted, duplicate, conflicts] = ["seen", "counted", "duplicate", "duplicate_conflicts"]
+            .map(|n| expected["records"][n].as_u64().expect("a number"));
+        let all = records(seen, counted, duplicate, conflicts, reasons("malformed"), reasons("quarantined"));
+        assert_eq!(output["records"], all, "{name}");
+        let days = |value: &Value| value.as_array().expect("days").clone();
+        for (found, expected) in days(&output["facts"]).iter().zip(&days(&expected["days"])) {
+            assert_eq!(found, expected, "{name}");
+        }
+        assert_eq!(days(&output["facts"]).len(), days(&expected["days"]).len(), "{name}");
+        let months: Vec<Value> = days(&output["standings"])
+            .iter()
+            .map(|s| json!({"tenant": s["tenant"], "month": s["month"], "total": s["total"], "failed": s["failed"]}))
+            .collect();
+        assert_eq!(json!(months), expected["months"], "{name}");
+    }
+}
+
 // ---- through the library ----
 
 fn call(tenant: &str, id: &str, time: &str) -> String {
