@@ -1,8 +1,80 @@
-//! The command line: one file a command.
+//! The command line: one file a command. Exit codes: 0 fine, 1 it failed (or `verify` found differences), 2 wrong
+//! usage or configuration.
 
+pub mod check_config;
+pub mod demo;
+pub mod generate;
+pub mod replay;
+pub mod run;
+pub mod verify;
+
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+/// Exact SLA accounting over Kafka: availability per tenant and service month, from the calls themselves.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sla-ledger",
+    version,
+    after_help = "Start here:
+  sla-ledger demo                                everything in one process, nothing to install
+  sla-ledger check-config FILE                   say all that is wrong with a configuration
+  sla-ledger run FILE                            count from Kafka and export gauges"
+)]
+enum Command {
+    Run(run::Args),
+    Demo(demo::Args),
+    CheckConfig(check_config::Args),
+    Replay(replay::Args),
+    Verify(verify::Args),
+    /// Generate call events, and the result a counter must find in them.
+    Generate(generate::Args),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
 
 /// Runs the command the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Command::parse() {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::CheckConfig(args) => check_config::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Generate(args) => generate::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Writes a line to stderr; a reader that went away has seen enough.
+fn complain(text: &str) {
+    _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// The runtime of the HTTP side and of signals; counting has threads of its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?)
+}
+
+/// Exit code of a result; an error is printed with its causes.
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("sla-ledger: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,1 +1,629 @@
-//! (being built)
+//! The configuration: a strict YAML file in, a checked [`Config`] out, or every mistake at once.
+//!
+//! A key that is missing has its default; a key that is unknown is refused. `config/sla-ledger.yaml` shows and explains all
+//! of them. The values here are checked: nobody behind this module looks at them again.
+//!
+//! Not here: the contract's policy, the tenants, fees and rulings. They are documents of their own.
+
+mod errors;
+mod kafka;
+mod read;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+pub use errors::{ConfigErrors, Mistake};
+pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSource, Security};
+
+use crate::pipeline::settings::{CountingSettings, FieldMapping, TimestampFormat};
+use read::{Parsed, Reader, Section, shown, wrong};
+use tree::{Node, Value};
+
+/// Memory per remembered request id, in bytes.
+const BYTES_PER_REMEMBERED_CALL: u64 = 36;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// All that `run` is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// Where the ledger is kept.
+    pub ledger: LedgerConfig,
+    /// Where calls come from.
+    pub source: SourceConfig,
+    /// What counting depends on: `counting`, `limits`, and the mapping of `source`. Recorded in the ledger.
+    pub counting: CountingSettings,
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// When counts become durable and visible.
+    pub flush: FlushConfig,
+    /// The HTTP side.
+    pub http: HttpConfig,
+    /// What is exported per tenant.
+    pub metrics: MetricsConfig,
+    /// When this instance calls itself ready.
+    pub ready: ReadyConfig,
+    /// What is logged, and how.
+    pub logging: LoggingConfig,
+}
+
+/// Where the ledger is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LedgerConfig {
+    /// The ledger's name; part of every alert's identity.
+    pub name: String,
+    /// The compacted topic that is the ledger, with as many partitions as the source.
+    pub topic: String,
+    /// Where payloads that are no call go.
+    pub dead_letters_topic: String,
+    /// Where alerts go.
+    pub alerts_topic: String,
+    /// Replicas of the topics that are created; -1 = the broker's default.
+    pub replication_factor: i32,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// Bytes per second, at most, that flushes may write to the ledger; flushes get rarer rather than bigger.
+    pub max_write_rate: u64,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            name: "sla-ledger".into(),
+            topic: "sla-ledger".into(),
+            dead_letters_topic: "sla-dead-letters".into(),
+            alerts_topic: "sla-alerts".into(),
+            replication_factor: -1,
+            create_topics: true,
+            max_write_rate: 20_000_000,
+        }
+    }
+}
+
+/// Where calls come from. How they are read is in [`Config::counting`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceConfig {
+    /// The topic of call events.
+    pub topic: String,
+    /// Where a ledger without a checkpoint starts.
+    pub start: Start,
+}
+
+/// Where a ledger without a checkpoint starts to count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the first event the source still holds.
+    #[default]
+    Earliest,
+    /// At the next event that arrives.
+    Latest,
+    /// At the first event that arrived at this instant or later.
+    At(DateTime<Utc>),
+}
+
+/// When counts become durable and visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FlushConfig {
+    /// From one flush to the next, 100 ms to 60 s.
+    #[serde(serialize_with = "human")]
+    pub interval: Duration,
+}
+
+impl Default for FlushConfig {
+    fn default() -> Self {
+        Self { interval: SECOND }
+    }
+}
+
+/// The HTTP side: metrics, probes, API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+/// What is exported per tenant. Totals, API and ledger are always complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MetricsConfig {
+    /// Which tenants have gauges of their own.
+    pub tenants: ExportedTenants,
+    /// With `at_risk`: how many tenants, by money, are exported besides.
+    pub top: usize,
+    /// With `at_risk`: tenants that are always exported.
+    pub allow: Vec<String>,
+    /// The most tenants that are exported; what is left out is itself a metric.
+    pub max_tenants: usize,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { tenants: ExportedTenants::AtRisk, top: 100, allow: Vec::new(), max_tenants: 10_000 }
+    }
+}
+
+/// Which tenants have gauges of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportedTenants {
+    /// Those at risk or in breach, the top by money, and the allow list.
+    #[default]
+    AtRisk,
+    /// All of them.
+    All,
+}
+
+/// When this instance calls itself ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadyConfig {
+    /// Not ready while its shards are further behind than this, 1 s to 24 h.
+    #[serde(serialize_with = "human")]
+    pub max_lag: Duration,
+}
+
+impl Default for ReadyConfig {
+    fn default() -> Self {
+        Self { max_lag: 2 * MINUTE }
+    }
+}
+
+/// What is logged to stderr, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggingConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A directive of `tracing`'s `EnvFilter`: `info`, or `info,sla_ledger::kafka=debug`.
+    pub level: String,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A changed key that takes effect with the next start only; until then the old value holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartNeeded {
+    /// The key, as in the file.
+    pub key: String,
+    /// The value that holds, as JSON.
+    pub old: String,
+    /// The value that was asked for, as JSON.
+    pub new: String,
+}
+
+impl Config {
+    /// The defaults, for a source and brokers, which have none.
+    pub fn new(source_topic: impl Into<String>, brokers: Vec<String>) -> Self {
+        Self {
+            ledger: LedgerConfig::default(),
+            source: SourceConfig { topic: source_topic.into(), start: Start::default() },
+            counting: CountingSettings::default(),
+            kafka: KafkaConfig::new(brokers),
+            flush: FlushConfig::default(),
+            http: HttpConfig::default(),
+            metrics: MetricsConfig::default(),
+            ready: ReadyConfig::default(),
+            logging: LoggingConfig::default(),
+        }
+    }
+
+    /// Reads and checks the file at `path`, and that the files and variables it names can be read.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let name = path.display().to_string();
+        let unreadable =
+            |message: String, help: &str| ConfigErrors::new(&name, "", vec![(message, help.into(), 0..0)], &[]);
+        let bytes = std::fs::read(path).map_err(|error| {
+            unreadable(
+                format!("the file cannot be read ({error})"),
+                "give the path of a file that sla-ledger's user may read",
+            )
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            unreadable(format!("the file is not UTF-8 (from byte {valid} on)"), "save it as UTF-8")
+        })?;
+        Ok(Self::read(&name, &text, true)?.0)
+    }
+
+    /// Checks a text; `name` is how it is called in messages. Looks at nothing but the text.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ConfigErrors> {
+        Ok(Self::read(name, text, false)?.0)
+    }
+
+    /// The configuration and all keys there are.
+    fn read(name: &str, text: &str, check_files: bool) -> Result<(Self, Vec<String>), ConfigErrors> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Reader::read(name, text, check_files, |root| {
+            let mut counting = CountingSettings::default();
+            let config = Self {
+                ledger: root.section("ledger", LedgerConfig::read),
+                source: root.section("source", |section| SourceConfig::read(section, &mut counting)),
+                kafka: root.section("kafka", KafkaConfig::read),
+                flush: root.section("flush", FlushConfig::read),
+                http: root.section("http", HttpConfig::read),
+                metrics: root.section("metrics", MetricsConfig::read),
+                ready: root.section("ready", ReadyConfig::read),
+                logging: root.section("logging", LoggingConfig::read),
+                counting: CountingSettings::default(),
+            };
+            root.section("counting", |section| read_counting(section, &mut counting));
+            root.section("limits", |section| read_limits(section, &mut counting));
+            let config = Self { counting, ..config };
+            config.judge_topics(root);
+            config
+        })
+    }
+
+    fn judge_topics(&self, root: &mut Section) {
+        let topics = [
+            ("source.topic", &self.source.topic),
+            ("ledger.topic", &self.ledger.topic),
+            ("ledger.dead_letters_topic", &self.ledger.dead_letters_topic),
+            ("ledger.alerts_topic", &self.ledger.alerts_topic),
+        ];
+        for (i, (key, topic)) in topics.iter().enumerate() {
+            if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
+                let at = if root.reader.has(key) { key } else { other };
+                root.reader.mistake(
+                    at,
+                    format!("`{key}` and `{other}` are the same topic, `{topic}`"),
+                    "name two topics",
+                );
+            }
+        }
+    }
+
+    /// What is legal but should be looked at, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut warn = |sentence: String| warnings.push(sentence);
+        if !self.http.listen.ip().is_loopback() {
+            let listen = self.http.listen;
+            warn(format!(
+                "`http.listen` {listen} is open to other machines: whoever reaches it can read every tenant's figures"
+            ));
+        }
+        let security = &self.kafka.security;
+        if security.protocol == Protocol::SaslPlaintext && security.sasl_mechanism == Some(Mechanism::Plain) {
+            warn("`kafka.security` sends the password in clear text; use `sasl_ssl`, or a SCRAM mechanism".into());
+        }
+        if self.kafka.librdkafka.get("enable.ssl.certificate.verification").is_some_and(|value| value == "false") {
+            warn("`enable.ssl.certificate.verification` is off: anyone on the way can pose as a broker".into());
+        }
+        if self.kafka.static_membership && self.kafka.instance_id.is_none() {
+            warn("`kafka.static_membership` needs a name that outlives a restart: set `kafka.instance_id` or SLA_LEDGER_INSTANCE_ID".into());
+        }
+        if self.ledger.create_topics && self.ledger.replication_factor == 1 {
+            warn("`ledger.replication_factor` is 1: the ledger is lost with its broker's disk".into());
+        }
+        if self.counting.max_age_s < 92 * 86_400 {
+            warn("`limits.max_age` is shorter than 92 days: calls that arrive before the claim closes may be quarantined".into());
+        }
+        if self.counting.dedupe_window_s < 60 {
+            warn("`counting.dedupe_window` is under a minute: a producer's retry after a broker's failure can come later".into());
+        }
+        warnings
+    }
+
+    /// Memory that the dedupe window takes at `rate` events per second over all partitions, in bytes.
+    pub fn window_bytes(&self, rate: u64) -> u64 {
+        BYTES_PER_REMEMBERED_CALL.saturating_mul(rate).saturating_mul(self.counting.dedupe_window_s.into())
+    }
+
+    /// Every key with its value as JSON, sorted. Secrets appear as the places they are read from.
+    pub fn keys(&self) -> BTreeMap<String, String> {
+        let mut keys = BTreeMap::new();
+        // A Config is plain data: serializing it cannot fail, and if it did, nothing would be listed.
+        flatten(String::new(), &serde_json::to_value(self).unwrap_or_default(), &mut keys);
+        keys
+    }
+
+    /// What `new` changes that takes effect with the next start only.
+    pub fn reload_diff(old: &Self, new: &Self) -> Vec<RestartNeeded> {
+        let (old_keys, new_keys) = (old.keys(), old.reloaded(new).keys());
+        let asked = new.keys();
+        let absent = || "null".to_owned();
+        let mut names: Vec<_> = new_keys.keys().chain(asked.keys()).collect();
+        names.sort();
+        names.dedup();
+        names
+            .into_iter()
+            .filter(|key| new_keys.get(*key) != asked.get(*key))
+            .map(|key| RestartNeeded {
+                key: key.clone(),
+                old: old_keys.get(key).cloned().unwrap_or_else(absent),
+                new: asked.get(key).cloned().unwrap_or_else(absent),
+            })
+            .collect()
+    }
+
+    /// `self` with what a reload may change taken from `new`: `logging.level`, `metrics`, `ready`, `flush.interval`.
+    pub fn reloaded(&self, new: &Self) -> Self {
+        let mut config = self.clone();
+        config.logging.level.clone_from(&new.logging.level);
+        config.metrics.clone_from(&new.metrics);
+        config.ready.clone_from(&new.ready);
+        config.flush.interval = new.flush.interval;
+        config
+    }
+}
+
+impl LedgerConfig {
+    fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        Self {
+            name: section.or("name", default.name, read::text),
+            topic: section.or("topic", default.topic, read::topic),
+            dead_letters_topic: section.or("dead_letters_topic", default.dead_letters_topic, read::topic),
+            alerts_topic: section.or("alerts_topic", default.alerts_topic, read::topic),
+            replication_factor: section.or(
+                "replication_factor",
+                default.replication_factor,
+                |node| match read::integer(-1..=100)(node)? {
+                    0 => wrong(node, "must not be 0", "write -1 for the broker's default, or 1 to 100"),
+                    factor => Ok(factor as i32),
+                },
+            ),
+            create_topics: section.or("create_topics", default.create_topics, read::boolean),
+            max_write_rate: section.or("max_write_rate", default.max_write_rate, read::bytes(10_000..=10_000_000_000)),
+        }
+    }
+}
+
+impl SourceConfig {
+    fn read(section: &mut Section, counting: &mut CountingSettings) -> Self {
+        let config = Self {
+            topic: section.required("topic", "api-calls", read::topic),
+            start: section.or("start", Start::default(), start),
+        };
+        let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
+        counting.fields = section.section("fields", |section| FieldMapping {
+            tenant: section.or("tenant", tenant, read::parsed),
+            request_id: section.or("request_id", request_id, read::parsed),
+            timestamp: section.or("timestamp", timestamp, read::parsed),
+            action: section.or("action", action, read::parsed),
+            code: section.or("code", code, read::parsed),
+            system_error: section.or("system_error", system_error, read::parsed),
+        });
+        let formats = [
+            ("rfc3339", TimestampFormat::Rfc3339),
+            ("epoch_s", TimestampFormat::EpochS),
+            ("epoch_ms", TimestampFormat::EpochMs),
+            ("epoch_us", TimestampFormat::EpochUs),
+            ("epoch_ns", TimestampFormat::EpochNs),
+        ];
+        counting.timestamp_format = section.or("timestamp_format", counting.timestamp_format, read::choice(&formats));
+        let codes = std::mem::take(&mut counting.success_codes);
+        counting.success_codes = section.or("success_codes", codes, read::list(read::code));
+        config
+    }
+}
+
+fn start(node: &Node) -> Parsed<Start> {
+    let help = "write `earliest`, `latest`, or an instant with its offset, e.g. \"2026-03-01T00:00:00+08:00\"";
+    match &node.value {
+        Value::Text(text) if text == "earliest" => Ok(Start::Earliest),
+        Value::Text(text) if text == "latest" => Ok(Start::Latest),
+        Value::Text(text) => match read::instant(text) {
+            Some(instant) => Ok(Start::At(instant)),
+            None => wrong(node, format!("must be a place to start, not {}", shown(node)), help),
+        },
+        _ => wrong(node, format!("must be a place to start, not {}", shown(node)), help),
+    }
+}
+
+fn read_counting(section: &mut Section, counting: &mut CountingSettings) {
+    counting.time_zone = section.or("time_zone", counting.time_zone, read::time_zone);
+    let window = Duration::from_secs(counting.dedupe_window_s.into());
+    let window = section.or("dedupe_window", window, read::duration(SECOND..=DAY, SECOND));
+    counting.dedupe_window_s = window.as_secs() as u32;
+    let codes = std::mem::take(&mut counting.not_itemised);
+    counting.not_itemised = section.or("not_itemised", codes, read::list(read::code));
+}
+
+fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
+    let age = Duration::from_secs(counting.max_age_s.into());
+    let age = section.or("max_age", age, read::duration(60 * MINUTE..=3_650 * DAY, SECOND));
+    counting.max_age_s = age.as_secs() as u32;
+    let size = section.or("max_event_bytes", counting.max_event_bytes.into(), read::bytes(1_024..=64 << 20));
+    counting.max_event_bytes = size as u32;
+    let rows =
+        section.or("rows_per_tenant_month", counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
+    counting.rows_per_tenant_month = rows as u32;
+}
+
+impl FlushConfig {
+    fn read(section: &mut Section) -> Self {
+        let range = 100 * MILLISECOND..=MINUTE;
+        Self { interval: section.or("interval", Self::default().interval, read::duration(range, MILLISECOND)) }
+    }
+}
+
+impl HttpConfig {
+    fn read(section: &mut Section) -> Self {
+        Self { listen: section.or("listen", Self::default().listen, read::parsed) }
+    }
+}
+
+impl MetricsConfig {
+    fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        let tenants = [("at_risk", ExportedTenants::AtRisk), ("all", ExportedTenants::All)];
+        let count = |section: &mut Section, key, default: usize| {
+            section.or(key, default as i64, read::integer(0..=1_000_000)) as usize
+        };
+        Self {
+            tenants: section.or("tenants", default.tenants, read::choice(&tenants)),
+            top: count(section, "top", default.top),
+            allow: section.or("allow", default.allow, read::list(read::text)),
+            max_tenants: count(section, "max_tenants", default.max_tenants),
+        }
+    }
+}
+
+impl ReadyConfig {
+    fn read(section: &mut Section) -> Self {
+        Self { max_lag: section.or("max_lag", Self::default().max_lag, read::duration(SECOND..=DAY, MILLISECOND)) }
+    }
+}
+
+impl LoggingConfig {
+    fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        Self {
+            format: section.or(
+                "format",
+                default.format,
+                read::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            ),
+            level: section.or("level", default.level, |node| {
+                let level = read::text(node)?;
+                match crate::logging::filter(&level) {
+                    Ok(_) => Ok(level),
+                    Err(error) => wrong(
+                        node,
+                        format!("is wrong: {error}"),
+                        "write error, warn, info, debug or trace, or e.g. \"info,sla_ledger::kafka=debug\"",
+                    ),
+                }
+            }),
+        }
+    }
+}
+
+fn human<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
+}
+
+/// Lists the leaves of `value` by their keys in the file.
+fn flatten(path: String, value: &serde_json::Value, keys: &mut BTreeMap<String, String>) {
+    match value {
+        serde_json::Value::Object(entries) => {
+            for (key, value) in entries {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(path, value, keys);
+            }
+        }
+        value => _ = keys.insert(in_the_file(&path), value.to_string()),
+    }
+}
+
+/// [`CountingSettings`] has keys of three sections, and puts units into names.
+fn in_the_file(path: &str) -> String {
+    match path.strip_prefix("counting.") {
+        Some("dedupe_window_s") => "counting.dedupe_window".into(),
+        Some("max_age_s") => "limits.max_age".into(),
+        Some(key @ ("max_event_bytes" | "rows_per_tenant_month")) => format!("limits.{key}"),
+        Some(key) if key.starts_with("fields.") || ["timestamp_format", "success_codes"].contains(&key) => {
+            format!("source.{key}")
+        }
+        _ => path.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../config/sla-ledger.yaml");
+    const LEAST: &str = "source: {topic: api-calls}\nkafka: {brokers: 'localhost:9092'}\n";
+
+    #[test]
+    fn the_sample_is_the_defaults() {
+        let (sample, _) = Config::read("sample", SAMPLE, false).expect("a valid sample");
+        assert_eq!(sample, Config::new("api-calls", vec!["localhost:9092".into()]));
+        assert_eq!(sample, Config::parse("least", LEAST).expect("valid"));
+        assert_eq!(sample.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_sample_shows_every_key() {
+        let (_, known) = Config::read("sample", SAMPLE, false).expect("a valid sample");
+        let leaves: Vec<_> = known.iter().filter_map(|key| key.rsplit('.').next()).collect();
+        let uncommented: Vec<_> = SAMPLE
+            .lines()
+            .map(|line| match line.trim_start().strip_prefix("# ").and_then(|entry| entry.split_once(": ")) {
+                Some((key, _)) if leaves.contains(&key) => line.replacen("# ", "", 1),
+                _ => line.to_owned(),
+            })
+            .collect();
+        let tree = tree::parse(&uncommented.join("\n")).expect("valid with every key");
+        for key in &known {
+            let mut node = Some(&tree);
+            for part in key.split('.') {
+                node = node
+                    .and_then(|node| match &node.value {
+                        Value::Map(entries) => {
+                            entries.iter().find(|(name, _)| matches!(&name.value, Value::Text(name) if name == part))
+                        }
+                        _ => None,
+                    })
+                    .map(|(_, value)| value);
+            }
+            assert!(node.is_some(), "{key} is not in config/sla-ledger.yaml");
+        }
+        assert!(known.len() > 50, "the reader asked for {} keys only", known.len());
+    }
+
+    #[test]
+    fn warnings_name_the_key() {
+        for (text, expected) in [
+            ("http: {listen: '0.0.0.0:1'}", "`http.listen` 0.0.0.0:1"),
+            ("ledger: {replication_factor: 1}", "`ledger.replication_factor` is 1"),
+            ("limits: {max_age: 91d}", "`limits.max_age` is shorter"),
+            ("counting: {dedupe_window: 59s}", "`counting.dedupe_window` is under a minute"),
+        ] {
+            let config = Config::parse("f", &format!("{LEAST}{text}")).expect(text);
+            assert!(config.warnings().len() == 1 && config.warnings()[0].starts_with(expected), "{text}");
+        }
+        for (kafka, expected) in [
+            ("static_membership: true", "`kafka.static_membership` needs"),
+            (
+                "librdkafka: {enable.ssl.certificate.verification: false}",
+                "`enable.ssl.certificate.verification` is off",
+            ),
+            (
+                "security: {protocol: sasl_plaintext, sasl_mechanism: PLAIN, username: u, password_env: P}",
+                "`kafka.security` sends the password in clear text",
+            ),
+        ] {
+            let config = Config::parse("f", &format!("source: {{topic: a}}\nkafka: {{brokers: 'b:1', {kafka}}}"));
+            let warnings = config.expect(kafka).warnings();
+            assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{kafka}");
+        }
+    }
+}

@@ -1,1 +1,54 @@
-//! (being built)
+//! The HTTP side: metrics, probes, reload. Knows no Kafka: what it serves comes in through [`AppState`].
+
+pub mod connection;
+pub mod health;
+pub mod scrape;
+pub mod server;
+
+use std::sync::Arc;
+
+pub use health::{Health, NotReady};
+use scrape::Scrapes;
+pub use server::{Limits, bind, router, serve, serve_router};
+
+/// Appends the whole exposition to the buffer. Runs on a blocking thread, never twice at once.
+pub type Render = dyn Fn(&mut Vec<u8>) + Send + Sync;
+
+/// Reloads what can be reloaded and says what changed, in a line or more. Runs on a blocking thread, never twice at once.
+pub type Reload = dyn Fn() -> Result<String, ReloadError> + Send + Sync;
+
+/// Why a reload failed. The old configuration stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// The new configuration has mistakes: all of them, rendered for people. Answered with 400.
+    #[error("{0}")]
+    Invalid(String),
+    /// It could not be tried: a file that cannot be read, a service that is ending. Answered with 500.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the handlers serve. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    pub(crate) scrapes: Arc<Scrapes>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) reload: Arc<Reload>,
+    pub(crate) reloading: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl AppState {
+    /// From what renders the metrics, what says whether the service is ready, and what reloads.
+    pub fn new(
+        render: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+        health: Arc<Health>,
+        reload: impl Fn() -> Result<String, ReloadError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            scrapes: Arc::new(Scrapes::new(Arc::new(render))),
+            health,
+            reload: Arc::new(reload),
+            reloading: Arc::default(),
+        }
+    }
+}

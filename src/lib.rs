@@ -1,8 +1,59 @@
 //! sla-ledger: exact SLA accounting over Kafka.
 //!
-//! Call events go in, an exact ledger per tenant comes out as a Kafka log, and everything people see is
+//! One sentence: call events go in, an exact ledger per tenant comes out as a Kafka log, and everything people see is
 //! read from that log.
+//!
+//! ```text
+//!  calls topic ──> Shard, one a partition ──flush──> ledger topic ──tail──> Book ──> Standings ──> /metrics, demo, verify
+//!                  decode → dedupe → tally           (compacted)            facts     facts under
+//!                                                                                     the contract
+//! ```
+//!
+//! # Where things are
+//!
+//! Arrows point one way: `main → cli → app → {kafka, http, metrics, config} → pipeline → domain`.
+//!
+//! | room | what | what is deliberately absent |
+//! |---|---|---|
+//! | [`domain`] | calls, calendar, contract, availability: what the contract says | I/O, clocks, async, Kafka's words |
+//! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
+//! | [`kafka`] | consumers, the transactional producer, topics, the worker's loop | decisions: they are asked of `pipeline::protocol` |
+//! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
+//! | [`metrics`], [`http`] | the exposition, probes, reload | a number of their own |
+//! | [`config`], [`logging`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
+//! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
+//! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |
+//!
+//! Read in this order: `domain::call`, `pipeline::shard`, `pipeline::record`, `pipeline::book`, `pipeline::protocol`,
+//! `kafka::worker`.
+//!
+//! # Invariants
+//!
+//! 1. **One path.** Nothing is shown that is not durable: gauges read the standings, those read the book, and the book
+//!    reads only the ledger topic. A number that was shown goes back only when somebody rules so, never by a crash.
+//! 2. **Facts know no contract.** Counting depends on the source log and on the counting settings recorded with it;
+//!    tiers, codes' classes and everything else of the contract are applied when a number is read.
+//! 3. **Deterministic.** A shard's state is a function of the source log's prefix and the recorded settings; no wall
+//!    clock, no order of arrival across partitions, no eviction that a restart would not repeat. `verify` recounts.
+//! 4. **Kafka fences, the ledger checks.** A flush is one transaction with the group's offsets under the membership of
+//!    the assignment. What a bug or an operator below could break (a torn transaction, a reset offset, a second owner) is
+//!    found by sequence, `from`, control totals and digest of the checkpoint, and stops the shard instead of its truth.
+//! 5. **Integers until the gauge.** Availability, tiers and headroom are cross-multiplied; an `f64` is made in the
+//!    exposition and nowhere else.
+//! 6. **Nothing is dropped.** A record is counted, a duplicate, or a dead letter with its reason and original bytes.
+//!
+//! # Choices that differ from what one might expect
+//!
+//! - The book keeps the ledger's values *encoded*, as a compacted image of the topic: an owner shares them and decodes a
+//!   tenant when a call touches it; a takeover copies pointers.
+//! - The calls of a second (clause 5.7) belong to the second, not to the item: chunks that hold items of one second keep
+//!   one figure each and differ only while a torn flush is counted again.
+//! - Rebalance callbacks only take notes. The worker answers an assignment with an empty one, takes the shards over while
+//!   it goes on polling, and assigns them with their exact offsets when it is done; so a takeover of any length never
+//!   blocks a rebalance.
+//! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;
@@ -12,3 +63,5 @@ pub mod kafka;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;
+pub mod replay;
+pub mod view;

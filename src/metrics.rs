@@ -1,1 +1,26 @@
-//! (being built)
+//! What Prometheus scrapes.
+//!
+//! Two sources, one text: [`process`] says what this process does (`sla_ledger_*`, kept on the `prometheus` crate), and
+//! [`exporter`] says what the contract says about the tenants (`sla_*`), written straight from the standings into a
+//! reused buffer, because a child per tenant of the `prometheus` crate costs seconds and hundreds of megabytes at 100k
+//! tenants. Every name and help text stands in [`names`].
+//!
+//! Deliberately not here: a decision. Figures come from the book through [`crate::pipeline::standings`], so that nothing
+//! is shown that is not in the ledger.
+
+pub mod exporter;
+pub mod names;
+pub mod process;
+pub mod sample;
+
+use exporter::{ExportStats, Exporter};
+use process::ProcessMetrics;
+
+/// Writes one exposition: the tenants as [`Exporter::collect`] last saw them, then the process. The process's series
+/// gauges describe this very text.
+pub fn write(exporter: &Exporter, process: &ProcessMetrics, out: &mut Vec<u8>) -> ExportStats {
+    let stats = exporter.write(out);
+    process.set_series(&stats);
+    process.write(out);
+    stats
+}

@@ -17,9 +17,9 @@ impl Ppm {
 
     /// From a percentage in decimal digits with at most four places: `"99.50"`.
     pub fn from_percent(text: &str) -> Option<Self> {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || whole.len() > 3 || fraction.len() > 4 || !digits(whole) || !digits(fraction) {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |s: &str, most: usize| (1..=most).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole, 3) || !digits(fraction, 4) {
             return None;
         }
         let fraction: u32 = format!("{fraction:0<4}").parse().ok()?;
@@ -34,6 +34,17 @@ impl Ppm {
     /// What is left to one: the budget of failures for a target.
     pub const fn complement(self) -> Self {
         Self(1_000_000 - self.0)
+    }
+}
+
+/// In percent, without needless zeros: `99.5`, `10`.
+impl fmt::Display for Ppm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, fraction) = (self.0 / 10_000, self.0 % 10_000);
+        if fraction == 0 {
+            return f.pad(&whole.to_string());
+        }
+        f.pad(format!("{whole}.{fraction:04}").trim_end_matches('0'))
     }
 }
 
@@ -64,10 +75,8 @@ impl Availability {
 
     /// A in percent, floored to four places; `None` without traffic.
     pub fn percent(self) -> Option<FlooredPercent> {
-        (self.total > 0).then(|| FlooredPercent {
-            units: u128::from(self.good()) * 1_000_000 / u128::from(self.total),
-            places: 4,
-        })
+        (self.total > 0)
+            .then(|| FlooredPercent { units: u128::from(self.good()) * 1_000_000 / u128::from(self.total), places: 4 })
     }
 
     /// Failures left before A falls below the threshold, negative when it is below: `floor(T × (1 − threshold)) − U`.
@@ -76,7 +85,8 @@ impl Availability {
         (allowed as i128 - i128::from(self.failed)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
-    /// Calls without a failure needed to climb back to the threshold; `None` when no number of them is enough.
+    /// Calls without a failure needed to climb back to the threshold; `None` when no number of them is enough, or none
+    /// below 2^64.
     pub fn calls_to_recover(self, threshold: Ppm) -> Option<u64> {
         let budget = u128::from(threshold.complement().0);
         if self.at_least(threshold) {
@@ -153,7 +163,8 @@ impl Level {
     }
 
     /// Every level, mildest first.
-    pub const ALL: [Self; 6] = [Self::NoTraffic, Self::Ok, Self::Warn50, Self::Warn80, Self::Exhausted100, Self::Breach];
+    pub const ALL: [Self; 6] =
+        [Self::NoTraffic, Self::Ok, Self::Warn50, Self::Warn80, Self::Exhausted100, Self::Breach];
 }
 
 /// A percentage floored to a fixed number of places, so that 99.49996 never reads 99.5000.

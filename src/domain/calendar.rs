@@ -7,6 +7,8 @@ use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use chrono_tz::Tz;
 
 const DAY_MS: i64 = 86_400_000;
+/// Instants further from 1970 than this (about 200,000 years) are taken for this: chrono knows no days out there.
+const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 
 /// A calendar day in the ledger's time zone, as days since 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +59,9 @@ impl std::str::FromStr for LocalDay {
 impl Month {
     /// The month's first day.
     pub fn first_day(self) -> LocalDay {
-        NaiveDate::from_ymd_opt(self.0.div_euclid(12), self.0.rem_euclid(12) as u32 + 1, 1).unwrap_or(NaiveDate::MIN).into()
+        NaiveDate::from_ymd_opt(self.0.div_euclid(12), self.0.rem_euclid(12) as u32 + 1, 1)
+            .unwrap_or(NaiveDate::MIN)
+            .into()
     }
 
     /// The month after this one.
@@ -110,6 +114,7 @@ impl LocalClock {
     }
 
     fn look_up(&mut self, time_ms: i64) {
+        let time_ms = time_ms.clamp(-FARTHEST_MS, FARTHEST_MS);
         let offset_ms = self.offset_ms(time_ms);
         let day = (time_ms + offset_ms).div_euclid(DAY_MS);
         let (from, to) = (day * DAY_MS - offset_ms, (day + 1) * DAY_MS - offset_ms);
@@ -152,23 +157,39 @@ mod tests {
 
     #[test]
     fn days_agree_with_chrono_in_zones_with_clock_changes() {
-        for zone in [chrono_tz::Asia::Shanghai, chrono_tz::America::New_York, chrono_tz::Africa::Cairo, chrono_tz::Asia::Kathmandu, chrono_tz::Australia::Lord_Howe] {
+        for zone in [
+            chrono_tz::Asia::Shanghai,
+            chrono_tz::America::New_York,
+            chrono_tz::Africa::Cairo,
+            chrono_tz::Asia::Kathmandu,
+            chrono_tz::Australia::Lord_Howe,
+        ] {
             let mut clock = LocalClock::new(zone);
             let mut time = 1_700_000_000_123i64;
             while time < 1_760_000_000_000 {
-                let expected = zone.timestamp_millis_opt(time).unwrap().date_naive();
+                let expected = zone.timestamp_millis_opt(time).single().expect("valid").date_naive();
                 assert_eq!(clock.day(time).date(), expected, "{zone} {time}");
                 let start = day_start_ms(zone, expected.into());
-                assert!(start <= time && zone.timestamp_millis_opt(start).unwrap().date_naive() == expected, "{zone} {time}");
+                assert!(
+                    start <= time && zone.timestamp_millis_opt(start).single().expect("valid").date_naive() == expected,
+                    "{zone} {time}"
+                );
                 time += 1_234_567;
             }
         }
     }
 
     #[test]
+    fn the_ends_of_time_have_a_day() {
+        let mut clock = LocalClock::new(chrono_tz::Asia::Shanghai);
+        assert!(clock.day(i64::MIN) < clock.day(0) && clock.day(0) < clock.day(i64::MAX));
+        assert!(clock.day(i64::MIN).month() < clock.day(i64::MAX).month());
+    }
+
+    #[test]
     fn months_and_days_convert_both_ways() {
         for text in ["1969-12", "1970-01", "2024-02", "2026-03"] {
-            let month: Month = text.parse().unwrap();
+            let month: Month = text.parse().expect("valid");
             assert_eq!(month.to_string(), text);
             assert_eq!(month.first_day().month(), month);
             assert_eq!(month.day(28).day_of_month(), 28);

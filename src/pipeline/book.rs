@@ -197,6 +197,11 @@ impl ShardBook {
         records.into_iter().flat_map(|r| &r.chunks).filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
     }
 
+    /// Has the tenant facts in this shard?
+    pub fn has_tenant(&self, tenant: &str) -> bool {
+        self.tenants.contains_key(tenant)
+    }
+
     /// The tenants with facts in this shard.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
         self.tenants.keys()

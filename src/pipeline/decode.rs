@@ -3,8 +3,25 @@
 //! The scanner accepts what RFC 8259 (and `serde_json`, against which the tests compare it) accepts, borrows from the
 //! payload, and unescapes a string only when it is wanted. It is here because decoding is most of the cost of an
 //! event; `decode` is the only way in, so another reader can take its place.
+//!
+//! Where it differs from `serde_json` on purpose:
+//! - Numbers have no range: `1e999` is a number, and an integer code is the text as it stands (`-0`, 30 digits).
+//! - A lone surrogate (`"\ud800"`) is refused in keys and in mapped fields, and nowhere else.
+//! - A mapped field, or an object on the way to one, that stands twice is `repeated_field`; elsewhere repeats are ignored.
+//!
+//! Where the format leaves a choice:
+//! - The payload is judged as a whole first (`too_large`, `empty`, `not_json`, `wrong_type` when it is no object,
+//!   `repeated_field`), then its fields in the order tenant, request id, timestamp, action, code, system_error.
+//! - A null action is no action. A null tenant, request id or timestamp is of the wrong type.
+//! - Instants whose day might lie outside the years 0–9999 in some zone are bad timestamps.
+//! - A CloudEvent in structured mode is an object with a text `specversion` and an object `data`; the mapping applies to
+//!   its data, unless a mapped path itself begins with `/data`.
+//! - Values of keys and headers are text; an epoch there is digits, a flag `true`, `false` or empty.
 
 use std::borrow::Cow;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 
 use crate::domain::call::{Call, Flag, Malformed};
 use crate::domain::contract::longest_prefix;
@@ -16,6 +33,8 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_CODE_BYTES: usize = 256;
 /// Deepest nesting of objects and arrays.
 const MAX_DEPTH: u32 = 128;
+/// Most steps the mapped paths may have together; one bit of `Scan::seen` each.
+const MAX_NODES: usize = 64;
 /// Number of mapped fields.
 const FIELDS: usize = 6;
 const NAMES: [&str; FIELDS] = ["tenant", "request_id", "timestamp", "action", "code", "system_error"];
@@ -50,8 +69,10 @@ pub struct Decoder {
     outside: Vec<(usize, FieldPath)>,
     format: TimestampFormat,
     success_codes: Vec<Box<str>>,
-    not_itemised: Vec<Box<str>>,
+    not_itemised: HashSet<Box<str>, FixedState>,
     max_bytes: usize,
+    /// Structured CloudEvents are opened; not when the mapping speaks of their envelope.
+    opens_events: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,7 +86,10 @@ struct Node {
 enum Found<'a> {
     Absent,
     /// A JSON string without its quotes; `escaped` when it holds a backslash.
-    Text { raw: &'a str, escaped: bool },
+    Text {
+        raw: &'a str,
+        escaped: bool,
+    },
     Number(&'a str),
     Bool(bool),
     Null,
@@ -81,7 +105,8 @@ impl Decoder {
     /// Two fields mapped to the same place, or one inside the other.
     pub fn new(settings: &CountingSettings) -> Result<Self, String> {
         let fields = &settings.fields;
-        let paths = [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
+        let paths =
+            [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
         let mut decoder = Self {
             nodes: vec![Node::default()],
             outside: Vec::new(),
@@ -89,6 +114,9 @@ impl Decoder {
             success_codes: settings.success_codes.iter().map(|c| c.as_str().into()).collect(),
             not_itemised: settings.not_itemised.iter().map(|c| c.as_str().into()).collect(),
             max_bytes: settings.max_event_bytes as usize,
+            opens_events: !paths
+                .iter()
+                .any(|p| matches!(p, FieldPath::Pointer(s) if s.first().is_some_and(|s| s == "data"))),
         };
         for (field, path) in paths.into_iter().enumerate() {
             let FieldPath::Pointer(segments) = path else {
@@ -110,6 +138,11 @@ impl Decoder {
                 return Err(format!("another field is mapped inside `{}`", NAMES[field]));
             }
             node.field = Some(field);
+        }
+        if decoder.nodes.len() > MAX_NODES {
+            return Err(format!(
+                "the mapped paths have more than {MAX_NODES} steps in all: map fields nearer to the event's root"
+            ));
         }
         Ok(decoder)
     }
@@ -141,8 +174,10 @@ impl Decoder {
         scan.document()?;
         if let (Some(data), true) = (scan.data, scan.spec_version) {
             // A CloudEvent in structured mode: the mapping applies to its data.
+            let repeated = scan.spec_versions > 1 || scan.data_members > 1;
             scan = Scan::new(self, data);
             scan.document()?;
+            scan.repeated |= repeated;
         }
         if scan.repeated {
             return Err(Malformed::RepeatedField);
@@ -164,9 +199,10 @@ impl Decoder {
     /// `counting.not_itemised`.
     pub fn itemised(&self, call: &Call<'_>) -> bool {
         call.system_error == Flag::True
-            || call.code.as_deref().is_some_and(|code| {
-                longest_prefix(code, |c| self.not_itemised.iter().any(|n| **n == *c).then_some(())).is_none()
-            })
+            || call
+                .code
+                .as_deref()
+                .is_some_and(|code| longest_prefix(code, |c| self.not_itemised.contains(c).then_some(())).is_none())
     }
 
     fn timestamp(&self, found: Found<'_>) -> Result<i64, Malformed> {
@@ -183,15 +219,18 @@ impl Decoder {
         let digits = match found {
             Found::Absent => return Err(Malformed::MissingField),
             Found::Number(raw) => raw,
-            Found::Outside(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed::WrongType)?,
+            Found::Outside(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) if !text.starts_with('+') => text,
+                _ => return Err(Malformed::BadTimestamp),
+            },
             _ => return Err(Malformed::WrongType),
         };
-        if digits.contains(['.', 'e', 'E']) {
+        if matches!(found, Found::Number(_)) && digits.contains(['.', 'e', 'E']) {
             return Err(Malformed::WrongType);
         }
         let value: i128 = digits.parse().map_err(|_| Malformed::BadTimestamp)?;
         let ms = value.checked_mul(per_unit.0).ok_or(Malformed::BadTimestamp)?.div_euclid(per_unit.1);
-        i64::try_from(ms).ok().filter(|ms| ms.abs() <= MAX_TIME_MS).ok_or(Malformed::BadTimestamp)
+        i64::try_from(ms).ok().filter(in_range).ok_or(Malformed::BadTimestamp)
     }
 
     fn code<'a>(&self, found: Found<'a>) -> Result<Option<Cow<'a, str>>, Malformed> {
@@ -208,8 +247,51 @@ impl Decoder {
     }
 }
 
-/// Instants beyond ±292 million years do not fit the ledger's milliseconds; four-digit years are all RFC 3339 knows.
-const MAX_TIME_MS: i64 = 253_402_300_799_999;
+/// Is the instant's day within the years 0–9999 in every zone? RFC 3339 and the ledger's keys know four digits.
+fn in_range(time_ms: &i64) -> bool {
+    // From 0000-01-02T00:00:00Z to 9999-12-31T00:00:00Z.
+    (-62_167_132_800_000..253_402_214_400_000).contains(time_ms)
+}
+
+/// Reads one text from the outermost object of a JSON payload, as [`Decoder`] would: `arrival` in a replay.
+#[derive(Debug, Clone)]
+pub struct OutermostText {
+    decoder: Decoder,
+}
+
+impl OutermostText {
+    /// A reader of this member.
+    pub fn new(name: &str) -> Self {
+        let root = Node { children: vec![(name.into(), 1)], field: None };
+        let member = Node { children: Vec::new(), field: Some(0) };
+        Self {
+            decoder: Decoder {
+                nodes: vec![root, member],
+                outside: Vec::new(),
+                format: TimestampFormat::Rfc3339,
+                success_codes: Vec::new(),
+                not_itemised: HashSet::default(),
+                max_bytes: usize::MAX,
+                opens_events: false,
+            },
+        }
+    }
+
+    /// The text; `None` when it is absent or null, or the payload is no JSON object.
+    ///
+    /// # Errors
+    /// It has another type, or stands twice.
+    pub fn read<'a>(&self, payload: &'a [u8]) -> Result<Option<Cow<'a, str>>, Malformed> {
+        let Ok(json) = std::str::from_utf8(payload) else { return Ok(None) };
+        let mut scan = Scan::new(&self.decoder, json);
+        match scan.document() {
+            Ok(()) if scan.repeated => Err(Malformed::RepeatedField),
+            Ok(()) if matches!(scan.found[0], Found::Null) => Ok(None),
+            Ok(()) => text(scan.found[0]),
+            Err(_) => Ok(None),
+        }
+    }
+}
 
 impl Node {
     fn child(&self, key: &[u8]) -> Option<usize> {
@@ -231,7 +313,9 @@ fn text(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
         Found::Absent => Ok(None),
         Found::Text { raw, escaped: false } => Ok(Some(Cow::Borrowed(raw))),
         Found::Text { raw, escaped: true } => unescape(raw).map(|s| Some(Cow::Owned(s))).ok_or(Malformed::NotJson),
-        Found::Outside(bytes) => std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| Malformed::WrongType),
+        Found::Outside(bytes) => {
+            std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| Malformed::WrongType)
+        }
         Found::Number(_) | Found::Bool(_) | Found::Null | Found::Nested => Err(Malformed::WrongType),
     }
 }
@@ -267,7 +351,7 @@ fn unescape(raw: &str) -> Option<String> {
 pub fn rfc3339_ms(text: &str) -> Option<i64> {
     fast_rfc3339_ms(text.as_bytes())
         .or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()))
-        .filter(|ms| ms.abs() <= MAX_TIME_MS)
+        .filter(in_range)
 }
 
 /// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything odd) is left to chrono.
@@ -282,7 +366,8 @@ fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
     let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
     let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
     // Days beyond the 28th and second 60 need more thought than they are frequent; chrono has it.
-    let long = matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
+    let long =
+        matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
     if !(1..=12).contains(&month) || day < 1 || !(day <= 28 || long) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -333,9 +418,12 @@ struct Scan<'a, 'd> {
     /// One bit a node of the mapping: seen already.
     seen: u64,
     repeated: bool,
-    /// CloudEvents: top-level `specversion` is a string, and where top-level `data` stands.
+    /// CloudEvents: a top-level `specversion` is a string, where a top-level object `data` stands, and how often the
+    /// two names stand there.
     spec_version: bool,
     data: Option<&'a str>,
+    spec_versions: u32,
+    data_members: u32,
 }
 
 impl<'a, 'd> Scan<'a, 'd> {
@@ -351,6 +439,8 @@ impl<'a, 'd> Scan<'a, 'd> {
             repeated: false,
             spec_version: false,
             data: None,
+            spec_versions: 0,
+            data_members: 0,
         }
     }
 
@@ -436,9 +526,9 @@ impl<'a, 'd> Scan<'a, 'd> {
                     self.member(node, raw.as_bytes(), top)?
                 }
             } else {
-                let child = node.filter(|n| !self.decoder.nodes[*n].children.is_empty()).and_then(|n| {
-                    self.decoder.nodes[n].child(index.to_string().as_bytes())
-                });
+                let child = node
+                    .filter(|n| !self.decoder.nodes[*n].children.is_empty())
+                    .and_then(|n| self.decoder.nodes[n].child(index.to_string().as_bytes()));
                 index += 1;
                 child
             };
@@ -462,13 +552,19 @@ impl<'a, 'd> Scan<'a, 'd> {
     fn member(&mut self, node: Option<usize>, key: &[u8], top: bool) -> Result<Option<usize>, Malformed> {
         if top {
             match key {
-                b"specversion" => self.spec_version = self.peek() == Some(b'"'),
-                b"data" if self.peek() == Some(b'{') => {
-                    // Look ahead only for the extent; the caller reads the value as usual.
-                    let (at, depth) = (self.at, self.depth);
-                    self.value(None)?;
-                    self.data = Some(&self.text[at..self.at]);
-                    (self.at, self.depth) = (at, depth);
+                b"specversion" => {
+                    self.spec_version |= self.peek() == Some(b'"');
+                    self.spec_versions += 1;
+                }
+                b"data" => {
+                    self.data_members += 1;
+                    if self.decoder.opens_events && self.peek() == Some(b'{') {
+                        // Look ahead only for the extent; the caller reads the value as usual.
+                        let (at, depth) = (self.at, self.depth);
+                        self.value(None)?;
+                        self.data = Some(&self.text[at..self.at]);
+                        (self.at, self.depth) = (at, depth);
+                    }
                 }
                 _ => {}
             }
@@ -517,7 +613,11 @@ impl<'a, 'd> Scan<'a, 'd> {
                     escaped = true;
                     at += match self.bytes.get(at + 1) {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-                        Some(b'u') if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => 6,
+                        Some(b'u')
+                            if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) =>
+                        {
+                            6
+                        }
                         _ => return Err(Malformed::NotJson),
                     };
                 }

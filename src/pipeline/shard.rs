@@ -299,7 +299,8 @@ impl Shard {
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
         }
-        let mut window = Window::new(epochs[0].settings.dedupe_window_s, owner.fingerprint_keys);
+        let epoch = epochs.iter().rposition(|e| e.from <= position).unwrap_or(0);
+        let mut window = Window::new(epochs[epoch].settings.dedupe_window_s, owner.fingerprint_keys);
         if let Some(ms) = last.floor_watermark_ms {
             window.advance(ms);
         }
@@ -314,7 +315,7 @@ impl Shard {
         let zone = settings.time_zone;
         let mut shard = Self {
             epochs,
-            epoch: 0,
+            epoch,
             clock: LocalClock::new(zone),
             horizon_clock: LocalClock::new(zone),
             window,
@@ -473,7 +474,10 @@ impl Shard {
     /// How far behind the watermark a new owner must start reading. An entry alive now was made by records up to one
     /// window (and the clock skew) back, and whether those counted was decided by entries one more window back.
     fn look_back_s(&self) -> i64 {
-        let window = self.epochs.iter().map(|e| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
+        // All epochs stay recorded, for a recount; only those the floor may reach back into matter here.
+        let from = self.milestones.front().map_or(self.position, |m| m.offset);
+        let recent = self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
+        let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
         match () {
             () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
             () => 2 * window + 2 * MAX_FUTURE_S,
@@ -660,10 +664,6 @@ impl Shard {
             self.milestones.front().map_or((self.read_from, self.last.floor_watermark_ms), |m| {
                 (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
             });
-        while self.epoch > 0 && self.epochs.get(1).is_some_and(|next| next.from <= floor_offset) {
-            self.epochs.remove(0);
-            self.epoch -= 1;
-        }
         let checkpoint = Checkpoint {
             seq,
             next_offset,

@@ -1,6 +1,6 @@
 //! Standings of all tenants: the facts of the book under the contract, kept current tenant by tenant.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::book::Book;
@@ -16,12 +16,14 @@ pub struct Standings {
     contract: Arc<Contract>,
     tenants: HashMap<Arc<str>, Vec<(Month, Counts)>>,
     fleet: BTreeMap<Month, Counts>,
+    /// Tenants whose calls lie in several shards.
+    split: HashSet<Arc<str>>,
 }
 
 impl Standings {
     /// No tenants yet.
     pub fn new(contract: Arc<Contract>) -> Self {
-        Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new() }
+        Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new(), split: HashSet::new() }
     }
 
     /// The contract they are judged by.
@@ -35,6 +37,11 @@ impl Standings {
             let mut months: BTreeMap<Month, Counts> = BTreeMap::new();
             for (month, tally) in book.tallies(tenant) {
                 months.entry(month).or_default().merge(&counts(&tally, &self.contract));
+            }
+            if book.shards().iter().filter(|s| s.has_tenant(tenant)).nth(1).is_some() {
+                self.split.insert(tenant.clone());
+            } else {
+                self.split.remove(tenant);
             }
             let new: Vec<_> = months.into_iter().collect();
             for (month, counts) in &new {
@@ -63,6 +70,11 @@ impl Standings {
     /// All tenants together, by month.
     pub fn fleet(&self) -> &BTreeMap<Month, Counts> {
         &self.fleet
+    }
+
+    /// Tenants whose calls lie in several shards: their counts are exact, but duplicates across shards are not seen.
+    pub fn split_tenants(&self) -> usize {
+        self.split.len()
     }
 
     /// Number of tenants.

@@ -1,0 +1,35 @@
+# Every command a newcomer needs. `make` alone lists them.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-deps bench soak lint fmt
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a live ledger with made-up traffic: needs nothing but Rust and a C/C++ toolchain
+	$(CARGO) run --release -- demo
+
+test: test-deps ## all tests, those against a real Kafka included
+	$(CARGO) test --all-targets
+	$(CARGO) test --features mutations --test simulation
+	$(CARGO) test --doc
+
+test-deps: ## check, or as root install, what the tests need: JDK, Maven, promtool, Kafka's jars
+	scripts/test-deps.sh
+
+bench: test-deps ## cost per event, memory, /metrics: one line a figure
+	$(CARGO) bench
+
+soak: test-deps ## the tests with their long doses: hours
+	SLA_LEDGER_SOAK=1 $(CARGO) test --release --all-targets -- --nocapture
+	SLA_LEDGER_SOAK=1 $(CARGO) test --release --features mutations --test simulation -- --nocapture
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features mutations -- -D warnings
+
+fmt: ## format the code
+	$(CARGO) fmt

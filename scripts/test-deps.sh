@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer,
+# Maven, promtool, and the jars of Apache Kafka (in a cache outside the build output). Quick when all is there.
+#
+#   scripts/test-deps.sh          everything
+#   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+pom=tests/support/kafka/pom.xml
+version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$pom")
+cache=${SLA_LEDGER_CACHE:-$HOME/.cache/sla-ledger}
+jars=$cache/kafka-$version
+
+java_major() {
+    java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
+}
+
+missing_packages() {
+    command -v java >/dev/null && [ "$(java_major)" -ge 17 ] || echo default-jdk-headless
+    command -v mvn >/dev/null || echo maven
+    if [ "${1:-}" != --jars ]; then
+        command -v promtool >/dev/null || echo prometheus
+    fi
+}
+
+# Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
+if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
+    echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; the tests that kill brokers need one of their own and will fail"
+    packages=$(command -v promtool >/dev/null || echo prometheus)
+else
+    packages=$(missing_packages "$@")
+fi
+
+if [ -n "$packages" ]; then
+    # shellcheck disable=SC2086 # a list of words
+    set_of_packages=$(echo $packages)
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "test-deps: installing $set_of_packages"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update
+        # shellcheck disable=SC2086
+        apt-get install --yes --no-install-recommends $set_of_packages
+    else
+        cat >&2 <<MESSAGE
+test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
+  Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn) and Prometheus (promtool) on the PATH
+MESSAGE
+        exit 1
+    fi
+    if [ -z "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "$(java_major)" -lt 17 ]; then
+        echo "test-deps: java is still older than 17: $(command -v java)" >&2
+        exit 1
+    fi
+fi
+
+if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
+    exit 0
+fi
+
+# The directory appears in one step, complete or not at all; the lock keeps two test binaries from fetching at once.
+mkdir -p "$cache"
+(
+    flock 9
+    if [ ! -d "$jars" ]; then
+        echo "test-deps: fetching Apache Kafka $version into $jars"
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        trap 'rm -rf "$partial"' EXIT
+        mvn --quiet --batch-mode -Dstyle.color=never --file "$pom" dependency:copy-dependencies \
+            -DincludeScope=runtime -DoutputDirectory="$partial"
+        test -f "$partial/kafka_2.13-$version.jar"
+        chmod 755 "$partial"
+        mv "$partial" "$jars"
+    fi
+) 9>"$cache/.lock"

@@ -1,0 +1,282 @@
+//! The only wiring: start, reload, drain, stop.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
+use rdkafka::ClientConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ExportedTenants};
+use crate::domain::calendar::{LocalClock, Month};
+use crate::domain::contract::Contract;
+use crate::http::{self, AppState, Health, ReloadError};
+use crate::kafka::tail::now_ms;
+use crate::kafka::{tail, topics, worker};
+use crate::logging;
+use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
+use crate::metrics::process::ProcessMetrics;
+use crate::view::View;
+
+/// How long a stop may take before the process ends anyway.
+const DRAIN: Duration = Duration::from_secs(9);
+
+/// What a running service consists of.
+pub struct Service {
+    /// The published figures.
+    pub view: Arc<View>,
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Process metrics.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Readiness.
+    pub health: Arc<Health>,
+    /// Where HTTP listens.
+    pub address: std::net::SocketAddr,
+    reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync>,
+    stop: CancellationToken,
+    http_stop: CancellationToken,
+    threads: Vec<(&'static str, std::thread::JoinHandle<Result<()>>)>,
+    http: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// How the service is started.
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Reloads the configuration; `None` where there is no file (the demo).
+    pub config_file: Option<PathBuf>,
+    /// For changes of the level.
+    pub logging: Option<logging::Handle>,
+    /// Number of shards, where the brokers cannot tell or create (the demo's embedded broker).
+    pub embedded_shards: Option<u32>,
+}
+
+impl Service {
+    /// Connects, checks the topics, and starts to count and to serve.
+    ///
+    /// # Errors
+    /// The first thing that keeps it from starting.
+    pub async fn start(options: Options) -> Result<Self> {
+        let config = options.config;
+        let base = config.kafka.client().context("the Kafka client cannot be configured")?;
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let listener = http::bind(config.http.listen).await?;
+        let address = listener.local_addr()?;
+        let shards = match options.embedded_shards {
+            Some(shards) => shards,
+            None => {
+                let checked = topics::prepare(&base, &config).await?;
+                checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                checked.shards
+            }
+        };
+        let instance = config.kafka.instance_id(&address.port().to_string());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
+        let view = Arc::new(View::new(shards, Arc::new(Contract::tencent_ccc())));
+        let metrics = Arc::new(ProcessMetrics::new());
+        metrics.reload(Some(now_ms()));
+        let health = Arc::new(Health::new(config.ready.max_lag));
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let stop = CancellationToken::new();
+        let reload = Arc::new(reloader(config.clone(), options.config_file, options.logging, metrics.clone(), health.clone()));
+        let state = AppState::new(
+            render(view.clone(), config.clone(), metrics.clone()),
+            health.clone(),
+            {
+                let reload = reload.clone();
+                move || reload()
+            },
+        );
+        // The probes answer until the drain is over.
+        let http_stop = CancellationToken::new();
+        let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
+        let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
+        Ok(Self { view, config, metrics, health, address, reload, stop, http_stop, threads, http })
+    }
+
+    /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// What made a thread end.
+    pub async fn run(self) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
+                _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
+                _ = hang_up.recv() => {
+                    let reload = self.reload.clone();
+                    // The outcome is in the log and in the metrics.
+                    _ = tokio::task::spawn_blocking(move || reload().is_ok()).await;
+                    continue;
+                }
+                () = self.stop.cancelled() => {}
+            }
+            return self.stop().await;
+        }
+    }
+
+    /// A token that stops the service when cancelled.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Stops polling, flushes, leaves the group, ends the server.
+    ///
+    /// # Errors
+    /// What made a thread end, or that the drain took too long.
+    pub async fn stop(self) -> Result<()> {
+        self.health.set_draining();
+        self.stop.cancel();
+        let threads = self.threads;
+        let drained = tokio::task::spawn_blocking(move || {
+            let mut first = Ok(());
+            for (name, thread) in threads {
+                let result = thread.join().unwrap_or_else(|_| Err(anyhow!("the {name} thread panicked")));
+                first = first.and(result);
+            }
+            first
+        });
+        let result = tokio::time::timeout(DRAIN, drained).await;
+        self.http_stop.cancel();
+        self.http.abort();
+        match result {
+            Ok(joined) => joined?,
+            Err(_) => Err(anyhow!("the drain took longer than {} s; what was not flushed will be counted again", DRAIN.as_secs())),
+        }
+    }
+}
+
+fn start_threads(
+    base: ClientConfig,
+    config: &Arc<ArcSwap<Config>>,
+    instance: String,
+    view: &Arc<View>,
+    metrics: &Arc<ProcessMetrics>,
+    health: &Arc<Health>,
+    stop: &CancellationToken,
+) -> Result<Vec<(&'static str, std::thread::JoinHandle<Result<()>>)>> {
+    let (news, received) = mpsc::channel();
+    let tail = {
+        let (base, view, metrics, stop) = (base.clone(), view.clone(), metrics.clone(), stop.clone());
+        let topic = config.load().ledger.topic.clone();
+        spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &news, &stop)?))?
+    };
+    let setup = worker::Setup {
+        base,
+        config: config.clone(),
+        instance,
+        view: view.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        news: received,
+        stop: stop.clone(),
+    };
+    let worker = spawn("worker", stop.clone(), move || Ok(worker::run(setup)?))?;
+    Ok(vec![("worker", worker), ("tail", tail)])
+}
+
+/// A named thread that stops the service when it ends.
+fn spawn(
+    name: &'static str,
+    stop: CancellationToken,
+    body: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<std::thread::JoinHandle<Result<()>>> {
+    let run = move || {
+        let _guard = stop.drop_guard();
+        let result = body();
+        if let Err(error) = &result {
+            tracing::error!(thread = name, error = format!("{error:#}"), "thread failed, stopping");
+        }
+        result
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("cannot start the {name} thread"))
+}
+
+/// Writes one exposition: the tenants this instance speaks for, then the process.
+fn render(
+    view: Arc<View>,
+    config: Arc<ArcSwap<Config>>,
+    metrics: Arc<ProcessMetrics>,
+) -> impl Fn(&mut Vec<u8>) + Send + Sync {
+    let exporter = Mutex::new(Exporter::new());
+    move |out| {
+        let config = config.load_full();
+        let zone = config.counting.time_zone;
+        let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = LocalClock::new(zone).day(now_ms()).month();
+        let months: HashMap<Month, bool> = view.standings().fleet().keys().map(|m| (*m, view.incomplete(*m, zone).is_empty())).collect();
+        let home = view.home();
+        let plan = plan(&config);
+        let look = TenantView {
+            is_home: |tenant: &str| home.speaks_for(tenant),
+            complete: |_: &str, month: Month| months.get(&month).copied().unwrap_or(false),
+            current,
+            zone,
+            plan: &plan,
+        };
+        {
+            let standings = view.standings();
+            metrics.set_split_tenants(standings.split_tenants());
+            exporter.collect(&standings, &look);
+        }
+        crate::metrics::write(&exporter, &metrics, out);
+    }
+}
+
+fn plan(config: &Config) -> CardinalityPlan {
+    let metrics = &config.metrics;
+    let tenants = match metrics.tenants {
+        ExportedTenants::AtRisk => Exported::AtRisk,
+        ExportedTenants::All => Exported::All,
+    };
+    CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
+}
+
+/// Loads the file again, takes over what can be, and says what cannot. An error keeps everything as it was.
+fn reloader(
+    config: Arc<ArcSwap<Config>>,
+    file: Option<PathBuf>,
+    logging: Option<logging::Handle>,
+    metrics: Arc<ProcessMetrics>,
+    health: Arc<Health>,
+) -> impl Fn() -> Result<String, ReloadError> + Send + Sync {
+    move || {
+        let Some(file) = &file else { return Err(ReloadError::Invalid("there is no configuration file to reload".into())) };
+        let old = config.load_full();
+        let loaded = Config::load(file).map_err(|e| e.to_string());
+        let new = loaded.and_then(|new| {
+            let taken = old.reloaded(&new);
+            if let Some(logging) = &logging {
+                logging.set_level(&taken.logging.level)?;
+            }
+            Ok((taken, Config::reload_diff(&old, &new)))
+        });
+        match new {
+            Ok((new, left)) => {
+                health.set_max_lag(new.ready.max_lag);
+                config.store(Arc::new(new));
+                metrics.reload(Some(now_ms()));
+                tracing::info!(file = %file.display(), "configuration reloaded");
+                let mut answer = String::from("configuration reloaded\n");
+                for key in left {
+                    tracing::warn!(key = key.key, old = key.old, new = key.new, "this change needs a restart; the old value stays");
+                    answer.push_str(&format!("{} needs a restart; the old value stays\n", key.key));
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                metrics.reload(None);
+                tracing::error!(file = %file.display(), error, "configuration not reloaded; the old one stays in force");
+                Err(ReloadError::Invalid(error))
+            }
+        }
+    }
+}

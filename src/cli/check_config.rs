@@ -1,0 +1,97 @@
+//! `check-config`: says everything that is wrong with a configuration file, or what it comes to.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::Config;
+
+/// Exit code when the file has mistakes.
+const MISTAKES: u8 = 2;
+
+/// Characters of a changed value that the summary shows.
+const SHOWN: usize = 80;
+
+/// Check a configuration file: every mistake at once, with line, column and what to do.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sla-ledger check-config
+  sla-ledger check-config config/sla-ledger.yaml --rate 20000
+
+Exit codes: 0 the file is fine, 2 it has mistakes.")]
+pub struct Args {
+    /// The file [default: /etc/sla-ledger/sla-ledger.yaml, or config/sla-ledger.yaml if there is none]
+    pub path: Option<PathBuf>,
+
+    /// Events per second to expect, for the estimate of the dedupe window's memory
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub rate: u64,
+}
+
+/// Runs the command. Mistakes go to stderr, the summary to stdout.
+pub fn run(args: Args) -> ExitCode {
+    let path = args.path.unwrap_or_else(default_path);
+    match Config::load(&path) {
+        Ok(config) => {
+            // A reader that went away has seen enough.
+            _ = std::io::stdout().write_all(summary(&path.display().to_string(), &config, args.rate).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            _ = std::io::stderr().write_all(errors.render(color).as_bytes());
+            ExitCode::from(MISTAKES)
+        }
+    }
+}
+
+/// Where the configuration is when nobody says.
+pub fn default_path() -> PathBuf {
+    let installed = PathBuf::from("/etc/sla-ledger/sla-ledger.yaml");
+    if installed.exists() { installed } else { PathBuf::from("config/sla-ledger.yaml") }
+}
+
+/// `value`, or the beginning of it when it would fill the screen.
+fn cut(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.into(),
+    }
+}
+
+/// What the configuration comes to: where from, where to, the memory of the window, what differs from the defaults, and
+/// what should be looked at.
+pub fn summary(name: &str, config: &Config, rate: u64) -> String {
+    let mut out = String::new();
+    let mut line = |label: &str, text: String| _ = writeln!(out, "{label:<10} {text}");
+    line("file", format!("{name}: no mistakes"));
+    line("kafka", format!("{} as group {}", config.kafka.brokers.join(", "), config.kafka.group));
+    line("source", format!("{} in {}", config.source.topic, config.counting.time_zone));
+    let ledger = &config.ledger;
+    line(
+        "ledger",
+        format!("{}, dead letters to {}, alerts to {}", ledger.topic, ledger.dead_letters_topic, ledger.alerts_topic),
+    );
+    line("http", config.http.listen.to_string());
+    let window = humantime::format_duration(std::time::Duration::from_secs(config.counting.dedupe_window_s.into()));
+    let megabytes = config.window_bytes(rate).div_ceil(1_000_000);
+    line(
+        "memory",
+        format!("about {megabytes} MB for a dedupe window of {window} at {rate} events/s, over all instances"),
+    );
+    let defaults = Config::new(&config.source.topic, config.kafka.brokers.clone()).keys();
+    let keys = config.keys();
+    for (key, value) in keys.iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
+        match defaults.get(key) {
+            Some(default) if default != "null" => {
+                line("changed", format!("{key}: {} (default {})", cut(value), cut(default)))
+            }
+            _ => line("changed", format!("{key}: {}", cut(value))),
+        }
+    }
+    for warning in config.warnings() {
+        line("warning", warning);
+    }
+    out
+}

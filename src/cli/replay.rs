@@ -1,0 +1,209 @@
+//! `sla-ledger replay`: call events from files or stdin, standings to stdout, without Kafka.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::config::{Config, ConfigErrors};
+use crate::domain::contract::Contract;
+use crate::pipeline::settings::CountingSettings;
+use crate::replay::input::{Lines, total_bytes};
+use crate::replay::report::{Judgement, Report};
+use crate::replay::{Replay, fields_without_source};
+
+const EXAMPLES: &str = "\
+Examples:
+  sla-ledger replay --calls calls.jsonl.zst --output text
+  sla-ledger replay --calls march.jsonl.gz april.jsonl.gz --now 2026-05-01T00:00:00+08:00 > standings.json
+  zcat calls-*.gz | sla-ledger replay --calls - --output text
+  sla-ledger replay --config config --calls calls.jsonl --facts | jq '.facts[] | select(.tenant == \"acme\")'
+
+One JSON event a line, in the order of arrival. A field `arrival` (RFC 3339) on the outermost level is when the event
+arrived; by default that is the event's own time. Lines that are no call event are counted by reason.
+
+Exit codes: 0 done, 1 the input cannot be read, 2 wrong flags or configuration.";
+
+/// Count call events from files or stdin, without Kafka: the same facts, availability and tiers.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// JSONL files, read one after the other; .gz and .zst are unpacked, - is stdin
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub calls: Vec<PathBuf>,
+
+    /// The configuration: its file, or the directory with sla-ledger.yaml [default: built-in settings]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Look only at documents recorded by this instant (RFC 3339); the calls are always all of them
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    pub as_of: Option<DateTime<Utc>>,
+
+    /// Judge states at this instant (RFC 3339) [default: the clock]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    pub now: Option<DateTime<Utc>>,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t = OutputFormat::Json)]
+    pub output: OutputFormat,
+
+    /// Also print the facts of every tenant and day: calls per action, outcomes, items
+    #[arg(long)]
+    pub facts: bool,
+
+    /// No progress on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// `sla-ledger/replay/v1`
+    Json,
+    /// A table
+    Text,
+}
+
+/// Runs the command. The result goes to stdout, everything else to stderr.
+pub fn run(args: Args) -> ExitCode {
+    if args.calls.iter().filter(|path| *path == Path::new("-")).count() > 1 {
+        eprintln!("error: stdin (`-`) can be read only once: name it once in --calls");
+        return ExitCode::from(2);
+    }
+    let settings = match settings(args.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            eprintln!("error: the configuration has mistakes\n{}", errors.render(io::stderr().is_terminal()));
+            return ExitCode::from(2);
+        }
+    };
+    match replay(&args, &settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `replay … | head`: the reader has enough.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
+    for (field, path) in fields_without_source(settings) {
+        eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
+    }
+    let contract = Arc::new(Contract::tencent_ccc());
+    let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
+    let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
+    let mut line = Vec::new();
+    for path in &args.calls {
+        let mut lines = Lines::open(path)?;
+        while lines.next_into(&mut line)? {
+            replay.line(&line).with_context(|| format!("{}, line {}", lines.file(), lines.line()))?;
+            progress.line(&lines);
+        }
+        progress.end_of_file(&lines);
+    }
+    let result = replay.finish()?;
+    progress.end();
+    let judgement = Judgement {
+        contract: &contract,
+        zone: settings.time_zone,
+        now: args.now.unwrap_or_else(Utc::now),
+        as_of: args.as_of,
+    };
+    let report = Report::new(result, &judgement);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match args.output {
+        OutputFormat::Json => report.write_json(&mut out)?,
+        OutputFormat::Text => out.write_all(report.to_text().as_bytes())?,
+    }
+    Ok(out.flush()?)
+}
+
+/// The counting settings of the configuration; the built-in ones without one, or with a directory that has none.
+fn settings(config: Option<&Path>) -> Result<CountingSettings, ConfigErrors> {
+    let Some(path) = config else { return Ok(CountingSettings::default()) };
+    let file = if path.is_dir() { path.join("sla-ledger.yaml") } else { path.to_owned() };
+    if path.is_dir() && !file.exists() {
+        return Ok(CountingSettings::default());
+    }
+    Ok(Config::load(&file)?.counting)
+}
+
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(at) => Ok(at.to_utc()),
+        Err(error) => Err(format!("{error}; write an instant with its offset, e.g. 2026-04-01T00:00:00+08:00")),
+    }
+}
+
+/// Progress on stderr: a bar on a terminal, otherwise a line now and then.
+struct Progress {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    total: Option<u64>,
+    earlier_bytes: u64,
+    lines: u64,
+    next_line: Instant,
+}
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Lines of input between two looks at the clock.
+const LOOK_EVERY: u64 = 4096;
+
+impl Progress {
+    fn new(total: Option<u64>, quiet: bool) -> Self {
+        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
+            let template = match total {
+                Some(_) => "{bar:30} {bytes}/{total_bytes}, {eta} left, {msg}",
+                None => "{spinner} {bytes}, {msg}",
+            };
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, quiet, total, earlier_bytes: 0, lines: 0, next_line: Instant::now() + LINE_EVERY }
+    }
+
+    fn line(&mut self, lines: &Lines) {
+        self.lines += 1;
+        if self.lines.is_multiple_of(LOOK_EVERY) && !self.quiet {
+            self.show(self.earlier_bytes + lines.bytes_read());
+        }
+    }
+
+    fn show(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+            bar.set_message(format!("{} lines", self.lines));
+        } else if Instant::now() >= self.next_line {
+            self.next_line = Instant::now() + LINE_EVERY;
+            let share = self
+                .total
+                .and_then(|total| (bytes * 100).checked_div(total))
+                .map_or_else(String::new, |p| format!(", {p} %"));
+            eprintln!("{} lines{share}", self.lines);
+        }
+    }
+
+    fn end_of_file(&mut self, lines: &Lines) {
+        self.earlier_bytes += lines.bytes_read();
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `sla-ledger run`: count, export, until told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::app::{Options, Service};
+use crate::config::Config;
+use crate::logging;
+
+/// Count calls from Kafka and export the tenants' availability.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sla-ledger run /etc/sla-ledger/sla-ledger.yaml
+  kill -HUP <pid>      reload what can be reloaded
+  kill -TERM <pid>     flush, leave the group, end within 10 s")]
+pub struct Args {
+    /// The configuration file.
+    #[arg(value_name = "FILE", default_value_os_t = super::check_config::default_path())]
+    config: PathBuf,
+}
+
+/// Runs the service; 0 after a clean stop, 1 on a failure, 2 when the configuration is wrong.
+pub fn run(args: &Args) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            super::complain(&errors.render(super::stderr_is_terminal()));
+            return ExitCode::from(2);
+        }
+    };
+    let logging = match logging::init(&config.logging) {
+        Ok(handle) => handle,
+        Err(error) => {
+            super::complain(&error);
+            return ExitCode::from(2);
+        }
+    };
+    let options =
+        Options { config, config_file: Some(args.config.clone()), logging: Some(logging), embedded_shards: None };
+    super::finish(super::runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            let service = Service::start(options).await?;
+            service.run().await
+        })
+    }))
+}

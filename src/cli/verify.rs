@@ -1,0 +1,108 @@
+//! `sla-ledger verify`: is the ledger what a recount of the calls topic gives?
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::config::Config;
+use crate::kafka::verify::{self, Verdict};
+
+/// Count the calls topic anew and compare with the ledger, difference by difference.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sla-ledger verify /etc/sla-ledger/sla-ledger.yaml
+  sla-ledger verify config.yaml --shard 3 --shard 4
+
+Reads only; a running service is not disturbed.
+Exit codes: 0 no difference, 1 differences, or a shard that cannot be verified, 2 wrong usage or configuration.")]
+pub struct Args {
+    /// The configuration file of the service.
+    #[arg(value_name = "FILE", default_value_os_t = super::check_config::default_path())]
+    config: PathBuf,
+
+    /// Only this shard (partition of the calls topic); may be repeated.
+    #[arg(long, value_name = "N")]
+    shard: Vec<u32>,
+
+    /// Differences printed for each shard at most.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            super::complain(&errors.render(super::stderr_is_terminal()));
+            return ExitCode::from(2);
+        }
+    };
+    super::finish(verify(args, &config))
+}
+
+fn verify(args: &Args, config: &Config) -> Result<()> {
+    let base = config.kafka.client().context("the Kafka client cannot be configured")?;
+    let (source, topic) = (&config.source.topic, &config.ledger.topic);
+    let shards = partitions(&base, topic)?;
+    let ledger = verify::read_ledger(&base, topic, shards)?;
+    let chosen: Vec<u32> = if args.shard.is_empty() { (0..shards).collect() } else { args.shard.clone() };
+    if let Some(missing) = chosen.iter().find(|s| **s >= shards) {
+        bail!("there is no shard {missing}: the ledger topic `{topic}` has {shards} partitions");
+    }
+    let counted = chosen.iter().filter_map(|s| ledger.shard(*s)?.checkpoint());
+    let bar = progress(counted.map(|c| (c.next_offset - c.start_offset).max(0) as u64).sum());
+    let (mut records, mut found, mut impossible) = (0, 0, 0);
+    let mut out = std::io::stdout().lock();
+    for shard in chosen {
+        match verify::verify_shard(&base, source, shard, &ledger, |n| bar.inc(n))? {
+            Verdict::Empty => {}
+            Verdict::Impossible(why) => {
+                impossible += 1;
+                writeln!(out, "shard {shard}: cannot be verified: {why}")?;
+            }
+            Verdict::Compared { records: read, differences } => {
+                records += read;
+                found += differences.len();
+                for difference in differences.iter().take(args.limit) {
+                    writeln!(out, "{difference}")?;
+                }
+                if differences.len() > args.limit {
+                    writeln!(out, "shard {shard}: {} more differences", differences.len() - args.limit)?;
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    writeln!(out, "verified shards={shards} records={records} differences={found} not_verifiable={impossible}")?;
+    if found + impossible > 0 {
+        bail!("the ledger is not proved: {found} differences, {impossible} shards not verifiable");
+    }
+    Ok(())
+}
+
+fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
+    let consumer: BaseConsumer = base.create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), std::time::Duration::from_secs(20));
+    let metadata = metadata.with_context(|| format!("cannot read the metadata of `{topic}`"))?;
+    let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len());
+    if partitions == 0 {
+        bail!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted");
+    }
+    Ok(u32::try_from(partitions)?)
+}
+
+fn progress(records: u64) -> ProgressBar {
+    let bar = ProgressBar::new(records);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}

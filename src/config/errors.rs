@@ -1,0 +1,161 @@
+//! All mistakes of a file at once, each with its place, and what to do. Secrets are blotted out of the text shown.
+
+use std::fmt;
+use std::ops::Range;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// Columns of a rendered report.
+const WIDTH: usize = 110;
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// What is wrong, in one sentence that begins with the key.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    at: Range<usize>,
+}
+
+/// Everything that is wrong with a file; at least one mistake, in the order of the file.
+///
+/// `Display` gives one line a mistake, for logs; [`render`](Self::render) gives the report for people.
+pub struct ConfigErrors {
+    name: String,
+    source: NamedSource<String>,
+    mistakes: Vec<Mistake>,
+}
+
+impl ConfigErrors {
+    /// `found` holds (message, help, place); `secrets` the bytes that must not be shown.
+    pub(super) fn new(
+        name: &str,
+        text: &str,
+        mut found: Vec<(String, String, Range<usize>)>,
+        secrets: &[Range<usize>],
+    ) -> Self {
+        found.sort_by_key(|(_, _, at)| at.start);
+        let mistakes = found
+            .into_iter()
+            .map(|(message, help, at)| {
+                let at = floor(text, at.start)..floor(text, at.end.max(at.start));
+                let line_start = text[..at.start].rfind('\n').map_or(0, |newline| newline + 1);
+                Mistake {
+                    message: one_line(&message),
+                    help: one_line(&help),
+                    line: 1 + text[..at.start].matches('\n').count(),
+                    column: 1 + text[line_start..at.start].chars().count(),
+                    at,
+                }
+            })
+            .collect();
+        Self { name: name.into(), source: NamedSource::new(name, blot(text, secrets)), mistakes }
+    }
+
+    /// The mistakes, in the order of the file.
+    pub fn mistakes(&self) -> &[Mistake] {
+        &self.mistakes
+    }
+
+    /// A report with the lines in question, for a terminal (`color`) or for plain text.
+    pub fn render(&self, color: bool) -> String {
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_wrap_lines(false);
+        let mut out = String::new();
+        for mistake in &self.mistakes {
+            let report = Report { mistake, source: &self.source };
+            // Writing to a String cannot fail; a span outside of the text would, and then the line alone must do.
+            if handler.render_report(&mut out, &report).is_err() {
+                out.push_str(&self.line(mistake));
+            }
+            out.push('\n');
+        }
+        let (n, s) = (self.mistakes.len(), if self.mistakes.len() == 1 { "" } else { "s" });
+        out.push_str(&format!("{}: {n} mistake{s}\n", self.name));
+        out
+    }
+
+    fn line(&self, mistake: &Mistake) -> String {
+        let Mistake { message, help, line, column, .. } = mistake;
+        format!("{}:{line}:{column}: {message}; {help}", self.name)
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (i, mistake) in self.mistakes.iter().enumerate() {
+            write!(f, "{}{}", if i > 0 { "\n" } else { "" }, self.line(mistake))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// A mistake with the text it is in.
+#[derive(Debug)]
+struct Report<'a> {
+    mistake: &'a Mistake,
+    source: &'a NamedSource<String>,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.mistake.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl Diagnostic for Report<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(&self.mistake.help))
+    }
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        Some(Box::new(std::iter::once(LabeledSpan::underline(self.mistake.at.clone()))))
+    }
+}
+
+/// Control characters escaped: a key can hold them, and must not break a line of the log or steer a terminal.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
+}
+
+/// The character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
+}
+
+/// `text` with every character inside `secrets` replaced by as many `*` as it has bytes, so that places stay true;
+/// control characters likewise by `?`, so that no file can steer a terminal.
+fn blot(text: &str, secrets: &[Range<usize>]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if !c.is_whitespace() && secrets.iter().any(|secret| secret.contains(&at)) {
+            out.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else if c.is_control() && !c.is_whitespace() {
+            out.extend(std::iter::repeat_n('?', c.len_utf8()));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,554 @@
+//! Walks the tree key by key, collecting every mistake on the way. A key that is asked for is a key that is known, so
+//! the code that reads a section is also its schema: what nobody asked for is unknown.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::errors::ConfigErrors;
+use super::tree::{self, Node, Value};
+
+/// A name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown key.
+const SIMILAR: f64 = 0.8;
+
+/// A value longer than this many characters is cut in messages.
+const SHOWN: usize = 40;
+
+/// What one value is accused of: `message` continues a sentence that begins with the key.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    message: String,
+    help: String,
+    at: Range<usize>,
+}
+
+/// A parsed value, or everything that is wrong with it.
+pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
+
+/// One accusation against `node`.
+pub(super) fn wrong<T>(node: &Node, message: impl Display, help: impl Display) -> Parsed<T> {
+    Err(vec![Wrong { message: message.to_string(), help: help.to_string(), at: node.at.clone() }])
+}
+
+/// Collects the mistakes of one file.
+pub(super) struct Reader {
+    mistakes: Vec<(String, String, Range<usize>)>,
+    /// Section, key, place.
+    unknown: Vec<(String, String, Range<usize>)>,
+    /// Bytes never to be shown.
+    secrets: Vec<Range<usize>>,
+    /// Full names of all keys asked for.
+    known: Vec<String>,
+    /// Where the keys that are present have their values.
+    places: HashMap<String, Range<usize>>,
+    /// Whether the files and variables that the configuration names must be there.
+    pub check_files: bool,
+}
+
+impl Reader {
+    /// Reads `text` with `read`; fails when anything at all was wrong. Returns all known keys as well.
+    pub fn read<T>(
+        name: &str,
+        text: &str,
+        check_files: bool,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Result<(T, Vec<String>), ConfigErrors> {
+        let mut secrets = Vec::new();
+        let root = tree::parse(text).map_err(|(message, at)| {
+            tree::secrets_in_broken(text, &mut |hidden| secrets.push(hidden));
+            let hidden = secrets.iter().any(|secret| secret.contains(&at.start));
+            let message =
+                if hidden { "not valid YAML in or near a secret".into() } else { format!("not valid YAML: {message}") };
+            let help =
+                "mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`";
+            ConfigErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
+        })?;
+        root.secrets(&mut |hidden| secrets.push(hidden));
+        let mut reader = Self {
+            mistakes: Vec::new(),
+            unknown: Vec::new(),
+            secrets,
+            known: Vec::new(),
+            places: HashMap::new(),
+            check_files,
+        };
+        let place = root.at.clone();
+        let value = Section::enter(&mut reader, String::new(), Some((place, root)), read);
+        reader.judge_unknown_keys();
+        if reader.mistakes.is_empty() {
+            Ok((value, reader.known))
+        } else {
+            Err(ConfigErrors::new(name, text, reader.mistakes, &reader.secrets))
+        }
+    }
+
+    /// A mistake that is seen only by looking at several keys; `key` is where it is shown, if present.
+    pub fn mistake(&mut self, key: &str, message: impl Display, help: impl Display) {
+        let at = self.places.get(key).cloned().unwrap_or(0..0);
+        self.mistakes.push((message.to_string(), help.to_string(), at));
+    }
+
+    /// Whether `key` (its full name) is given.
+    pub fn has(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
+    fn judge_unknown_keys(&mut self) {
+        for (section, key, at) in std::mem::take(&mut self.unknown) {
+            let siblings = || {
+                self.known.iter().filter_map(|known| {
+                    let (parent, leaf) = known.rsplit_once('.').unwrap_or(("", known));
+                    (parent == section).then_some(leaf)
+                })
+            };
+            let elsewhere =
+                || self.known.iter().find(|known| known.rsplit('.').next() == Some(&key) && known.contains('.'));
+            let help = match (elsewhere(), similar(&key, siblings())) {
+                (Some(full), _) => format!("did you mean `{full}`? it is indented or placed wrongly here"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("remove it; known here: {}", siblings().collect::<Vec<_>>().join(", ")),
+            };
+            let message = format!("`{}` is no key of sla-ledger", join(&section, &key));
+            self.mistakes.push((message, help, at));
+        }
+    }
+}
+
+/// One mapping of the file. Closed by [`Section::enter`], which counts what nobody asked for as unknown.
+pub(super) struct Section<'r> {
+    pub reader: &'r mut Reader,
+    path: String,
+    at: Range<usize>,
+    entries: Vec<(String, Range<usize>, Node)>,
+    /// The section itself is of a wrong type: its missing keys are no further mistakes.
+    broken: bool,
+}
+
+impl Section<'_> {
+    fn enter<T>(
+        reader: &mut Reader,
+        path: String,
+        found: Option<(Range<usize>, Node)>,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> T {
+        let at = found.as_ref().map_or(0..0, |(key_at, _)| key_at.clone());
+        let mut section = Section { reader, path, at, entries: Vec::new(), broken: false };
+        if let Some((_, node)) = found {
+            section.fill(node);
+        }
+        let value = read(&mut section);
+        let Section { reader, path, entries, .. } = section;
+        for (key, at, node) in entries {
+            node.scalars(&mut |hidden| reader.secrets.push(hidden));
+            reader.unknown.push((path.clone(), key, at));
+        }
+        value
+    }
+
+    fn fill(&mut self, node: Node) {
+        match node.value {
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    let Value::Text(name) = key.value else {
+                        self.complain(key.at, "a key must be a word", "quote it if it is one");
+                        continue;
+                    };
+                    if self.entries.iter().any(|(known, ..)| *known == name) {
+                        let full = join(&self.path, &name);
+                        self.complain(key.at, format!("`{full}` is given twice"), "keep one of them");
+                        continue;
+                    }
+                    self.entries.push((name, key.at, value));
+                }
+            }
+            Value::Null => {}
+            _ => {
+                self.broken = true;
+                let what = if self.path.is_empty() { "the file".into() } else { format!("`{}`", self.path) };
+                let help = "write `key: value` lines, indented below it";
+                self.complain(node.at.clone(), format!("{what} must be a section of keys, not {}", shown(&node)), help);
+            }
+        }
+    }
+
+    /// A mistake at a place.
+    pub fn complain(&mut self, at: Range<usize>, message: impl Display, help: impl Display) {
+        self.reader.mistakes.push((message.to_string(), help.to_string(), at));
+    }
+
+    fn full(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// Takes a key out; a null value is as good as none.
+    fn take(&mut self, key: &str) -> Option<(Range<usize>, Node)> {
+        let full = self.full(key);
+        self.reader.known.push(full.clone());
+        let index = self.entries.iter().position(|(name, ..)| name == key)?;
+        let (_, at, node) = self.entries.remove(index);
+        if matches!(node.value, Value::Null) {
+            return None;
+        }
+        self.reader.places.insert(full, node.at.clone());
+        Some((at, node))
+    }
+
+    /// Reads the section `key`, which need not be there.
+    pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section) -> T) -> T {
+        let path = self.full(key);
+        let found = self.take(key);
+        Section::enter(self.reader, path, found, read)
+    }
+
+    /// A key that may be missing. `None` after a mistake too, which then is recorded.
+    pub fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> Option<T> {
+        let (_, node) = self.take(key)?;
+        let full = self.full(key);
+        match parse(&node) {
+            Ok(value) => Some(value),
+            Err(accusations) => {
+                for Wrong { message, help, at } in accusations {
+                    self.complain(at, format!("`{full}` {message}"), help);
+                }
+                None
+            }
+        }
+    }
+
+    /// A key that may be missing, with its default.
+    pub fn or<T>(&mut self, key: &str, default: T, parse: impl FnOnce(&Node) -> Parsed<T>) -> T {
+        self.optional(key, parse).unwrap_or(default)
+    }
+
+    /// A key that must be there. After a mistake the value is a filler: the file is refused anyway.
+    pub fn required<T: Default>(&mut self, key: &str, example: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> T {
+        let given = self.entries.iter().any(|(name, _, node)| name == key && !matches!(node.value, Value::Null));
+        if !given && !self.broken {
+            let help = format!("add it, e.g. `{key}: {example}` in section `{}`", self.path);
+            let at =
+                self.entries.iter().find(|(name, ..)| name == key).map_or(self.at.clone(), |(_, at, _)| at.clone());
+            self.complain(at, format!("`{}` is missing", self.full(key)), help);
+        }
+        self.optional(key, parse).unwrap_or_default()
+    }
+
+    /// All entries of the free-form section `key`: name, place of the name, value.
+    pub fn free_form(&mut self, key: &str) -> Vec<(String, Range<usize>, Node)> {
+        self.section(key, |section| std::mem::take(&mut section.entries))
+    }
+
+    /// Puts an entry in, as if it had been written here. Fails with the name when it is there already.
+    pub fn adopt(&mut self, key: &str, at: Range<usize>, node: Node) -> Result<(), Range<usize>> {
+        if self.entries.iter().any(|(name, ..)| name == key) {
+            return Err(at);
+        }
+        self.entries.push((key.into(), at, node));
+        Ok(())
+    }
+
+    /// Refuses a key that people are likely to try.
+    pub fn refuse(&mut self, key: &str, why: &str, help: &str) {
+        if let Some(index) = self.entries.iter().position(|(name, ..)| name == key) {
+            let (_, at, node) = self.entries.remove(index);
+            self.reader.places.insert(self.full(key), at.clone());
+            node.scalars(&mut |hidden| self.reader.secrets.push(hidden));
+            self.complain(at, format!("`{}` {why}", self.full(key)), help);
+        }
+    }
+
+    /// A mistake about an entry that was taken by [`free_form`](Self::free_form); `hide` blots its value out.
+    pub fn refuse_entry(
+        &mut self,
+        at: Range<usize>,
+        node: &Node,
+        hide: bool,
+        message: impl Display,
+        help: impl Display,
+    ) {
+        if hide {
+            node.scalars(&mut |hidden| self.reader.secrets.push(hidden));
+        }
+        self.complain(at, message, help);
+    }
+}
+
+fn join(section: &str, key: &str) -> String {
+    if section.is_empty() { key.into() } else { format!("{section}.{key}") }
+}
+
+/// The most similar of `names`, if one is similar enough.
+fn similar<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(score, _)| *score >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// How a value is called in a message.
+pub(super) fn shown(node: &Node) -> String {
+    match &node.value {
+        Value::Null => "nothing".into(),
+        Value::Bool(value) => format!("the boolean `{value}`"),
+        Value::Int(value) => format!("the number `{value}`"),
+        Value::Float(value) => format!("the number `{value}`"),
+        Value::Text(text) if text.chars().count() > SHOWN => {
+            format!("`{}…`", text.chars().take(SHOWN).flat_map(char::escape_debug).collect::<String>())
+        }
+        Value::Text(text) => format!("`{}`", text.escape_debug()),
+        Value::List(_) => "a list".into(),
+        Value::Map(_) => "a section".into(),
+    }
+}
+
+// The parsers of single values.
+
+/// Text that is not empty. Numbers and booleans are refused: they would not come out as they were written.
+pub(super) fn text(node: &Node) -> Parsed<String> {
+    match &node.value {
+        Value::Text(text) if !text.trim().is_empty() => Ok(text.clone()),
+        Value::Text(_) => wrong(node, "must not be empty", "write a value, or remove the key"),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+            wrong(node, format!("must be text, not {}", shown(node)), "put it in quotes")
+        }
+        _ => wrong(node, format!("must be text, not {}", shown(node)), "write one value"),
+    }
+}
+
+/// Text that may be empty, or an integer, which becomes its decimal digits.
+pub(super) fn code(node: &Node) -> Parsed<String> {
+    match &node.value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Int(number) => Ok(number.to_string()),
+        _ => wrong(node, format!("must hold codes, not {}", shown(node)), "a code is text or an integer"),
+    }
+}
+
+/// A list, every item by `item`.
+pub(super) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
+    move |node| {
+        let Value::List(items) = &node.value else {
+            return wrong(
+                node,
+                format!("must be a list, not {}", shown(node)),
+                "write `[one, two]`, or a `- ` line for each",
+            );
+        };
+        let (mut values, mut accusations) = (Vec::new(), Vec::new());
+        for parsed in items.iter().map(&item) {
+            match parsed {
+                Ok(value) => values.push(value),
+                Err(more) => accusations.extend(more),
+            }
+        }
+        if accusations.is_empty() { Ok(values) } else { Err(accusations) }
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(node: &Node) -> Parsed<bool> {
+    match node.value {
+        Value::Bool(value) => Ok(value),
+        _ => wrong(
+            node,
+            format!("must be true or false, not {}", shown(node)),
+            "write `true` or `false`, without quotes",
+        ),
+    }
+}
+
+/// An integer within `range`.
+pub(super) fn integer(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Parsed<i64> {
+    move |node| match node.value {
+        Value::Int(value) => match i64::try_from(value) {
+            Ok(value) if range.contains(&value) => Ok(value),
+            _ => out_of_range(node, range.start(), range.end()),
+        },
+        _ => {
+            let help = format!("write a number from {} to {}, without quotes", range.start(), range.end());
+            wrong(node, format!("must be an integer, not {}", shown(node)), help)
+        }
+    }
+}
+
+fn out_of_range<T>(node: &Node, least: impl Display, most: impl Display) -> Parsed<T> {
+    wrong(node, format!("is out of range: {}", shown(node)), format!("the least is {least}, the most {most}"))
+}
+
+/// A duration within `range`, as in `"1m 30s"`. `granule` is what it must be a multiple of.
+pub(super) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> impl Fn(&Node) -> Parsed<Duration> {
+    move |node| {
+        let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+        let help = format!("write a number with its unit, from \"{least}\" to \"{most}\", e.g. \"{least}\"");
+        let Value::Text(text) = &node.value else {
+            return wrong(node, format!("must be a duration, not {}", shown(node)), help);
+        };
+        match humantime::parse_duration(text) {
+            Ok(value) if !range.contains(&value) => out_of_range(node, least, most),
+            Ok(value) if value.as_nanos() % granule.as_nanos() != 0 => {
+                let granule = humantime::format_duration(granule);
+                wrong(node, format!("is too fine: {}", shown(node)), format!("write a multiple of {granule}"))
+            }
+            Ok(value) => Ok(value),
+            Err(error) => wrong(node, format!("must be a duration, not {} ({error})", shown(node)), help),
+        }
+    }
+}
+
+/// Bytes within `range`: an integer, or text such as `"20MB"` (10⁶) or `"1MiB"` (2²⁰).
+pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
+    move |node| {
+        let value = match &node.value {
+            Value::Int(value) => u64::try_from(*value).ok(),
+            Value::Text(text) => size(text),
+            _ => None,
+        };
+        match value {
+            Some(value) if range.contains(&value) => Ok(value),
+            Some(_) => out_of_range(node, format!("{} bytes", range.start()), format!("{} bytes", range.end())),
+            None => {
+                let help = "write bytes as an integer, or with a unit: \"512KiB\", \"1MiB\", \"20MB\", \"1GB\"";
+                wrong(node, format!("must be a size, not {}", shown(node)), help)
+            }
+        }
+    }
+}
+
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed<T> {
+    move |node| {
+        if let Value::Text(text) = &node.value
+            && let Some((_, value)) = choices.iter().find(|(word, _)| word == text)
+        {
+            return Ok(*value);
+        }
+        let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+        let near = match &node.value {
+            Value::Text(text) => similar(text, choices.iter().map(|(word, _)| *word)),
+            _ => None,
+        };
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write one of {}", words.join(", ")),
+        };
+        wrong(node, format!("must be one of {}, not {}", words.join(", "), shown(node)), help)
+    }
+}
+
+/// A time zone of the IANA database.
+pub(super) fn time_zone(node: &Node) -> Parsed<chrono_tz::Tz> {
+    let name = text(node)?;
+    name.parse().or_else(|_| {
+        let help = match similar(&name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "write a name of the IANA database, e.g. `Asia/Shanghai`".into(),
+        };
+        wrong(node, format!("must be a time zone, not {}", shown(node)), help)
+    })
+}
+
+/// A Kafka topic's name.
+pub(super) fn topic(node: &Node) -> Parsed<String> {
+    let name = text(node)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.len() <= 249 && name.chars().all(legal) && name != "." && name != ".." {
+        return Ok(name);
+    }
+    let help = "a topic's name has at most 249 characters of a–z, A–Z, 0–9, `.`, `_` and `-`";
+    wrong(node, format!("must be the name of a Kafka topic, not {}", shown(node)), help)
+}
+
+/// An instant with its offset.
+pub(super) fn instant(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
+}
+
+/// A type that parses itself and says what is wrong in its error.
+pub(super) fn parsed<T: FromText>(node: &Node) -> Parsed<T> {
+    let given = text(node)?;
+    T::from_text(given).or_else(|error| wrong(node, format!("is wrong: {error}"), T::HELP))
+}
+
+/// See [`parsed`].
+pub(super) trait FromText: Sized {
+    /// What to write.
+    const HELP: &'static str;
+    /// The value, or what is wrong.
+    fn from_text(text: String) -> Result<Self, String>;
+}
+
+impl FromText for crate::pipeline::settings::FieldPath {
+    const HELP: &'static str = "write a JSON Pointer such as `/tenant`, `$key`, or `$header:NAME`";
+    fn from_text(text: String) -> Result<Self, String> {
+        // Its hint is ours.
+        Self::try_from(text).map_err(|error| error.split(": ").next().unwrap_or_default().to_owned())
+    }
+}
+
+impl FromText for SocketAddr {
+    const HELP: &'static str =
+        "write an address and a port, e.g. \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::]:9464\"";
+    fn from_text(text: String) -> Result<Self, String> {
+        Self::from_str(&text).map_err(|_| format!("`{}` is no address with a port", text.escape_debug()))
+    }
+}
+
+/// A file, which must be readable when `check` is set.
+pub(super) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
+    move |node| {
+        let path = PathBuf::from(text(node)?);
+        let read =
+            || if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(&path) };
+        match check.then(read) {
+            Some(Err(error)) => {
+                let help = "check that the path is right and that sla-ledger's user may read it";
+                wrong(node, format!("cannot be read: {} ({error})", shown(node)), help)
+            }
+            _ => Ok(path),
+        }
+    }
+}
+
+/// The name of an environment variable, which must be set when `check` is. The value is never quoted: people paste secrets
+/// here by mistake.
+pub(super) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
+    move |node| {
+        let name = text(node)?;
+        if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+            return wrong(
+                node,
+                "must be the name of an environment variable",
+                "write its name (A–Z, 0–9, `_`), not its value",
+            );
+        }
+        if check && std::env::var_os(&name).is_none_or(|value| value.is_empty()) {
+            return wrong(
+                node,
+                "names an environment variable that is not set",
+                format!("set {name} for this process"),
+            );
+        }
+        Ok(name)
+    }
+}

@@ -1,0 +1,233 @@
+//! The routes, and serving them within limits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::Listener;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use super::connection::{Guard, Handle, track};
+use super::scrape::Encoding;
+use super::{AppState, ReloadError};
+
+/// The content type of the text exposition format.
+pub const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Limits of the HTTP side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections; beyond, the one that keeps us waiting longest gives way.
+    pub connections: usize,
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// For a request's header to be complete, from its first byte or from the connection's begin.
+    pub header_timeout: Duration,
+    /// For a handler to answer.
+    pub request_timeout: Duration,
+    /// For a client to take a response.
+    pub response_timeout: Duration,
+    /// For the next request on an open connection.
+    pub idle_timeout: Duration,
+    /// For open requests at the end of the service.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            connections: 512,
+            body_bytes: 64 << 10,
+            header_timeout: s(10),
+            request_timeout: s(30),
+            response_timeout: s(30),
+            idle_timeout: s(180),
+            grace: s(3),
+        }
+    }
+}
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", advice(source, *address))]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+fn advice(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "port {} is in use by another process: stop that one, or set `http.listen` to a free port",
+                address.port()
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "this machine has no address {}: set `http.listen` to one it has, or to 0.0.0.0 for all",
+                address.ip()
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "port {} needs more rights than this process has: set `http.listen` to a port from 1024 on",
+                address.port()
+            )
+        }
+        _ => format!("{error}; the address is `http.listen` in the configuration"),
+    }
+}
+
+/// Listens on the address.
+///
+/// # Errors
+/// Says what to change.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+/// Serves until `shutdown` is cancelled, then lets open requests end for a short time. With the default [`Limits`].
+///
+/// # Errors
+/// None in practice: errors of single connections end these alone.
+pub async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) -> io::Result<()> {
+    serve_router(listener, router(state), Limits::default(), shutdown).await
+}
+
+/// Serves any routes on any listener (one that speaks TLS, say) within these limits, until `shutdown` is cancelled.
+///
+/// # Errors
+/// None in practice: errors of single connections end these alone.
+pub async fn serve_router<L>(listener: L, router: Router, limits: Limits, shutdown: CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let listener = Guard::new(listener, limits);
+    let connections = listener.connections();
+    let service = router
+        .layer(RequestBodyLimitLayer::new(limits.body_bytes))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
+        .layer(axum::middleware::from_fn(track))
+        .into_make_service_with_connect_info::<Handle>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(limits.grace).await;
+        let open = connections.len();
+        connections.close_all();
+        tracing::info!(open, "http connections closed at the end");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = async { serving.await } => served,
+        () = too_long => Ok(()),
+    }
+}
+
+/// The routes of the service.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/-/reload", post(reload).fallback(reload_with_another_method))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state)
+}
+
+/// An error as `application/problem+json` (RFC 9457).
+pub fn problem(status: StatusCode, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+    (status, [(header::CONTENT_TYPE, PROBLEM)], body.to_string()).into_response()
+}
+
+async fn index() -> Html<&'static str> {
+    Html(concat!(
+        "<!doctype html><meta charset=\"utf-8\"><title>sla-ledger</title><h1>sla-ledger ",
+        env!("CARGO_PKG_VERSION"),
+        "</h1><ul>",
+        "<li><a href=\"metrics\">/metrics</a> the figures, for Prometheus",
+        "<li><a href=\"readyz\">/readyz</a> ready, or why not",
+        "<li><a href=\"livez\">/livez</a> alive",
+        "<li>POST /-/reload reads the configuration again",
+        "</ul>\n",
+    ))
+}
+
+async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let accepted =
+        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|h| h.to_str().ok()).collect::<Vec<_>>().join(",");
+    let encoding = Encoding::accepted(Some(&accepted));
+    let Ok(body) = state.scrapes.scrape(encoding).await else {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered; the log says more");
+    };
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, EXPOSITION);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if encoding == Encoding::Gzip {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(state): State<AppState>) -> Response {
+    let reasons = state.health.not_ready_reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let listed: Vec<_> = reasons.iter().map(|r| json!({"reason": r.as_str(), "detail": r.to_string()})).collect();
+    (status, axum::Json(json!({"ready": reasons.is_empty(), "reasons": listed}))).into_response()
+}
+
+async fn reload(State(state): State<AppState>) -> Response {
+    let turn = state.reloading.clone().lock_owned().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        (state.reload)()
+    });
+    let (status, text) = match done.await {
+        Ok(Ok(text)) => (StatusCode::OK, text),
+        Ok(Err(ReloadError::Invalid(text))) => (StatusCode::BAD_REQUEST, text),
+        Ok(Err(ReloadError::Failed(text))) => (StatusCode::INTERNAL_SERVER_ERROR, text),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the reload ended early; the log says more".into()),
+    };
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    (status, [(header::CONTENT_TYPE, PLAIN)], text + end).into_response()
+}
+
+async fn reload_with_another_method() -> Response {
+    let detail = "a reload is asked for with POST, e.g. curl -X POST http://127.0.0.1:9464/-/reload";
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+async fn method_not_allowed(method: Method) -> Response {
+    problem(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not for this address; the header Allow says what is"))
+}
+
+async fn not_found(request: Request) -> Response {
+    let path = request.uri().path();
+    problem(StatusCode::NOT_FOUND, &format!("nothing lives at {path}; the page at / says what there is"))
+}

@@ -1,0 +1,217 @@
+//! Consuming in batches, straight from librdkafka's queues.
+//!
+//! rdkafka's `poll` costs twice as much per record as librdkafka's batch call, and it drops the offset at which a
+//! partition ends, which the tail needs. The batch call is not exposed, hence the only `unsafe` of the product. A
+//! subscribed consumer's own queue must not be read this way (librdkafka would answer rebalances by itself), so the
+//! assigned partitions' queues are forwarded into one queue of ours, which is read instead.
+
+#![expect(unsafe_code, reason = "rdkafka exposes neither the batch call nor the group's membership")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+use smallvec::SmallVec;
+
+use crate::pipeline::decode::SourceRecord;
+
+/// Records fetched by one call at most.
+const BATCH: usize = 1024;
+
+/// A queue of fetched records.
+pub struct BatchQueue {
+    queue: *mut sys::rd_kafka_queue_t,
+    partitions: Vec<*mut sys::rd_kafka_queue_t>,
+    messages: Vec<*mut sys::rd_kafka_message_t>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread; this type hands out no pointers.
+unsafe impl Send for BatchQueue {}
+
+/// What a batch holds.
+#[derive(Debug)]
+pub enum Fetched<'a> {
+    /// A record of a partition.
+    Record(i32, SourceRecord<'a>),
+    /// The partition's end: the next offset that will be fetched, control records passed.
+    End(i32, i64),
+    /// An error, of a partition if it has one.
+    Error(i32, RDKafkaErrorCode, String),
+}
+
+impl BatchQueue {
+    /// A queue into which these partitions will be fetched. To be called before they are assigned.
+    pub fn of_partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[i32]) -> Self {
+        let client = consumer.client().native_ptr();
+        let topic = CString::new(topic).unwrap_or_default();
+        // SAFETY: the client lives as long as the consumer, which the caller keeps longer than this queue; `topic` is a
+        // C string; the references taken here are given back in `drop`.
+        unsafe {
+            let queue = sys::rd_kafka_queue_new(client);
+            let partitions = partitions.iter().map(|partition| {
+                let from = sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), *partition);
+                if !from.is_null() {
+                    sys::rd_kafka_queue_forward(from, queue);
+                }
+                from
+            });
+            let partitions = partitions.filter(|p| !p.is_null()).collect();
+            Self { queue, partitions, messages: vec![std::ptr::null_mut(); BATCH] }
+        }
+    }
+
+    /// The queue of a consumer that is assigned by hand and in no group.
+    pub fn of_consumer<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
+        // SAFETY: as above.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        Self { queue, partitions: Vec::new(), messages: vec![std::ptr::null_mut(); BATCH] }
+    }
+
+    /// Waits for records up to `timeout` and hands over those that are there; returns how many.
+    pub fn consume(&mut self, timeout: Duration, mut each: impl FnMut(Fetched<'_>)) -> usize {
+        if self.queue.is_null() {
+            return 0;
+        }
+        let timeout_ms = timeout.as_millis().min(1000) as i32;
+        // SAFETY: the array holds `len` pointers; each message handed out is destroyed exactly once, after its use.
+        let count = unsafe {
+            sys::rd_kafka_consume_batch_queue(self.queue, timeout_ms, self.messages.as_mut_ptr(), self.messages.len())
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        let batch = Batch { messages: &self.messages[..count], next: 0 };
+        batch.for_each(&mut each);
+        count
+    }
+}
+
+/// Destroys what was not handed over, also if a handler panics.
+struct Batch<'a> {
+    messages: &'a [*mut sys::rd_kafka_message_t],
+    next: usize,
+}
+
+impl Batch<'_> {
+    fn for_each(mut self, each: &mut impl FnMut(Fetched<'_>)) {
+        while let Some(message) = self.messages.get(self.next) {
+            // SAFETY: the pointer is a message of ours until `next` has passed it.
+            unsafe {
+                hand_over(*message, each);
+                self.next += 1;
+                sys::rd_kafka_message_destroy(*message);
+            }
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for message in self.messages.iter().skip(self.next) {
+            // SAFETY: as above; these were not destroyed yet.
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is a live message.
+#[inline]
+unsafe fn hand_over(pointer: *mut sys::rd_kafka_message_t, each: &mut impl FnMut(Fetched<'_>)) {
+    // SAFETY: promised by the caller; the slices live as long as the message, which outlives the call of `each`.
+    unsafe {
+        let message = &*pointer;
+        match message.err {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+                let timestamp = sys::rd_kafka_message_timestamp(pointer, &mut kind);
+                let headers = headers(pointer);
+                let record = SourceRecord {
+                    offset: message.offset,
+                    timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                    key: bytes(message.key, message.key_len),
+                    payload: bytes(message.payload, message.len),
+                    headers: &headers,
+                };
+                each(Fetched::Record(message.partition, record));
+            }
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => each(Fetched::End(message.partition, message.offset)),
+            error => {
+                let text = sys::rd_kafka_message_errstr(pointer);
+                let text = if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() };
+                each(Fetched::Error(message.partition, error.into(), text));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The pointer is null or points to `len` bytes that live for `'a`.
+unsafe fn bytes<'a>(pointer: *mut std::ffi::c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: promised by the caller.
+    (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), len) })
+}
+
+/// # Safety
+/// `message` is a live message; the headers live as long.
+unsafe fn headers<'a>(message: *mut sys::rd_kafka_message_t) -> SmallVec<[(&'a str, &'a [u8]); 0]> {
+    let mut found = SmallVec::new();
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: names are C strings and values byte ranges owned by the message.
+    unsafe {
+        if sys::rd_kafka_message_headers(message, &mut headers) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return found;
+        }
+        let (mut name, mut value, mut len) = (std::ptr::null::<c_char>(), std::ptr::null(), 0usize);
+        while sys::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut len)
+            == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            // A header whose name is no UTF-8 can be neither mapped nor written back by name; its value is kept.
+            let name = CStr::from_ptr(name).to_str().unwrap_or("?");
+            let value = if value.is_null() { &[][..] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
+            found.push((name, value));
+        }
+    }
+    found
+}
+
+impl Drop for BatchQueue {
+    fn drop(&mut self) {
+        // SAFETY: the references taken when it was made, each given back once.
+        unsafe {
+            for partition in &self.partitions {
+                sys::rd_kafka_queue_forward(*partition, std::ptr::null_mut());
+                sys::rd_kafka_queue_destroy(*partition);
+            }
+            if !self.queue.is_null() {
+                sys::rd_kafka_queue_destroy(self.queue);
+            }
+        }
+    }
+}
+
+/// The first and the next offset of a partition as last told by a fetch; `None` before the first.
+pub fn cached_watermarks<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<(i64, i64)> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client outlives the call, which reads a cache and writes two integers.
+    let result = unsafe {
+        sys::rd_kafka_get_watermark_offsets(consumer.client().native_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
+    };
+    (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
+}
+
+/// The generation and member id the client has in its group at present.
+pub fn generation_and_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> (i32, String) {
+    // SAFETY: the metadata is a copy, destroyed after the strings were copied out of it.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return (-1, String::new());
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = CStr::from_ptr(sys::rd_kafka_consumer_group_metadata_member_id(metadata)).to_string_lossy().into_owned();
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation, member)
+    }
+}

@@ -1,0 +1,302 @@
+//! Writing to the ledger: one transactional producer an instance, one transaction a flush.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::membership::Membership;
+use crate::pipeline::protocol::TransactionEnd;
+use crate::pipeline::shard::{DeadLetter, Flush, Shard};
+
+/// After this the broker ends a transaction by itself.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the producer may take to find its coordinator and end its predecessor's transaction.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Names of the topics written.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    /// The calls.
+    pub source: String,
+    /// The ledger.
+    pub ledger: String,
+    /// Dead letters.
+    pub dead_letters: String,
+}
+
+/// The transactional producer.
+pub struct LedgerLog {
+    config: ClientConfig,
+    topics: Topics,
+    producer: BaseProducer<Deliveries>,
+}
+
+/// How a flush ended.
+#[derive(Debug)]
+pub struct FlushEnd {
+    /// The outcome.
+    pub end: TransactionEnd,
+    /// A request was repeated by us.
+    pub retried: bool,
+    /// From asking for the commit or abort to its confirmation.
+    pub took: Duration,
+    /// What went wrong, if it did.
+    pub error: Option<String>,
+    /// Who refused us, if that is what happened.
+    pub fence: Option<Fence>,
+}
+
+/// Who refused a transaction because our place is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// The consumer group: another generation, or another member under our static id.
+    Group,
+    /// The coordinator: another producer has our transactional id.
+    Producer,
+}
+
+/// Remembers the first delivery error.
+#[derive(Debug, Default)]
+struct Deliveries {
+    error: Mutex<Option<String>>,
+}
+
+impl Deliveries {
+    fn take(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka producer error");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            let mut first = self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            first.get_or_insert_with(|| error.to_string());
+        }
+    }
+}
+
+impl LedgerLog {
+    /// A producer with this transactional id; ends a transaction its predecessor left open.
+    ///
+    /// # Errors
+    /// The brokers refuse it or do not answer within 30 s.
+    pub fn open(base: &ClientConfig, transactional_id: &str, topics: Topics) -> Result<Self, KafkaError> {
+        let mut config = base.clone();
+        if config.get("compression.type").is_none() {
+            config.set("compression.type", "lz4");
+        }
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "5")
+            .set("message.max.bytes", super::topics::MAX_MESSAGE_BYTES.to_string())
+            .set("queue.buffering.max.messages", "2000000")
+            .set("queue.buffering.max.kbytes", "1048576");
+        let producer = Self::start(&config)?;
+        Ok(Self { config, topics, producer })
+    }
+
+    fn start(config: &ClientConfig) -> Result<BaseProducer<Deliveries>, KafkaError> {
+        let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
+        producer.init_transactions(INIT_TIMEOUT)?;
+        Ok(producer)
+    }
+
+    /// Replaces the producer: the new one, of the same transactional id, fences the old one and whatever of it is still
+    /// on its way.
+    ///
+    /// # Errors
+    /// As [`LedgerLog::open`]; the old producer must not be used then.
+    pub fn renew(&mut self) -> Result<(), KafkaError> {
+        self.producer = Self::start(&self.config)?;
+        Ok(())
+    }
+
+    /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.
+    pub fn write<'s>(
+        &self,
+        flushes: &[Flush],
+        shard: impl Fn(u32) -> Option<&'s Shard>,
+        membership: &Membership,
+    ) -> FlushEnd {
+        let begun = self.producer.begin_transaction();
+        let written = begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
+        match written {
+            Ok(()) => self.commit(),
+            Err(error) => self.abort(&error),
+        }
+    }
+
+    fn send_all<'s>(&self, flushes: &[Flush], shard: impl Fn(u32) -> Option<&'s Shard>) -> Result<(), KafkaError> {
+        self.producer.context().take();
+        for flush in flushes {
+            for letter in &flush.dead_letters {
+                self.send_letter(flush.shard, letter)?;
+            }
+        }
+        for flush in flushes {
+            for (key, value) in &flush.records {
+                self.send(flush.shard, key.as_bytes(), value.as_deref())?;
+            }
+        }
+        for flush in flushes {
+            let (key, value) = shard(flush.shard).map_or_else(|| flush.checkpoint.clone(), |s| s.checkpoint_of(flush));
+            self.send(flush.shard, key.as_bytes(), Some(&value))?;
+        }
+        self.await_acknowledgements()
+    }
+
+    fn send(&self, shard: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), KafkaError> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.ledger).partition(shard as i32).key(key);
+        record.payload = value;
+        self.enqueue(record)
+    }
+
+    fn send_letter(&self, shard: u32, letter: &DeadLetter) -> Result<(), KafkaError> {
+        let (partition, offset) = (shard.to_string(), letter.offset.to_string());
+        let timestamp = letter.timestamp_ms.map(|ms| ms.to_string());
+        let id = format!("{}/{partition}/{offset}", self.topics.source);
+        let mut headers = OwnedHeaders::new();
+        for (name, value) in &letter.headers {
+            headers = headers.insert(Header { key: name, value: Some(value) });
+        }
+        let own = [
+            ("sla.id", Some(&id)),
+            ("sla.reason", Some(&letter.reason.as_str().to_owned())),
+            ("sla.topic", Some(&self.topics.source)),
+            ("sla.partition", Some(&partition)),
+            ("sla.offset", Some(&offset)),
+            ("sla.timestamp", timestamp.as_ref()),
+        ]
+        .map(|(name, value)| (name, value.cloned()));
+        for (key, value) in &own {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.dead_letters).headers(headers);
+        record.key = letter.key.as_deref();
+        record.payload = letter.payload.as_deref();
+        self.enqueue(record)
+    }
+
+    fn enqueue(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    fn await_acknowledgements(&self) -> Result<(), KafkaError> {
+        // rdkafka's flush polls in steps of 100 ms; a millisecond makes a flush ten times shorter.
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+            _ = self.producer.flush(Duration::ZERO);
+            self.producer.poll(Duration::from_millis(1));
+        }
+        match self.producer.context().take() {
+            Some(error) => {
+                tracing::warn!(error, "a ledger record was not acknowledged");
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::Fail))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn send_offsets(&self, flushes: &[Flush], membership: &Membership) -> Result<(), KafkaError> {
+        let mut offsets = TopicPartitionList::with_capacity(flushes.len());
+        for flush in flushes {
+            offsets.add_partition_offset(&self.topics.source, flush.shard as i32, Offset::Offset(flush.next_offset))?;
+        }
+        // An empty list is never sent to the broker, which therefore would not fence it.
+        assert!(offsets.count() > 0, "a flush without shards");
+        self.producer.send_offsets_to_transaction(&offsets, &membership.metadata, TRANSACTION_TIMEOUT)
+    }
+
+    fn commit(&self) -> FlushEnd {
+        let begin = Instant::now();
+        let mut retried = false;
+        loop {
+            let Err(error) = self.producer.commit_transaction(TRANSACTION_TIMEOUT) else {
+                return FlushEnd { end: TransactionEnd::Committed, retried, took: begin.elapsed(), error: None, fence: None };
+            };
+            match verdict(&error) {
+                Verdict::Abort => return self.abort(&error),
+                Verdict::Retry if begin.elapsed() < TRANSACTION_TIMEOUT => retried = true,
+                Verdict::Retry | Verdict::Unknown => return failed(TransactionEnd::Unknown, retried, begin, &error),
+                Verdict::Fatal => return failed(TransactionEnd::Fatal, retried, begin, &error),
+            }
+        }
+    }
+
+    fn abort(&self, cause: &KafkaError) -> FlushEnd {
+        let begin = Instant::now();
+        if matches!(verdict(cause), Verdict::Fatal) {
+            return failed(TransactionEnd::Fatal, false, begin, cause);
+        }
+        let fence = fence(cause);
+        match self.producer.abort_transaction(TRANSACTION_TIMEOUT) {
+            Ok(()) => {
+                let error = Some(cause.to_string());
+                FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence }
+            }
+            Err(error) => FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) },
+        }
+    }
+}
+
+fn failed(end: TransactionEnd, retried: bool, begin: Instant, error: &KafkaError) -> FlushEnd {
+    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fence: fence(error) }
+}
+
+enum Verdict {
+    Abort,
+    Retry,
+    Unknown,
+    Fatal,
+}
+
+fn verdict(error: &KafkaError) -> Verdict {
+    match error {
+        KafkaError::Transaction(e) if e.is_fatal() => Verdict::Fatal,
+        KafkaError::Transaction(e) if e.txn_requires_abort() => Verdict::Abort,
+        KafkaError::Transaction(e) if e.is_retriable() => Verdict::Retry,
+        _ => Verdict::Unknown,
+    }
+}
+
+fn fence(error: &KafkaError) -> Option<Fence> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId => {
+            Some(Fence::Group)
+        }
+        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced => {
+            Some(Fence::Producer)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,190 @@
+//! The topics: what must exist, with which settings, and what is wrong with those that are there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::Config;
+
+/// Largest message written to any of our topics, in bytes: a tally of 20,000 rows with long names, or a dead letter.
+pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is wrong with the topics, so that nothing may start.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// The brokers do not answer or refuse.
+    #[error("{what}: {source}")]
+    Kafka {
+        /// What was tried.
+        what: String,
+        /// The client's error.
+        source: KafkaError,
+    },
+    /// The calls topic is missing.
+    #[error("the topic `{0}` (source.topic) does not exist: create it, or name the topic of your call events")]
+    NoSource(String),
+    /// A topic of ours is missing and must not be created.
+    #[error("the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions")]
+    Missing(String, &'static str, i32),
+    /// Settings that would lose data.
+    #[error("{}", .0.join("\n"))]
+    Settings(Vec<String>),
+}
+
+/// The partitions of the calls topic and of the ledger topic are the same in number; this is it.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Number of shards.
+    pub shards: u32,
+    /// Settings that are allowed but questionable.
+    pub warnings: Vec<String>,
+}
+
+struct Wanted<'a> {
+    name: &'a str,
+    partitions: i32,
+    settings: &'a [(&'a str, &'a str)],
+}
+
+/// Creates the topics that are missing and checks those that exist.
+///
+/// # Errors
+/// See [`TopicError`]; everything wrong with the settings is reported at once.
+pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, TopicError> {
+    let kafka = |what: &str| {
+        let what = what.to_owned();
+        move |source| TopicError::Kafka { what, source }
+    };
+    let admin: AdminClient<DefaultClientContext> = base.create().map_err(kafka("cannot create an admin client"))?;
+    let (lookup, metadata_of) = (base.clone(), config.clone());
+    let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
+    let counts = counts.unwrap_or_else(|_| Err(KafkaError::Canceled)).map_err(kafka("cannot read the cluster's metadata"))?;
+    let source = &config.source.topic;
+    let shards = *counts.get(source).ok_or_else(|| TopicError::NoSource(source.clone()))?;
+    let max_bytes = MAX_MESSAGE_BYTES.to_string();
+    let ledger = [
+        ("cleanup.policy", "compact"),
+        ("min.compaction.lag.ms", "60000"),
+        ("segment.ms", "3600000"),
+        ("segment.bytes", "134217728"),
+        ("min.cleanable.dirty.ratio", "0.3"),
+        ("max.message.bytes", max_bytes.as_str()),
+    ];
+    let others = [("cleanup.policy", "delete"), ("max.message.bytes", max_bytes.as_str())];
+    let wanted = [
+        Wanted { name: &config.ledger.topic, partitions: shards, settings: &ledger },
+        Wanted { name: &config.ledger.dead_letters_topic, partitions: 1, settings: &others },
+        Wanted { name: &config.ledger.alerts_topic, partitions: 1, settings: &others },
+    ];
+    for topic in &wanted {
+        create(&admin, config, topic, counts.get(topic.name).copied()).await?;
+    }
+    check(&admin, config, shards).await
+}
+
+fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<String, i32>, KafkaError> {
+    let consumer: BaseConsumer = base.create()?;
+    let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+    let ours = [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
+    let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));
+    Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
+}
+
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    config: &Config,
+    topic: &Wanted<'_>,
+    partitions: Option<i32>,
+) -> Result<(), TopicError> {
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    let is_ledger = topic.name == config.ledger.topic;
+    match partitions {
+        Some(found) if is_ledger && found < topic.partitions && config.ledger.create_topics => {
+            tracing::info!(topic = topic.name, from = found, to = topic.partitions, "adding partitions to the ledger topic");
+            let more = NewPartitions::new(topic.name, topic.partitions as usize);
+            let answer = admin.create_partitions([&more], &options).await;
+            accept(&format!("cannot add partitions to `{}`", topic.name), answer)
+        }
+        Some(found) if is_ledger && found != topic.partitions => Err(TopicError::Settings(vec![format!(
+            "the ledger topic `{}` has {found} partitions, the calls topic {}: they must be the same, partition by partition; \
+             use a ledger topic of its own for each calls topic",
+            topic.name, topic.partitions
+        )])),
+        Some(_) => Ok(()),
+        None if !config.ledger.create_topics => {
+            let policy = if is_ledger { "compact" } else { "delete" };
+            Err(TopicError::Missing(topic.name.to_owned(), policy, topic.partitions))
+        }
+        None => {
+            tracing::info!(topic = topic.name, partitions = topic.partitions, "creating topic");
+            let mut new =
+                NewTopic::new(topic.name, topic.partitions, TopicReplication::Fixed(config.ledger.replication_factor));
+            for (name, value) in topic.settings {
+                new = new.set(name, value);
+            }
+            let answer = admin.create_topics([&new], &options).await;
+            accept(&format!("cannot create the topic `{}`", topic.name), answer)
+        }
+    }
+}
+
+fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaError>) -> Result<(), TopicError> {
+    let kafka = |source| TopicError::Kafka { what: what.to_owned(), source };
+    for result in answer.map_err(kafka)? {
+        match result {
+            // Another instance was faster.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists | RDKafkaErrorCode::InvalidPartitions)) => {}
+            Err((_, code)) => return Err(kafka(KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(())
+}
+
+async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
+    let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
+    let names = [source, ledger, &config.ledger.dead_letters_topic];
+    let resources = names.map(|n| ResourceSpecifier::Topic(n));
+    let answer = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(TIMEOUT))).await;
+    let answer = answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
+    let mut settings: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    for (name, result) in names.into_iter().zip(answer) {
+        let what = format!("cannot read the settings of `{name}`");
+        let found = result.map_err(|code| TopicError::Kafka { what, source: KafkaError::AdminOp(code) })?;
+        let entries = found.entries.into_iter().filter_map(|e| Some((e.name, e.value?)));
+        settings.insert(name, entries.collect());
+    }
+    let get = |topic: &str, name: &str| settings.get(topic).and_then(|s| s.get(name)).map_or("", String::as_str);
+    let number = |topic: &str, name: &str| get(topic, name).parse::<i64>().ok();
+    let mut mistakes = Vec::new();
+    let mut warnings = Vec::new();
+    if get(ledger, "cleanup.policy") != "compact" {
+        mistakes.push(format!(
+            "the ledger topic `{ledger}` has cleanup.policy={}: it would lose counts; set it to compact \
+             (kafka-configs.sh --alter --entity-type topics --entity-name {ledger} --add-config cleanup.policy=compact)",
+            get(ledger, "cleanup.policy")
+        ));
+    }
+    if get(ledger, "unclean.leader.election.enable") == "true" {
+        mistakes.push(format!("the ledger topic `{ledger}` allows unclean leader election: committed counts could vanish; set unclean.leader.election.enable=false"));
+    }
+    if number(ledger, "max.message.bytes").is_some_and(|n| n < i64::from(MAX_MESSAGE_BYTES)) {
+        warnings.push(format!("the ledger topic `{ledger}` has max.message.bytes={} (we create it with {MAX_MESSAGE_BYTES}): a tenant with very many actions and codes could stop its shard", get(ledger, "max.message.bytes")));
+    }
+    if get(source, "cleanup.policy").contains("compact") {
+        mistakes.push(format!("the calls topic `{source}` is compacted: calls of the same key would vanish before they are counted; set cleanup.policy=delete"));
+    }
+    if get(source, "message.timestamp.type") != "LogAppendTime" {
+        warnings.push(format!("the calls topic `{source}` has message.timestamp.type={}: arrival is what the producer says, so quarantine (future, too old) proves little; LogAppendTime is better", get(source, "message.timestamp.type")));
+    }
+    let needed_ms = i64::from(config.counting.dedupe_window_s) * 2000 + 600_000;
+    if number(source, "retention.ms").is_some_and(|ms| ms >= 0 && ms < needed_ms * 4) {
+        warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
+    }
+    if mistakes.is_empty() { Ok(Checked { shards: shards.max(0) as u32, warnings }) } else { Err(TopicError::Settings(mistakes)) }
+}

@@ -1,0 +1,610 @@
+//! The worker: one thread that consumes, counts, flushes and takes shards over. All waiting for Kafka that could let a
+//! rebalance in between happens here, on this thread, so nothing is counted for a shard that is being given up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use smallvec::SmallVec;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, BatchQueue, Fetched};
+use super::ledger_log::{Fence, LedgerLog, Topics};
+use super::membership::{Membership, Notes, Rebalanced};
+use super::tail::{TailNews, now_ms, reader_config};
+use crate::config::{Config, Start};
+use crate::domain::call::Rejection;
+use crate::http::Health;
+use crate::metrics::process::ProcessMetrics;
+use crate::pipeline::protocol::{Need, SourceBounds, Takeover, after_transaction};
+use crate::pipeline::settings::CountingSettings;
+use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
+use crate::view::View;
+
+/// Longest wait for records in one round, so that rebalances, stops and reloads are seen soon.
+const ROUND: Duration = Duration::from_millis(50);
+/// Longest wait for one answer of the brokers within a round; asked again in the next.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Dead letters that wait for a flush, in bytes, before it comes early.
+const DEAD_LETTER_BYTES: usize = 8 << 20;
+/// Every this many records one arrival is kept for the freshness figure.
+const FRESHNESS_SAMPLE: i64 = 64;
+/// How often lag and readiness are looked at.
+const LAG_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a broken producer is left alone before it is made anew.
+const RETRY_PRODUCER: Duration = Duration::from_secs(1);
+
+/// What a worker needs.
+pub struct Setup {
+    /// Brokers, security, passed-through keys.
+    pub base: ClientConfig,
+    /// The configuration; `flush.interval` and `ready.max_lag` are read from here in every round.
+    pub config: Arc<ArcSwap<Config>>,
+    /// This instance's name, stable over restarts: its transactional id.
+    pub instance: String,
+    /// What the tail publishes.
+    pub view: Arc<View>,
+    /// Process metrics.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Readiness.
+    pub health: Arc<Health>,
+    /// News from the tail.
+    pub news: Receiver<TailNews>,
+    /// Ends the worker.
+    pub stop: CancellationToken,
+}
+
+/// Why a worker ends.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Kafka refuses.
+    #[error("{0}: {1}")]
+    Kafka(&'static str, KafkaError),
+}
+
+enum State {
+    /// No assignment, or one that must not be used any more.
+    Waiting,
+    /// Shards are assigned but not counted yet.
+    TakingOver { takeover: Takeover, membership: Membership, since: Instant },
+    /// Counting.
+    Counting { takeover: Takeover, membership: Membership, judged: bool },
+}
+
+struct Worker {
+    setup: Setup,
+    settings: CountingSettings,
+    writer: String,
+    keys: (u64, u64),
+    topics: Topics,
+    consumer: BaseConsumer<Notes>,
+    reader: BaseConsumer,
+    log: LedgerLog,
+    log_broken: bool,
+    state: State,
+    shards: BTreeMap<u32, Shard>,
+    queue: Option<BatchQueue>,
+    arrivals: BTreeMap<u32, Vec<i64>>,
+    last_arrival_ms: BTreeMap<u32, i64>,
+    next_flush: Instant,
+    next_lag: Instant,
+    reread: bool,
+}
+
+/// Counts until stopped. Runs on a thread of its own.
+///
+/// # Errors
+/// Kafka cannot be used at all; what can heal is retried.
+pub fn run(setup: Setup) -> Result<(), WorkerError> {
+    let stop = setup.stop.clone();
+    let mut worker = Worker::new(setup)?;
+    while !stop.is_cancelled() {
+        worker.round();
+    }
+    worker.finish();
+    Ok(())
+}
+
+/// The client configuration of the calls' consumer.
+fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> ClientConfig {
+    let mut client = base.clone();
+    let defaults = [("fetch.queue.backoff.ms", "5"), ("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")];
+    for (key, value) in defaults {
+        if client.get(key).is_none() {
+            client.set(key, value);
+        }
+    }
+    if client.get("session.timeout.ms").is_none() {
+        client.set("session.timeout.ms", "15000");
+    }
+    if config.kafka.static_membership {
+        client.set("group.instance.id", instance);
+    }
+    client
+        .set("group.id", &config.kafka.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("partition.assignment.strategy", "range")
+        .set("enable.partition.eof", "false");
+    client
+}
+
+impl Worker {
+    fn new(setup: Setup) -> Result<Self, WorkerError> {
+        let config = setup.config.load_full();
+        let topics = Topics {
+            source: config.source.topic.clone(),
+            ledger: config.ledger.topic.clone(),
+            dead_letters: config.ledger.dead_letters_topic.clone(),
+        };
+        let client = consumer_config(&setup.base, &config, &setup.instance);
+        let consumer: BaseConsumer<Notes> =
+            client.create_with_context(Notes::default()).map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
+        // E must be the high watermark: a read_committed client is told the last stable offset instead.
+        let reader = reader_config(&setup.base, "read_uncommitted").create();
+        let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;
+        let id = format!("{}-{}", config.ledger.name, setup.instance);
+        let log = LedgerLog::open(&setup.base, &id, topics.clone())
+            .map_err(|e| WorkerError::Kafka("cannot open the transactional producer", e))?;
+        consumer.subscribe(&[&topics.source]).map_err(|e| WorkerError::Kafka("cannot subscribe", e))?;
+        let incarnation: u32 = rand::random();
+        Ok(Self {
+            settings: config.counting.clone(),
+            writer: format!("{}/{incarnation:08x}", setup.instance),
+            keys: rand::random(),
+            topics,
+            consumer,
+            reader,
+            log,
+            log_broken: false,
+            state: State::Waiting,
+            shards: BTreeMap::new(),
+            queue: None,
+            arrivals: BTreeMap::new(),
+            last_arrival_ms: BTreeMap::new(),
+            next_flush: Instant::now(),
+            next_lag: Instant::now(),
+            reread: false,
+            setup,
+        })
+    }
+
+    fn round(&mut self) {
+        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+            self.source_error(-1, error.rdkafka_error_code(), &error.to_string());
+        }
+        for rebalanced in self.consumer.context().take() {
+            self.rebalanced(rebalanced);
+        }
+        self.read_news();
+        if std::mem::take(&mut self.reread) {
+            self.take_over_again("the source no longer holds what was wanted next");
+        }
+        match &self.state {
+            State::Waiting => std::thread::sleep(ROUND.min(Duration::from_millis(10))),
+            State::TakingOver { .. } => self.take_over(),
+            State::Counting { .. } => self.count(),
+        }
+        if Instant::now() >= self.next_lag {
+            self.next_lag = Instant::now() + LAG_INTERVAL;
+            self.report();
+        }
+    }
+
+    fn rebalanced(&mut self, rebalanced: Rebalanced) {
+        match rebalanced {
+            Rebalanced::Assigned(shards, membership) => {
+                let shards: Vec<u32> = shards.into_iter().filter_map(|s| u32::try_from(s).ok()).collect();
+                let Some(membership) = membership else {
+                    tracing::error!("assigned without a membership that could be fenced; waiting for the next rebalance");
+                    return;
+                };
+                tracing::info!(?shards, generation = membership.generation, member = membership.member, "partitions assigned");
+                self.begin_takeover(shards, membership);
+            }
+            Rebalanced::Revoked { lost } => {
+                tracing::info!(lost, "partitions revoked");
+                if !lost {
+                    self.flush();
+                }
+                self.drop_shards();
+                self.state = State::Waiting;
+                self.setup.health.set_joined(false);
+                if let Err(error) = self.consumer.unassign() {
+                    tracing::warn!(%error, "cannot answer the revocation");
+                }
+            }
+            Rebalanced::Failed(error) => {
+                tracing::warn!(error, "rebalance failed");
+                self.drop_shards();
+                self.state = State::Waiting;
+            }
+        }
+    }
+
+    fn begin_takeover(&mut self, shards: Vec<u32>, membership: Membership) {
+        self.drop_shards();
+        self.state = State::TakingOver { takeover: Takeover::new(shards), membership, since: Instant::now() };
+    }
+
+    /// Gives the shards up and takes the same ones over again, under the same membership.
+    fn take_over_again(&mut self, why: &str) {
+        let (State::TakingOver { takeover, membership, .. } | State::Counting { takeover, membership, .. }) =
+            std::mem::replace(&mut self.state, State::Waiting)
+        else {
+            return;
+        };
+        let shards: Vec<u32> = takeover.shards().collect();
+        tracing::warn!(?shards, why, "giving the shards up to take them over again");
+        if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
+            tracing::warn!(%error, "cannot empty the assignment");
+        }
+        self.begin_takeover(shards, membership);
+    }
+
+    fn drop_shards(&mut self) {
+        self.queue = None;
+        self.arrivals.clear();
+        self.last_arrival_ms.clear();
+        for shard in std::mem::take(&mut self.shards).into_keys() {
+            self.setup.metrics.remove_lag(shard);
+        }
+        self.setup.view.set_home(Vec::new());
+        self.setup.metrics.set_shards(0, 0);
+    }
+
+    fn read_news(&mut self) {
+        let news: Vec<TailNews> = self.setup.news.try_iter().collect();
+        for item in news {
+            match item {
+                TailNews::Checkpoint { shard, writer, seq } => {
+                    let owned = self.shards.get(&shard);
+                    if writer != self.writer && owned.is_some_and(|s| seq > s.checkpoint().seq) {
+                        // Legal while a rebalance is on its way to us; an alarm if our generation is still the group's.
+                        tracing::error!(shard, writer, seq, "another writer's checkpoint in a shard of ours");
+                        self.setup.metrics.fenced();
+                        self.take_over_again("another writer's checkpoint was read");
+                    }
+                }
+                TailNews::Trouble { shard, .. } => {
+                    if self.shards.remove(&shard).is_some() {
+                        tracing::error!(shard, "counting of the shard is stopped");
+                        self.report_shards();
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self) {
+        if !self.producer_ready() {
+            return;
+        }
+        let State::TakingOver { takeover, .. } = &mut self.state else { return };
+        let need = takeover.need(&self.setup.view.book());
+        let step = match need {
+            Need::Committed => fetch_committed(&self.consumer, &self.topics.source, takeover),
+            Need::Ends => fetch_ends(&self.reader, &self.topics.ledger, self.setup.view.shards(), takeover),
+            Need::Tail => {
+                std::thread::sleep(Duration::from_millis(5));
+                Ok(())
+            }
+            Need::Nothing => return self.begin_counting(),
+        };
+        if let Err(error) = step {
+            tracing::info!(%error, step = ?need, "takeover waits");
+        }
+    }
+
+    /// Makes a new producer if the old one must not be used; the next transaction waits for it.
+    fn producer_ready(&mut self) -> bool {
+        if self.log_broken {
+            match self.log.renew() {
+                Ok(()) => self.log_broken = false,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot make a new producer yet");
+                    std::thread::sleep(RETRY_PRODUCER.min(ROUND));
+                }
+            }
+        }
+        !self.log_broken
+    }
+
+    fn begin_counting(&mut self) {
+        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        match self.load(&takeover) {
+            Ok(list) => {
+                let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+                self.queue = Some(BatchQueue::of_partitions(&self.consumer, &self.topics.source, &partitions));
+                if let Err(error) = self.consumer.assign(&list) {
+                    tracing::warn!(%error, "cannot assign the partitions; trying again");
+                    self.drop_shards();
+                    self.state = State::TakingOver { takeover, membership, since };
+                    return;
+                }
+                tracing::info!(shards = ?partitions, took_ms = since.elapsed().as_millis() as u64, "takeover done, counting");
+                self.next_flush = Instant::now();
+                self.state = State::Counting { takeover, membership, judged: false };
+                self.setup.health.set_joined(true);
+                self.report_shards();
+            }
+            Err(error) => {
+                tracing::info!(%error, "takeover waits");
+                self.state = State::TakingOver { takeover, membership, since };
+            }
+        }
+    }
+
+    /// Loads the shards of a takeover; the list says where each begins to read.
+    fn load(&mut self, takeover: &Takeover) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        let mut shards = BTreeMap::new();
+        let start = self.setup.config.load().source.start;
+        for shard in takeover.shards() {
+            let (low, high) = self.consumer.fetch_watermarks(&self.topics.source, shard as i32, ANSWER)?;
+            let start = start_offset(&self.consumer, &self.topics.source, shard as i32, start, low, high)?;
+            let begin = match takeover.begin(shard, &self.setup.view.book(), SourceBounds { low, high, start }) {
+                Ok(begin) => begin,
+                Err(stop) => {
+                    tracing::error!(shard, %stop, "the shard is not counted");
+                    continue;
+                }
+            };
+            if let Some((committed, checkpoint)) = begin.offset_differs {
+                tracing::warn!(shard, committed, checkpoint, "the group's offset is not the ledger's; the ledger's holds");
+            }
+            self.setup.metrics.takeover(begin.offset_differs.is_some());
+            let owner = Owner::new(shard, self.writer.clone(), self.keys);
+            let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
+            match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
+                Ok(counter) => {
+                    for gap in counter.gaps().iter().skip(known_gaps) {
+                        tracing::error!(shard, from = gap.from_offset, to = gap.to_offset, calls = gap.calls, "the source no longer holds these offsets");
+                        self.setup.metrics.gap(gap);
+                    }
+                    tracing::info!(shard, offset = counter.position(), counted_from = counter.counted_from(), "shard taken over");
+                    list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
+                    shards.insert(shard, counter);
+                }
+                Err(error) => tracing::error!(shard, %error, "the shard is not counted"),
+            }
+        }
+        self.shards = shards;
+        Ok(list)
+    }
+
+    fn count(&mut self) {
+        if self.shards.values().any(Shard::must_flush) {
+            self.flush();
+        }
+        let now = Instant::now();
+        let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
+        if let Some(mut queue) = self.queue.take() {
+            self.consume(&mut queue, wait);
+            self.queue = Some(queue);
+        }
+        let letters: usize = self.shards.values().map(Shard::dead_letter_bytes).sum();
+        if Instant::now() >= self.next_flush || letters > DEAD_LETTER_BYTES {
+            let interval = self.setup.config.load().flush.interval;
+            self.next_flush = Instant::now() + interval;
+            self.flush();
+        }
+    }
+
+    fn consume(&mut self, queue: &mut BatchQueue, wait: Duration) {
+        let mut counts = OutcomeCounts::default();
+        let mut errors = Vec::new();
+        let mut last_arrivals: SmallVec<[(u32, i64); 16]> = SmallVec::new();
+        let mut by_partition: Vec<Option<&mut Shard>> = Vec::new();
+        for (partition, shard) in &mut self.shards {
+            by_partition.resize_with(*partition as usize + 1, || None);
+            by_partition[*partition as usize] = Some(shard);
+        }
+        let arrivals = &mut self.arrivals;
+        queue.consume(wait, |fetched| match fetched {
+            Fetched::Record(partition, record) => {
+                let Some(Some(shard)) = by_partition.get_mut(partition as usize) else { return };
+                let outcome = shard.ingest(&record);
+                counts.add(outcome);
+                let Some(ms) = record.timestamp_ms else { return };
+                match last_arrivals.last_mut() {
+                    Some((p, last)) if *p == partition as u32 => *last = ms,
+                    _ => last_arrivals.push((partition as u32, ms)),
+                }
+                if outcome != Outcome::Warmed && record.offset % FRESHNESS_SAMPLE == 0 {
+                    arrivals.entry(partition as u32).or_default().push(ms);
+                }
+            }
+            Fetched::End(..) => {}
+            Fetched::Error(partition, code, text) => errors.push((partition, code, text)),
+        });
+        self.last_arrival_ms.extend(last_arrivals);
+        counts.report(&self.setup.metrics);
+        for (partition, code, text) in errors {
+            self.source_error(partition, Some(code), &text);
+        }
+    }
+
+    fn source_error(&mut self, partition: i32, code: Option<RDKafkaErrorCode>, text: &str) {
+        tracing::warn!(partition, code = ?code, text, "reading the calls topic failed");
+        if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+            self.reread = true;
+        }
+    }
+
+    /// One transaction with the snapshots of all shards that have something to say.
+    fn flush(&mut self) {
+        if self.shards.values().all(|s| !s.wants_flush()) || !self.producer_ready() {
+            return;
+        }
+        let State::Counting { membership, .. } = &self.state else { return };
+        let begin = Instant::now();
+        let flushes: Vec<Flush> = self.shards.values_mut().filter(|s| s.wants_flush()).map(Shard::snapshot).collect();
+        for flush in &flushes {
+            let arrivals = self.arrivals.remove(&flush.shard).unwrap_or_default();
+            self.setup.view.sent(flush.shard, flush.seq, arrivals);
+        }
+        let result = self.log.write(&flushes, |shard| self.shards.get(&shard), membership);
+        let aftermath = after_transaction(result.end, result.retried, result.took);
+        self.setup.metrics.flush(result.end, begin.elapsed());
+        self.log_broken |= aftermath.new_producer;
+        if aftermath.committed {
+            for flush in &flushes {
+                if let Some(shard) = self.shards.get_mut(&flush.shard) {
+                    shard.committed();
+                }
+                for letter in &flush.dead_letters {
+                    self.setup.metrics.dead_letter(letter.reason);
+                }
+            }
+            let bytes: usize = flushes.iter().map(Flush::ledger_bytes).sum();
+            let rate = self.setup.config.load().ledger.max_write_rate.max(1);
+            let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            self.next_flush = self.next_flush.max(begin + pause);
+        }
+        if let Some(error) = &result.error {
+            tracing::warn!(error, end = ?result.end, fence = ?result.fence, "flush failed");
+        }
+        if result.fence.is_some() {
+            self.setup.metrics.fenced();
+        }
+        if result.fence == Some(Fence::Group) {
+            // Somebody else has the shards, or will have: wait for the group to say so.
+            self.drop_shards();
+            self.state = State::Waiting;
+            self.setup.health.set_joined(false);
+            if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
+                tracing::warn!(%error, "cannot empty the assignment");
+            }
+        } else if aftermath.give_up {
+            self.take_over_again("a flush ended in a way that must be read back from the ledger");
+        }
+    }
+
+    /// Lag, readiness, and which tenants this instance speaks for.
+    fn report(&mut self) {
+        let mut worst = Duration::ZERO;
+        let now_ms = now_ms();
+        for (shard, counter) in &self.shards {
+            let known = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32);
+            let records = known.map(|(_, high)| (high - counter.position()).max(0) as u64);
+            let arrival_ms = self.last_arrival_ms.get(shard).copied().or(counter.watermark_ms());
+            // Before the first answer of the partition's leader nobody knows how far behind we are: not ready.
+            let behind = match (records, arrival_ms) {
+                (Some(0), _) => Duration::ZERO,
+                (Some(_), Some(ms)) => Duration::from_millis((now_ms - ms).max(0) as u64),
+                (None, _) | (_, None) => Duration::MAX,
+            };
+            worst = worst.max(behind);
+            if let (Some(records), true) = (records, behind < Duration::MAX) {
+                self.setup.metrics.set_lag(*shard, records, behind);
+            }
+        }
+        self.setup.health.set_lag(worst);
+        let loaded = self.setup.view.book().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
+        self.setup.health.set_ledger_loaded(loaded);
+        if let State::Counting { takeover, judged, .. } = &mut self.state
+            && !*judged
+            && takeover.may_judge(&self.setup.view.book())
+        {
+            *judged = true;
+            self.setup.view.set_home(takeover.shards().collect());
+        }
+        self.setup.metrics.set_ready(self.setup.health.is_ready());
+    }
+
+    fn report_shards(&self) {
+        let (State::Counting { takeover, .. } | State::TakingOver { takeover, .. }) = &self.state else { return };
+        let assigned = takeover.shards().count();
+        self.setup.metrics.set_shards(assigned, assigned.saturating_sub(self.shards.len()));
+    }
+
+    /// Last flush, then the group is left; the next owner waits for nobody.
+    fn finish(mut self) {
+        self.setup.health.set_joined(false);
+        self.flush();
+        self.drop_shards();
+        self.consumer.context().close();
+        tracing::info!("worker stopped");
+    }
+}
+
+/// Outcomes of one batch, so that the counters are touched once a batch.
+#[derive(Debug, Default)]
+struct OutcomeCounts([(Option<Outcome>, u64); 5]);
+
+impl OutcomeCounts {
+    #[inline]
+    fn add(&mut self, outcome: Outcome) {
+        let slot = match outcome {
+            Outcome::Counted => 0,
+            Outcome::Duplicate { conflict: false } => 1,
+            Outcome::Duplicate { conflict: true } => 2,
+            Outcome::Rejected(Rejection::Malformed(_)) => 3,
+            Outcome::Rejected(Rejection::Quarantined(_)) => 4,
+            Outcome::Warmed | Outcome::Repeated => return,
+        };
+        self.0[slot].0 = Some(outcome);
+        self.0[slot].1 += 1;
+    }
+
+    fn report(&self, metrics: &ProcessMetrics) {
+        for (outcome, records) in &self.0 {
+            if let Some(outcome) = outcome {
+                metrics.records(*outcome, *records);
+            }
+        }
+    }
+}
+
+fn fetch_committed(consumer: &BaseConsumer<Notes>, topic: &str, takeover: &mut Takeover) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for shard in takeover.shards() {
+        list.add_partition(topic, shard as i32);
+    }
+    if list.count() == 0 {
+        return Ok(());
+    }
+    // With isolation.level=read_committed the answer waits until no transaction holds a pending offset.
+    let committed = consumer.committed_offsets(list, ANSWER)?;
+    for element in committed.elements() {
+        element.error()?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        takeover.committed(element.partition() as u32, offset);
+    }
+    Ok(())
+}
+
+fn fetch_ends(reader: &BaseConsumer, topic: &str, shards: u32, takeover: &mut Takeover) -> Result<(), KafkaError> {
+    let ends: Result<Vec<i64>, KafkaError> =
+        (0..shards).map(|shard| Ok(reader.fetch_watermarks(topic, shard as i32, ANSWER)?.1)).collect();
+    takeover.ends(ends?);
+    Ok(())
+}
+
+/// `source.start` as an offset of this partition.
+fn start_offset(consumer: &BaseConsumer<Notes>, topic: &str, partition: i32, start: Start, low: i64, high: i64) -> Result<i64, KafkaError> {
+    match start {
+        Start::Earliest => Ok(low),
+        Start::Latest => Ok(high),
+        Start::At(instant) => {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(instant.timestamp_millis()))?;
+            let found = consumer.offsets_for_times(list, ANSWER)?;
+            Ok(match found.elements().first().map(|e| e.offset()) {
+                Some(Offset::Offset(offset)) => offset,
+                _ => high,
+            })
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Every metric: its name, its type and its help text, in one place.
+//!
+//! `sla_*` is what the contract says, `sla_ledger_*` what the process does. Base units, `_total` on counters only, ratios
+//! between 0 and 1. A month that begins again is a gauge.
+
+/// A metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// The family's name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its help text: one line without backslashes.
+    pub help: &'static str,
+}
+
+/// The type of a metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets.
+    Histogram,
+    /// Quantiles computed here.
+    Summary,
+}
+
+impl Kind {
+    /// As in a `# TYPE` line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+        }
+    }
+}
+
+macro_rules! metrics {
+    ($($constant:ident $kind:ident $name:literal $help:literal)+) => {
+        $(#[doc = concat!("`", $name, "`: ", $help)]
+        pub const $constant: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)+
+
+        /// Every metric family but the standard `process_*` ones.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+metrics! {
+    AVAILABILITY Gauge "sla_availability_ratio"
+        "Availability of the service month so far, (T - U) / T; absent without traffic."
+    AVAILABILITY_WORST_CASE Gauge "sla_availability_worst_case_ratio"
+        "Availability if every ambiguous, unknown or unanswered call were a failure; absent without traffic."
+    CALLS Gauge "sla_calls"
+        "Calls of the service month by result; the sum over results is T."
+    FAILURES_HEADROOM Gauge "sla_failures_headroom"
+        "Failures left before the tier applies; negative once there are too many."
+    BUDGET_CONSUMED Gauge "sla_error_budget_consumed_ratio"
+        "Part of the service month's error budget that is used up; above 1 the target is missed. Absent without traffic."
+    COMPENSATION Gauge "sla_compensation_ratio"
+        "Part of the month's fee that would be owed as of now; 0 when the target is met."
+    CALLS_TO_RECOVER Gauge "sla_calls_to_recover"
+        "Calls without a failure needed to leave the tier again; 0 when it does not apply."
+    MONTH_END Gauge "sla_month_end_timestamp_seconds"
+        "First instant after the service month, in seconds since 1970."
+    MONTH_COMPLETE Gauge "sla_month_complete"
+        "1 when every call of the service month is known to be counted, else 0."
+    TENANTS Gauge "sla_tenants"
+        "Tenants by use of the current month's error budget, exported or not; the same on every instance."
+    FLEET_CALLS Gauge "sla_fleet_calls"
+        "Calls of all tenants by result, exported or not; the same on every instance."
+    FLEET_AVAILABILITY Gauge "sla_fleet_availability_ratio"
+        "Availability over the calls of all tenants; the same on every instance. Absent without traffic."
+
+    RECORDS Counter "sla_ledger_records_total"
+        "Source records this process has read, by what became of them; committed or not."
+    DUPLICATE_CONFLICTS Counter "sla_ledger_duplicate_conflicts_total"
+        "Duplicates that said something else than the first call of that request id."
+    DEAD_LETTERS Counter "sla_ledger_dead_letters_total"
+        "Dead letters written, by reason."
+    LAG_RECORDS Gauge "sla_ledger_consumer_lag_records"
+        "Records of an owned source partition that are not in the ledger yet."
+    LAG_SECONDS Gauge "sla_ledger_consumer_lag_seconds"
+        "Age of the oldest record of an owned source partition that is not in the ledger yet."
+    FLUSH_DURATION Histogram "sla_ledger_flush_duration_seconds"
+        "Time from the snapshot of a flush to the end of its transaction."
+    FLUSHES Counter "sla_ledger_flushes_total"
+        "Flushes by how their transaction ended."
+    FRESHNESS Summary "sla_ledger_freshness_seconds"
+        "Time from a call's arrival in Kafka until it shows here; quantiles over the last minute, NaN without calls."
+    TAKEOVERS Counter "sla_ledger_takeovers_total"
+        "Shards taken over."
+    FENCED Counter "sla_ledger_fenced_total"
+        "Times this process was fenced and gave up its shards."
+    MISMATCHES Counter "sla_ledger_control_total_mismatches_total"
+        "Ledger partitions found not to add up; the shard stops."
+    GAPS Counter "sla_ledger_gaps_total"
+        "Gaps found in the source: kind calls are calls lost for good, kind window only weakens the search for duplicates."
+    SERIES Gauge "sla_ledger_series"
+        "Series with a tenant label in this exposition."
+    SERIES_SUPPRESSED Gauge "sla_ledger_series_suppressed"
+        "Series with a tenant label left out: by the plan (no reason to show the tenant), or by the limit."
+    SERIES_LIMIT Gauge "sla_ledger_series_limit"
+        "Most tenants this instance exports (metrics.max_tenants); sla_ledger_tenants_exported never exceeds it."
+    TENANTS_EXPORTED Gauge "sla_ledger_tenants_exported"
+        "Tenants with series in this exposition."
+    RELOAD_SUCCESSFUL Gauge "sla_ledger_config_last_reload_successful"
+        "1 when the last load of the configuration succeeded, else 0."
+    RELOAD_TIMESTAMP Gauge "sla_ledger_config_last_reload_success_timestamp_seconds"
+        "When the configuration in force was loaded, in seconds since 1970."
+    READY Gauge "sla_ledger_ready"
+        "1 when /readyz says ready, else 0."
+    SHARDS_OWNED Gauge "sla_ledger_shards_owned"
+        "Source partitions this process counts."
+    SHARDS_STOPPED Gauge "sla_ledger_shards_stopped"
+        "Shards this process owns but does not count, because their ledger needs a repair."
+    OFFSET_DIFFERS Counter "sla_ledger_offset_differs_total"
+        "Takeovers at which the consumer group's offset was not the ledger's; the ledger's was used."
+    SPLIT_TENANTS Gauge "sla_ledger_split_tenants"
+        "Tenants whose calls lie in several partitions, where duplicates across partitions cannot be found."
+    BUILD_INFO Gauge "sla_ledger_build_info"
+        "Always 1; the labels tell the build."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for (i, metric) in ALL.iter().enumerate() {
+            let Metric { name, kind, help } = metric;
+            assert!(name.starts_with("sla_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert!(help.ends_with('.') && !help.contains(['\\', '\n']), "{name}");
+            assert!(ALL[..i].iter().all(|m| m.name != *name), "{name} stands twice");
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! What this process does, for those who run it. Counters begin at 0 with the process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram as Hdr;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
+use prometheus::{Opts, Registry, TextEncoder};
+
+use super::exporter::ExportStats;
+use super::names::{self, Metric};
+use crate::domain::call::Rejection;
+use crate::pipeline::protocol::TransactionEnd;
+use crate::pipeline::record::Gap;
+use crate::pipeline::shard::Outcome;
+
+/// Upper bounds of the flush histogram, in seconds: from an idle flush to Kafka's transaction timeout.
+const FLUSH_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The metrics of the process. Shared by all its threads; every method is cheap and none blocks for long.
+#[derive(Debug)]
+pub struct ProcessMetrics {
+    registry: Registry,
+    counted: IntCounter,
+    duplicate: IntCounter,
+    malformed: IntCounter,
+    quarantined: IntCounter,
+    duplicate_conflicts: IntCounter,
+    dead_letters: [IntCounter; Rejection::ALL.len()],
+    lag_records: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    flush_duration: Histogram,
+    flushes: IntCounterVec,
+    freshness: Mutex<Freshness>,
+    takeovers: IntCounter,
+    fenced: IntCounter,
+    mismatches: IntCounter,
+    gaps: IntCounterVec,
+    series: IntGauge,
+    series_suppressed_plan: IntGauge,
+    series_suppressed_limit: IntGauge,
+    series_limit: IntGauge,
+    tenants_exported: IntGauge,
+    reload_successful: IntGauge,
+    reload_timestamp: Gauge,
+    ready: IntGauge,
+    shards_owned: IntGauge,
+    shards_stopped: IntGauge,
+    offset_differs: IntCounter,
+    split_tenants: IntGauge,
+}
+
+impl Default for ProcessMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ProcessMetrics {
+    /// All counters at 0, every closed label value present from the start.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        #[cfg(target_os = "linux")]
+        made(r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
+        let build = int_gauges(r, names::BUILD_INFO, &["version", "revision"]);
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("SLA_LEDGER_REVISION").unwrap_or("unknown")])
+            .set(1);
+        let records = counters(r, names::RECORDS, &["outcome"]);
+        let [counted, duplicate, malformed, quarantined] =
+            ["counted", "duplicate", "malformed", "quarantined"].map(|outcome| records.with_label_values(&[outcome]));
+        let dead_letters = counters(r, names::DEAD_LETTERS, &["reason"]);
+        let flushes = counters(r, names::FLUSHES, &["result"]);
+        for end in [TransactionEnd::Committed, TransactionEnd::Aborted, TransactionEnd::Fatal, TransactionEnd::Unknown]
+        {
+            flushes.with_label_values(&[result(end)]);
+        }
+        let gaps = counters(r, names::GAPS, &["kind"]);
+        for kind in ["calls", "window"] {
+            gaps.with_label_values(&[kind]);
+        }
+        let suppressed = int_gauges(r, names::SERIES_SUPPRESSED, &["reason"]);
+        let options = HistogramOpts::new(names::FLUSH_DURATION.name, names::FLUSH_DURATION.help);
+        Self {
+            counted,
+            duplicate,
+            malformed,
+            quarantined,
+            duplicate_conflicts: counter(r, names::DUPLICATE_CONFLICTS),
+            dead_letters: Rejection::ALL.map(|reason| dead_letters.with_label_values(&[reason.as_str()])),
+            lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
+            lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
+            flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
+            flushes,
+            freshness: Mutex::new(Freshness::new(Instant::now())),
+            takeovers: counter(r, names::TAKEOVERS),
+            fenced: counter(r, names::FENCED),
+            mismatches: counter(r, names::MISMATCHES),
+            gaps,
+            series: int_gauge(r, names::SERIES),
+            series_suppressed_plan: suppressed.with_label_values(&["plan"]),
+            series_suppressed_limit: suppressed.with_label_values(&["limit"]),
+            series_limit: int_gauge(r, names::SERIES_LIMIT),
+            tenants_exported: int_gauge(r, names::TENANTS_EXPORTED),
+            reload_successful: int_gauge(r, names::RELOAD_SUCCESSFUL),
+            reload_timestamp: register(r, made(Gauge::with_opts(opts(names::RELOAD_TIMESTAMP)))),
+            ready: int_gauge(r, names::READY),
+            shards_owned: int_gauge(r, names::SHARDS_OWNED),
+            shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
+            offset_differs: counter(r, names::OFFSET_DIFFERS),
+            split_tenants: int_gauge(r, names::SPLIT_TENANTS),
+            registry,
+        }
+    }
+
+    /// Records went through the shard and this became of them. Those that only warmed the windows or were read twice
+    /// do not count.
+    #[inline]
+    pub fn records(&self, outcome: Outcome, records: u64) {
+        match outcome {
+            Outcome::Counted => self.counted.inc_by(records),
+            Outcome::Duplicate { conflict } => {
+                self.duplicate.inc_by(records);
+                if conflict {
+                    self.duplicate_conflicts.inc_by(records);
+                }
+            }
+            Outcome::Rejected(Rejection::Malformed(_)) => self.malformed.inc_by(records),
+            Outcome::Rejected(Rejection::Quarantined(_)) => self.quarantined.inc_by(records),
+            Outcome::Warmed | Outcome::Repeated => {}
+        }
+    }
+
+    /// A dead letter was committed.
+    pub fn dead_letter(&self, reason: Rejection) {
+        self.dead_letters[reason.index()].inc();
+    }
+
+    /// How far an owned partition's ledger is behind its source: records, and the age of the oldest of them.
+    pub fn set_lag(&self, partition: u32, records: u64, age: Duration) {
+        let partition = partition.to_string();
+        self.lag_records.with_label_values(&[&partition]).set(int(records));
+        self.lag_seconds.with_label_values(&[&partition]).set(age.as_secs_f64());
+    }
+
+    /// The partition is no longer owned: its lag is another instance's to tell.
+    pub fn remove_lag(&self, partition: u32) {
+        let partition = partition.to_string();
+        // Absent already is as good.
+        let _ = self.lag_records.remove_label_values(&[&partition]);
+        let _ = self.lag_seconds.remove_label_values(&[&partition]);
+    }
+
+    /// A flush ended, so long after its snapshot.
+    pub fn flush(&self, end: TransactionEnd, took: Duration) {
+        self.flushes.with_label_values(&[result(end)]).inc();
+        self.flush_duration.observe(took.as_secs_f64());
+    }
+
+    /// A call became visible so many milliseconds after its arrival.
+    pub fn record_freshness(&self, ms: u64) {
+        self.record_freshness_of(ms, 1);
+    }
+
+    /// So many calls became visible, each so many milliseconds after its arrival.
+    pub fn record_freshness_of(&self, ms: u64, calls: u64) {
+        self.freshness().record(Instant::now(), ms, calls);
+    }
+
+    /// A shard was taken over. `offset_differs`: the group's offset was not the ledger's.
+    pub fn takeover(&self, offset_differs: bool) {
+        self.takeovers.inc();
+        self.offset_differs.inc_by(offset_differs.into());
+    }
+
+    /// This process was fenced.
+    pub fn fenced(&self) {
+        self.fenced.inc();
+    }
+
+    /// A ledger partition does not add up.
+    pub fn control_total_mismatch(&self) {
+        self.mismatches.inc();
+    }
+
+    /// The source no longer holds what the shard needs.
+    pub fn gap(&self, gap: &Gap) {
+        self.gaps.with_label_values(&[if gap.calls { "calls" } else { "window" }]).inc();
+    }
+
+    /// What the exposition being written holds.
+    pub fn set_series(&self, stats: &ExportStats) {
+        self.series.set(int(stats.series));
+        self.series_suppressed_plan.set(int(stats.suppressed_by_plan));
+        self.series_suppressed_limit.set(int(stats.suppressed_by_limit));
+        self.series_limit.set(int(stats.limit));
+        self.tenants_exported.set(int(stats.tenants));
+    }
+
+    /// The configuration was loaded, at this many milliseconds since 1970, or could not be.
+    pub fn reload(&self, loaded_at_ms: Option<i64>) {
+        self.reload_successful.set(loaded_at_ms.is_some().into());
+        if let Some(ms) = loaded_at_ms {
+            self.reload_timestamp.set(ms as f64 / 1000.0);
+        }
+    }
+
+    /// Ready as `/readyz` says it?
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    /// Shards owned, and of them those that are not counted because their ledger needs a repair.
+    pub fn set_shards(&self, owned: usize, stopped: usize) {
+        self.shards_owned.set(int(owned as u64));
+        self.shards_stopped.set(int(stopped as u64));
+    }
+
+    /// Tenants whose calls lie in several shards.
+    pub fn set_split_tenants(&self, tenants: usize) {
+        self.split_tenants.set(int(tenants as u64));
+    }
+
+    /// Writes all of them in the text exposition format.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail, and every family has a metric: empty ones are not gathered.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), out) {
+            tracing::debug!(%error, "the process metrics could not be encoded");
+        }
+        self.freshness().write(Instant::now(), out);
+    }
+
+    fn freshness(&self) -> MutexGuard<'_, Freshness> {
+        self.freshness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The label of a flush's result.
+fn result(end: TransactionEnd) -> &'static str {
+    match end {
+        TransactionEnd::Committed => "committed",
+        TransactionEnd::Aborted => "aborted",
+        TransactionEnd::Fatal => "fatal",
+        TransactionEnd::Unknown => "unknown",
+    }
+}
+
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn opts(metric: Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+#[expect(clippy::expect_used, reason = "names and labels are constants; a test builds them all")]
+fn made<T>(metric: prometheus::Result<T>) -> T {
+    metric.expect("names and labels are valid")
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
+    made(registry.register(Box::new(metric.clone())));
+    metric
+}
+
+fn counter(registry: &Registry, metric: Metric) -> IntCounter {
+    register(registry, made(IntCounter::with_opts(opts(metric))))
+}
+
+fn counters(registry: &Registry, metric: Metric, labels: &[&str]) -> IntCounterVec {
+    register(registry, made(IntCounterVec::new(opts(metric), labels)))
+}
+
+fn int_gauge(registry: &Registry, metric: Metric) -> IntGauge {
+    register(registry, made(IntGauge::with_opts(opts(metric))))
+}
+
+fn int_gauges(registry: &Registry, metric: Metric, labels: &[&str]) -> IntGaugeVec {
+    register(registry, made(IntGaugeVec::new(opts(metric), labels)))
+}
+
+/// Times from arrival to visibility over a sliding window, in slots that fall out one by one.
+#[derive(Debug)]
+struct Freshness {
+    slots: [Hdr<u64>; Freshness::SLOTS],
+    /// The slot being filled, and when it began.
+    now: usize,
+    began: Instant,
+    /// Since the start of the process.
+    sum_ms: u64,
+    count: u64,
+}
+
+impl Freshness {
+    /// Slots of the window; one is always being filled, so the window is 50 to 60 s.
+    const SLOTS: usize = 6;
+    const SLOT: Duration = Duration::from_secs(10);
+    /// Longer times count as this: an hour.
+    const MAX_MS: u64 = 3_600_000;
+    const QUANTILES: [(&'static str, f64); 4] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999)];
+
+    fn new(now: Instant) -> Self {
+        let slots = std::array::from_fn(|_| Self::histogram());
+        Self { slots, now: 0, began: now, sum_ms: 0, count: 0 }
+    }
+
+    #[expect(clippy::expect_used, reason = "the bounds are constants")]
+    fn histogram() -> Hdr<u64> {
+        Hdr::new_with_bounds(1, Self::MAX_MS, 2).expect("the bounds are valid")
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let slots = now.saturating_duration_since(self.began).as_secs() / Self::SLOT.as_secs();
+        for _ in 0..slots.min(Self::SLOTS as u64) {
+            self.now = (self.now + 1) % Self::SLOTS;
+            self.slots[self.now].reset();
+        }
+        self.began += Self::SLOT * u32::try_from(slots).unwrap_or(u32::MAX);
+    }
+
+    fn record(&mut self, now: Instant, ms: u64, calls: u64) {
+        self.advance(now);
+        self.slots[self.now].saturating_record_n(ms, calls);
+        self.sum_ms = self.sum_ms.saturating_add(ms.saturating_mul(calls));
+        self.count += calls;
+    }
+
+    fn write(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.advance(now);
+        let mut window = Self::histogram();
+        for slot in &self.slots {
+            // The bounds are the same.
+            let _ = window.add(slot);
+        }
+        let name = names::FRESHNESS.name;
+        super::exporter::write_header(out, names::FRESHNESS);
+        let mut text = String::new();
+        for (label, quantile) in Self::QUANTILES {
+            let value = if window.is_empty() { f64::NAN } else { window.value_at_quantile(quantile) as f64 / 1000.0 };
+            text.push_str(&format!("{name}{{quantile=\"{label}\"}} {value}\n"));
+        }
+        text.push_str(&format!("{name}_sum {}\n{name}_count {}\n", self.sum_ms as f64 / 1000.0, self.count));
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[track_caller]
+    fn check(metrics: &ProcessMetrics, line: &str) {
+        let text = text(|out| metrics.write(out));
+        assert!(text.lines().any(|l| l == line), "no line `{line}` in:\n{text}");
+    }
+
+    #[test]
+    fn closed_label_values_exist_from_the_start() {
+        let metrics = ProcessMetrics::new();
+        for outcome in ["counted", "duplicate", "malformed", "quarantined"] {
+            check(&metrics, &format!("sla_ledger_records_total{{outcome=\"{outcome}\"}} 0"));
+        }
+        for reason in Rejection::ALL {
+            check(&metrics, &format!("sla_ledger_dead_letters_total{{reason=\"{reason}\"}} 0"));
+        }
+        for result in ["committed", "aborted", "fatal", "unknown"] {
+            check(&metrics, &format!("sla_ledger_flushes_total{{result=\"{result}\"}} 0"));
+        }
+        check(&metrics, "sla_ledger_gaps_total{kind=\"calls\"} 0");
+        check(&metrics, "sla_ledger_gaps_total{kind=\"window\"} 0");
+        check(
+            &metrics,
+            concat!("sla_ledger_build_info{revision=\"unknown\",version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        );
+    }
+
+    #[test]
+    fn records_count_by_what_became_of_them() {
+        use crate::domain::call::{Malformed, Quarantined};
+        let metrics = ProcessMetrics::new();
+        metrics.records(Outcome::Counted, 5);
+        metrics.records(Outcome::Duplicate { conflict: false }, 2);
+        metrics.records(Outcome::Duplicate { conflict: true }, 1);
+        metrics.records(Outcome::Rejected(Malformed::NotJson.into()), 1);
+        metrics.records(Outcome::Rejected(Rejection::Quarantined(Quarantined::Future)), 1);
+        metrics.records(Outcome::Warmed, 9);
+        metrics.records(Outcome::Repeated, 9);
+        for (outcome, records) in [("counted", 5), ("duplicate", 3), ("malformed", 1), ("quarantined", 1)] {
+            check(&metrics, &format!("sla_ledger_records_total{{outcome=\"{outcome}\"}} {records}"));
+        }
+        check(&metrics, "sla_ledger_duplicate_conflicts_total 1");
+    }
+
+    #[test]
+    fn a_partitions_lag_goes_with_the_partition() {
+        let metrics = ProcessMetrics::new();
+        assert!(!text(|out| metrics.write(out)).contains("consumer_lag"));
+        metrics.set_lag(3, 12, Duration::from_millis(1500));
+        check(&metrics, "sla_ledger_consumer_lag_records{partition=\"3\"} 12");
+        check(&metrics, "sla_ledger_consumer_lag_seconds{partition=\"3\"} 1.5");
+        metrics.remove_lag(3);
+        metrics.remove_lag(3);
+        assert!(!text(|out| metrics.write(out)).contains("consumer_lag"));
+    }
+
+    #[test]
+    fn a_failed_reload_keeps_the_time_of_the_last_good_one() {
+        let metrics = ProcessMetrics::new();
+        metrics.reload(Some(1_774_000_000_500));
+        metrics.reload(None);
+        check(&metrics, "sla_ledger_config_last_reload_successful 0");
+        check(&metrics, "sla_ledger_config_last_reload_success_timestamp_seconds 1774000000.5");
+    }
+
+    #[test]
+    fn freshness_forgets_after_a_minute_but_its_sums_do_not() {
+        let start = Instant::now();
+        let mut freshness = Freshness::new(start);
+        for ms in 1..=100 {
+            freshness.record(start, ms * 10, 1);
+        }
+        let early = text(|out| freshness.write(start + Duration::from_secs(49), out));
+        for line in ["quantile=\"0.5\"} 0.5", "quantile=\"0.9\"} 0.9", "_sum 50.5", "_count 100"] {
+            assert!(early.contains(line), "{line} not in {early}");
+        }
+        let late = text(|out| freshness.write(start + Duration::from_secs(60), out));
+        for line in ["quantile=\"0.5\"} NaN", "_sum 50.5", "_count 100"] {
+            assert!(late.contains(line), "{line} not in {late}");
+        }
+        freshness.record(start + Duration::from_secs(3600), u64::MAX, 2);
+        let capped = text(|out| freshness.write(start + Duration::from_secs(3600), out));
+        assert!(capped.contains("quantile=\"0.5\"} 36"), "{capped}");
+    }
+}

@@ -1,0 +1,482 @@
+//! What a replay prints: `sla-ledger/replay/v1`, or a table for people.
+//!
+//! Terms, fees, claims and rulings are not known here yet: every tenant is `unregistered`, counted by calendar month,
+//! nothing is excluded, and what needs a fee is null. The structure is already the whole one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::call::{Flag, Rejection};
+use crate::domain::contract::{Class, Contract};
+use crate::domain::standing::Counts;
+use crate::pipeline::record::TallyDay;
+
+/// The schema of the JSON output.
+pub const SCHEMA: &str = "sla-ledger/replay/v1";
+
+/// The whole result.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Documents recorded later are not looked at; null = all.
+    pub as_of: Option<String>,
+    /// The instant the states are judged at.
+    pub now: String,
+    /// What became of the lines.
+    pub records: Records,
+    /// Calls outside every registered term, by tenant.
+    pub out_of_term: BTreeMap<String, u64>,
+    /// By tenant, then first day.
+    pub standings: Vec<Standing>,
+    /// By tenant, then day; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Vec<DayFacts>>,
+}
+
+/// What became of the lines; `seen` is the sum of counted, duplicate, malformed and quarantined.
+#[derive(Debug, Serialize)]
+pub struct Records {
+    /// Lines read.
+    pub seen: u64,
+    /// Calls counted.
+    pub counted: u64,
+    /// Calls seen before.
+    pub duplicate: u64,
+    /// Those of them that say something else than the first.
+    pub duplicate_conflicts: u64,
+    /// Lines that are no call event.
+    pub malformed: u64,
+    /// Calls that must not be counted.
+    pub quarantined: u64,
+    /// Malformed lines, by reason; only reasons that occurred.
+    pub malformed_reasons: BTreeMap<&'static str, u64>,
+    /// Quarantined calls, by reason; only reasons that occurred.
+    pub quarantined_reasons: BTreeMap<&'static str, u64>,
+}
+
+/// One tenant's service month under the contract.
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    /// The tenant.
+    pub tenant: String,
+    /// `YYYY-MM` of the first day.
+    pub month: String,
+    /// First day of service.
+    pub period_start: String,
+    /// Last day of service.
+    pub last_day: String,
+    /// `registered` or `unregistered`.
+    pub registration: &'static str,
+    /// `running`, `ended`, and, once claims are known, what follows.
+    pub state: &'static str,
+    /// All its calls have been seen.
+    pub complete: bool,
+    /// Why not.
+    pub incomplete_reasons: Vec<&'static str>,
+    /// T: all calls.
+    pub total: u64,
+    /// T as the policy has it after exclusions.
+    pub denominator: u64,
+    /// Failures before exclusions.
+    pub system_error_raw: u64,
+    /// Failures excluded, by clause; only clauses with a count.
+    pub excluded: BTreeMap<String, u64>,
+    /// U: failures that count.
+    pub failed: u64,
+    /// Failures that clause 5.7 might exclude.
+    pub suspect_5_7: u64,
+    /// Calls of actions that are not bound.
+    pub unbound: u64,
+    /// Calls by class; only classes with a count.
+    #[serde(serialize_with = "in_order")]
+    pub classes: Vec<(&'static str, u64)>,
+    /// A in percent, floored to four places; null without traffic.
+    pub availability_pct: Option<String>,
+    /// The same before exclusions.
+    pub availability_pct_raw: Option<String>,
+    /// The same with every doubtful call taken for a failure.
+    pub availability_pct_worst_case: Option<String>,
+    /// The tier's name, `none`, or `no_traffic`.
+    pub tier: String,
+    /// What the tier pays back, in percent of the fee.
+    pub rate_pct: String,
+    /// The error budget.
+    pub budget: Budget,
+    /// The month's fee; null = unknown.
+    pub fee: Option<Fee>,
+    /// What is owed; null = the fee is unknown.
+    pub compensation: Option<Compensation>,
+    /// When it can be claimed; null = not known here.
+    pub claim: Option<Claim>,
+    /// The policy it was judged by.
+    pub policy: PolicyRef,
+}
+
+/// How much of the error budget is used.
+#[derive(Debug, Serialize)]
+pub struct Budget {
+    /// U / (T × budget) in percent, floored to two places; null without traffic.
+    pub consumed_pct: Option<String>,
+    /// `no_traffic ok warn_50 warn_80 exhausted_100 breach`.
+    pub level: &'static str,
+    /// Failures left before each tier.
+    #[serde(serialize_with = "in_order")]
+    pub headroom: Vec<(String, i64)>,
+    /// Clean calls needed to leave each tier; null = no number is enough.
+    #[serde(serialize_with = "in_order")]
+    pub calls_to_recover: Vec<(String, Option<u64>)>,
+}
+
+/// The month's fee, in minor units.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Fee {
+    pub currency: String,
+    pub gross_minor: i64,
+    pub cash_minor: i64,
+}
+
+/// What is owed, in minor units.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Compensation {
+    pub raw_minor: i64,
+    pub cap_left_minor: i64,
+    pub payout_minor: i64,
+}
+
+/// When the compensation can be claimed.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Claim {
+    pub opens: Option<String>,
+    pub last_day: String,
+    pub calendar: &'static str,
+}
+
+/// The version of the policy.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
+pub struct PolicyRef {
+    pub id: String,
+    pub effective_from: String,
+    pub revision: u32,
+    /// Null: the one compiled in.
+    pub sha256: Option<String>,
+}
+
+/// The facts of one tenant and local day, in the shape of the file `generate` writes beside its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DayFacts {
+    /// The tenant.
+    pub tenant: String,
+    /// The date.
+    pub day: String,
+    /// Calls per action, whatever became of them.
+    pub calls: BTreeMap<String, u64>,
+    /// Calls that did not go well.
+    pub non_ok: Vec<NonOk>,
+    /// Calls kept one by one as evidence.
+    pub itemised: u64,
+}
+
+/// Calls of one action, code and flag that did not go well.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NonOk {
+    /// The API action.
+    pub action: String,
+    /// The error code; `""` = none.
+    pub code: String,
+    /// The event's flag.
+    pub system_error: Option<bool>,
+    /// How many.
+    pub calls: u64,
+}
+
+impl DayFacts {
+    /// One day of a tally.
+    pub fn of(tenant: &str, day: LocalDay, names: &[String], tally: &TallyDay) -> Self {
+        let name = |index: u32| names.get(index as usize).cloned().unwrap_or_default();
+        let rows =
+            tally.outcome_actions.iter().zip(&tally.outcome_codes).zip(&tally.outcome_flags).zip(&tally.outcome_calls);
+        let mut non_ok: Vec<_> = rows
+            .map(|(((action, code), flag), calls)| NonOk {
+                action: name(*action),
+                code: code.checked_sub(1).map(name).unwrap_or_default(),
+                system_error: match Flag::from_number(*flag) {
+                    Some(Flag::True) => Some(true),
+                    Some(Flag::False) => Some(false),
+                    Some(Flag::Absent) | None => None,
+                },
+                calls: *calls,
+            })
+            .collect();
+        non_ok.sort_unstable();
+        let calls = tally.actions.iter().map(|a| name(*a)).zip(tally.calls.iter().copied()).collect();
+        Self { tenant: tenant.to_string(), day: day.to_string(), calls, non_ok, itemised: 0 }
+    }
+}
+
+/// What the report is judged by.
+#[derive(Debug)]
+pub struct Judgement<'a> {
+    /// The contract.
+    pub contract: &'a Contract,
+    /// The zone of days and months.
+    pub zone: chrono_tz::Tz,
+    /// The instant the states are judged at.
+    pub now: DateTime<Utc>,
+    /// Documents recorded later are not looked at.
+    pub as_of: Option<DateTime<Utc>>,
+}
+
+impl Report {
+    /// The report of a replay.
+    pub fn new(result: super::Result, judgement: &Judgement<'_>) -> Self {
+        let rejected = Rejection::ALL.into_iter().zip(result.rejected).filter(|(_, lines)| *lines > 0);
+        let (malformed, quarantined): (Vec<_>, Vec<_>) =
+            rejected.partition(|(reason, _)| matches!(reason, Rejection::Malformed(_)));
+        let by_reason =
+            |list: Vec<(Rejection, u64)>| list.into_iter().map(|(reason, lines)| (reason.as_str(), lines)).collect();
+        let totals = result.totals;
+        Self {
+            schema: SCHEMA,
+            as_of: judgement.as_of.map(instant),
+            now: instant(judgement.now),
+            records: Records {
+                seen: totals.seen,
+                counted: totals.counted,
+                duplicate: totals.duplicate,
+                duplicate_conflicts: totals.duplicate_conflicts,
+                malformed: totals.malformed,
+                quarantined: totals.quarantined,
+                malformed_reasons: by_reason(malformed),
+                quarantined_reasons: by_reason(quarantined),
+            },
+            out_of_term: BTreeMap::new(),
+            standings: result
+                .months
+                .iter()
+                .map(|((tenant, month), counts)| {
+                    Standing::of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement)
+                })
+                .collect(),
+            facts: result.facts.map(|facts| facts.into_values().collect()),
+        }
+    }
+
+    /// The report as JSON, a standing (and a day of facts) a line.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_json(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        fn member<T: Serialize>(out: &mut impl std::io::Write, name: &str, value: &T) -> std::io::Result<()> {
+            write!(out, "\"{name}\":")?;
+            Ok(serde_json::to_writer(out, value)?)
+        }
+        fn lines<T: Serialize>(out: &mut impl std::io::Write, name: &str, rows: &[T]) -> std::io::Result<()> {
+            write!(out, ",\n\"{name}\":[")?;
+            for (index, row) in rows.iter().enumerate() {
+                out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+                serde_json::to_writer(&mut *out, row)?;
+            }
+            out.write_all(b"]")
+        }
+        out.write_all(b"{")?;
+        member(out, "schema", &self.schema)?;
+        out.write_all(b",")?;
+        member(out, "as_of", &self.as_of)?;
+        out.write_all(b",")?;
+        member(out, "now", &self.now)?;
+        out.write_all(b",\n")?;
+        member(out, "records", &self.records)?;
+        out.write_all(b",\n")?;
+        member(out, "out_of_term", &self.out_of_term)?;
+        lines(out, "standings", &self.standings)?;
+        if let Some(facts) = &self.facts {
+            lines(out, "facts", facts)?;
+        }
+        out.write_all(b"}\n")
+    }
+
+    /// The report as a table for people.
+    pub fn to_text(&self) -> String {
+        let records = &self.records;
+        let reasons = |reasons: &BTreeMap<&str, u64>| {
+            let list: Vec<_> = reasons.iter().map(|(reason, lines)| format!("{reason} {lines}")).collect();
+            if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+        };
+        let mut out = format!(
+            "{} lines: {} calls counted, {} duplicates ({} conflicting), {} malformed{}, {} quarantined{}\n",
+            records.seen,
+            records.counted,
+            records.duplicate,
+            records.duplicate_conflicts,
+            records.malformed,
+            reasons(&records.malformed_reasons),
+            records.quarantined,
+            reasons(&records.quarantined_reasons),
+        );
+        let header = [
+            "tenant",
+            "month",
+            "calls",
+            "failed",
+            "availability",
+            "worst case",
+            "tier",
+            "budget used",
+            "headroom",
+            "level",
+        ];
+        let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
+        let percent = |p: &Option<String>| p.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
+        rows.extend(self.standings.iter().map(|s| {
+            vec![
+                s.tenant.escape_debug().to_string(),
+                s.month.clone(),
+                s.total.to_string(),
+                s.failed.to_string(),
+                percent(&s.availability_pct),
+                percent(&s.availability_pct_worst_case),
+                s.tier.clone(),
+                percent(&s.budget.consumed_pct),
+                s.budget.headroom.first().map_or_else(String::new, |(_, left)| left.to_string()),
+                s.budget.level.to_owned(),
+            ]
+        }));
+        if !self.standings.is_empty() {
+            out.push('\n');
+            table(&mut out, &rows, &[0, 1, 6, 9]);
+        }
+        if let Some(facts) = &self.facts {
+            let header = ["tenant", "day", "action", "code", "system_error", "calls"];
+            let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
+            for day in facts {
+                let tenant = day.tenant.escape_debug().to_string();
+                for (action, calls) in &day.calls {
+                    rows.push(vec![
+                        tenant.clone(),
+                        day.day.clone(),
+                        action.clone(),
+                        "(all)".into(),
+                        String::new(),
+                        calls.to_string(),
+                    ]);
+                }
+                for row in &day.non_ok {
+                    let flag = row.system_error.map(|f| f.to_string()).unwrap_or_default();
+                    rows.push(vec![
+                        tenant.clone(),
+                        day.day.clone(),
+                        row.action.clone(),
+                        row.code.clone(),
+                        flag,
+                        row.calls.to_string(),
+                    ]);
+                }
+            }
+            out.push('\n');
+            table(&mut out, &rows, &[0, 1, 2, 3, 4]);
+        }
+        out
+    }
+}
+
+impl Standing {
+    /// The standing of a tenant without a registered term, by calendar month.
+    fn of_calendar_month(
+        tenant: &str,
+        month: Month,
+        counts: &Counts,
+        watermark_ms: Option<i64>,
+        judgement: &Judgement<'_>,
+    ) -> Self {
+        let contract = judgement.contract;
+        let end_ms = day_start_ms(judgement.zone, month.next().first_day());
+        let ended = judgement.now.timestamp_millis() >= end_ms;
+        // The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
+        let complete = ended || watermark_ms.is_some_and(|ms| ms >= end_ms);
+        let availability = counts.availability();
+        let tier = contract.tier(availability);
+        let percent = availability.percent().map(|p| p.to_string());
+        let tier_name = match tier {
+            _ if availability.total == 0 => "no_traffic",
+            Some(tier) => &tier.name,
+            None => "none",
+        };
+        let tiers = contract.tiers.iter();
+        Self {
+            tenant: tenant.to_string(),
+            month: month.to_string(),
+            period_start: month.first_day().to_string(),
+            last_day: LocalDay(month.next().first_day().0 - 1).to_string(),
+            registration: "unregistered",
+            state: if ended { "ended" } else { "running" },
+            complete,
+            incomplete_reasons: if complete { Vec::new() } else { vec!["running"] },
+            total: counts.total(),
+            denominator: counts.total(),
+            system_error_raw: counts.failed(),
+            excluded: BTreeMap::new(),
+            failed: counts.failed(),
+            suspect_5_7: 0,
+            unbound: 0,
+            classes: Class::ALL
+                .into_iter()
+                .map(|c| (c.as_str(), counts.of(c)))
+                .filter(|(_, calls)| *calls > 0)
+                .collect(),
+            availability_pct: percent.clone(),
+            availability_pct_raw: percent,
+            availability_pct_worst_case: counts.worst_case().percent().map(|p| p.to_string()),
+            tier: tier_name.to_owned(),
+            rate_pct: tier.map_or_else(|| "0".to_owned(), |t| t.rate.to_string()),
+            budget: Budget {
+                consumed_pct: availability.consumed_percent(contract.target()).map(|p| p.to_string()),
+                level: counts.level(contract).as_str(),
+                headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
+                calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
+            },
+            fee: None,
+            compensation: None,
+            claim: None,
+            policy: PolicyRef { id: "tccc".into(), effective_from: "2022-08-22".into(), revision: 1, sha256: None },
+        }
+    }
+}
+
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Pairs as a JSON object, in their order.
+fn in_order<K: Serialize, V: Serialize, S: Serializer>(pairs: &[(K, V)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(key, value)| (key, value)))
+}
+
+/// Columns, those in `left` aligned to the left.
+fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            _ = if left.contains(&column) {
+                write!(line, "{gap}{cell:<width$}")
+            } else {
+                write!(line, "{gap}{cell:>width$}")
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}

@@ -1,0 +1,138 @@
+//! What the tail publishes and everything else reads: the book, the standings, and which tenants are this instance's
+//! to export.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::ArcSwap;
+use chrono_tz::Tz;
+
+use crate::domain::calendar::{Month, day_start_ms};
+use crate::domain::contract::Contract;
+use crate::pipeline::book::Book;
+use crate::pipeline::standings::Standings;
+
+/// The published state of one instance.
+pub struct View {
+    book: RwLock<Book>,
+    standings: RwLock<Standings>,
+    home: ArcSwap<Home>,
+    /// Arrivals (ms) of some records of a flush that is not visible yet: (shard, sequence number, arrivals).
+    arrivals: Mutex<HashMap<u32, Vec<(u64, Vec<i64>)>>>,
+    shards: u32,
+}
+
+/// The shards this instance speaks for.
+#[derive(Debug, Clone, Default)]
+pub struct Home {
+    /// Shards owned, and judged on a view as new as any predecessor's.
+    shards: Vec<u32>,
+    /// Number of all shards.
+    of: u32,
+}
+
+impl Home {
+    /// Does this instance export the tenant's gauges? Exactly one does: the owner of shard hash(tenant) mod shards.
+    pub fn speaks_for(&self, tenant: &str) -> bool {
+        self.shards.contains(&home_shard(tenant, self.of))
+    }
+}
+
+impl View {
+    /// An empty view of this many shards.
+    pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
+        Self {
+            book: RwLock::new(Book::new(shards)),
+            standings: RwLock::new(Standings::new(contract)),
+            home: ArcSwap::default(),
+            arrivals: Mutex::default(),
+            shards,
+        }
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> u32 {
+        self.shards
+    }
+
+    /// The book.
+    pub fn book(&self) -> RwLockReadGuard<'_, Book> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The book, to be written by the tail.
+    pub fn book_mut(&self) -> RwLockWriteGuard<'_, Book> {
+        self.book.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The standings.
+    pub fn standings(&self) -> RwLockReadGuard<'_, Standings> {
+        self.standings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Evaluates these tenants anew.
+    pub fn refresh(&self, tenants: &[Arc<str>]) {
+        let book = self.book();
+        self.standings.write().unwrap_or_else(PoisonError::into_inner).refresh(&book, tenants);
+    }
+
+    /// Sets the shards this instance speaks for.
+    pub fn set_home(&self, shards: Vec<u32>) {
+        self.home.store(Arc::new(Home { shards, of: self.shards }));
+    }
+
+    /// The shards this instance speaks for.
+    pub fn home(&self) -> Arc<Home> {
+        self.home.load_full()
+    }
+
+    /// Arrivals of a flush on its way to the ledger.
+    pub fn sent(&self, shard: u32, seq: u64, arrivals: Vec<i64>) {
+        self.arrivals().entry(shard).or_default().push((seq, arrivals));
+    }
+
+    /// Arrivals that became visible with this checkpoint.
+    pub fn visible(&self, shard: u32, seq: u64) -> Vec<i64> {
+        let mut all = self.arrivals();
+        let Some(waiting) = all.get_mut(&shard) else { return Vec::new() };
+        let (visible, later) = std::mem::take(waiting).into_iter().partition(|(s, _)| *s <= seq);
+        *waiting = later;
+        visible.into_iter().flat_map(|(_, arrivals)| arrivals).collect()
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, HashMap<u32, Vec<(u64, Vec<i64>)>>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is the month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
+    /// why not, if it is not.
+    pub fn incomplete(&self, month: Month, zone: Tz) -> Vec<String> {
+        let begin_ms = day_start_ms(zone, month.first_day());
+        let end_ms = day_start_ms(zone, month.next().first_day());
+        let mut reasons = Vec::new();
+        for (shard, book) in self.book().shards().iter().enumerate() {
+            let Some(checkpoint) = book.checkpoint() else {
+                reasons.push(format!("shard {shard} was never counted"));
+                continue;
+            };
+            if checkpoint.watermark_ms.is_none_or(|w| w < end_ms) {
+                reasons.push(format!("shard {shard} has not passed the end of the month"));
+            }
+            if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
+                reasons.push(format!("shard {shard} was first counted after the month had begun"));
+            }
+            if checkpoint.gaps.iter().any(|gap| gap.calls && gap.watermark_ms.is_none_or(|w| w < end_ms)) {
+                reasons.push(format!("shard {shard} has a gap"));
+            }
+            if book.trouble().is_some() {
+                reasons.push(format!("shard {shard} is stopped"));
+            }
+        }
+        reasons
+    }
+}
+
+/// The shard whose owner speaks for a tenant.
+pub fn home_shard(tenant: &str, shards: u32) -> u32 {
+    (xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()) % u64::from(shards.max(1))) as u32
+}

@@ -1,0 +1,131 @@
+//! The ledger's record format: values of every released version stay readable, and the schema file says what the code
+//! writes. A fixture is never changed; a new version gets a new directory.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use sla_ledger::pipeline::record::{
+    Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
+};
+
+fn tally() -> Tally {
+    Tally {
+        seq: 7,
+        cov: 4711,
+        names: ["DescribeTelCdr", "InternalError", "通话"].map(String::from).to_vec(),
+        days: vec![
+            TallyDay { day: 1, actions: vec![0, 2], calls: vec![300, 1], ..TallyDay::default() },
+            TallyDay {
+                day: 31,
+                actions: vec![0],
+                calls: vec![u64::MAX],
+                outcome_actions: vec![0, 0],
+                outcome_codes: vec![2, 0],
+                outcome_flags: vec![0, 2],
+                outcome_calls: vec![5, 1],
+            },
+        ],
+    }
+}
+
+fn chunk() -> Chunk {
+    let item = |offset, code: Option<&str>, flag| Item {
+        offset,
+        time_ms: 1_774_972_799_999,
+        action: "CreateCallOutSession".into(),
+        code: code.map(String::from),
+        flag,
+        request_id: format!("r-{offset}"),
+        calls_in_second: 5,
+    };
+    Chunk { seq: 7, cov: 4711, items: vec![item(1024, Some("InternalError"), 0), item(1030, None, 2)] }
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        seq: 8,
+        next_offset: 4711,
+        from: 4700,
+        floor_offset: 100,
+        floor_watermark_ms: Some(-1),
+        watermark_ms: Some(1_774_972_800_000),
+        epochs: vec![SettingsEpoch { from_offset: 0, settings: "{}".into() }],
+        totals: Totals { seen: 10, counted: 5, duplicate: 2, duplicate_conflicts: 1, malformed: 2, quarantined: 1 },
+        closed: 3,
+        items: 2,
+        digest: (0..16).collect(),
+        horizon: 24_312,
+        gaps: vec![Gap { from_offset: 1, to_offset: 2, calls: true, watermark_ms: None }],
+        start_offset: 0,
+        start_timestamp_ms: Some(1_774_000_000_000),
+        writer: "host-9464/0badcafe".into(),
+    }
+}
+
+/// The fixture's bytes; writes it when it does not exist yet and `SLA_LEDGER_WRITE_FIXTURES` is set.
+fn fixture(name: &str, current: &[u8]) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger").join(name);
+    if !path.exists() && std::env::var_os("SLA_LEDGER_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, current).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn version_1_reads_and_writes_as_released() {
+    let bytes = fixture("v1/tally.bin", &tally().encode_value());
+    assert_eq!(Tally::decode_value(&bytes).unwrap(), tally());
+    assert_eq!(tally().encode_value(), bytes);
+
+    let bytes = fixture("v1/chunk.bin", &chunk().encode_value());
+    assert_eq!(Chunk::decode_value(&bytes).unwrap(), chunk());
+    assert_eq!(chunk().encode_value(), bytes);
+
+    let bytes = fixture("v1/checkpoint.bin", &checkpoint().encode_value());
+    assert_eq!(Checkpoint::decode_value(&bytes).unwrap(), checkpoint());
+    assert_eq!(checkpoint().encode_value(), bytes);
+}
+
+#[test]
+fn keys_of_version_1() {
+    for (text, key) in [
+        ("C 3", Key::Checkpoint),
+        ("T 3 2026-03 acme corp", Key::Tally { month: "2026-03".parse().unwrap(), tenant: "acme corp".into() }),
+        (
+            "F 3 2026-03-31 17 acme corp",
+            Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 17, tenant: "acme corp".into() },
+        ),
+    ] {
+        assert_eq!(key.encode(3), text);
+        assert_eq!(Key::decode(text.as_bytes()), Ok((3, key)));
+    }
+}
+
+/// Every field of the schema file stands in `record.rs` with the same tag and kind, in the same message.
+#[test]
+fn the_schema_file_says_what_the_code_writes() {
+    let schema = include_str!("../src/pipeline/ledger.proto");
+    let code = include_str!("../src/pipeline/record.rs");
+    let mut fields = 0;
+    let mut message = "";
+    for line in schema.lines().map(|l| l.split("//").next().unwrap_or("").trim()) {
+        if let Some(rest) = line.strip_prefix("message ") {
+            message = rest.trim_end_matches(" {");
+        } else if let Some((declaration, tag)) = line.trim_end_matches(';').split_once(" = ")
+            && line.ends_with(';')
+            && !message.is_empty()
+        {
+            let name = declaration.rsplit(' ').next().unwrap();
+            let body = code.split_once(&format!("pub struct {message} {{")).unwrap().1.split_once("\n}").unwrap().0;
+            let before = body.split_once(&format!("pub {name}: ")).unwrap_or_else(|| panic!("{message}.{name} is missing")).0;
+            let attribute = before.lines().rev().find(|l| l.contains("#[prost(")).unwrap();
+            assert!(attribute.contains(&format!("tag = \"{tag}\"")), "{message}.{name}: {attribute}");
+            for (word, wanted) in [("repeated", "repeated"), ("optional", "optional"), ("sint64", "sint64"), ("uint64", "uint64"), ("string", "string")] {
+                let says = |text: &str, word: &str| text.split(|c: char| !c.is_alphanumeric()).any(|w| w == word);
+                assert_eq!(says(declaration, word), says(attribute, wanted), "{message}.{name}: {word}: {attribute}");
+            }
+            fields += 1;
+        }
+    }
+    let in_code = code.matches("#[prost(").count();
+    assert_eq!(fields, in_code, "fields in the schema and in the code");
+}
