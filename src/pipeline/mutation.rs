@@ -45,6 +45,10 @@ mutations! {
     NoBarrier,
     /// `cov` is one too high.
     CovOffByOne,
+    /// Changed settings begin at C's `next_offset`, below what a torn flush has counted with the old ones.
+    SettingsBelowCoverage,
+    /// Calls are counted under settings that no committed C has recorded yet.
+    CountBeforeCheckpoint,
     /// C says the position at the commit, not at the snapshot.
     CheckpointNotFromSnapshot,
     /// A commit clears every dirty key, also those changed since the snapshot.

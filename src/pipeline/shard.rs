@@ -273,7 +273,10 @@ impl Shard {
             }
             Some(_) => {
                 // Values of a torn flush were counted with the settings recorded; others begin above them.
-                let from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                let mut from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                if mutated(Mutation::SettingsBelowCoverage) {
+                    from = last.next_offset;
+                }
                 if epochs.last().is_some_and(|e| e.from >= from) && epochs.len() > 1 {
                     epochs.pop();
                 }
@@ -609,7 +612,8 @@ impl Shard {
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
-            && (self.must_flush()
+            && (!self.written_once
+                || self.settings_unrecorded()
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
@@ -619,7 +623,7 @@ impl Shard {
     /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
     /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
     pub fn must_flush(&self) -> bool {
-        self.may_flush() && (!self.written_once || self.settings_unrecorded())
+        self.may_flush() && (!self.written_once || self.settings_unrecorded()) && !mutated(Mutation::CountBeforeCheckpoint)
     }
 
     fn settings_unrecorded(&self) -> bool {

@@ -312,6 +312,9 @@ impl Instance {
                 env.hit("gaps");
                 env.oracle.gap(shard);
             }
+            if counter.must_flush() && counter.checkpoint().seq > 0 {
+                env.hit("settings_changed");
+            }
             trace!(
                 env,
                 "i{} takes {shard} over at {}, counts from {}, after checkpoint {}{}",

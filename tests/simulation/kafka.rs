@@ -128,6 +128,12 @@ impl Log {
         (read, stable.max(next), true)
     }
 
+    /// The newest visible value of every key.
+    pub fn newest(&self) -> HashMap<&[u8], Option<&[u8]>> {
+        let visible = self.entries.iter().filter(|e| matches!(self.parts[e.part], Status::Committed | Status::Torn));
+        visible.map(|e| (&*e.key, e.value.as_deref())).collect()
+    }
+
     /// Compacts everything below `bound`, which must be stable; returns how many visible records and tombstones went.
     pub fn compact(&mut self, bound: i64, drop_tombstones: bool) -> (u64, u64) {
         let mut last: HashMap<Rc<[u8]>, i64> = HashMap::new();

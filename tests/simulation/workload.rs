@@ -116,9 +116,9 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
             55..=74 => rng.range(0, 2 * shape.window_s * 1000),
             75..=84 => 1000 - now.rem_euclid(1000) + rng.range(-1, 1),
             85..=92 => rng.range(30_000, 320_000),
-            93..=96 => rng.range(300_000, 1_300_000),
-            97 => rng.range(0, 3) * 86_400_000,
-            _ if shape.months => rng.range(10, 60) * 86_400_000,
+            93..=95 => rng.range(300_000, 1_300_000),
+            96 => rng.range(0, 3) * 86_400_000,
+            _ if shape.months => rng.range(10, 90) * 86_400_000,
             _ => rng.range(0, 1000),
         };
         let timestamp_ms = match rng.below(100) {
@@ -156,7 +156,7 @@ fn call(rng: &mut Rng, calls: &mut Vec<PlainCall>, hot: &str, n: usize, arrival:
         55..=64 => edge + *rng.pick(&[-1, 0, 1, 999, 1000]),
         65..=74 => arrival + rng.range(0, 300_000),
         75..=78 => arrival + 300_000 + rng.range(-1, 1),
-        79..=81 => arrival - rng.range(0, 50) * 86_400_000,
+        79..=81 => arrival - rng.range(0, 70) * 86_400_000,
         82 => arrival - 86_400_000 * *rng.pick(&[1, 40, 100]) + rng.range(-1, 1),
         // In a second that holds calls already, often one that has left the window.
         _ if !calls.is_empty() => rng.pick(calls).time_ms.div_euclid(1000) * 1000 + rng.range(0, 999),
