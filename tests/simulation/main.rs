@@ -4,18 +4,20 @@
 //! `SLA_LEDGER_SIM_SEEDS=n` runs more seeds (`SLA_LEDGER_SOAK=1`: two millions), `SLA_LEDGER_SIM_SEED=n` replays one with
 //! a trace of its steps. Every rule of [`Mutation`] broken on purpose must be noticed within the same seeds.
 
+#![expect(clippy::unwrap_used, reason = "a simulator that cannot go on has found something")]
+
 mod instance;
 mod kafka;
 mod oracle;
 mod traces;
 mod workload;
 
-use std::collections::BTreeMap;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, Once};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 
 use sla_ledger::pipeline::mutation::{Mutation, with_mutation};
 use sla_ledger::pipeline::record::Key;
@@ -103,7 +105,7 @@ impl World {
     fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let partitions = 1 + rng.below(3) as usize;
-        let limit = *rng.pick(&[7, 20_000, 20_000]);
+        let limit = rng.pick(&[7, 20_000, 20_000]);
         let variants: Vec<_> = (0..1 + rng.below(3)).map(|_| workload::settings(&mut rng, limit)).collect();
         let shape = Shape {
             records: 0,
@@ -139,7 +141,7 @@ impl World {
         let env = Env {
             oracle: Oracle::new(source.len(), variants.len() > 1),
             broker: Broker::new(source, instances),
-            chunk_offsets: *rng.pick(&[1, 3, 8, 1024]),
+            chunk_offsets: rng.pick(&[1, 3, 8, 1024]),
             rng,
             faults,
             stats: BTreeMap::new(),
@@ -173,7 +175,7 @@ impl World {
                 env.broker.wires[i].clear();
             }
         } else if !me.up && env.rng.mille(60) {
-            let settings = env.rng.pick(variants).clone();
+            let settings = env.rng.pick(variants);
             trace!(env, "i{i} starts");
             env.hit("restarts");
             me.restart(settings);
@@ -218,7 +220,7 @@ impl World {
             return me.advance(env).map(|_| ());
         }
         let shards: Vec<u32> = me.shards.keys().copied().collect();
-        let Some(shard) = (!shards.is_empty()).then(|| *env.rng.pick(&shards)) else { return Ok(()) };
+        let Some(shard) = (!shards.is_empty()).then(|| env.rng.pick(&shards)) else { return Ok(()) };
         if me.shards.values().any(|s| s.must_flush()) || env.rng.mille(150) {
             me.begin_flush(env, false);
         } else {
@@ -323,7 +325,7 @@ impl World {
         }
         for _ in 0..CALM_ROUNDS {
             let mut idle = true;
-            for id in 0..instances.len() {
+            for (id, me) in instances.iter_mut().enumerate() {
                 while !env.broker.wires[id].is_empty() {
                     let before = env.broker.wires[id].len();
                     env.broker.deliver_produce(id);
@@ -337,7 +339,6 @@ impl World {
                 while !env.broker.late_ends.is_empty() {
                     Self::late_end(env);
                 }
-                let me = &mut instances[id];
                 let transaction = &env.broker.transactions[id];
                 if transaction.state == State::Ongoing
                     && (me.producer != Some(transaction.epoch) || !matches!(me.phase, Phase::Flushing(_)))
@@ -360,7 +361,8 @@ impl World {
                 }
                 idle &= !read && !advanced && me.is_idle(&env.broker);
             }
-            let open = env.broker.transactions.iter().any(|t| matches!(t.state, State::Ongoing | State::Prepare { .. }));
+            let open =
+                env.broker.transactions.iter().any(|t| matches!(t.state, State::Ongoing | State::Prepare { .. }));
             if idle && !open {
                 return self.reckon();
             }
@@ -383,7 +385,8 @@ impl World {
             }
         }
         for (partition, log) in env.broker.logs[..env.broker.source.len()].iter().enumerate() {
-            let checkpoint = instances[0].book.shard(partition as u32).and_then(|b| b.checkpoint()).ok_or("no checkpoint")?;
+            let checkpoint =
+                instances[0].book.shard(partition as u32).and_then(|b| b.checkpoint()).ok_or("no checkpoint")?;
             for (key, _) in log.newest().into_iter().filter(|(_, value)| value.is_some()) {
                 let (_, key) = Key::decode(key).map_err(|e| e.to_string())?;
                 if key.month().is_some_and(|month| month.0 < checkpoint.horizon) {
@@ -425,7 +428,8 @@ struct Run {
 fn run_seed(seed: u64, trace: bool) -> Run {
     let mut world = World::new(seed, trace);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
+        let text =
+            panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
         Err(format!("panic: {}", text.unwrap_or_default()))
     });
     Run { stats: world.env.stats, steps: world.env.steps, outcome }
@@ -454,7 +458,8 @@ fn sweep(seeds: u64, mutation: Option<Mutation>) -> Swept {
                         if seed >= seeds {
                             break;
                         }
-                        let run = if mutation.is_some() { quietly(|| run_seed(seed, false)) } else { run_seed(seed, false) };
+                        let run =
+                            if mutation.is_some() { quietly(|| run_seed(seed, false)) } else { run_seed(seed, false) };
                         let mut total = total.lock().unwrap();
                         run.stats.into_iter().for_each(|(what, n)| *total.stats.entry(what).or_default() += n);
                         total.steps += run.steps;
@@ -527,7 +532,8 @@ fn random_schedules_end_in_the_same_facts() {
         panic!("seed {seed} fails; replay it with SLA_LEDGER_SIM_SEED={seed}: {why}");
     }
     if seeds >= SEEDS {
-        let blunt: Vec<_> = TEETH.iter().filter(|(what, least)| get(what) < *least).map(|(what, _)| (*what, get(what))).collect();
+        let blunt: Vec<_> =
+            TEETH.iter().filter(|(what, least)| get(what) < *least).map(|(what, _)| (*what, get(what))).collect();
         assert!(blunt.is_empty(), "too rare in {seeds} seeds: {blunt:?} of {:?}", swept.stats);
     }
 }

@@ -29,11 +29,16 @@ fn record(n: usize, arrival_s: i64, time_s: i64, id: &str) -> SourceEntry {
         request_id: id.into(),
         time_ms: NOON_MS + time_s * 1000,
         action: "Call",
-        code: (n % 2 == 0).then_some("Internal"),
+        code: n.is_multiple_of(2).then_some("Internal"),
         flag: Flag::Absent,
     };
     let payload = Some(call.payload());
-    SourceEntry { offset: n as i64, timestamp_ms: Some(NOON_MS + arrival_s * 1000), payload, meaning: Meaning::Call(call) }
+    SourceEntry {
+        offset: n as i64,
+        timestamp_ms: Some(NOON_MS + arrival_s * 1000),
+        payload,
+        meaning: Meaning::Call(call),
+    }
 }
 
 /// One call a second.
@@ -299,12 +304,8 @@ fn a_torn_flush_is_counted_once() {
 fn a_call_from_the_future_is_remembered_by_the_next_owner() {
     caught_by(&[Mutation::FloorWithoutSkew], || {
         // The first call is 300 s ahead of its arrival, so it is alive long after; its twin comes under the next owner.
-        let records = vec![
-            record(0, 0, 300, "x"),
-            record(1, 290, 290, "y"),
-            record(2, 291, 291, "z"),
-            record(0, 292, 300, "x"),
-        ];
+        let records =
+            vec![record(0, 0, 300, "x"), record(1, 290, 290, "y"), record(2, 291, 291, "z"), record(0, 292, 300, "x")];
         let records = records.into_iter().zip(0..).map(|(record, offset)| SourceEntry { offset, ..record }).collect();
         let mut hand = Hand::new(records, 3);
         hand.own(0)?;
