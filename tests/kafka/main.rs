@@ -13,8 +13,11 @@ mod support;
 
 mod chaos;
 mod dead_letters;
+mod operations;
 mod read;
 mod service;
+mod topics;
+mod write;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
