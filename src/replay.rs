@@ -37,8 +37,10 @@ const SHARD: u32 = 0;
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The line's `arrival` cannot be read.
-    #[error("`arrival` is {0}; it must be an RFC 3339 instant with an offset, e.g. \"2026-03-20T10:00:00.000+08:00\": correct \
-             it, or leave it out to take the event's own time")]
+    #[error(
+        "`arrival` is {0}; it must be an RFC 3339 instant with an offset, e.g. \"2026-03-20T10:00:00.000+08:00\": correct \
+             it, or leave it out to take the event's own time"
+    )]
     Arrival(String),
     /// The counting settings cannot be used.
     #[error(transparent)]
@@ -47,8 +49,10 @@ pub enum ReplayError {
     #[error("the ledger does not add up ({0}): this is a defect of sla-ledger, please report it with the input")]
     Book(#[from] Trouble),
     /// The standings do not hold every call counted: a defect.
-    #[error("the standings hold {standings} calls, {counted} were counted: this is a defect of sla-ledger, please report it \
-             with the input")]
+    #[error(
+        "the standings hold {standings} calls, {counted} were counted: this is a defect of sla-ledger, please report it \
+             with the input"
+    )]
     Total {
         /// Calls in all standings.
         standings: u64,
@@ -107,7 +111,11 @@ impl Replay {
     ///
     /// # Errors
     /// Settings that cannot be used.
-    pub fn new(settings: &CountingSettings, contract: Arc<Contract>, facts: bool) -> std::result::Result<Self, ReplayError> {
+    pub fn new(
+        settings: &CountingSettings,
+        contract: Arc<Contract>,
+        facts: bool,
+    ) -> std::result::Result<Self, ReplayError> {
         // Fixed keys: the same input gives the same result. There is nobody here to choose request ids that collide.
         let owner = Owner::new(SHARD, "replay", (0, 0));
         let shard = Shard::take_over(owner, settings, ShardState::default(), 0)?;
@@ -141,8 +149,13 @@ impl Replay {
     /// # Errors
     /// An `arrival` that cannot be read, or a ledger that does not add up.
     pub fn line(&mut self, line: &[u8]) -> std::result::Result<Outcome, ReplayError> {
-        let mut record =
-            SourceRecord { offset: self.shard.position(), timestamp_ms: None, key: None, payload: Some(line), headers: &[] };
+        let mut record = SourceRecord {
+            offset: self.shard.position(),
+            timestamp_ms: None,
+            key: None,
+            payload: Some(line),
+            headers: &[],
+        };
         record.timestamp_ms = self.arrival_ms(&record)?;
         if let Some(arrival_ms) = record.timestamp_ms
             && self.horizon.advance(arrival_ms)
@@ -166,7 +179,10 @@ impl Replay {
         let line = record.payload.unwrap_or_default();
         // An escape might spell the name differently.
         if self.arrival_hint.find(line).is_some() || memchr::memchr(b'\\', line).is_some() {
-            let text = self.arrival.read(line).map_err(|reason| ReplayError::Arrival(format!("no text ({})", Rejection::from(reason))))?;
+            let text = self
+                .arrival
+                .read(line)
+                .map_err(|reason| ReplayError::Arrival(format!("no text ({})", Rejection::from(reason))))?;
             if let Some(text) = text {
                 return match rfc3339_ms(&text) {
                     Some(ms) => Ok(Some(ms)),
@@ -220,7 +236,10 @@ impl Replay {
         for tenant in shard.tenants() {
             for (month, tally) in shard.tallies(tenant).filter(|(month, _)| wanted(*month)) {
                 for day in &tally.days {
-                    facts.insert((tenant.clone(), month.day(day.day)), DayFacts::of(tenant, month.day(day.day), &tally.names, day));
+                    facts.insert(
+                        (tenant.clone(), month.day(day.day)),
+                        DayFacts::of(tenant, month.day(day.day), &tally.names, day),
+                    );
                 }
             }
             for (day, chunk) in shard.chunks(tenant).filter(|(day, _)| wanted(day.month())) {

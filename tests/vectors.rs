@@ -38,7 +38,8 @@ fn rows(file: &str, id: &str, check: impl Fn(&Row) -> Vec<(&'static str, String,
         let cells = cells.expect("a row").iter().map(String::from).collect();
         let row = Row { columns: columns.clone(), cells };
         seen += 1;
-        let name = if id.is_empty() { format!("T={} U={}", row.text("total"), row.cells[1]) } else { row.text(id).to_owned() };
+        let name =
+            if id.is_empty() { format!("T={} U={}", row.text("total"), row.cells[1]) } else { row.text(id).to_owned() };
         for (what, found, expected) in check(&row) {
             if found != expected {
                 failures.push(format!("{file} line {} {name}: {what} is {found}, expected {expected}", index + 2));
@@ -150,7 +151,15 @@ fn alert_levels() {
 
 #[test]
 fn percentages_are_read_and_written() {
-    for (text, parts) in [("99.50", 995_000), ("99.5", 995_000), ("10", 100_000), ("0", 0), ("100", 1_000_000), ("0.0001", 1), ("99.9999", 999_999)] {
+    for (text, parts) in [
+        ("99.50", 995_000),
+        ("99.5", 995_000),
+        ("10", 100_000),
+        ("0", 0),
+        ("100", 1_000_000),
+        ("0.0001", 1),
+        ("99.9999", 999_999),
+    ] {
         let ppm = Ppm::from_percent(text).expect(text);
         assert_eq!(ppm.parts(), parts, "{text}");
         assert_eq!(Ppm::from_percent(&ppm.to_string()), Some(ppm), "{text} written as {ppm}");
@@ -243,16 +252,31 @@ fn totals() -> impl Strategy<Value = u64> {
 }
 
 fn thresholds() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(995_000u32), Just(990_000), Just(950_000), Just(0), Just(1_000_000), Just(999_999), Just(1), 0..=1_000_000u32]
+    prop_oneof![
+        Just(995_000u32),
+        Just(990_000),
+        Just(950_000),
+        Just(0),
+        Just(1_000_000),
+        Just(999_999),
+        Just(1),
+        0..=1_000_000u32
+    ]
 }
 
 /// T, a threshold, and U on, just below and just above what the threshold allows, or anywhere.
 fn cases() -> impl Strategy<Value = (u64, u32, u64)> {
-    (totals(), thresholds(), -2i64..=2, any::<u64>(), any::<bool>()).prop_map(|(total, parts, by, anywhere, at_boundary)| {
-        let boundary = (u128::from(total) * u128::from(1_000_000 - parts) / 1_000_000) as u64;
-        let failed = if at_boundary { boundary.saturating_add_signed(by).min(total) } else { anywhere % total.saturating_add(1).max(1) };
-        (total, parts, failed.min(total))
-    })
+    (totals(), thresholds(), -2i64..=2, any::<u64>(), any::<bool>()).prop_map(
+        |(total, parts, by, anywhere, at_boundary)| {
+            let boundary = (u128::from(total) * u128::from(1_000_000 - parts) / 1_000_000) as u64;
+            let failed = if at_boundary {
+                boundary.saturating_add_signed(by).min(total)
+            } else {
+                anywhere % total.saturating_add(1).max(1)
+            };
+            (total, parts, failed.min(total))
+        },
+    )
 }
 
 proptest! {

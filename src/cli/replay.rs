@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
 use crate::domain::contract::Contract;
 use crate::pipeline::settings::CountingSettings;
 use crate::replay::input::{Lines, total_bytes};
@@ -27,7 +27,7 @@ Examples:
 One JSON event a line, in the order of arrival. A field `arrival` (RFC 3339) on the outermost level is when the event
 arrived; by default that is the event's own time. Lines that are no call event are counted by reason.
 
-Exit codes: 0 done, 1 the input (or the configuration) cannot be read, 2 wrong flags.";
+Exit codes: 0 done, 1 the input cannot be read, 2 wrong flags or configuration.";
 
 /// Count call events from files or stdin, without Kafka: the same facts, availability and tiers.
 #[derive(Debug, Clone, clap::Args)]
@@ -77,10 +77,19 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("error: stdin (`-`) can be read only once: name it once in --calls");
         return ExitCode::from(2);
     }
-    match replay(&args) {
+    let settings = match settings(args.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            eprintln!("error: the configuration has mistakes\n{}", errors.render(io::stderr().is_terminal()));
+            return ExitCode::from(2);
+        }
+    };
+    match replay(&args, &settings) {
         Ok(()) => ExitCode::SUCCESS,
         // `replay … | head`: the reader has enough.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -88,13 +97,12 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-fn replay(args: &Args) -> anyhow::Result<()> {
-    let settings = settings(args.config.as_deref())?;
-    for (field, path) in fields_without_source(&settings) {
+fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
+    for (field, path) in fields_without_source(settings) {
         eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
     }
     let contract = Arc::new(Contract::tencent_ccc());
-    let mut replay = Replay::new(&settings, Arc::clone(&contract), args.facts)?;
+    let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
     let mut line = Vec::new();
     for path in &args.calls {
@@ -107,8 +115,12 @@ fn replay(args: &Args) -> anyhow::Result<()> {
     }
     let result = replay.finish()?;
     progress.end();
-    let judgement =
-        Judgement { contract: &contract, zone: settings.time_zone, now: args.now.unwrap_or_else(Utc::now), as_of: args.as_of };
+    let judgement = Judgement {
+        contract: &contract,
+        zone: settings.time_zone,
+        now: args.now.unwrap_or_else(Utc::now),
+        as_of: args.as_of,
+    };
     let report = Report::new(result, &judgement);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.output {
@@ -119,16 +131,13 @@ fn replay(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The counting settings of the configuration; the built-in ones without one, or with a directory that has none.
-fn settings(config: Option<&Path>) -> anyhow::Result<CountingSettings> {
+fn settings(config: Option<&Path>) -> Result<CountingSettings, ConfigErrors> {
     let Some(path) = config else { return Ok(CountingSettings::default()) };
     let file = if path.is_dir() { path.join("sla-ledger.yaml") } else { path.to_owned() };
     if path.is_dir() && !file.exists() {
         return Ok(CountingSettings::default());
     }
-    match Config::load(&file) {
-        Ok(config) => Ok(config.counting),
-        Err(errors) => bail!("the configuration has mistakes\n{}", errors.render(io::stderr().is_terminal())),
-    }
+    Ok(Config::load(&file)?.counting)
 }
 
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
@@ -180,7 +189,10 @@ impl Progress {
             bar.set_message(format!("{} lines", self.lines));
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_EVERY;
-            let share = self.total.and_then(|total| (bytes * 100).checked_div(total)).map_or_else(String::new, |p| format!(", {p} %"));
+            let share = self
+                .total
+                .and_then(|total| (bytes * 100).checked_div(total))
+                .map_or_else(String::new, |p| format!(", {p} %"));
             eprintln!("{} lines{share}", self.lines);
         }
     }

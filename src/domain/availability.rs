@@ -75,10 +75,8 @@ impl Availability {
 
     /// A in percent, floored to four places; `None` without traffic.
     pub fn percent(self) -> Option<FlooredPercent> {
-        (self.total > 0).then(|| FlooredPercent {
-            units: u128::from(self.good()) * 1_000_000 / u128::from(self.total),
-            places: 4,
-        })
+        (self.total > 0)
+            .then(|| FlooredPercent { units: u128::from(self.good()) * 1_000_000 / u128::from(self.total), places: 4 })
     }
 
     /// Failures left before A falls below the threshold, negative when it is below: `floor(T × (1 − threshold)) − U`.
@@ -165,7 +163,8 @@ impl Level {
     }
 
     /// Every level, mildest first.
-    pub const ALL: [Self; 6] = [Self::NoTraffic, Self::Ok, Self::Warn50, Self::Warn80, Self::Exhausted100, Self::Breach];
+    pub const ALL: [Self; 6] =
+        [Self::NoTraffic, Self::Ok, Self::Warn50, Self::Warn80, Self::Exhausted100, Self::Breach];
 }
 
 /// A percentage floored to a fixed number of places, so that 99.49996 never reads 99.5000.

@@ -82,7 +82,12 @@ impl fmt::Display for Difference {
                     Flag::False => "false",
                     Flag::True => "true",
                 };
-                write!(f, " tenant {} {day} action {} code {code} system_error {flag}: calls", shown(tenant), shown(action))?;
+                write!(
+                    f,
+                    " tenant {} {day} action {} code {code} system_error {flag}: calls",
+                    shown(tenant),
+                    shown(action)
+                )?;
             }
             Subject::Item { tenant, day, offset, request_id, field } => {
                 write!(f, " tenant {} {day} item at offset {offset}, request {}", shown(tenant), shown(request_id))?;
@@ -134,7 +139,10 @@ pub fn differences(shard: u32, ledger: &ShardBook, recount: &ShardBook) -> Vec<D
 fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 13] {
     let totals = &checkpoint.totals;
     let instant = |ms: Option<i64>| ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
-    let gaps = checkpoint.gaps.iter().map(|g| format!("[{}, {}) {}", g.from_offset, g.to_offset, if g.calls { "calls" } else { "window" }));
+    let gaps = checkpoint
+        .gaps
+        .iter()
+        .map(|g| format!("[{}, {}) {}", g.from_offset, g.to_offset, if g.calls { "calls" } else { "window" }));
     let gaps: Vec<_> = gaps.collect();
     [
         ("next offset", checkpoint.next_offset.to_string()),
@@ -171,26 +179,38 @@ impl Rows {
                 for (action, calls) in day.actions.iter().zip(&day.calls) {
                     *rows.calls.entry((date, name(*action))).or_default() += calls;
                 }
-                let columns = day.outcome_actions.iter().zip(&day.outcome_codes).zip(&day.outcome_flags).zip(&day.outcome_calls);
+                let columns =
+                    day.outcome_actions.iter().zip(&day.outcome_codes).zip(&day.outcome_flags).zip(&day.outcome_calls);
                 for (((action, code), flag), calls) in columns {
                     let flag = Flag::from_number(*flag).unwrap_or(Flag::Absent);
-                    *rows.outcomes.entry((date, name(*action), code.checked_sub(1).map(name), flag)).or_default() += calls;
+                    *rows.outcomes.entry((date, name(*action), code.checked_sub(1).map(name), flag)).or_default() +=
+                        calls;
                 }
             }
         }
-        rows.items = shard.chunks(tenant).flat_map(|(day, chunk)| chunk.items.into_iter().map(move |item| (day, item))).collect();
+        rows.items = shard
+            .chunks(tenant)
+            .flat_map(|(day, chunk)| chunk.items.into_iter().map(move |item| (day, item)))
+            .collect();
         rows.items.sort_by(|(day, item), (other_day, other)| (day, item.offset).cmp(&(other_day, other.offset)));
         rows
     }
 }
 
-fn compare_tenant(tenant: &Arc<str>, ledger: &ShardBook, recount: &ShardBook, report: &mut impl FnMut(Subject, String, String)) {
+fn compare_tenant(
+    tenant: &Arc<str>,
+    ledger: &ShardBook,
+    recount: &ShardBook,
+    report: &mut impl FnMut(Subject, String, String),
+) {
     let (ledger, recount) = (Rows::of(ledger, tenant), Rows::of(recount, tenant));
     let unequal = |(l, r): &(u64, u64)| l != r;
     for ((day, action), (l, r)) in joined(ledger.calls, recount.calls).filter(|(_, calls)| unequal(calls)) {
         report(Subject::Calls { tenant: tenant.clone(), day, action }, l.to_string(), r.to_string());
     }
-    for ((day, action, code, flag), (l, r)) in joined(ledger.outcomes, recount.outcomes).filter(|(_, calls)| unequal(calls)) {
+    for ((day, action, code, flag), (l, r)) in
+        joined(ledger.outcomes, recount.outcomes).filter(|(_, calls)| unequal(calls))
+    {
         report(Subject::Outcome { tenant: tenant.clone(), day, action, code, flag }, l.to_string(), r.to_string());
     }
     compare_items(tenant, &ledger.items, &recount.items, report);
@@ -249,7 +269,12 @@ fn fields(item: &Item) -> [(&'static str, String); 6] {
         ("time", format!("{} ms", item.time_ms)),
         ("action", shown(&item.action)),
         ("code", item.code.as_deref().map_or_else(|| "none".to_owned(), shown)),
-        ("system_error", ["absent", "false", "true"].get(item.flag as usize).map_or_else(|| item.flag.to_string(), |f| (*f).to_owned())),
+        (
+            "system_error",
+            ["absent", "false", "true"]
+                .get(item.flag as usize)
+                .map_or_else(|| item.flag.to_string(), |f| (*f).to_owned()),
+        ),
         ("request id", shown(&item.request_id)),
         ("calls in its second", item.calls_in_second.to_string()),
     ]
@@ -294,7 +319,14 @@ mod tests {
             next_offset: 2000,
             from: 1990,
             watermark_ms: Some(5),
-            totals: Totals { seen: 14, counted: 12, duplicate: 1, duplicate_conflicts: 0, malformed: 1, quarantined: 0 },
+            totals: Totals {
+                seen: 14,
+                counted: 12,
+                duplicate: 1,
+                duplicate_conflicts: 0,
+                malformed: 1,
+                quarantined: 0,
+            },
             items: 3,
             horizon: 2025 * 12,
             digest: vec![0; 16],
@@ -320,10 +352,16 @@ mod tests {
             offset += 1;
         };
         for (tenant, month, tally) in &facts.tallies {
-            apply(Key::Tally { month: month.parse().unwrap(), tenant: (*tenant).into() }, tally.encode_value());
+            apply(
+                Key::Tally { month: month.parse().expect("it is there"), tenant: (*tenant).into() },
+                tally.encode_value(),
+            );
         }
         for (tenant, day, chunk, value) in &facts.chunks {
-            apply(Key::Chunk { day: day.parse().unwrap(), chunk: *chunk, tenant: (*tenant).into() }, value.encode_value());
+            apply(
+                Key::Chunk { day: day.parse().expect("it is there"), chunk: *chunk, tenant: (*tenant).into() },
+                value.encode_value(),
+            );
         }
         if let Some(checkpoint) = &facts.checkpoint {
             apply(Key::Checkpoint, checkpoint.encode_value());
@@ -337,7 +375,10 @@ mod tests {
         change(&mut recount);
         let (ledger, recount) = (book(&facts()), book(&recount));
         let lines = |a: &Book, b: &Book| -> Vec<String> {
-            differences(3, a.shard(3).unwrap(), b.shard(3).unwrap()).iter().map(ToString::to_string).collect()
+            differences(3, a.shard(3).expect("it is there"), b.shard(3).expect("it is there"))
+                .iter()
+                .map(ToString::to_string)
+                .collect()
         };
         assert_eq!(lines(&ledger, &recount), expected);
         assert_eq!(lines(&recount, &ledger).len(), expected.len(), "the other way round");
@@ -357,7 +398,7 @@ mod tests {
                 let chunk = &mut recount.chunks[0].3;
                 (chunk.seq, chunk.cov) = (77, 88);
                 chunk.items.reverse();
-                let checkpoint = recount.checkpoint.as_mut().unwrap();
+                let checkpoint = recount.checkpoint.as_mut().expect("it is there");
                 (checkpoint.seq, checkpoint.from, checkpoint.writer) = (1, 0, "verify".into());
             },
             &[],
@@ -366,7 +407,10 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_found() {
-        check(|r| r.tallies[0].2.days[0].calls[1] = 8, &[r#"shard 3 tenant "acme" 2026-03-20 action "Hang": calls: ledger 7, recount 8"#]);
+        check(
+            |r| r.tallies[0].2.days[0].calls[1] = 8,
+            &[r#"shard 3 tenant "acme" 2026-03-20 action "Hang": calls: ledger 7, recount 8"#],
+        );
         check(
             |r| r.tallies[0].2.names[1] = "Hold".into(),
             &[
@@ -376,7 +420,9 @@ mod tests {
         );
         check(
             |r| r.tallies[0].2.days[0].outcome_calls[0] = 1,
-            &[r#"shard 3 tenant "acme" 2026-03-20 action "Dial" code "InternalError" system_error absent: calls: ledger 2, recount 1"#],
+            &[
+                r#"shard 3 tenant "acme" 2026-03-20 action "Dial" code "InternalError" system_error absent: calls: ledger 2, recount 1"#,
+            ],
         );
         check(
             |r| r.tallies[0].2.days[0].outcome_flags[1] = 1,
@@ -417,20 +463,41 @@ mod tests {
         let check = |change: fn(&mut Facts), expected: &str| check(change, &[&line(expected)]);
         check(|r| _ = r.chunks.remove(1), r#"1025, request "r1025": ledger present, recount missing"#);
         check(|r| _ = r.chunks[0].3.items.remove(0), r#"7, request "r7": ledger present, recount missing"#);
-        check(|r| r.chunks[0].3.items.push(Item { offset: 11, request_id: "new".into(), ..Item::default() }), r#"11, request "new": ledger missing, recount present"#);
-        check(|r| { let again = r.chunks[0].3.items[0].clone(); r.chunks[0].3.items.push(again) }, r#"7, request "r7": ledger missing, recount present"#);
-        check(|r| r.chunks[0].3.items[0].time_ms += 1, r#"7, request "r7": time: ledger 1773972000007 ms, recount 1773972000008 ms"#);
-        check(|r| r.chunks[0].3.items[0].action = "Hang".into(), r#"7, request "r7": action: ledger "Dial", recount "Hang""#);
+        check(
+            |r| r.chunks[0].3.items.push(Item { offset: 11, request_id: "new".into(), ..Item::default() }),
+            r#"11, request "new": ledger missing, recount present"#,
+        );
+        check(
+            |r| {
+                let again = r.chunks[0].3.items[0].clone();
+                r.chunks[0].3.items.push(again)
+            },
+            r#"7, request "r7": ledger missing, recount present"#,
+        );
+        check(
+            |r| r.chunks[0].3.items[0].time_ms += 1,
+            r#"7, request "r7": time: ledger 1773972000007 ms, recount 1773972000008 ms"#,
+        );
+        check(
+            |r| r.chunks[0].3.items[0].action = "Hang".into(),
+            r#"7, request "r7": action: ledger "Dial", recount "Hang""#,
+        );
         check(|r| r.chunks[0].3.items[0].code = None, r#"7, request "r7": code: ledger "InternalError", recount none"#);
         check(|r| r.chunks[0].3.items[0].flag = 2, r#"7, request "r7": system_error: ledger absent, recount true"#);
-        check(|r| r.chunks[0].3.items[1].request_id = "r10".into(), r#"9, request "r9": request id: ledger "r9", recount "r10""#);
-        check(|r| r.chunks[1].3.items[0].calls_in_second = 4, r#"1025, request "r1025": calls in its second: ledger 1, recount 4"#);
+        check(
+            |r| r.chunks[0].3.items[1].request_id = "r10".into(),
+            r#"9, request "r9": request id: ledger "r9", recount "r10""#,
+        );
+        check(
+            |r| r.chunks[1].3.items[0].calls_in_second = 4,
+            r#"1025, request "r1025": calls in its second: ledger 1, recount 4"#,
+        );
     }
 
     #[test]
     fn every_figure_of_the_checkpoint_is_compared() {
         let check = |change: fn(&mut Checkpoint), expected: &str| {
-            check(|r| change(r.checkpoint.as_mut().unwrap()), &[&format!("shard 3 {expected}")]);
+            check(|r| change(r.checkpoint.as_mut().expect("it is there")), &[&format!("shard 3 {expected}")]);
         };
         check(|c| c.next_offset = 2001, "next offset: ledger 2000, recount 2001");
         check(|c| c.start_offset = 1, "start offset: ledger 0, recount 1");
@@ -444,10 +511,15 @@ mod tests {
         check(|c| c.closed = 4, "calls in closed months: ledger 0, recount 4");
         check(|c| c.horizon += 1, "first open month: ledger 2025-01, recount 2025-02");
         check(|c| c.watermark_ms = None, "watermark: ledger 5 ms, recount none");
-        let gap = |c: &mut Checkpoint| c.gaps = vec![Gap { from_offset: 3, to_offset: 8, calls: true, watermark_ms: None }];
+        let gap =
+            |c: &mut Checkpoint| c.gaps = vec![Gap { from_offset: 3, to_offset: 8, calls: true, watermark_ms: None }];
         check(gap, "gaps: ledger none, recount [3, 8) calls");
-        let lines = differences(3, book(&facts()).shard(3).unwrap(), Book::new(4).shard(3).unwrap());
+        let lines =
+            differences(3, book(&facts()).shard(3).expect("it is there"), Book::new(4).shard(3).expect("it is there"));
         assert_eq!(lines[0].to_string(), "shard 3 checkpoint: ledger present, recount none");
-        assert!(differences(3, Book::new(4).shard(3).unwrap(), Book::new(4).shard(3).unwrap()).is_empty());
+        assert!(
+            differences(3, Book::new(4).shard(3).expect("it is there"), Book::new(4).shard(3).expect("it is there"))
+                .is_empty()
+        );
     }
 }

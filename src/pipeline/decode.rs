@@ -86,7 +86,10 @@ struct Node {
 enum Found<'a> {
     Absent,
     /// A JSON string without its quotes; `escaped` when it holds a backslash.
-    Text { raw: &'a str, escaped: bool },
+    Text {
+        raw: &'a str,
+        escaped: bool,
+    },
     Number(&'a str),
     Bool(bool),
     Null,
@@ -102,7 +105,8 @@ impl Decoder {
     /// Two fields mapped to the same place, or one inside the other.
     pub fn new(settings: &CountingSettings) -> Result<Self, String> {
         let fields = &settings.fields;
-        let paths = [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
+        let paths =
+            [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
         let mut decoder = Self {
             nodes: vec![Node::default()],
             outside: Vec::new(),
@@ -110,7 +114,9 @@ impl Decoder {
             success_codes: settings.success_codes.iter().map(|c| c.as_str().into()).collect(),
             not_itemised: settings.not_itemised.iter().map(|c| c.as_str().into()).collect(),
             max_bytes: settings.max_event_bytes as usize,
-            opens_events: !paths.iter().any(|p| matches!(p, FieldPath::Pointer(s) if s.first().is_some_and(|s| s == "data"))),
+            opens_events: !paths
+                .iter()
+                .any(|p| matches!(p, FieldPath::Pointer(s) if s.first().is_some_and(|s| s == "data"))),
         };
         for (field, path) in paths.into_iter().enumerate() {
             let FieldPath::Pointer(segments) = path else {
@@ -134,7 +140,9 @@ impl Decoder {
             node.field = Some(field);
         }
         if decoder.nodes.len() > MAX_NODES {
-            return Err(format!("the mapped paths have more than {MAX_NODES} steps in all: map fields nearer to the event's root"));
+            return Err(format!(
+                "the mapped paths have more than {MAX_NODES} steps in all: map fields nearer to the event's root"
+            ));
         }
         Ok(decoder)
     }
@@ -191,9 +199,10 @@ impl Decoder {
     /// `counting.not_itemised`.
     pub fn itemised(&self, call: &Call<'_>) -> bool {
         call.system_error == Flag::True
-            || call.code.as_deref().is_some_and(|code| {
-                longest_prefix(code, |c| self.not_itemised.contains(c).then_some(())).is_none()
-            })
+            || call
+                .code
+                .as_deref()
+                .is_some_and(|code| longest_prefix(code, |c| self.not_itemised.contains(c).then_some(())).is_none())
     }
 
     fn timestamp(&self, found: Found<'_>) -> Result<i64, Malformed> {
@@ -304,7 +313,9 @@ fn text(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
         Found::Absent => Ok(None),
         Found::Text { raw, escaped: false } => Ok(Some(Cow::Borrowed(raw))),
         Found::Text { raw, escaped: true } => unescape(raw).map(|s| Some(Cow::Owned(s))).ok_or(Malformed::NotJson),
-        Found::Outside(bytes) => std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| Malformed::WrongType),
+        Found::Outside(bytes) => {
+            std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| Malformed::WrongType)
+        }
         Found::Number(_) | Found::Bool(_) | Found::Null | Found::Nested => Err(Malformed::WrongType),
     }
 }
@@ -355,7 +366,8 @@ fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
     let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
     let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
     // Days beyond the 28th and second 60 need more thought than they are frequent; chrono has it.
-    let long = matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
+    let long =
+        matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
     if !(1..=12).contains(&month) || day < 1 || !(day <= 28 || long) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -514,9 +526,9 @@ impl<'a, 'd> Scan<'a, 'd> {
                     self.member(node, raw.as_bytes(), top)?
                 }
             } else {
-                let child = node.filter(|n| !self.decoder.nodes[*n].children.is_empty()).and_then(|n| {
-                    self.decoder.nodes[n].child(index.to_string().as_bytes())
-                });
+                let child = node
+                    .filter(|n| !self.decoder.nodes[*n].children.is_empty())
+                    .and_then(|n| self.decoder.nodes[n].child(index.to_string().as_bytes()));
                 index += 1;
                 child
             };
@@ -601,7 +613,11 @@ impl<'a, 'd> Scan<'a, 'd> {
                     escaped = true;
                     at += match self.bytes.get(at + 1) {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-                        Some(b'u') if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => 6,
+                        Some(b'u')
+                            if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) =>
+                        {
+                            6
+                        }
                         _ => return Err(Malformed::NotJson),
                     };
                 }

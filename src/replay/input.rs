@@ -22,8 +22,7 @@ pub struct InputError {
     kind: Kind,
     /// Bytes of the file read by then; for compressed ones the damage lies before this.
     offset: u64,
-    #[source]
-    source: io::Error,
+    error: io::Error,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,20 +35,20 @@ enum Kind {
 
 impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, offset, source, .. } = self;
-        let cut = source.kind() == io::ErrorKind::UnexpectedEof || source.to_string().contains("incomplete frame");
+        let Self { file, line, offset, error, .. } = self;
+        let cut = error.kind() == io::ErrorKind::UnexpectedEof || error.to_string().contains("incomplete frame");
         let (format, tool) = match self.kind {
             Kind::Open => {
-                return write!(f, "{file}: cannot be read ({source}): give a readable JSONL file, or `-` for stdin");
+                return write!(f, "{file}: cannot be read ({error}): give a readable JSONL file, or `-` for stdin");
             }
-            Kind::Plain => return write!(f, "{file}, line {line}: cannot be read at byte {offset} ({source})"),
+            Kind::Plain => return write!(f, "{file}, line {line}: cannot be read at byte {offset} ({error})"),
             Kind::Gzip => ("gzip", "gzip -t"),
             Kind::Zstd => ("zstd", "zstd -t"),
         };
         let what = if cut { "data ends in the middle" } else { "data is damaged" };
         write!(
             f,
-            "{file}, line {line}: the {format} {what}, at or before byte {offset} ({source}): check it with `{tool}` and fetch \
+            "{file}, line {line}: the {format} {what}, at or before byte {offset} ({error}): check it with `{tool}` and fetch \
              the file again, or unpack what is there and replay that"
         )
     }
@@ -66,7 +65,11 @@ pub struct Lines {
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").field("file", &self.file).field("kind", &self.kind).field("line", &self.line).finish_non_exhaustive()
+        f.debug_struct("Lines")
+            .field("file", &self.file)
+            .field("kind", &self.kind)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,8 +82,9 @@ impl Lines {
     pub fn open(path: &Path) -> Result<Self, InputError> {
         let stdin = path == Path::new("-");
         let file = if stdin { "stdin".to_owned() } else { path.display().to_string() };
-        let failed = |source| InputError { file: file.clone(), line: 0, kind: Kind::Open, offset: 0, source };
-        let source: Box<dyn Read + Send> = if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+        let failed = |error| InputError { file: file.clone(), line: 0, kind: Kind::Open, offset: 0, error };
+        let source: Box<dyn Read + Send> =
+            if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
         Self::new(file.clone(), path.extension().and_then(|e| e.to_str()), source).map_err(failed)
     }
 
@@ -98,8 +102,12 @@ impl Lines {
         let source = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(source));
         let reader: Box<dyn BufRead + Send> = match kind {
             Kind::Gzip | Kind::Zstd if empty => Box::new(Truncated),
-            Kind::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(source))),
-            Kind::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(source)?)),
+            Kind::Gzip => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(source)))
+            }
+            Kind::Zstd => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(source)?))
+            }
             Kind::Plain | Kind::Open => Box::new(source),
         };
         Ok(Self { file, kind, reader, read, line: 0 })
@@ -127,12 +135,12 @@ impl Lines {
     /// The file cannot be read on.
     pub fn next_into(&mut self, line: &mut Vec<u8>) -> Result<bool, InputError> {
         line.clear();
-        let ended = self.fill(line).map_err(|source| InputError {
+        let ended = self.fill(line).map_err(|error| InputError {
             file: self.file.clone(),
             line: self.line + 1,
             kind: self.kind,
             offset: self.bytes_read(),
-            source,
+            error,
         })?;
         if !ended && line.is_empty() {
             return Ok(false);

@@ -202,7 +202,8 @@ impl DayFacts {
     /// One day of a tally.
     pub fn of(tenant: &str, day: LocalDay, names: &[String], tally: &TallyDay) -> Self {
         let name = |index: u32| names.get(index as usize).cloned().unwrap_or_default();
-        let rows = tally.outcome_actions.iter().zip(&tally.outcome_codes).zip(&tally.outcome_flags).zip(&tally.outcome_calls);
+        let rows =
+            tally.outcome_actions.iter().zip(&tally.outcome_codes).zip(&tally.outcome_flags).zip(&tally.outcome_calls);
         let mut non_ok: Vec<_> = rows
             .map(|(((action, code), flag), calls)| NonOk {
                 action: name(*action),
@@ -238,8 +239,10 @@ impl Report {
     /// The report of a replay.
     pub fn new(result: super::Result, judgement: &Judgement<'_>) -> Self {
         let rejected = Rejection::ALL.into_iter().zip(result.rejected).filter(|(_, lines)| *lines > 0);
-        let (malformed, quarantined): (Vec<_>, Vec<_>) = rejected.partition(|(reason, _)| matches!(reason, Rejection::Malformed(_)));
-        let by_reason = |list: Vec<(Rejection, u64)>| list.into_iter().map(|(reason, lines)| (reason.as_str(), lines)).collect();
+        let (malformed, quarantined): (Vec<_>, Vec<_>) =
+            rejected.partition(|(reason, _)| matches!(reason, Rejection::Malformed(_)));
+        let by_reason =
+            |list: Vec<(Rejection, u64)>| list.into_iter().map(|(reason, lines)| (reason.as_str(), lines)).collect();
         let totals = result.totals;
         Self {
             schema: SCHEMA,
@@ -259,7 +262,9 @@ impl Report {
             standings: result
                 .months
                 .iter()
-                .map(|((tenant, month), counts)| Standing::of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement))
+                .map(|((tenant, month), counts)| {
+                    Standing::of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement)
+                })
                 .collect(),
             facts: result.facts.map(|facts| facts.into_values().collect()),
         }
@@ -302,14 +307,33 @@ impl Report {
     /// The report as a table for people.
     pub fn to_text(&self) -> String {
         let records = &self.records;
+        let reasons = |reasons: &BTreeMap<&str, u64>| {
+            let list: Vec<_> = reasons.iter().map(|(reason, lines)| format!("{reason} {lines}")).collect();
+            if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
+        };
         let mut out = format!(
-            "{} lines: {} calls counted, {} duplicates ({} conflicting), {} malformed, {} quarantined\n",
-            records.seen, records.counted, records.duplicate, records.duplicate_conflicts, records.malformed, records.quarantined
+            "{} lines: {} calls counted, {} duplicates ({} conflicting), {} malformed{}, {} quarantined{}\n",
+            records.seen,
+            records.counted,
+            records.duplicate,
+            records.duplicate_conflicts,
+            records.malformed,
+            reasons(&records.malformed_reasons),
+            records.quarantined,
+            reasons(&records.quarantined_reasons),
         );
-        for (reason, lines) in records.malformed_reasons.iter().chain(&records.quarantined_reasons) {
-            _ = writeln!(out, "  {lines} {reason}");
-        }
-        let header = ["tenant", "month", "calls", "failed", "availability", "worst case", "tier", "budget used", "headroom", "level"];
+        let header = [
+            "tenant",
+            "month",
+            "calls",
+            "failed",
+            "availability",
+            "worst case",
+            "tier",
+            "budget used",
+            "headroom",
+            "level",
+        ];
         let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
         let percent = |p: &Option<String>| p.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
         rows.extend(self.standings.iter().map(|s| {
@@ -336,11 +360,25 @@ impl Report {
             for day in facts {
                 let tenant = day.tenant.escape_debug().to_string();
                 for (action, calls) in &day.calls {
-                    rows.push(vec![tenant.clone(), day.day.clone(), action.clone(), "(all)".into(), String::new(), calls.to_string()]);
+                    rows.push(vec![
+                        tenant.clone(),
+                        day.day.clone(),
+                        action.clone(),
+                        "(all)".into(),
+                        String::new(),
+                        calls.to_string(),
+                    ]);
                 }
                 for row in &day.non_ok {
                     let flag = row.system_error.map(|f| f.to_string()).unwrap_or_default();
-                    rows.push(vec![tenant.clone(), day.day.clone(), row.action.clone(), row.code.clone(), flag, row.calls.to_string()]);
+                    rows.push(vec![
+                        tenant.clone(),
+                        day.day.clone(),
+                        row.action.clone(),
+                        row.code.clone(),
+                        flag,
+                        row.calls.to_string(),
+                    ]);
                 }
             }
             out.push('\n');
@@ -389,7 +427,11 @@ impl Standing {
             failed: counts.failed(),
             suspect_5_7: 0,
             unbound: 0,
-            classes: Class::ALL.into_iter().map(|c| (c.as_str(), counts.of(c))).filter(|(_, calls)| *calls > 0).collect(),
+            classes: Class::ALL
+                .into_iter()
+                .map(|c| (c.as_str(), counts.of(c)))
+                .filter(|(_, calls)| *calls > 0)
+                .collect(),
             availability_pct: percent.clone(),
             availability_pct_raw: percent,
             availability_pct_worst_case: counts.worst_case().percent().map(|p| p.to_string()),
@@ -421,13 +463,18 @@ fn in_order<K: Serialize, V: Serialize, S: Serializer>(pairs: &[(K, V)], seriali
 /// Columns, those in `left` aligned to the left.
 fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            _ = if left.contains(&column) { write!(line, "{gap}{cell:<width$}") } else { write!(line, "{gap}{cell:>width$}") };
+            _ = if left.contains(&column) {
+                write!(line, "{gap}{cell:<width$}")
+            } else {
+                write!(line, "{gap}{cell:>width$}")
+            };
         }
         out.push_str(line.trim_end());
         out.push('\n');

@@ -1,0 +1,591 @@
+//! `sla-ledger replay` as a user runs it, and the scenarios' events through the shard and the book.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sla_ledger::domain::availability::Availability;
+use sla_ledger::domain::contract::{Class, Contract};
+use sla_ledger::domain::standing::Counts;
+use sla_ledger::pipeline::settings::CountingSettings;
+use sla_ledger::replay::Replay;
+
+const CALLS: &str = r#"{"tenant":"acme","request_id":"r1","timestamp":"2026-03-20T10:00:00.000+08:00","action":"Dial","code":"InternalError","arrival":"2026-03-20T10:00:01+08:00"}
+{"tenant":"acme","request_id":"r2","timestamp":"2026-03-20T10:00:01.000+08:00","action":"Dial"}
+{"tenant":"acme","request_id":"r2","timestamp":"2026-03-20T10:00:01.000+08:00","action":"Dial"}
+{"tenant":"acme","request_id":"r2","timestamp":"2026-03-20T10:00:01.000+08:00","action":"Hang"}
+
+not json
+{"tenant":"acme"}
+{"tenant":"beta","request_id":"r1","timestamp":"2026-03-31T16:00:00Z","code":"FailedOperation.CallOutFailed","arrival":"2026-03-31T16:00:02Z"}
+{"tenant":"beta","request_id":"r2","timestamp":"2026-03-31T15:59:59.999Z","system_error":true,"arrival":"2026-03-31T16:00:02Z"}
+{"tenant":"beta","request_id":"r3","timestamp":"2026-03-31T16:30:00Z","arrival":"2026-03-31T16:00:02Z"}
+{"tenant":"beta","request_id":"r4","timestamp":"2025-03-31T16:30:00Z","arrival":"2026-03-31T16:00:02Z"}
+{"specversion":"1.0","data":{"tenant":"acme","request_id":"r3","timestamp":"2026-03-31T16:00:00Z","code":"RequestLimitExceeded"},"arrival":"2026-03-31T16:00:02Z"}
+"#;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn ran(output: Output) -> Ran {
+    Ran {
+        code: output.status.code().expect("no signal"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+    command.arg("replay").args(args);
+    command
+}
+
+fn replay(args: &[&str]) -> Ran {
+    ran(command(args).stdin(Stdio::null()).output().expect("the binary runs"))
+}
+
+fn replay_stdin(args: &[&str], input: &[u8]) -> Ran {
+    let mut child = command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // In two pieces, so that the beginning comes alone.
+        let (head, tail) = input.split_at(input.len().min(2));
+        _ = stdin.write_all(head).and_then(|()| stdin.flush());
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        _ = stdin.write_all(tail);
+    });
+    let output = child.wait_with_output().expect("the binary ends");
+    writer.join().expect("the writer ends");
+    ran(output)
+}
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path.display().to_string()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+fn zst(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("zstd")
+}
+
+const NOW: &str = "2026-04-02T00:00:00+08:00";
+
+fn json_of(ran: &Ran) -> Value {
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "stdout: {}", ran.out);
+    serde_json::from_str(&ran.out).expect("stdout is one JSON text")
+}
+
+/// The output for these bytes in a plain file.
+fn plain(bytes: impl AsRef<[u8]>) -> Value {
+    let files = Files::new();
+    json_of(&replay(&["--now", NOW, "--calls", &files.put("calls.jsonl", bytes)]))
+}
+
+fn records(seen: u64, counted: u64, duplicate: u64, conflicts: u64, malformed: Value, quarantined: Value) -> Value {
+    let sum = |reasons: &Value| reasons.as_object().expect("an object").values().filter_map(Value::as_u64).sum::<u64>();
+    json!({
+        "seen": seen, "counted": counted, "duplicate": duplicate, "duplicate_conflicts": conflicts,
+        "malformed": sum(&malformed), "quarantined": sum(&quarantined),
+        "malformed_reasons": malformed, "quarantined_reasons": quarantined,
+    })
+}
+
+#[test]
+fn the_output_is_exactly_this() {
+    let files = Files::new();
+    let ran =
+        replay(&["--now", NOW, "--as-of", "2026-04-01T00:00:00.5+08:00", "--calls", &files.put("calls.jsonl", CALLS)]);
+    let output = json_of(&ran);
+    assert_eq!(output["schema"], "sla-ledger/replay/v1");
+    assert_eq!(
+        (&output["now"], &output["as_of"]),
+        (&json!("2026-04-01T16:00:00Z"), &json!("2026-03-31T16:00:00.500Z"))
+    );
+    let malformed = json!({"empty": 1, "not_json": 1, "missing_field": 1});
+    assert_eq!(output["records"], records(12, 5, 2, 1, malformed, json!({"future": 1, "too_old": 1})));
+    assert_eq!(output["out_of_term"], json!({}));
+    assert!(output.get("facts").is_none());
+    let order: Vec<_> =
+        output["standings"].as_array().expect("a list").iter().map(|s| (&s["tenant"], &s["period_start"])).collect();
+    let expected = [("acme", "2026-03-01"), ("acme", "2026-04-01"), ("beta", "2026-03-01"), ("beta", "2026-04-01")]
+        .map(|(t, d)| (json!(t), json!(d)));
+    assert_eq!(order, expected.iter().map(|(t, d)| (t, d)).collect::<Vec<_>>());
+    // Key for key in the documented order.
+    let first = ran.out.lines().find(|line| line.starts_with(r#"{"tenant":"acme""#)).expect("a standing a line");
+    assert_eq!(
+        first.trim_end_matches(','),
+        concat!(
+            r#"{"tenant":"acme","month":"2026-03","period_start":"2026-03-01","last_day":"2026-03-31","#,
+            r#""registration":"unregistered","state":"ended","complete":true,"incomplete_reasons":[],"#,
+            r#""total":2,"denominator":2,"system_error_raw":1,"excluded":{},"failed":1,"suspect_5_7":0,"unbound":0,"#,
+            r#""classes":{"success":1,"system_error":1},"availability_pct":"50.0000","availability_pct_raw":"50.0000","#,
+            r#""availability_pct_worst_case":"50.0000","tier":"T3","rate_pct":"50","#,
+            r#""budget":{"consumed_pct":"10000.00","level":"breach","headroom":{"T1":-1,"T2":-1,"T3":-1},"#,
+            r#""calls_to_recover":{"T1":198,"T2":98,"T3":18}},"fee":null,"compensation":null,"claim":null,"#,
+            r#""policy":{"id":"tccc","effective_from":"2022-08-22","revision":1,"sha256":null}}"#
+        )
+    );
+    let april = &output["standings"][3];
+    assert_eq!(
+        (&april["availability_pct"], &april["availability_pct_worst_case"]),
+        (&json!("100.0000"), &json!("0.0000"))
+    );
+    assert_eq!(
+        (&april["tier"], &april["rate_pct"], &april["budget"]["level"]),
+        (&json!("none"), &json!("0"), &json!("ok"))
+    );
+    assert_eq!(
+        (&april["state"], &april["complete"], &april["incomplete_reasons"]),
+        (&json!("running"), &json!(false), &json!(["running"]))
+    );
+}
+
+#[test]
+fn facts_are_listed_when_asked_for() {
+    let files = Files::new();
+    let output = json_of(&replay(&["--facts", "--now", NOW, "--calls", &files.put("calls.jsonl", CALLS)]));
+    let non_ok = |action: &str, code: &str, flag: Value| json!({"action": action, "code": code, "system_error": flag, "calls": 1});
+    assert_eq!(
+        output["facts"],
+        json!([
+            {"tenant": "acme", "day": "2026-03-20", "calls": {"Dial": 2}, "non_ok": [non_ok("Dial", "InternalError", Value::Null)], "itemised": 1},
+            {"tenant": "acme", "day": "2026-04-01", "calls": {"": 1}, "non_ok": [non_ok("", "RequestLimitExceeded", Value::Null)], "itemised": 0},
+            {"tenant": "beta", "day": "2026-03-31", "calls": {"": 1}, "non_ok": [non_ok("", "", json!(true))], "itemised": 1},
+            {"tenant": "beta", "day": "2026-04-01", "calls": {"": 1}, "non_ok": [non_ok("", "FailedOperation.CallOutFailed", Value::Null)], "itemised": 1},
+        ])
+    );
+}
+
+#[test]
+fn packed_split_and_piped_input_give_the_same() {
+    let files = Files::new();
+    let expected = plain(CALLS);
+    let bytes = CALLS.as_bytes();
+    let (head, tail) = bytes.split_at(CALLS.find("\n\n").expect("an empty line") + 1);
+    let (middle, _) = bytes.split_at(100);
+    let two = |pack: fn(&[u8]) -> Vec<u8>, at: usize| [pack(&bytes[..at]), pack(&bytes[at..])].concat();
+    let check = |name: &str, ran: &Ran| assert_eq!(json_of(ran), expected, "{name}");
+    for (name, packed) in [
+        ("one.jsonl.gz", gz(bytes)),
+        ("members.gz", two(gz, head.len())),
+        ("cut-in-a-line.gz", two(gz, middle.len())),
+        ("with-an-empty-member.gz", [gz(bytes), gz(b"")].concat()),
+        ("one.jsonl.zst", zst(bytes)),
+        ("frames.zst", two(zst, head.len())),
+        ("cut-in-a-line.zst", two(zst, middle.len())),
+        ("gzip-by-content", gz(bytes)),
+        ("zstd-by-content", zst(bytes)),
+        ("crlf.jsonl", CALLS.replace('\n', "\r\n").into_bytes()),
+        ("bom.jsonl", [b"\xef\xbb\xbf", bytes].concat()),
+        ("no-last-newline.jsonl", bytes[..bytes.len() - 1].to_vec()),
+    ] {
+        check(name, &replay(&["--now", NOW, "--calls", &files.put(name, &packed)]));
+        check(&format!("{name} by stdin"), &replay_stdin(&["--now", NOW, "--calls", "-"], &packed));
+    }
+    let (a, b) = (files.put("a.jsonl", head), files.put("b.jsonl.gz", gz(tail)));
+    check("two files", &replay(&["--now", NOW, "--calls", &a, &b]));
+    check("--calls twice", &replay(&["--now", NOW, "--calls", &a, "--calls", &b]));
+    check("a file, then stdin", &replay_stdin(&["--now", NOW, "--calls", &a, "-"], tail));
+}
+
+#[test]
+fn a_line_is_a_record() {
+    for (text, seen, empty) in [
+        ("", 0, 0),
+        ("\n", 1, 1),
+        ("\r\n", 1, 1),
+        ("\n\n", 2, 2),
+        ("{}", 1, 0),
+        ("{}\n", 1, 0),
+        ("{}\n\n", 2, 1),
+        ("\n{}", 2, 1),
+    ] {
+        let output = plain(text);
+        assert_eq!(output["records"]["seen"], seen, "{text:?}");
+        assert_eq!(
+            output["records"]["malformed_reasons"].get("empty").and_then(Value::as_u64).unwrap_or(0),
+            empty,
+            "{text:?}"
+        );
+        assert_eq!(output["standings"], json!([]), "{text:?}");
+    }
+    let long = format!("{{\"tenant\":\"{}\"}}\n{{}}\n", "x".repeat(17 << 20));
+    assert_eq!(plain(long)["records"], records(2, 0, 0, 0, json!({"too_large": 1, "missing_field": 1}), json!({})));
+}
+
+#[test]
+fn broken_input_is_an_error_with_its_place() {
+    let files = Files::new();
+    let many = CALLS.repeat(5000);
+    let damaged = |mut bytes: Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 200].fill(0xa5);
+        bytes
+    };
+    let wrong_sum = |mut bytes: Vec<u8>| {
+        let sum = bytes.len() - 8;
+        bytes[sum] ^= 1;
+        bytes
+    };
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    for (name, bytes, parts) in [
+        (
+            "cut.gz",
+            cut(gz(many.as_bytes())),
+            vec!["cut.gz, line ", "the gzip data ends in the middle, at or before byte ", "`gzip -t`"],
+        ),
+        ("sum.gz", wrong_sum(gz(many.as_bytes())), vec!["sum.gz, line 60001: the gzip data is damaged", "`gzip -t`"]),
+        ("damaged.gz", damaged(gz(many.as_bytes())), vec!["damaged.gz, line ", "the gzip data ", "`gzip -t`"]),
+        (
+            "tail.gz",
+            [gz(CALLS.as_bytes()), b"what follows is no member".to_vec()].concat(),
+            vec!["tail.gz, line 13: the gzip data is damaged"],
+        ),
+        ("empty.gz", Vec::new(), vec!["empty.gz, line 1: the gzip data ends in the middle, at or before byte 0"]),
+        ("plain.gz", CALLS.as_bytes().to_vec(), vec!["plain.gz, line 1: the gzip data is damaged", "`gzip -t`"]),
+        ("cut.zst", cut(zst(many.as_bytes())), vec!["cut.zst, line ", "the zstd data ends in the middle", "`zstd -t`"]),
+        (
+            "damaged.zst",
+            damaged(zst(many.as_bytes())),
+            vec!["damaged.zst, line ", "the zstd data is damaged", "`zstd -t`"],
+        ),
+        ("empty.zst", Vec::new(), vec!["empty.zst, line 1: the zstd data ends in the middle"]),
+        (
+            "arrival.jsonl",
+            format!("{{}}\n{}", CALLS.replace("2026-03-20T10:00:01+08:00\"}", "20 March\"}")).into_bytes(),
+            vec!["arrival.jsonl, line 2: `arrival` is `20 March`", "RFC 3339", "leave it out"],
+        ),
+        ("number.jsonl", b"{\"arrival\":5}".to_vec(), vec!["number.jsonl, line 1: `arrival` is no text (wrong_type)"]),
+    ] {
+        let ran = replay(&["--calls", &files.put(name, bytes)]);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{name}: {}", ran.err);
+        for part in parts {
+            assert!(ran.err.starts_with("error: ") && ran.err.contains(part), "{name}: no `{part}` in {}", ran.err);
+        }
+        assert_eq!(ran.err.lines().count(), 1, "{name}: {}", ran.err);
+    }
+    for path in [files.path().join("none.jsonl"), files.path()] {
+        let path = path.display().to_string();
+        let ran = replay(&["--calls", &path]);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert!(ran.err.contains(&path) && ran.err.contains("cannot be read"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn wrong_flags_are_usage_errors() {
+    let files = Files::new();
+    let calls = files.put("calls.jsonl", CALLS);
+    for args in [
+        vec![],
+        vec!["--calls"],
+        vec!["--calls", "-", "-"],
+        vec!["--calls", &calls, "--now", "today"],
+        vec!["--calls", &calls, "--now", "2026-04-01T00:00:00"],
+        vec!["--calls", &calls, "--as-of", "2026-04-01"],
+        vec!["--calls", &calls, "--output", "xml"],
+        vec!["--calls", &calls, "--what"],
+    ] {
+        let ran = replay(&args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?}: {}", ran.err);
+        assert!(!ran.err.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn text_is_for_people() {
+    let files = Files::new();
+    let calls = files.put("calls.jsonl", CALLS);
+    let ran = replay(&["--output", "text", "--now", NOW, "--calls", &calls]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.out, @r"
+    12 lines: 5 calls counted, 2 duplicates (1 conflicting), 3 malformed (empty 1, missing_field 1, not_json 1), 2 quarantined (future 1, too_old 1)
+
+    tenant  month    calls  failed  availability  worst case  tier  budget used  headroom  level
+    acme    2026-03      2       1     50.0000 %   50.0000 %  T3     10000.00 %        -1  breach
+    acme    2026-04      1       0    100.0000 %  100.0000 %  none       0.00 %         0  ok
+    beta    2026-03      1       1      0.0000 %    0.0000 %  T3     20000.00 %        -1  breach
+    beta    2026-04      1       0    100.0000 %    0.0000 %  none       0.00 %         0  ok
+    ");
+}
+
+#[test]
+fn a_configuration_is_applied() {
+    let files = Files::new();
+    let calls = files.put("calls.jsonl", CALLS.replace("\"code\"", "\"result\""));
+    let config = "source: {topic: calls, fields: {code: /result}}\nkafka: {brokers: localhost:9092}\n";
+    let whole = files.put("sla-ledger.yaml", config);
+    let expected = plain(CALLS);
+    let dir = files.path().display().to_string();
+    for place in [&whole, &dir] {
+        let output = json_of(&replay(&["--config", place, "--now", NOW, "--calls", &calls]));
+        assert_eq!(output, expected, "{place}");
+    }
+    let empty = Files::new();
+    let output = json_of(&replay(&["--config", &empty.path().display().to_string(), "--now", NOW, "--calls", &calls]));
+    assert_ne!(output, expected, "a directory without sla-ledger.yaml: the built-in mapping");
+    for (text, part) in [("source: {topik: calls}\n", "topik"), ("source: [", "line")] {
+        let ran = replay(&["--config", &files.put("bad.yaml", text), "--calls", &calls]);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+        assert!(ran.err.contains("the configuration has mistakes") && ran.err.contains(part), "{}", ran.err);
+    }
+    let ran = replay(&["--config", "/none/at/all.yaml", "--calls", &calls]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    let keyed = files.put("keyed.yaml", config.replace("{code: /result}", "{tenant: $key}"));
+    let ran = replay(&["--config", &keyed, "--now", NOW, "--calls", &calls]);
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.err.contains("warning: `tenant` is mapped to `$key`, which a line of a file does not have"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let files = Files::new();
+    let many: String =
+        (0..20_000).map(|i| format!("{}\n", call(&format!("t{i}"), "r", "2026-03-20T10:00:00Z"))).collect();
+    let mut child = command(&["--calls", &files.put("calls.jsonl", many)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let ran = ran(child.wait_with_output().expect("the binary ends"));
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}
+
+/// The generator says what must be found without ever decoding an event; the replay finds it.
+#[test]
+fn what_is_generated_is_found() {
+    let files = Files::new();
+    for (name, flags) in [
+        ("a.jsonl.zst", vec!["--events", "40000", "--seed", "7", "--tenants", "60", "--too-large", "2"]),
+        (
+            "b.jsonl.gz",
+            vec!["--events", "20000", "--seed", "8", "--days", "200", "--duplicates", "0.2", "--malformed", "0.1"],
+        ),
+    ] {
+        let path = files.path().join(name).display().to_string();
+        let generate = Command::new(env!("CARGO_BIN_EXE_sla-ledger"))
+            .args(["generate", "--quiet", "--out", &path])
+            .args(flags)
+            .output();
+        let generated = ran(generate.expect("the binary runs"));
+        assert_eq!(generated.code, 0, "{}", generated.err);
+        let expected = std::fs::read(format!("{path}.expected.json")).expect("what is expected");
+        let expected: Value = serde_json::from_slice(&expected).expect("JSON");
+        let output = json_of(&replay(&["--facts", "--calls", &path]));
+        let reasons = |name: &str| {
+            let all = expected["records"][name].as_object().expect("reasons").clone();
+            Value::Object(all.into_iter().filter(|(_, lines)| *lines != json!(0)).collect())
+        };
+        let [seen, counted, duplicate, conflicts] = ["seen", "counted", "duplicate", "duplicate_conflicts"]
+            .map(|n| expected["records"][n].as_u64().expect("a number"));
+        let all = records(seen, counted, duplicate, conflicts, reasons("malformed"), reasons("quarantined"));
+        assert_eq!(output["records"], all, "{name}");
+        let days = |value: &Value| value.as_array().expect("days").clone();
+        for (found, expected) in days(&output["facts"]).iter().zip(&days(&expected["days"])) {
+            assert_eq!(found, expected, "{name}");
+        }
+        assert_eq!(days(&output["facts"]).len(), days(&expected["days"]).len(), "{name}");
+        let months: Vec<Value> = days(&output["standings"])
+            .iter()
+            .map(|s| json!({"tenant": s["tenant"], "month": s["month"], "total": s["total"], "failed": s["failed"]}))
+            .collect();
+        assert_eq!(json!(months), expected["months"], "{name}");
+    }
+}
+
+// ---- through the library ----
+
+fn call(tenant: &str, id: &str, time: &str) -> String {
+    json!({"tenant": tenant, "request_id": id, "timestamp": time}).to_string()
+}
+
+fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sla_ledger::replay::Result {
+    let settings = CountingSettings::default();
+    let mut replay = Replay::new(&settings, Arc::new(Contract::tencent_ccc()), true)
+        .expect("sound settings")
+        .flush_every(flush_every);
+    for line in lines {
+        replay.line(line.as_ref().as_bytes()).expect("a line");
+    }
+    replay.finish().expect("a ledger that adds up")
+}
+
+#[test]
+fn months_that_the_ledger_closes_stay_in_the_result() {
+    // Two and a half years, a call every 20 days, duplicates, and calls too late for their month.
+    let mut lines = Vec::new();
+    let mut day = chrono::NaiveDate::from_ymd_opt(2024, 1, 5).expect("a date");
+    let mut calls = 0;
+    while day < chrono::NaiveDate::from_ymd_opt(2026, 6, 30).expect("a date") {
+        let fail = if calls % 3 == 0 { ",\"code\":\"InternalError\"" } else { "" };
+        let line = format!(
+            r#"{{"tenant":"t{}","request_id":"r{calls}","timestamp":"{day}T12:00:00+08:00"{fail}}}"#,
+            calls % 4
+        );
+        lines.extend([line.clone(), line]);
+        calls += 1;
+        day += chrono::Duration::days(20);
+    }
+    lines.push(r#"{"tenant":"t0","request_id":"late","timestamp":"2024-01-05T12:00:00+08:00","arrival":"2026-06-30T00:00:00+08:00"}"#.into());
+    let whole = run(&lines, 1_000_000);
+    assert_eq!((whole.totals.counted, whole.totals.duplicate, whole.totals.quarantined), (calls, calls, 1));
+    assert_eq!(whole.months.values().map(Counts::total).sum::<u64>(), calls);
+    assert_eq!(whole.months.values().map(Counts::failed).sum::<u64>(), calls.div_ceil(3));
+    assert!(whole.months.keys().next().expect("a month").1.to_string().starts_with("2024-01"));
+    let facts = whole.facts.expect("facts");
+    assert_eq!(facts.values().flat_map(|day| day.calls.values()).sum::<u64>(), calls);
+    assert_eq!(facts.values().map(|day| day.itemised).sum::<u64>(), calls.div_ceil(3));
+    for flush_every in [1, 7] {
+        let often = run(&lines, flush_every);
+        assert_eq!(
+            (often.months, often.facts.expect("facts")),
+            (whole.months.clone(), facts.clone()),
+            "flushed every {flush_every}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn how_often_it_is_flushed_does_not_show(
+        events in prop::collection::vec((0..3u8, 0..30u8, 0..200_000_000i64, -4_000_000_000i64..400_000, 0..6u8), 1..120),
+        flush_every in 1..40u64,
+    ) {
+        let mut arrival = 1_773_000_000_000i64;
+        let instant = |ms: i64| chrono::DateTime::from_timestamp_millis(ms).expect("an instant").to_rfc3339();
+        let lines: Vec<String> = events.iter().map(|(tenant, id, step, late, kind)| {
+            arrival += step * i64::from(*kind > 2) / 7;
+            let outcome = match kind {
+                0 => json!({"code": "InternalError"}),
+                1 => json!({"code": "RequestLimitExceeded"}),
+                2 => json!({"system_error": true}),
+                3 => return "broken".to_owned(),
+                _ => json!({}),
+            };
+            let late = if *kind == 4 { *late } else { late % 600_000 };
+            let mut event = json!({"tenant": format!("t{tenant}"), "request_id": format!("r{id}"), "timestamp": instant(arrival + late), "arrival": instant(arrival)});
+            event.as_object_mut().expect("an object").extend(outcome.as_object().expect("an object").clone());
+            event.to_string()
+        }).collect();
+        let (once, often) = (run(&lines, u64::MAX), run(&lines, flush_every));
+        prop_assert_eq!(once.totals, often.totals);
+        prop_assert_eq!(once.rejected, often.rejected);
+        prop_assert_eq!(once.months, often.months);
+        prop_assert_eq!(once.facts, often.facts);
+        prop_assert!(once.totals.add_up());
+    }
+}
+
+/// The scenarios whose figures need no terms, notices or rulings; of the others, what does not depend on them.
+#[test]
+fn scenarios() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/scenarios.json");
+    let scenarios: Vec<Value> = serde_json::from_slice(&std::fs::read(path).expect("the scenarios")).expect("JSON");
+    let mut failures = Vec::new();
+    let (mut whole, mut months) = (0, 0);
+    for scenario in &scenarios {
+        let id = scenario["id"].as_str().expect("an id");
+        let expected = &scenario["expected"];
+        let events = scenario["events"].as_array().expect("events");
+        let lines = events.iter().map(|event| {
+            let mut line = serde_json::Map::from_iter([("tenant".to_owned(), json!("acme"))]);
+            for (from, to) in [
+                ("id", "request_id"),
+                ("ts", "timestamp"),
+                ("code", "code"),
+                ("action", "action"),
+                ("system_error", "system_error"),
+                ("arrival", "arrival"),
+            ] {
+                line.extend(event.get(from).map(|value| (to.to_owned(), value.clone())));
+            }
+            Value::Object(line).to_string()
+        });
+        let result = run(lines.collect::<Vec<_>>(), 2);
+        let mut same = |what: &str, found: Value, expected: &Value| {
+            if found != *expected {
+                failures.push(format!("{id}: {what} is {found}, expected {expected}"));
+            }
+        };
+        let number = |name: &str| expected[name].as_u64().unwrap_or(0);
+        same("duplicates", result.totals.duplicate.into(), &expected["duplicates"]);
+        same("conflicts", result.totals.duplicate_conflicts.into(), &expected["duplicate_conflicts"]);
+        same("quarantined", result.totals.quarantined.into(), &expected["quarantined_future"]);
+        same("seen", result.totals.seen.into(), &json!(events.len()));
+        same(
+            "counted",
+            result.totals.counted.into(),
+            &json!(number("total") + number("out_of_term") + number("unbound")),
+        );
+
+        let reclassified = scenario["adjudications"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|a| a["decision"] == "count_as_failure"));
+        if number("out_of_term") + number("unbound") > 0 || reclassified {
+            continue;
+        }
+        whole += 1;
+        let mut counts = Counts::default();
+        result.months.values().for_each(|month| counts.merge(month));
+        same("total", counts.total().into(), &expected["total"]);
+        same("system_error_raw", counts.failed().into(), &expected["system_error_raw"]);
+        let classes =
+            Class::ALL.into_iter().filter(|c| counts.of(*c) > 0).map(|c| (c.as_str().to_owned(), json!(counts.of(c))));
+        same("classes", Value::Object(classes.collect()), &expected["classes"]);
+        if expected["excluded"] != json!({}) {
+            continue;
+        }
+        months += 1;
+        let of = |a: Availability| json!(a.percent().map(|p| p.to_string()));
+        same("availability", of(counts.availability()), &expected["availability_pct"]);
+        same("worst case", of(counts.worst_case()), &expected["availability_pct_worst_case"]);
+        let contract = Contract::tencent_ccc();
+        same("tier", json!(counts.tier(&contract).map_or("none", |t| t.name.as_str())), &expected["tier"]);
+        let by_month = result
+            .months
+            .iter()
+            .map(|((_, month), c)| (month.to_string(), json!({"total": c.total(), "failed": c.failed()})));
+        same("by month", Value::Object(by_month.collect()), &expected["by_month"]);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(whole >= 20 && months >= 10, "{whole} scenarios whole, {months} by month, of {}", scenarios.len());
+}
