@@ -91,6 +91,8 @@ struct Worker {
     queue: Option<BatchQueue>,
     arrivals: BTreeMap<u32, Vec<i64>>,
     last_arrival_ms: BTreeMap<u32, i64>,
+    /// By partition, where it ended when it was last read to its end; beyond the last record by the transactions' markers.
+    source_ends: BTreeMap<u32, i64>,
     next_flush: Instant,
     next_lag: Instant,
     reread: bool,
@@ -132,7 +134,7 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "false");
+        .set("enable.partition.eof", "true");
     client
 }
 
@@ -169,6 +171,7 @@ impl Worker {
             queue: None,
             arrivals: BTreeMap::new(),
             last_arrival_ms: BTreeMap::new(),
+            source_ends: BTreeMap::new(),
             next_flush: Instant::now(),
             next_lag: Instant::now(),
             reread: false,
@@ -253,6 +256,7 @@ impl Worker {
         self.queue = None;
         self.arrivals.clear();
         self.last_arrival_ms.clear();
+        self.source_ends.clear();
         for shard in std::mem::take(&mut self.shards).into_keys() {
             self.setup.metrics.remove_lag(shard);
         }
@@ -407,7 +411,7 @@ impl Worker {
             by_partition.resize_with(*partition as usize + 1, || None);
             by_partition[*partition as usize] = Some(shard);
         }
-        let arrivals = &mut self.arrivals;
+        let (arrivals, source_ends) = (&mut self.arrivals, &mut self.source_ends);
         queue.consume(wait, |fetched| match fetched {
             Fetched::Record(partition, record) => {
                 let Some(Some(shard)) = by_partition.get_mut(partition as usize) else { return };
@@ -422,7 +426,7 @@ impl Worker {
                     arrivals.entry(partition as u32).or_default().push(ms);
                 }
             }
-            Fetched::End(..) => {}
+            Fetched::End(partition, end) => _ = source_ends.insert(partition as u32, end),
             Fetched::Error(partition, code, text) => errors.push((partition, code, text)),
         });
         self.last_arrival_ms.extend(last_arrivals);
@@ -494,7 +498,8 @@ impl Worker {
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
             let known = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32);
-            let records = known.map(|(_, high)| (high - counter.position()).max(0) as u64);
+            let read = self.source_ends.get(shard).map_or(counter.position(), |end| counter.position().max(*end));
+            let records = known.map(|(_, high)| (high - read).max(0) as u64);
             let arrival_ms = self.last_arrival_ms.get(shard).copied().or(counter.watermark_ms());
             // Before the first answer of the partition's leader nobody knows how far behind we are: not ready.
             let behind = match (records, arrival_ms) {
