@@ -65,6 +65,17 @@ pub enum WorkerError {
     /// Kafka refuses.
     #[error("{0}: {1}")]
     Kafka(&'static str, KafkaError),
+    /// The calls topic has more partitions than the ledger topic had at the start.
+    #[error("partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
+             start again to count them (the ledger topic grows with the start)")]
+    Grown {
+        /// The calls topic.
+        topic: String,
+        /// Partitions at the start.
+        known: u32,
+        /// A partition that came later.
+        assigned: u32,
+    },
 }
 
 enum State {
@@ -96,6 +107,7 @@ struct Worker {
     next_flush: Instant,
     next_lag: Instant,
     reread: bool,
+    failure: Option<WorkerError>,
 }
 
 /// Counts until stopped. Runs on a thread of its own.
@@ -105,11 +117,12 @@ struct Worker {
 pub fn run(setup: Setup) -> Result<(), WorkerError> {
     let stop = setup.stop.clone();
     let mut worker = Worker::new(setup)?;
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && worker.failure.is_none() {
         worker.round();
     }
+    let failure = worker.failure.take();
     worker.finish();
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// The client configuration of the calls' consumer.
@@ -175,6 +188,7 @@ impl Worker {
             next_flush: Instant::now(),
             next_lag: Instant::now(),
             reread: false,
+            failure: None,
             setup,
         })
     }
@@ -205,6 +219,12 @@ impl Worker {
         match rebalanced {
             Rebalanced::Assigned(shards, membership) => {
                 let shards: Vec<u32> = shards.into_iter().filter_map(|s| u32::try_from(s).ok()).collect();
+                let known = self.setup.view.shards();
+                if let Some(assigned) = shards.iter().copied().find(|shard| *shard >= known) {
+                    let topic = self.topics.source.clone();
+                    self.failure = Some(WorkerError::Grown { topic, known, assigned });
+                    return;
+                }
                 let Some(membership) = membership else {
                     tracing::error!("assigned without a membership that could be fenced; waiting for the next rebalance");
                     return;
