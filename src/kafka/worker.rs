@@ -38,6 +38,8 @@ const FRESHNESS_SAMPLE: i64 = 64;
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a broken producer is left alone before it is made anew.
 const RETRY_PRODUCER: Duration = Duration::from_secs(1);
+/// How often the log says what a takeover waits for.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a worker needs.
 pub struct Setup {
@@ -106,6 +108,7 @@ struct Worker {
     source_ends: BTreeMap<u32, i64>,
     next_flush: Instant,
     next_lag: Instant,
+    next_complaint: Instant,
     reread: bool,
     failure: Option<WorkerError>,
 }
@@ -187,6 +190,7 @@ impl Worker {
             source_ends: BTreeMap::new(),
             next_flush: Instant::now(),
             next_lag: Instant::now(),
+            next_complaint: Instant::now(),
             reread: false,
             failure: None,
             setup,
@@ -323,8 +327,17 @@ impl Worker {
             Need::Nothing => return self.begin_counting(),
         };
         if let Err(error) = step {
-            tracing::info!(%error, step = ?need, "takeover waits");
+            self.takeover_waits(&error, &format!("{need:?}"));
         }
+    }
+
+    /// Some errors come at once and again at once, while a broker is away.
+    fn takeover_waits(&mut self, error: &KafkaError, step: &str) {
+        if Instant::now() >= self.next_complaint {
+            self.next_complaint = Instant::now() + COMPLAINT_INTERVAL;
+            tracing::info!(%error, step, "takeover waits");
+        }
+        std::thread::sleep(ROUND);
     }
 
     /// Makes a new producer if the old one must not be used; the next transaction waits for it.
@@ -360,8 +373,8 @@ impl Worker {
                 self.report_shards();
             }
             Err(error) => {
-                tracing::info!(%error, "takeover waits");
                 self.state = State::TakingOver { takeover, membership, since };
+                self.takeover_waits(&error, "Load");
             }
         }
     }
