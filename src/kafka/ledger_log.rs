@@ -132,6 +132,11 @@ impl LedgerLog {
         Ok(())
     }
 
+    /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
+    pub fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
     /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.
     pub fn write<'s>(
         &self,

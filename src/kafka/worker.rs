@@ -527,6 +527,9 @@ impl Worker {
 
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
+        // Both are polled rarely or never otherwise, and what librdkafka logs would pile up in them.
+        self.log.serve();
+        self.reader.poll(Duration::ZERO);
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
