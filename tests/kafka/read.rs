@@ -68,13 +68,15 @@ impl Reader {
             match self.consumer.poll(Duration::from_millis(50)) {
                 None => {}
                 Some(Ok(message)) => {
-                    self.at_end[message.partition() as usize] = false;
-                    each(Ok(record(&message)));
+                    let record = record(&message);
+                    drop(message);
+                    self.at_end[record.partition as usize] = false;
+                    each(Ok(record));
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.at_end[partition as usize] = true;
                     each(Err(partition));
-                    if self.at_end.iter().all(|end| *end) {
+                    if self.is_at_end() {
                         return true;
                     }
                 }
@@ -83,6 +85,11 @@ impl Reader {
             }
         }
         false
+    }
+
+    /// Was every partition's end seen, and nothing after it?
+    pub fn is_at_end(&self) -> bool {
+        self.at_end.iter().all(|end| *end)
     }
 
     /// The next offset after each partition's last record, uncommitted ones and markers included.
@@ -215,7 +222,7 @@ impl Ledger {
             self.follow(Duration::from_millis(200));
         }
         let deadline = Instant::now() + ANSWER;
-        while !self.follow(Duration::from_millis(200)) {
+        while !self.reader.is_at_end() && !self.follow(Duration::from_millis(200)) {
             assert!(Instant::now() < deadline, "the end of the ledger does not come");
         }
     }
