@@ -48,7 +48,11 @@ pub struct Args {
 
 /// Runs the demo; 0 when it was ended, 1 when it failed.
 pub fn run(args: &Args) -> ExitCode {
-    super::finish(super::runtime().and_then(|runtime| runtime.block_on(demo(args))))
+    super::finish(super::runtime().and_then(|runtime| {
+        let result = runtime.block_on(demo(args));
+        runtime.shutdown_background();
+        result
+    }))
 }
 
 async fn demo(args: &Args) -> Result<()> {

@@ -19,6 +19,9 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// One step of an abort, between two polls.
+const ABORT_STEP: Duration = Duration::from_millis(100);
+
 /// Names of the topics written.
 #[derive(Debug, Clone)]
 pub struct Topics {
@@ -127,6 +130,11 @@ impl LedgerLog {
     pub fn renew(&mut self) -> Result<(), KafkaError> {
         self.producer = Self::start(&self.config)?;
         Ok(())
+    }
+
+    /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
+    pub fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
     }
 
     /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.
@@ -259,12 +267,17 @@ impl LedgerLog {
             return failed(TransactionEnd::Fatal, false, begin, cause);
         }
         let fence = fence(cause);
-        match self.producer.abort_transaction(TRANSACTION_TIMEOUT) {
-            Ok(()) => {
+        loop {
+            // An abort waits for the delivery reports of what it drops, and only polling hands them over.
+            self.producer.poll(Duration::ZERO);
+            let Err(error) = self.producer.abort_transaction(ABORT_STEP) else {
                 let error = Some(cause.to_string());
-                FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence }
+                return FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence };
+            };
+            // Resumes the abort; it is not sent again.
+            if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
+                return FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) };
             }
-            Err(error) => FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) },
         }
     }
 }

@@ -70,14 +70,19 @@ pub fn run(
     for shard in 0..view.shards() {
         list.add_partition_offset(topic, shard as i32, Offset::Beginning)?;
     }
+    let partitions: Vec<i32> = (0..view.shards() as i32).collect();
+    let mut queue = BatchQueue::of_partitions(&consumer, topic, &partitions);
     consumer.assign(&list)?;
-    let mut queue = BatchQueue::of_consumer(&consumer);
     let mut failure = None;
     let mut told_of_split = false;
     while !stop.is_cancelled() && failure.is_none() {
         let mut changed: Vec<Arc<str>> = Vec::new();
         let mut published = Vec::new();
         {
+            // What librdkafka logs and what is no partition's error; the batch call would print the one and hide the other.
+            if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
+                tracing::warn!(%error, "reading the ledger failed");
+            }
             // Locked only while there is something to apply: waiting happens without the lock.
             let mut batch = Vec::new();
             queue.consume(WAIT, |fetched| match fetched {
