@@ -12,13 +12,15 @@ use crate::domain::contract::Contract;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 
+/// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
+type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
+
 /// The published state of one instance.
 pub struct View {
     book: RwLock<Book>,
     standings: RwLock<Standings>,
     home: ArcSwap<Home>,
-    /// Arrivals (ms) of some records of a flush that is not visible yet: (shard, sequence number, arrivals).
-    arrivals: Mutex<HashMap<u32, Vec<(u64, Vec<i64>)>>>,
+    arrivals: Mutex<Arrivals>,
     shards: u32,
 }
 
@@ -100,7 +102,7 @@ impl View {
         visible.into_iter().flat_map(|(_, arrivals)| arrivals).collect()
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, HashMap<u32, Vec<(u64, Vec<i64>)>>> {
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -48,7 +48,11 @@ pub struct Args {
 
 /// Runs the demo; 0 when it was ended, 1 when it failed.
 pub fn run(args: &Args) -> ExitCode {
-    super::finish(super::runtime().and_then(|runtime| runtime.block_on(demo(args))))
+    super::finish(super::runtime().and_then(|runtime| {
+        let result = runtime.block_on(demo(args));
+        runtime.shutdown_background();
+        result
+    }))
 }
 
 async fn demo(args: &Args) -> Result<()> {
@@ -200,7 +204,11 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
         (bn * ad.max(1)).cmp(&(an * bd.max(1))).then_with(|| a_name.cmp(b_name))
     });
     let mut out = String::new();
-    _ = writeln!(out, "{:<16} {:>9} {:>7} {:>12} {:>5} {:>9}  state", "tenant", "calls", "failed", "availability", "tier", "headroom");
+    _ = writeln!(
+        out,
+        "{:<16} {:>9} {:>7} {:>12} {:>5} {:>9}  state",
+        "tenant", "calls", "failed", "availability", "tier", "headroom"
+    );
     for (tenant, counts) in tenants.iter().take(rows) {
         _ = writeln!(out, "{}", line(tenant, counts, &contract));
     }

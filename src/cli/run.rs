@@ -38,9 +38,12 @@ pub fn run(args: &Args) -> ExitCode {
     let options =
         Options { config, config_file: Some(args.config.clone()), logging: Some(logging), embedded_shards: None };
     super::finish(super::runtime().and_then(|runtime| {
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let service = Service::start(options).await?;
             service.run().await
-        })
+        });
+        // A drain that ran out of time has a thread that waits for Kafka; the end does not wait for it.
+        runtime.shutdown_background();
+        result
     }))
 }

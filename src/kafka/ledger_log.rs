@@ -19,6 +19,9 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// One step of an abort, between two polls.
+const ABORT_STEP: Duration = Duration::from_millis(100);
+
 /// Names of the topics written.
 #[derive(Debug, Clone)]
 pub struct Topics {
@@ -129,6 +132,11 @@ impl LedgerLog {
         Ok(())
     }
 
+    /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
+    pub fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
     /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.
     pub fn write<'s>(
         &self,
@@ -137,7 +145,8 @@ impl LedgerLog {
         membership: &Membership,
     ) -> FlushEnd {
         let begun = self.producer.begin_transaction();
-        let written = begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
+        let written =
+            begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
         match written {
             Ok(()) => self.commit(),
             Err(error) => self.abort(&error),
@@ -242,7 +251,13 @@ impl LedgerLog {
         let mut retried = false;
         loop {
             let Err(error) = self.producer.commit_transaction(TRANSACTION_TIMEOUT) else {
-                return FlushEnd { end: TransactionEnd::Committed, retried, took: begin.elapsed(), error: None, fence: None };
+                return FlushEnd {
+                    end: TransactionEnd::Committed,
+                    retried,
+                    took: begin.elapsed(),
+                    error: None,
+                    fence: None,
+                };
             };
             match verdict(&error) {
                 Verdict::Abort => return self.abort(&error),
@@ -259,12 +274,17 @@ impl LedgerLog {
             return failed(TransactionEnd::Fatal, false, begin, cause);
         }
         let fence = fence(cause);
-        match self.producer.abort_transaction(TRANSACTION_TIMEOUT) {
-            Ok(()) => {
+        loop {
+            // An abort waits for the delivery reports of what it drops, and only polling hands them over.
+            self.producer.poll(Duration::ZERO);
+            let Err(error) = self.producer.abort_transaction(ABORT_STEP) else {
                 let error = Some(cause.to_string());
-                FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence }
+                return FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence };
+            };
+            // Resumes the abort; it is not sent again.
+            if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
+                return FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) };
             }
-            Err(error) => FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) },
         }
     }
 }
@@ -291,9 +311,9 @@ fn verdict(error: &KafkaError) -> Verdict {
 
 fn fence(error: &KafkaError) -> Option<Fence> {
     match error.rdkafka_error_code()? {
-        RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId => {
-            Some(Fence::Group)
-        }
+        RDKafkaErrorCode::IllegalGeneration
+        | RDKafkaErrorCode::UnknownMemberId
+        | RDKafkaErrorCode::FencedInstanceId => Some(Fence::Group),
         RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced => {
             Some(Fence::Producer)
         }

@@ -30,7 +30,9 @@ pub enum TopicError {
     #[error("the topic `{0}` (source.topic) does not exist: create it, or name the topic of your call events")]
     NoSource(String),
     /// A topic of ours is missing and must not be created.
-    #[error("the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions")]
+    #[error(
+        "the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions"
+    )]
     Missing(String, &'static str, i32),
     /// Settings that would lose data.
     #[error("{}", .0.join("\n"))]
@@ -64,7 +66,8 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
     let admin: AdminClient<DefaultClientContext> = base.create().map_err(kafka("cannot create an admin client"))?;
     let (lookup, metadata_of) = (base.clone(), config.clone());
     let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
-    let counts = counts.unwrap_or_else(|_| Err(KafkaError::Canceled)).map_err(kafka("cannot read the cluster's metadata"))?;
+    let counts =
+        counts.unwrap_or_else(|_| Err(KafkaError::Canceled)).map_err(kafka("cannot read the cluster's metadata"))?;
     let source = &config.source.topic;
     let shards = *counts.get(source).ok_or_else(|| TopicError::NoSource(source.clone()))?;
     let max_bytes = MAX_MESSAGE_BYTES.to_string();
@@ -91,7 +94,8 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
 fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<String, i32>, KafkaError> {
     let consumer: BaseConsumer = base.create()?;
     let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
-    let ours = [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
+    let ours =
+        [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
     let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));
     Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
 }
@@ -106,7 +110,12 @@ async fn create(
     let is_ledger = topic.name == config.ledger.topic;
     match partitions {
         Some(found) if is_ledger && found < topic.partitions && config.ledger.create_topics => {
-            tracing::info!(topic = topic.name, from = found, to = topic.partitions, "adding partitions to the ledger topic");
+            tracing::info!(
+                topic = topic.name,
+                from = found,
+                to = topic.partitions,
+                "adding partitions to the ledger topic"
+            );
             let more = NewPartitions::new(topic.name, topic.partitions as usize);
             let answer = admin.create_partitions([&more], &options).await;
             accept(&format!("cannot add partitions to `{}`", topic.name), answer)
@@ -149,9 +158,10 @@ fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaErro
 async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
     let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
     let names = [source, ledger, &config.ledger.dead_letters_topic];
-    let resources = names.map(|n| ResourceSpecifier::Topic(n));
+    let resources = names.map(ResourceSpecifier::Topic);
     let answer = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(TIMEOUT))).await;
-    let answer = answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
+    let answer =
+        answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
     let mut settings: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     for (name, result) in names.into_iter().zip(answer) {
         let what = format!("cannot read the settings of `{name}`");
@@ -186,5 +196,9 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if number(source, "retention.ms").is_some_and(|ms| ms >= 0 && ms < needed_ms * 4) {
         warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
     }
-    if mistakes.is_empty() { Ok(Checked { shards: shards.max(0) as u32, warnings }) } else { Err(TopicError::Settings(mistakes)) }
+    if mistakes.is_empty() {
+        Ok(Checked { shards: shards.max(0) as u32, warnings })
+    } else {
+        Err(TopicError::Settings(mistakes))
+    }
 }

@@ -38,6 +38,8 @@ const FRESHNESS_SAMPLE: i64 = 64;
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a broken producer is left alone before it is made anew.
 const RETRY_PRODUCER: Duration = Duration::from_secs(1);
+/// How often the log says what a takeover waits for.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a worker needs.
 pub struct Setup {
@@ -65,6 +67,19 @@ pub enum WorkerError {
     /// Kafka refuses.
     #[error("{0}: {1}")]
     Kafka(&'static str, KafkaError),
+    /// The calls topic has more partitions than the ledger topic had at the start.
+    #[error(
+        "partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
+             start again to count them (the ledger topic grows with the start)"
+    )]
+    Grown {
+        /// The calls topic.
+        topic: String,
+        /// Partitions at the start.
+        known: u32,
+        /// A partition that came later.
+        assigned: u32,
+    },
 }
 
 enum State {
@@ -91,9 +106,13 @@ struct Worker {
     queue: Option<BatchQueue>,
     arrivals: BTreeMap<u32, Vec<i64>>,
     last_arrival_ms: BTreeMap<u32, i64>,
+    /// By partition, where it ended when it was last read to its end; beyond the last record by the transactions' markers.
+    source_ends: BTreeMap<u32, i64>,
     next_flush: Instant,
     next_lag: Instant,
+    next_complaint: Instant,
     reread: bool,
+    failure: Option<WorkerError>,
 }
 
 /// Counts until stopped. Runs on a thread of its own.
@@ -103,17 +122,23 @@ struct Worker {
 pub fn run(setup: Setup) -> Result<(), WorkerError> {
     let stop = setup.stop.clone();
     let mut worker = Worker::new(setup)?;
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && worker.failure.is_none() {
         worker.round();
     }
+    let failure = worker.failure.take();
     worker.finish();
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// The client configuration of the calls' consumer.
 fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> ClientConfig {
     let mut client = base.clone();
-    let defaults = [("fetch.queue.backoff.ms", "5"), ("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")];
+    let defaults = [
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.min.messages", "20000"),
+        ("queued.max.messages.kbytes", "32768"),
+        ("fetch.wait.max.ms", "100"),
+    ];
     for (key, value) in defaults {
         if client.get(key).is_none() {
             client.set(key, value);
@@ -132,7 +157,7 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "false");
+        .set("enable.partition.eof", "true");
     client
 }
 
@@ -145,8 +170,9 @@ impl Worker {
             dead_letters: config.ledger.dead_letters_topic.clone(),
         };
         let client = consumer_config(&setup.base, &config, &setup.instance);
-        let consumer: BaseConsumer<Notes> =
-            client.create_with_context(Notes::default()).map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
+        let consumer: BaseConsumer<Notes> = client
+            .create_with_context(Notes::default())
+            .map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
         // E must be the high watermark: a read_committed client is told the last stable offset instead.
         let reader = reader_config(&setup.base, "read_uncommitted").create();
         let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;
@@ -169,9 +195,12 @@ impl Worker {
             queue: None,
             arrivals: BTreeMap::new(),
             last_arrival_ms: BTreeMap::new(),
+            source_ends: BTreeMap::new(),
             next_flush: Instant::now(),
             next_lag: Instant::now(),
+            next_complaint: Instant::now(),
             reread: false,
+            failure: None,
             setup,
         })
     }
@@ -202,11 +231,24 @@ impl Worker {
         match rebalanced {
             Rebalanced::Assigned(shards, membership) => {
                 let shards: Vec<u32> = shards.into_iter().filter_map(|s| u32::try_from(s).ok()).collect();
+                let known = self.setup.view.shards();
+                if let Some(assigned) = shards.iter().copied().find(|shard| *shard >= known) {
+                    let topic = self.topics.source.clone();
+                    self.failure = Some(WorkerError::Grown { topic, known, assigned });
+                    return;
+                }
                 let Some(membership) = membership else {
-                    tracing::error!("assigned without a membership that could be fenced; waiting for the next rebalance");
+                    tracing::error!(
+                        "assigned without a membership that could be fenced; waiting for the next rebalance"
+                    );
                     return;
                 };
-                tracing::info!(?shards, generation = membership.generation, member = membership.member, "partitions assigned");
+                tracing::info!(
+                    ?shards,
+                    generation = membership.generation,
+                    member = membership.member,
+                    "partitions assigned"
+                );
                 self.begin_takeover(shards, membership);
             }
             Rebalanced::Revoked { lost } => {
@@ -253,6 +295,7 @@ impl Worker {
         self.queue = None;
         self.arrivals.clear();
         self.last_arrival_ms.clear();
+        self.source_ends.clear();
         for shard in std::mem::take(&mut self.shards).into_keys() {
             self.setup.metrics.remove_lag(shard);
         }
@@ -299,8 +342,17 @@ impl Worker {
             Need::Nothing => return self.begin_counting(),
         };
         if let Err(error) = step {
-            tracing::info!(%error, step = ?need, "takeover waits");
+            self.takeover_waits(&error, &format!("{need:?}"));
         }
+    }
+
+    /// Some errors come at once and again at once, while a broker is away.
+    fn takeover_waits(&mut self, error: &KafkaError, step: &str) {
+        if Instant::now() >= self.next_complaint {
+            self.next_complaint = Instant::now() + COMPLAINT_INTERVAL;
+            tracing::info!(%error, step, "takeover waits");
+        }
+        std::thread::sleep(ROUND);
     }
 
     /// Makes a new producer if the old one must not be used; the next transaction waits for it.
@@ -318,7 +370,10 @@ impl Worker {
     }
 
     fn begin_counting(&mut self) {
-        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting)
+        else {
+            return;
+        };
         match self.load(&takeover) {
             Ok(list) => {
                 let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
@@ -336,8 +391,8 @@ impl Worker {
                 self.report_shards();
             }
             Err(error) => {
-                tracing::info!(%error, "takeover waits");
                 self.state = State::TakingOver { takeover, membership, since };
+                self.takeover_waits(&error, "Load");
             }
         }
     }
@@ -358,7 +413,12 @@ impl Worker {
                 }
             };
             if let Some((committed, checkpoint)) = begin.offset_differs {
-                tracing::warn!(shard, committed, checkpoint, "the group's offset is not the ledger's; the ledger's holds");
+                tracing::warn!(
+                    shard,
+                    committed,
+                    checkpoint,
+                    "the group's offset is not the ledger's; the ledger's holds"
+                );
             }
             self.setup.metrics.takeover(begin.offset_differs.is_some());
             let owner = Owner::new(shard, self.writer.clone(), self.keys);
@@ -366,10 +426,21 @@ impl Worker {
             match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
                 Ok(counter) => {
                     for gap in counter.gaps().iter().skip(known_gaps) {
-                        tracing::error!(shard, from = gap.from_offset, to = gap.to_offset, calls = gap.calls, "the source no longer holds these offsets");
+                        tracing::error!(
+                            shard,
+                            from = gap.from_offset,
+                            to = gap.to_offset,
+                            calls = gap.calls,
+                            "the source no longer holds these offsets"
+                        );
                         self.setup.metrics.gap(gap);
                     }
-                    tracing::info!(shard, offset = counter.position(), counted_from = counter.counted_from(), "shard taken over");
+                    tracing::info!(
+                        shard,
+                        offset = counter.position(),
+                        counted_from = counter.counted_from(),
+                        "shard taken over"
+                    );
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
                     shards.insert(shard, counter);
                 }
@@ -407,7 +478,7 @@ impl Worker {
             by_partition.resize_with(*partition as usize + 1, || None);
             by_partition[*partition as usize] = Some(shard);
         }
-        let arrivals = &mut self.arrivals;
+        let (arrivals, source_ends) = (&mut self.arrivals, &mut self.source_ends);
         queue.consume(wait, |fetched| match fetched {
             Fetched::Record(partition, record) => {
                 let Some(Some(shard)) = by_partition.get_mut(partition as usize) else { return };
@@ -422,7 +493,7 @@ impl Worker {
                     arrivals.entry(partition as u32).or_default().push(ms);
                 }
             }
-            Fetched::End(..) => {}
+            Fetched::End(partition, end) => _ = source_ends.insert(partition as u32, end),
             Fetched::Error(partition, code, text) => errors.push((partition, code, text)),
         });
         self.last_arrival_ms.extend(last_arrivals);
@@ -490,11 +561,15 @@ impl Worker {
 
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
+        // Both are polled rarely or never otherwise, and what librdkafka logs would pile up in them.
+        self.log.serve();
+        self.reader.poll(Duration::ZERO);
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
             let known = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32);
-            let records = known.map(|(_, high)| (high - counter.position()).max(0) as u64);
+            let read = self.source_ends.get(shard).map_or(counter.position(), |end| counter.position().max(*end));
+            let records = known.map(|(_, high)| (high - read).max(0) as u64);
             let arrival_ms = self.last_arrival_ms.get(shard).copied().or(counter.watermark_ms());
             // Before the first answer of the partition's leader nobody knows how far behind we are: not ready.
             let behind = match (records, arrival_ms) {
@@ -593,7 +668,14 @@ fn fetch_ends(reader: &BaseConsumer, topic: &str, shards: u32, takeover: &mut Ta
 }
 
 /// `source.start` as an offset of this partition.
-fn start_offset(consumer: &BaseConsumer<Notes>, topic: &str, partition: i32, start: Start, low: i64, high: i64) -> Result<i64, KafkaError> {
+fn start_offset(
+    consumer: &BaseConsumer<Notes>,
+    topic: &str,
+    partition: i32,
+    start: Start,
+    low: i64,
+    high: i64,
+) -> Result<i64, KafkaError> {
     match start {
         Start::Earliest => Ok(low),
         Start::Latest => Ok(high),

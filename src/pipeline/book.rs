@@ -89,7 +89,9 @@ pub enum Trouble {
         expected: Digest,
     },
     /// Checkpoints do not follow one another.
-    #[error("checkpoint {seq} (from {from}, next offset {next_offset}) does not follow checkpoint {last_seq} (next offset {last_next_offset})")]
+    #[error(
+        "checkpoint {seq} (from {from}, next offset {next_offset}) does not follow checkpoint {last_seq} (next offset {last_next_offset})"
+    )]
     Sequence {
         /// The new one's sequence number.
         seq: u64,
@@ -180,7 +182,8 @@ impl ShardBook {
 
     /// Bytes of the values held.
     pub fn bytes(&self) -> usize {
-        let of = |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
+        let of =
+            |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
         self.tenants.values().map(of).sum()
     }
 
@@ -188,13 +191,19 @@ impl ShardBook {
     pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
         let records = self.tenants.get(tenant);
         // Values were checked when they were read.
-        records.into_iter().flat_map(|r| &r.tallies).filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
+        records
+            .into_iter()
+            .flat_map(|r| &r.tallies)
+            .filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
     }
 
     /// The tenant's items in this shard.
     pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Chunk)> {
         let records = self.tenants.get(tenant);
-        records.into_iter().flat_map(|r| &r.chunks).filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
+        records
+            .into_iter()
+            .flat_map(|r| &r.chunks)
+            .filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
     }
 
     /// Has the tenant facts in this shard?

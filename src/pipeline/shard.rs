@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::decode::{Decoder, SourceRecord};
-use super::facts::{NewItem, Names, Renumber, Row, TenantId, Tenants};
+use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
 use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, SettingsEpoch, Totals};
 use super::settings::CountingSettings;
@@ -143,7 +143,8 @@ pub struct Flush {
 impl Flush {
     /// Bytes of the ledger records.
     pub fn ledger_bytes(&self) -> usize {
-        let records: usize = self.records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let records: usize =
+            self.records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         records + self.checkpoint.0.len() + self.checkpoint.1.len()
     }
 }
@@ -152,8 +153,10 @@ impl Flush {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShardError {
     /// The configured zone is not the ledger's.
-    #[error("the ledger counts days in {ledger}, the configuration says {config}: the time zone of a ledger never changes; \
-             set `counting.time_zone: {ledger}` or start a new ledger topic")]
+    #[error(
+        "the ledger counts days in {ledger}, the configuration says {config}: the time zone of a ledger never changes; \
+             set `counting.time_zone: {ledger}` or start a new ledger topic"
+    )]
     TimeZone {
         /// Zone in the checkpoint.
         ledger: String,
@@ -248,7 +251,12 @@ impl Shard {
     ///
     /// # Errors
     /// Settings that cannot be used, or another time zone than the ledger's.
-    pub fn take_over(owner: Owner, settings: &CountingSettings, state: ShardState, first_offset: i64) -> Result<Self, ShardError> {
+    pub fn take_over(
+        owner: Owner,
+        settings: &CountingSettings,
+        state: ShardState,
+        first_offset: i64,
+    ) -> Result<Self, ShardError> {
         let fresh = state.checkpoint.is_none();
         let last = state.checkpoint.unwrap_or_else(|| Checkpoint {
             next_offset: first_offset,
@@ -373,7 +381,8 @@ impl Shard {
         self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {
             self.totals.counted = tally_calls + self.last.closed;
-            self.totals.seen = self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
+            self.totals.seen =
+                self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
         }
     }
 
@@ -479,7 +488,8 @@ impl Shard {
     fn look_back_s(&self) -> i64 {
         // All epochs stay recorded, for a recount; only those the floor may reach back into matter here.
         let from = self.milestones.front().map_or(self.position, |m| m.offset);
-        let recent = self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
+        let recent =
+            self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
         let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
         match () {
             () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
@@ -509,7 +519,8 @@ impl Shard {
         let month = day.month();
         let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
             Some(Quarantined::Future)
-        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon {
+        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon
+        {
             Some(Quarantined::TooOld)
         } else {
             None
@@ -573,7 +584,15 @@ impl Shard {
         }
     }
 
-    fn itemise(&mut self, offset: i64, tenant: TenantId, day: LocalDay, call: &Call<'_>, row: Row, in_window: Option<u32>) {
+    fn itemise(
+        &mut self,
+        offset: i64,
+        tenant: TenantId,
+        day: LocalDay,
+        call: &Call<'_>,
+        row: Row,
+        in_window: Option<u32>,
+    ) {
         let itemised = row.outcome.is_some() && self.epochs[self.epoch].decoder.itemised(call);
         let facts = self.tenants.get_mut(tenant);
         let mut changed = std::mem::take(&mut self.changed_chunks);
@@ -591,8 +610,14 @@ impl Shard {
             }
             if items.chunks.get(&chunk).is_none_or(|slot| offset >= slot.written.cov) {
                 let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
-                let item =
-                    NewItem { offset, time_ms: call.time_ms, action: row.action, code, flag, request_id: &call.request_id };
+                let item = NewItem {
+                    offset,
+                    time_ms: call.time_ms,
+                    action: row.action,
+                    code,
+                    flag,
+                    request_id: &call.request_id,
+                };
                 items.add(chunk, &item, calls, &mut self.names);
                 changed.push(chunk);
             }
@@ -623,12 +648,16 @@ impl Shard {
     /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
     /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
     pub fn must_flush(&self) -> bool {
-        self.may_flush() && (!self.written_once || self.settings_unrecorded()) && !mutated(Mutation::CountBeforeCheckpoint)
+        self.may_flush()
+            && (!self.written_once || self.settings_unrecorded())
+            && !mutated(Mutation::CountBeforeCheckpoint)
     }
 
     fn settings_unrecorded(&self) -> bool {
         let recorded = self.last.epochs.last();
-        self.epochs.last().is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
+        self.epochs
+            .last()
+            .is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
     }
 
     /// May it flush? Not before the position has reached the takeover's checkpoint and every `cov` loaded.
@@ -675,7 +704,11 @@ impl Shard {
             floor_offset,
             floor_watermark_ms,
             watermark_ms: self.watermark_ms().max(self.last.watermark_ms),
-            epochs: self.epochs.iter().map(|e| SettingsEpoch { from_offset: e.from, settings: e.json.clone() }).collect(),
+            epochs: self
+                .epochs
+                .iter()
+                .map(|e| SettingsEpoch { from_offset: e.from, settings: e.json.clone() })
+                .collect(),
             totals: self.totals,
             closed: self.last.closed + if mutated(Mutation::NoClosed) { 0 } else { closed_calls },
             items: self.items - closed_items,
@@ -766,7 +799,12 @@ impl Shard {
         if mutated(Mutation::CheckpointNotFromSnapshot)
             && let Some(pending) = &self.pending
         {
-            let late = Checkpoint { next_offset: self.position, totals: self.totals, items: self.items, ..pending.checkpoint.clone() };
+            let late = Checkpoint {
+                next_offset: self.position,
+                totals: self.totals,
+                items: self.items,
+                ..pending.checkpoint.clone()
+            };
             return (flush.checkpoint.0.clone(), late.encode_value());
         }
         flush.checkpoint.clone()
@@ -818,8 +856,11 @@ impl Shard {
             tenant.months.retain(|m| m.month >= horizon);
             for day in tenant.days.iter().filter(|d| d.day.month() < horizon) {
                 let written = day.chunks.iter().filter(|(_, c)| c.written.digest.is_some());
-                self.tombstones
-                    .extend(written.map(|(chunk, _)| Key::Chunk { day: day.day, chunk: *chunk, tenant: tenant.name.clone() }));
+                self.tombstones.extend(written.map(|(chunk, _)| Key::Chunk {
+                    day: day.day,
+                    chunk: *chunk,
+                    tenant: tenant.name.clone(),
+                }));
             }
             tenant.days.retain(|d| d.day.month() >= horizon);
         }

@@ -181,15 +181,7 @@ fn call(
         request_id: format!("r{n}"),
         time_ms,
         action: rng.pick(&["", "Call", "Call"]),
-        code: rng.pick(&[
-            None,
-            None,
-            Some("OK"),
-            Some("Internal"),
-            Some("Internal"),
-            Some("Soft"),
-            Some(NOT_ITEMISED),
-        ]),
+        code: rng.pick(&[None, None, Some("OK"), Some("Internal"), Some("Internal"), Some("Soft"), Some(NOT_ITEMISED)]),
         flag: rng.pick(&[Flag::Absent, Flag::Absent, Flag::Absent, Flag::False, Flag::True]),
     };
     let call = match rng.below(100) {

@@ -1,0 +1,356 @@
+//! Exact counts while everything that can fail does: three brokers, three instances, and faults at random times.
+//!
+//! Three hands work at once: one kills instances (SIGKILL) and starts them again, one stops instances (SIGSTOP) for longer
+//! than their session and continues them, one kills brokers and starts them again. Events come in all the while. Two
+//! observers watch: a reader that follows the ledger from its first record and checks it at every end, and a scraper that
+//! sees to it that no exported count ever goes back.
+//!
+//! The seed is printed; `SLA_LEDGER_CHAOS_SEED` repeats its draws (not the machine's timing). The dose:
+//! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`; `SLA_LEDGER_SOAK=1` multiplies all four.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sla_ledger::generate::kafka::{KafkaOptions, KafkaSink};
+use sla_ledger::generate::sink::Sink;
+use sla_ledger::generate::{Expected, Generator, Plan, live};
+
+use crate::dead_letters::{Noted, Noting, place};
+use crate::read::{self, Counted, Ledger};
+use crate::service::{Instance, Names};
+use crate::support::kafka::Cluster;
+
+const INSTANCES: usize = 3;
+const PARTITIONS: i32 = 12;
+/// The session timeout of the instances, see [`Instance::new`].
+const SESSION: Duration = Duration::from_secs(6);
+/// Events a second.
+const RATE: f64 = 11_000.0;
+/// The dose is multiplied by this in a soak.
+const SOAK: u64 = 10;
+const DAY_MS: i64 = 86_400_000;
+
+/// How much of everything.
+#[derive(Debug)]
+struct Dose {
+    seed: u64,
+    events: u64,
+    kills: u64,
+    stops: u64,
+    brokers: u64,
+}
+
+impl Dose {
+    fn from_environment() -> Dose {
+        let number =
+            |name: &str| -> Option<u64> { std::env::var(format!("SLA_LEDGER_CHAOS_{name}")).ok()?.parse().ok() };
+        let times = if std::env::var("SLA_LEDGER_SOAK").is_ok_and(|soak| soak == "1") { SOAK } else { 1 };
+        Dose {
+            seed: number("SEED").unwrap_or_else(rand::random),
+            events: number("EVENTS").unwrap_or(2_000_000 * times),
+            kills: number("KILLS").unwrap_or(20 * times),
+            stops: number("STOPS").unwrap_or(3 * times),
+            brokers: number("BROKERS").unwrap_or(3 * times),
+        }
+    }
+
+    /// How long events come in.
+    fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.events as f64 / RATE)
+    }
+
+    /// Events around the beginning of the current month, so that both months are exported: 36 hours of them, so that the
+    /// dedupe window spans seconds of the test.
+    fn plan(&self) -> Plan {
+        let zone = 8 * 3_600_000;
+        let today = (live::wall_clock_ms() + zone).div_euclid(DAY_MS);
+        let date = chrono::DateTime::from_timestamp_millis(today * DAY_MS).expect("a date").date_naive();
+        let first = today - i64::from(chrono::Datelike::day0(&date));
+        Plan {
+            seed: self.seed,
+            events: self.events,
+            start_ms: first * DAY_MS - zone - DAY_MS / 2,
+            duration_ms: DAY_MS * 3 / 2,
+            too_large: 6,
+            ..Plan::default()
+        }
+    }
+}
+
+#[test]
+fn chaos() {
+    let _machine = crate::alone();
+    let dose = Dose::from_environment();
+    println!("chaos: SLA_LEDGER_CHAOS_SEED={} {dose:?}, about {:?}", dose.seed, dose.time());
+    let mut cluster = Cluster::start(3);
+    let names = Names::new("chaos");
+    names.create_calls(&cluster, PARTITIONS);
+    let fleet = Fleet::start(&cluster, &names);
+    let bootstrap = cluster.bootstrap().to_owned();
+
+    let running = Running::default();
+    let noted = Noted::default();
+    let mut ledger = Ledger::new(&bootstrap, &names.ledger);
+    let mut seeds = ChaCha8Rng::seed_from_u64(dose.seed);
+    let mut hand = || ChaCha8Rng::seed_from_u64(seeds.random());
+    let (killer, stopper, breaker) = (hand(), hand(), hand());
+    let (expected, scrapes) = std::thread::scope(|scope| {
+        let scraper = scope.spawn(|| running.guard(|| scrape(&fleet, &running.observed)));
+        let follower = scope.spawn(|| {
+            running.guard(|| {
+                while !running.observed.load(Ordering::Relaxed) {
+                    ledger.follow(Duration::from_millis(500));
+                }
+            })
+        });
+        let hands = [
+            scope.spawn(|| running.guard(|| kill_instances(&fleet, &dose, killer, &running))),
+            scope.spawn(|| running.guard(|| stop_instances(&fleet, &dose, stopper, &running))),
+            scope.spawn(|| running.guard(|| kill_brokers(&mut cluster, &dose, breaker, &running))),
+        ];
+        let expected = running.guard(|| generate(&bootstrap, &names.calls, &dose, noted.clone(), &running));
+        for hand in hands {
+            hand.join().expect("a hand");
+        }
+        println!("chaos: faults are over, {} events sent", expected.records.seen);
+        running.guard(|| wait_all_counted(&bootstrap, &names, &running));
+        running.observed.store(true, Ordering::Relaxed);
+        follower.join().expect("the follower");
+        (expected, scraper.join().expect("the scraper"))
+    });
+    assert_eq!(expected.records.seen, dose.events);
+
+    // From the first record on, by a reader that saw nothing of the past.
+    let found = read::read_ledger(&bootstrap, &names.ledger);
+    let mut differences = found.counted().differences(&Counted::expected(&expected));
+    differences.extend(ledger.counted().differences(&Counted::expected(&expected)));
+    let letters = read::read_all(&bootstrap, &names.dead_letters);
+    let wanted: BTreeMap<_, _> = letters.iter().filter_map(place).map(|place| (place, ())).collect();
+    let mut source = BTreeMap::new();
+    for record in read::read_all(&bootstrap, &names.calls) {
+        let place = (record.partition, record.offset);
+        if wanted.contains_key(&place) {
+            source.insert(place, record);
+        }
+    }
+    differences.extend(noted.differences(&letters, &names.calls, &source));
+    differences.extend(verify(&fleet));
+    let (rounds, series) = scrapes;
+    println!("chaos: {rounds} rounds of scrapes, {series} series, {} dead letters", letters.len());
+    for (fault, runs) in [("kill", &running.kills), ("stop", &running.stops), ("broker", &running.brokers)] {
+        println!("soak {fault} runs={} differences={}", runs.load(Ordering::Relaxed), differences.len());
+    }
+    let first: Vec<&String> = differences.iter().take(20).collect();
+    assert!(differences.is_empty(), "{} differences, the first: {first:#?}", differences.len());
+    assert!(rounds > 20 && series > 100, "the scraper saw too little: {rounds} rounds, {series} series");
+    fleet.stop();
+}
+
+/// What `sla-ledger verify` finds, in its own words; nothing when it finds nothing.
+fn verify(fleet: &Fleet) -> Vec<String> {
+    let (status, output) = fleet.get(0).command(&["verify"], Duration::from_secs(180));
+    if status.success() { Vec::new() } else { vec![format!("verify ended with {status}:\n{output}")] }
+}
+
+/// What the threads tell each other.
+#[derive(Default)]
+struct Running {
+    /// Something failed: everybody ends, so that the failure shows.
+    failed: AtomicBool,
+    /// All is counted: the observers end.
+    observed: AtomicBool,
+    kills: AtomicU64,
+    stops: AtomicU64,
+    brokers: AtomicU64,
+}
+
+impl Running {
+    /// Runs a thread's body; its panic ends the others too.
+    fn guard<T>(&self, body: impl FnOnce() -> T) -> T {
+        struct Alarm<'a>(&'a Running);
+        impl Drop for Alarm<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.failed.store(true, Ordering::Relaxed);
+                    self.0.observed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        let _alarm = Alarm(self);
+        body()
+    }
+
+    /// Lets a random time pass, in which nothing is awaited; false when the test has failed meanwhile.
+    fn pass(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.failed.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20).min(end.saturating_duration_since(Instant::now())));
+        }
+        !self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// The instances, each behind a lock of its own.
+struct Fleet {
+    instances: Vec<Mutex<Instance>>,
+    ports: Vec<u16>,
+}
+
+impl Fleet {
+    fn start(cluster: &Cluster, names: &Names) -> Fleet {
+        let mut instances: Vec<Instance> =
+            (0..INSTANCES).map(|index| Instance::new(&format!("instance-{index}"), cluster, names)).collect();
+        for instance in &mut instances {
+            instance.start();
+        }
+        for instance in &mut instances {
+            instance.wait_ready(crate::service::LIMIT);
+        }
+        let ports = instances.iter().map(Instance::port).collect();
+        Fleet { instances: instances.into_iter().map(Mutex::new).collect(), ports }
+    }
+
+    fn get(&self, index: usize) -> MutexGuard<'_, Instance> {
+        self.instances[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whichever instance nobody else has in hand.
+    fn any(&self, random: &mut impl Rng) -> MutexGuard<'_, Instance> {
+        loop {
+            if let Ok(instance) = self.instances[random.random_range(0..INSTANCES)].try_lock() {
+                return instance;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn stop(&self) {
+        for index in 0..INSTANCES {
+            self.get(index).stop();
+        }
+    }
+}
+
+/// Times at which something happens so often within the time of the events, each followed by a pause.
+fn gap(random: &mut impl Rng, dose: &Dose, times: u64, each: Duration) -> Duration {
+    let free = dose.time().saturating_sub(each * times as u32);
+    free.mul_f64(random.random_range(0.2..1.6) / times.max(1) as f64)
+}
+
+/// SIGKILL at random, and a start after a moment.
+fn kill_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &Running) {
+    for _ in 0..dose.kills {
+        if !running.pass(gap(&mut random, dose, dose.kills, Duration::from_secs(2))) {
+            return;
+        }
+        let mut instance = fleet.any(&mut random);
+        assert_alive(&mut instance);
+        instance.kill();
+        running.kills.fetch_add(1, Ordering::Relaxed);
+        // Sometimes it is back before its session ends, sometimes the others have its partitions by then.
+        let away = if random.random_bool(0.7) { random.random_range(0.0..1.0) } else { random.random_range(1.0..9.0) };
+        running.pass(Duration::from_secs_f64(away));
+        instance.start();
+    }
+}
+
+/// SIGSTOP for longer than the session, then SIGCONT: a zombie.
+fn stop_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &Running) {
+    for _ in 0..dose.stops {
+        if !running.pass(gap(&mut random, dose, dose.stops, SESSION * 2)) {
+            return;
+        }
+        let mut instance = fleet.any(&mut random);
+        assert_alive(&mut instance);
+        instance.program().pause();
+        running.pass(SESSION + Duration::from_secs_f64(random.random_range(1.0..6.0)));
+        instance.program().resume();
+        running.stops.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// SIGKILL to a broker, and a start that waits until its replicas are in sync again.
+fn kill_brokers(cluster: &mut Cluster, dose: &Dose, mut random: ChaCha8Rng, running: &Running) {
+    for _ in 0..dose.brokers {
+        if !running.pass(gap(&mut random, dose, dose.brokers, Duration::from_secs(12))) {
+            return;
+        }
+        let broker = random.random_range(0..cluster.own_brokers());
+        cluster.kill(broker);
+        running.pass(Duration::from_secs_f64(random.random_range(0.5..6.0)));
+        cluster.restart(broker);
+        running.brokers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An instance ends when it is told to, and never by itself.
+fn assert_alive(instance: &mut Instance) {
+    let name = instance.name().to_owned();
+    if let Some(status) = instance.program().exited() {
+        panic!("{name} has ended by itself ({status}){}", instance.program().log_tail());
+    }
+}
+
+/// Sends the dose's events to the topic.
+fn generate(bootstrap: &str, topic: &str, dose: &Dose, noted: Noted, running: &Running) -> Expected {
+    let options = KafkaOptions { brokers: bootstrap.to_owned(), topic: topic.to_owned(), ..KafkaOptions::default() };
+    let mut sink = Noting::new(KafkaSink::connect(&options).expect("the calls topic"), noted);
+    let mut generator = Generator::new(dose.plan()).expect("a plan");
+    let stop = || running.failed.load(Ordering::Relaxed);
+    live::send_all(&mut generator, Some(RATE), &mut sink, stop, |_| {}).expect("events are taken");
+    sink.finish().expect("events have arrived");
+    generator.expected()
+}
+
+/// Waits until the checkpoints have reached the end of the calls topic.
+fn wait_all_counted(bootstrap: &str, names: &Names, running: &Running) {
+    let mut ledger = Ledger::new(bootstrap, &names.ledger);
+    let ends = read::ends(bootstrap, &names.calls);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !ledger.reached(&ends) && !running.failed.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "not counted: {:?} of {ends:?}", ledger.next_offsets());
+        ledger.follow(Duration::from_millis(300));
+    }
+}
+
+/// Scrapes every instance over and over: no count may go back, neither at one instance nor over all of them.
+/// Returns how many rounds there were, and how many series.
+fn scrape(fleet: &Fleet, end: &AtomicBool) -> (u64, usize) {
+    let mut by_instance: Vec<HashMap<String, u64>> = vec![HashMap::new(); INSTANCES];
+    let mut over_all: HashMap<String, u64> = HashMap::new();
+    let mut rounds = 0;
+    while !end.load(Ordering::Relaxed) {
+        let mut round: HashMap<String, u64> = HashMap::new();
+        for (index, port) in fleet.ports.iter().enumerate() {
+            // Nobody answers while an instance is dead or stopped.
+            let Some((200, text)) = crate::service::get(*port, "/metrics") else { continue };
+            for (series, calls) in counts(&text) {
+                let last = by_instance[index].entry(series.to_owned()).or_default();
+                assert!(calls >= *last, "{series} went back at instance {index}: {calls} after {last}");
+                *last = calls;
+                let most = round.entry(series.to_owned()).or_default();
+                *most = calls.max(*most);
+            }
+        }
+        for (series, calls) in round {
+            let last = over_all.entry(series).or_default();
+            assert!(calls >= *last, "a count went back over all instances: {calls} after {last}");
+            *last = calls;
+        }
+        rounds += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    (rounds, over_all.len())
+}
+
+/// `sla_calls{tenant, month, result}` of an exposition.
+fn counts(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    text.lines().filter(|line| line.starts_with("sla_calls{")).filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        Some((series, value.parse().ok()?))
+    })
+}

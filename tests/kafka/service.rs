@@ -1,0 +1,251 @@
+//! One instance of the service as a process: its configuration, its HTTP port, its life.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::kafka::Cluster;
+use crate::support::{Program, free_port, poll_for, unique};
+
+/// How long anything here may take at most, unless a test says otherwise.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long an instance that is told to end may take (the promise of the service).
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// The names that make up one ledger, none of them used by another test.
+#[derive(Debug, Clone)]
+pub struct Names {
+    pub calls: String,
+    pub ledger: String,
+    pub dead_letters: String,
+    pub alerts: String,
+    pub group: String,
+}
+
+impl Names {
+    pub fn new(stem: &str) -> Names {
+        let stem = unique(stem);
+        Names {
+            calls: format!("{stem}-calls"),
+            ledger: format!("{stem}-ledger"),
+            dead_letters: format!("{stem}-dead-letters"),
+            alerts: format!("{stem}-alerts"),
+            group: stem,
+        }
+    }
+
+    /// Creates the calls topic for dated events: retention goes by their timestamps, so there must be none.
+    pub fn create_calls(&self, cluster: &Cluster, partitions: i32) {
+        cluster.create_topic(&self.calls, partitions, &[("retention.ms", "-1")]);
+    }
+}
+
+/// An instance: a configuration file, and the process when it runs.
+pub struct Instance {
+    name: String,
+    port: u16,
+    directory: tempfile::TempDir,
+    config: Value,
+    program: Option<Program>,
+}
+
+impl Instance {
+    /// An instance of the ledger `names`; not started yet.
+    pub fn new(name: &str, cluster: &Cluster, names: &Names) -> Instance {
+        let port = free_port();
+        let config = json!({
+            "source": {"topic": names.calls},
+            "kafka": {
+                "brokers": cluster.bootstrap(),
+                "group": names.group,
+                "instance_id": name,
+                "librdkafka": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000},
+            },
+            "ledger": {
+                "name": names.group,
+                "topic": names.ledger,
+                "dead_letters_topic": names.dead_letters,
+                "alerts_topic": names.alerts,
+            },
+            "flush": {"interval": "300ms"},
+            "http": {"listen": format!("127.0.0.1:{port}")},
+            "metrics": {"tenants": "all"},
+            "logging": {"format": "json"},
+        });
+        let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
+        Instance { name: name.to_owned(), port, directory, config, program: None }
+    }
+
+    /// Sets a key of the configuration by JSON Pointer (`/flush/interval`); takes effect with the next start or reload.
+    pub fn set(&mut self, pointer: &str, value: Value) -> &mut Instance {
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let mut at = &mut self.config;
+        for part in parent.split('/').skip(1) {
+            at = at.as_object_mut().expect("a section").entry(part).or_insert_with(|| json!({}));
+        }
+        at.as_object_mut().expect("a section").insert(key.to_owned(), value);
+        self
+    }
+
+    /// As [`Instance::set`], for a chain that makes an instance.
+    pub fn with(mut self, pointer: &str, value: Value) -> Instance {
+        self.set(pointer, value);
+        self
+    }
+
+    /// A file beside the configuration.
+    pub fn write_file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).expect("a file of the test");
+        path
+    }
+
+    /// Writes the configuration (JSON is YAML) and says where.
+    pub fn write_config(&self) -> PathBuf {
+        let text = serde_json::to_string_pretty(&self.config).expect("JSON");
+        self.write_file("sla-ledger.yaml", &text)
+    }
+
+    /// Starts the process; returns at once.
+    pub fn start(&mut self) -> &mut Instance {
+        let config = self.write_config();
+        self.program = Some(Program::start(&self.name, [std::ffi::OsStr::new("run"), config.as_os_str()]));
+        self
+    }
+
+    /// Starts the process and waits until it is ready.
+    #[track_caller]
+    pub fn start_ready(&mut self) -> &mut Instance {
+        self.start();
+        self.wait_ready(LIMIT);
+        self
+    }
+
+    /// Runs another command of the binary with this instance's configuration to its end: exit status and output.
+    pub fn command(&self, arguments: &[&str], timeout: Duration) -> (ExitStatus, String) {
+        let config = self.write_config();
+        let mut command = Program::command();
+        command.args(arguments).arg(config);
+        let mut program = Program::spawn(&format!("{}-{}", self.name, arguments[0]), command);
+        let status = program.wait_exit(timeout);
+        (status, program.log())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The running process.
+    #[track_caller]
+    pub fn program(&mut self) -> &mut Program {
+        self.program.as_mut().expect("the instance was started")
+    }
+
+    /// SIGKILL. The log goes with the process, unless `SLA_LEDGER_TEST_LOGS` names a directory to keep logs in.
+    pub fn kill(&mut self) {
+        if let Some(mut program) = self.program.take() {
+            program.kill();
+            self.keep_log(&program);
+        }
+    }
+
+    fn keep_log(&self, program: &Program) {
+        if let Some(directory) = std::env::var_os("SLA_LEDGER_TEST_LOGS") {
+            let path = PathBuf::from(directory).join(format!("{}-{}.log", self.name, program.pid()));
+            std::fs::write(path, program.log()).expect("a kept log");
+        }
+    }
+
+    /// Everything the process has logged.
+    pub fn log(&self) -> String {
+        self.program.as_ref().map_or_else(String::new, Program::log)
+    }
+
+    /// SIGTERM, and waits for the end within the time promised; must end well.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.program().terminate();
+        let status = self.program().wait_exit(DRAIN);
+        let log = self.program().log_tail();
+        assert!(status.success(), "{} ended with {status}{log}", self.name);
+    }
+
+    /// Waits for the process to end by itself with code 1, and returns its log.
+    #[track_caller]
+    pub fn wait_refusal(&mut self) -> String {
+        let status = self.program().wait_exit(LIMIT);
+        let log = self.log();
+        assert_eq!(status.code(), Some(1), "{} ended with {status}:\n{log}", self.name);
+        log
+    }
+
+    #[track_caller]
+    pub fn wait_ready(&mut self, timeout: Duration) {
+        let port = self.port;
+        self.program().wait_until("ready", timeout, || get(port, "/readyz").is_some_and(|(status, _)| status == 200));
+    }
+
+    /// Waits until the metric is there and `holds`.
+    #[track_caller]
+    pub fn wait_metric(&mut self, series: &str, holds: impl Fn(f64) -> bool) {
+        let port = self.port;
+        let mut last = None;
+        let found = poll_for(LIMIT, || {
+            last = get(port, "/metrics").and_then(|(_, text)| value(&text, series));
+            last.filter(|value| holds(*value))
+        });
+        if found.is_none() {
+            let log = self.program().log_tail();
+            panic!("{}: waited in vain for {series}, last {last:?}{log}", self.name);
+        }
+    }
+
+    /// A metric's value at present; the series as it stands in the text, labels included.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        value(&self.metrics()?, series)
+    }
+
+    /// The whole exposition, if the instance answers.
+    pub fn metrics(&self) -> Option<String> {
+        get(self.port, "/metrics").filter(|(status, _)| *status == 200).map(|(_, text)| text)
+    }
+
+    /// `GET path`: status and body, if the instance answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.port, path)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // A failed test shows the end of the log; the process's own drop does that.
+        if let Some(program) = &self.program {
+            self.keep_log(program);
+        }
+    }
+}
+
+/// `GET` on a local port; `None` when nobody answers within 2 s.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    thread_local! {
+        static CLIENT: reqwest::blocking::Client = reqwest::blocking::Client::builder()
+            .timeout(Duration::from_secs(2))
+            .pool_max_idle_per_host(0)
+            .build()
+            .expect("an HTTP client");
+    }
+    let response = CLIENT.with(|client| client.get(format!("http://127.0.0.1:{port}{path}")).send()).ok()?;
+    Some((response.status().as_u16(), response.text().ok()?))
+}
+
+/// The value of a series in an exposition.
+pub fn value(text: &str, series: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}

@@ -1,0 +1,117 @@
+//! Topics: those that `run` makes, and what it says of those it finds.
+
+use serde_json::json;
+
+use crate::beside_others;
+use crate::read::{partition_count, read_ledger};
+use crate::service::{Instance, Names};
+use crate::support::kafka::shared;
+use crate::write::{self, Sent};
+
+#[test]
+fn run_makes_its_topics() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("makes-topics"));
+    names.create_calls(cluster, 3);
+    let mut instance = Instance::new("a", cluster, &names);
+    instance.start_ready();
+    let brokers = cluster.bootstrap();
+    for (topic, partitions, policy) in
+        [(&names.ledger, 3, "compact"), (&names.dead_letters, 1, "delete"), (&names.alerts, 1, "delete")]
+    {
+        assert_eq!(partition_count(brokers, topic), Some(partitions), "{topic}");
+        assert_eq!(write::setting(brokers, topic, "cleanup.policy").as_deref(), Some(policy), "{topic}");
+        assert_eq!(write::setting(brokers, topic, "max.message.bytes").as_deref(), Some("8388608"), "{topic}");
+    }
+    instance.stop();
+}
+
+/// One topic is not as it must be: the service ends at once with code 1 and says so.
+#[track_caller]
+fn refuses(stem: &str, make: impl FnOnce(&Names, &mut Instance), says: &[&str]) {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new(stem));
+    let mut instance = Instance::new("a", cluster, &names);
+    make(&names, &mut instance);
+    let log = instance.start().wait_refusal();
+    for text in says {
+        assert!(log.contains(text), "`{text}` is not in:\n{log}");
+    }
+}
+
+#[test]
+fn a_missing_calls_topic_is_named() {
+    refuses("no-calls", |_, _| {}, &["-calls` (source.topic) does not exist"]);
+}
+
+#[test]
+fn a_ledger_topic_that_deletes_is_refused_with_every_other_mistake() {
+    refuses(
+        "ledger-deletes",
+        |names, _| {
+            shared().create_topic(&names.calls, 2, &[("cleanup.policy", "compact")]);
+            shared().create_topic(
+                &names.ledger,
+                2,
+                &[("cleanup.policy", "delete"), ("unclean.leader.election.enable", "true")],
+            );
+        },
+        &["cleanup.policy=delete", "set it to compact", "unclean.leader.election.enable=false", "-calls` is compacted"],
+    );
+}
+
+#[test]
+fn a_ledger_topic_with_more_partitions_is_another_ones() {
+    refuses(
+        "ledger-too-wide",
+        |names, _| {
+            names.create_calls(shared(), 2);
+            shared().create_topic(&names.ledger, 3, &[("cleanup.policy", "compact")]);
+        },
+        &["has 3 partitions, the calls topic 2"],
+    );
+}
+
+#[test]
+fn nothing_is_created_when_that_is_not_wanted() {
+    refuses(
+        "must-not-create",
+        |names, instance| {
+            names.create_calls(shared(), 2);
+            instance.set("/ledger/create_topics", json!(false));
+        },
+        &["-ledger` does not exist and `ledger.create_topics` is false", "2 partitions"],
+    );
+}
+
+#[test]
+fn brokers_that_do_not_answer_are_named() {
+    refuses(
+        "no-brokers",
+        |_, instance| _ = instance.set("/kafka/brokers", json!(["127.0.0.1:9"])),
+        &["cannot read the cluster's metadata"],
+    );
+}
+
+/// A topic that grows while the service runs: the process ends, says why, and counts all when it is started again.
+#[test]
+fn partitions_that_are_added_are_counted_after_a_restart() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("grows"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 2);
+    let mut instance =
+        Instance::new("a", cluster, &names).with("/kafka/librdkafka/topic.metadata.refresh.interval.ms", json!(1000));
+    instance.start_ready();
+    let now = sla_ledger::generate::live::wall_clock_ms();
+    write::send(brokers, &names.calls, (0..2).map(|p| Sent::call(p, &format!("tenant-{p}"), "r1", now)));
+    write::grow(brokers, &names.calls, 4);
+    let log = instance.wait_refusal();
+    assert!(log.contains("partitions were added"), "{log}");
+    write::send(brokers, &names.calls, (0..4).map(|p| Sent::call(p, &format!("tenant-{p}"), "r2", now)));
+    instance.start_ready();
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[2, 2, 1, 1], crate::service::LIMIT);
+    assert_eq!(ledger.counted().totals.counted, 6);
+    instance.stop();
+}
