@@ -241,7 +241,7 @@ pub struct Shard {
     tombstones: Vec<Key>,
     pending: Option<Pending>,
     changed_chunks: Vec<i64>,
-    /// A torn flush holds calls that the source has lost: they were counted, and the totals must say so.
+    /// A torn flush was counted with records that the source has lost: the totals must follow its values.
     settle: bool,
 }
 
@@ -304,8 +304,8 @@ impl Shard {
             }
         }
         let counted_from = last.next_offset;
-        let settle = first_offset > counted_from && state.values.iter().any(|v| v.cov > counted_from);
         let read_from = last.floor_offset.max(first_offset);
+        let settle = read_from > last.floor_offset && state.values.iter().any(|v| v.cov > counted_from);
         let mut position = read_from;
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
@@ -739,16 +739,17 @@ impl Shard {
         flush
     }
 
-    /// Takes into the totals what only a torn flush knows: calls in a gap of the source.
+    /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
+    /// duplicates of calls that the windows no longer hold.
     fn settle_totals(&mut self) {
         let (mut calls, mut items) = (self.last.closed, 0);
         for (_, tenant) in self.tenants.iter_mut() {
             calls += tenant.months.iter_mut().map(|m| m.tally(&mut self.names).total_calls()).sum::<u64>();
             items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
         }
-        let lost = calls.saturating_sub(self.totals.counted);
-        self.totals.counted += lost;
-        self.totals.seen += lost;
+        let counted = std::mem::replace(&mut self.totals.counted, calls);
+        self.totals.seen += calls.saturating_sub(counted);
+        self.totals.duplicate += counted.saturating_sub(calls);
         self.items = items;
     }
 
