@@ -276,7 +276,8 @@ impl LedgerLog {
             };
             // Resumes the abort; it is not sent again.
             if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
-                return FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) };
+                let failed = failed(TransactionEnd::Fatal, true, begin, &error);
+                return FlushEnd { fence: fence.or(failed.fence), ..failed };
             }
         }
     }
