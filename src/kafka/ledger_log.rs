@@ -101,7 +101,7 @@ impl LedgerLog {
     /// # Errors
     /// The brokers refuse it or do not answer within 30 s.
     pub fn open(base: &ClientConfig, transactional_id: &str, topics: Topics) -> Result<Self, KafkaError> {
-        let mut config = base.clone();
+        let mut config = super::without_consumers_keys(base);
         if config.get("compression.type").is_none() {
             config.set("compression.type", "lz4");
         }
