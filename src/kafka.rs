@@ -9,3 +9,32 @@ pub mod tail;
 pub mod topics;
 pub mod verify;
 pub mod worker;
+
+use rdkafka::ClientConfig;
+
+/// Properties of consumers alone, which a user may pass through.
+const CONSUMERS_ALONE: [&str; 16] = [
+    "check.crcs",
+    "coordinator.query.interval.ms",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "heartbeat.interval.ms",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "session.timeout.ms",
+    "consume.callback.max.messages",
+    "allow.auto.create.topics",
+];
+
+/// The base of a producer's or an admin client's configuration: librdkafka warns of each property that is for consumers.
+pub fn without_consumers_keys(base: &ClientConfig) -> ClientConfig {
+    let mut config = base.clone();
+    CONSUMERS_ALONE.iter().for_each(|key| _ = config.remove(key));
+    config
+}

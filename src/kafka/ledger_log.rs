@@ -19,6 +19,8 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Room in a dead letter for our own headers and the message's framing, in bytes.
+const DEAD_LETTER_OVERHEAD: usize = 4096;
 /// One step of an abort, between two polls.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 
@@ -99,7 +101,7 @@ impl LedgerLog {
     /// # Errors
     /// The brokers refuse it or do not answer within 30 s.
     pub fn open(base: &ClientConfig, transactional_id: &str, topics: Topics) -> Result<Self, KafkaError> {
-        let mut config = base.clone();
+        let mut config = super::without_consumers_keys(base);
         if config.get("compression.type").is_none() {
             config.set("compression.type", "lz4");
         }
@@ -182,6 +184,12 @@ impl LedgerLog {
         let (partition, offset) = (shard.to_string(), letter.offset.to_string());
         let timestamp = letter.timestamp_ms.map(|ms| ms.to_string());
         let id = format!("{}/{partition}/{offset}", self.topics.source);
+        // What is larger than a message may be stays in the calls topic alone; the shard must not stop for it.
+        let bytes = letter.payload.as_ref().map_or(0, Vec::len);
+        let headers_bytes: usize = letter.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let room = super::topics::MAX_MESSAGE_BYTES as usize - DEAD_LETTER_OVERHEAD;
+        let rest = headers_bytes + letter.key.as_ref().map_or(0, Vec::len);
+        let omitted = (bytes + rest > room).then(|| bytes.to_string());
         let mut headers = OwnedHeaders::new();
         for (name, value) in &letter.headers {
             headers = headers.insert(Header { key: name, value: Some(value) });
@@ -198,9 +206,12 @@ impl LedgerLog {
         for (key, value) in &own {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
+        if let Some(bytes) = &omitted {
+            headers = headers.insert(Header { key: "sla.omitted_bytes", value: Some(bytes) });
+        }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.dead_letters).headers(headers);
         record.key = letter.key.as_deref();
-        record.payload = letter.payload.as_deref();
+        record.payload = letter.payload.as_deref().filter(|_| omitted.is_none());
         self.enqueue(record)
     }
 
@@ -283,7 +294,8 @@ impl LedgerLog {
             };
             // Resumes the abort; it is not sent again.
             if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
-                return FlushEnd { fence, ..failed(TransactionEnd::Fatal, true, begin, &error) };
+                let failed = failed(TransactionEnd::Fatal, true, begin, &error);
+                return FlushEnd { fence: fence.or(failed.fence), ..failed };
             }
         }
     }

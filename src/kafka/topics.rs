@@ -63,7 +63,7 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
         let what = what.to_owned();
         move |source| TopicError::Kafka { what, source }
     };
-    let admin: AdminClient<DefaultClientContext> = base.create().map_err(kafka("cannot create an admin client"))?;
+    let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
     let (lookup, metadata_of) = (base.clone(), config.clone());
     let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
     let counts =

@@ -13,8 +13,11 @@ mod support;
 
 mod chaos;
 mod dead_letters;
+mod events;
 mod operations;
 mod read;
+mod restart;
+mod security;
 mod service;
 mod topics;
 mod write;

@@ -73,7 +73,7 @@ impl Options {
         Options { brokers, properties: Vec::new(), heap_mib: 384 }
     }
 
-    /// Sets one of Kafka's own settings.
+    /// Sets one of Kafka's own settings. `{broker}` and `{controller}` in the value stand for the node's ports.
     pub fn property(mut self, key: &str, value: impl ToString) -> Options {
         self.properties.push((key.to_owned(), value.to_string()));
         self
@@ -484,6 +484,9 @@ background.threads=2
         );
         text.push_str("\n# Of the test.\n");
         for (key, value) in &options.properties {
+            let value = value
+                .replace("{broker}", &own.broker.to_string())
+                .replace("{controller}", &own.controller.to_string());
             let _ = writeln!(text, "{key}={value}");
         }
         text
