@@ -1,7 +1,5 @@
 //! The demo: what a newcomer runs first. It counts, serves, redraws, and ends cleanly.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
 mod support;
 
 use std::process::{Command, Stdio};
