@@ -170,6 +170,11 @@ impl ShardBook {
         self.position
     }
 
+    /// Did the tail stand at the partition's end when it last read? Only there the values belong together.
+    pub fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
     /// What is wrong with the shard's ledger, if anything.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()

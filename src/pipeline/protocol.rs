@@ -69,8 +69,10 @@ impl Takeover {
         if self.ledger_ends.is_none() {
             return Need::Ends;
         }
-        let passed =
-            |(shard, ends): (&u32, &ShardEnds)| book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end);
+        // At the end as well: an owner that was frozen since may find more than E, half of it compacted away.
+        let passed = |(shard, ends): (&u32, &ShardEnds)| {
+            book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end && b.is_at_end())
+        };
         if self.shards.iter().all(passed) { Need::Nothing } else { Need::Tail }
     }
 
