@@ -1,12 +1,13 @@
 //! The topics: what must exist, with which settings, and what is wrong with those that are there.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::Config;
@@ -14,6 +15,8 @@ use crate::config::Config;
 /// Largest message written to any of our topics, in bytes: a tally of 20,000 rows with long names, or a dead letter.
 pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at what keeps the brokers from answering.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What is wrong with the topics, so that nothing may start.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +66,11 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
         let what = what.to_owned();
         move |source| TopicError::Kafka { what, source }
     };
-    let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
+    let admin: AdminClient<DefaultClientContext> =
+        super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
     let (lookup, metadata_of) = (base.clone(), config.clone());
     let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
-    let counts =
-        counts.unwrap_or_else(|_| Err(KafkaError::Canceled)).map_err(kafka("cannot read the cluster's metadata"))?;
+    let counts = counts.map_err(|_| kafka("cannot read the cluster's metadata")(KafkaError::Canceled))??;
     let source = &config.source.topic;
     let shards = *counts.get(source).ok_or_else(|| TopicError::NoSource(source.clone()))?;
     let max_bytes = MAX_MESSAGE_BYTES.to_string();
@@ -91,9 +94,43 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
     check(&admin, config, shards).await
 }
 
-fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<String, i32>, KafkaError> {
-    let consumer: BaseConsumer = base.create()?;
-    let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+/// Remembers what librdkafka says of connections, which its answers do not: a wrong password ends in a time-out.
+#[derive(Debug, Default)]
+struct Connecting {
+    last: Mutex<Option<String>>,
+}
+
+impl ClientContext for Connecting {
+    fn error(&self, _: KafkaError, reason: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(reason) {
+            tracing::warn!(reason, "cannot reach a broker");
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Connecting {}
+
+fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<String, i32>, TopicError> {
+    let failed = |why: Option<String>| {
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        move |source| TopicError::Kafka { what: format!("cannot read the cluster's metadata{why}"), source }
+    };
+    let consumer: BaseConsumer<Connecting> = base.create_with_context(Connecting::default()).map_err(failed(None))?;
+    let deadline = Instant::now() + TIMEOUT;
+    let metadata = loop {
+        let answer = consumer.fetch_metadata(None, ANSWER);
+        while consumer.poll(Duration::ZERO).is_some() {}
+        match answer {
+            Ok(metadata) => break metadata,
+            Err(error) if Instant::now() >= deadline => {
+                let why = consumer.context().last.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(failed(why)(error));
+            }
+            Err(_) => {}
+        }
+    };
     let ours =
         [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
     let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));

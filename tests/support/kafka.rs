@@ -484,9 +484,8 @@ background.threads=2
         );
         text.push_str("\n# Of the test.\n");
         for (key, value) in &options.properties {
-            let value = value
-                .replace("{broker}", &own.broker.to_string())
-                .replace("{controller}", &own.controller.to_string());
+            let value =
+                value.replace("{broker}", &own.broker.to_string()).replace("{controller}", &own.controller.to_string());
             let _ = writeln!(text, "{key}={value}");
         }
         text
