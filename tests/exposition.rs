@@ -1,6 +1,6 @@
 //! What `/metrics` and its neighbours answer: the exposition's text, checked by hand and by promtool, and the HTTP side
 //! around it.
-#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics says where")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
