@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use chrono_tz::Tz;
@@ -20,6 +21,10 @@ pub struct View {
     book: RwLock<Book>,
     standings: RwLock<Standings>,
     home: ArcSwap<Home>,
+    /// Until when the home holds, unless the worker says so again.
+    home_until: Mutex<Instant>,
+    /// Held by the tail from reading a batch until the standings show it.
+    publishing: Mutex<()>,
     arrivals: Mutex<Arrivals>,
     shards: u32,
 }
@@ -47,6 +52,8 @@ impl View {
             book: RwLock::new(Book::new(shards)),
             standings: RwLock::new(Standings::new(contract)),
             home: ArcSwap::default(),
+            home_until: Mutex::new(Instant::now()),
+            publishing: Mutex::default(),
             arrivals: Mutex::default(),
             shards,
         }
@@ -83,9 +90,26 @@ impl View {
         self.home.store(Arc::new(Home { shards, of: self.shards }));
     }
 
+    /// The worker is alive: what it said of its home holds for so much longer. A process that stood still finds itself
+    /// without a home, for somebody else may have shown newer figures meanwhile.
+    pub fn keep_home(&self, time: Duration) {
+        *self.home_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
+    }
+
     /// The shards this instance speaks for.
     pub fn home(&self) -> Arc<Home> {
-        self.home.load_full()
+        let until = *self.home_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if Instant::now() < until { self.home.load_full() } else { Arc::default() }
+    }
+
+    /// To be held by the tail while the book may be ahead of the standings.
+    pub fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Do the standings show all that the book holds, as long as the guard lives? `None`: not now.
+    pub fn settled(&self) -> Option<MutexGuard<'_, ()>> {
+        self.publishing.try_lock().ok()
     }
 
     /// Arrivals of a flush on its way to the ledger.

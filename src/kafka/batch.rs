@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 use smallvec::SmallVec;
 
@@ -190,6 +190,19 @@ impl Drop for BatchQueue {
             if !self.queue.is_null() {
                 sys::rd_kafka_queue_destroy(self.queue);
             }
+        }
+    }
+}
+
+/// Events served by one call of [`serve`] at most.
+const SERVED: usize = 8;
+
+/// Serves what waits beside the records: rebalances, logs, errors. One `poll` without a time serves one event, behind
+/// which a rebalance could wait while librdkafka has much to log.
+pub fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, mut failed: impl FnMut(KafkaError)) {
+    for _ in 0..SERVED {
+        if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
+            failed(error);
         }
     }
 }

@@ -136,7 +136,7 @@ impl LedgerLog {
 
     /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
     pub fn serve(&self) {
-        self.producer.poll(Duration::ZERO);
+        self.producer.poll(Duration::from_millis(1));
     }
 
     /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{BatchQueue, Fetched};
+use super::batch::{self, BatchQueue, Fetched};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
 use crate::view::View;
@@ -78,11 +78,10 @@ pub fn run(
     while !stop.is_cancelled() && failure.is_none() {
         let mut changed: Vec<Arc<str>> = Vec::new();
         let mut published = Vec::new();
+        let publishing;
         {
             // What librdkafka logs and what is no partition's error; the batch call would print the one and hide the other.
-            if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
-                tracing::warn!(%error, "reading the ledger failed");
-            }
+            batch::serve(&consumer, |error| tracing::warn!(%error, "reading the ledger failed"));
             // Locked only while there is something to apply: waiting happens without the lock.
             let mut batch = Vec::new();
             queue.consume(WAIT, |fetched| match fetched {
@@ -103,6 +102,7 @@ pub fn run(
             if batch.is_empty() {
                 continue;
             }
+            publishing = view.publishing();
             let mut book = view.book_mut();
             for read in batch {
                 let (shard, event) = match read {
@@ -139,6 +139,7 @@ pub fn run(
                 );
             }
         }
+        drop(publishing);
         let now_ms = now_ms();
         for (shard, seq) in published {
             view.visible(shard, seq)

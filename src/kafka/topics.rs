@@ -15,6 +15,8 @@ use crate::config::Config;
 /// Largest message written to any of our topics, in bytes: a tally of 20,000 rows with long names, or a dead letter.
 pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a further event of the client.
+const EVENTS: Duration = Duration::from_millis(10);
 /// Between two looks at what keeps the brokers from answering.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -121,7 +123,8 @@ fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<Str
     let deadline = Instant::now() + TIMEOUT;
     let metadata = loop {
         let answer = consumer.fetch_metadata(None, ANSWER);
-        while consumer.poll(Duration::ZERO).is_some() {}
+        // Longer than nothing: until no event has come for a moment.
+        while consumer.poll(EVENTS).is_some() {}
         match answer {
             Ok(metadata) => break metadata,
             Err(error) if Instant::now() >= deadline => {

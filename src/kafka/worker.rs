@@ -21,6 +21,7 @@ use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::Health;
 use crate::metrics::process::ProcessMetrics;
+use crate::pipeline::decode::SourceRecord;
 use crate::pipeline::protocol::{Need, SourceBounds, Takeover, after_transaction};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
@@ -38,6 +39,8 @@ const FRESHNESS_SAMPLE: i64 = 64;
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a broken producer is left alone before it is made anew.
 const RETRY_PRODUCER: Duration = Duration::from_secs(1);
+/// Silence after which the group gives a member's partitions away, unless the user says otherwise.
+const SESSION: Duration = Duration::from_secs(15);
 /// How often the log says what a takeover waits for.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,14 @@ pub enum WorkerError {
     /// Kafka refuses.
     #[error("{0}: {1}")]
     Kafka(&'static str, KafkaError),
+    /// The consumer is of no use any more, as when another process has its static id.
+    #[error("the consumer cannot go on: {reason} ({code})")]
+    Fatal {
+        /// librdkafka's code.
+        code: RDKafkaErrorCode,
+        /// librdkafka's words.
+        reason: String,
+    },
     /// The calls topic has more partitions than the ledger topic had at the start.
     #[error(
         "partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
@@ -104,6 +115,8 @@ struct Worker {
     state: State,
     shards: BTreeMap<u32, Shard>,
     queue: Option<BatchQueue>,
+    /// Records that were fetched behind one after which a checkpoint must be written first.
+    held: Vec<Held>,
     arrivals: BTreeMap<u32, Vec<i64>>,
     last_arrival_ms: BTreeMap<u32, i64>,
     /// By partition, where it ended when it was last read to its end; beyond the last record by the transactions' markers.
@@ -111,6 +124,9 @@ struct Worker {
     next_flush: Instant,
     next_lag: Instant,
     next_complaint: Instant,
+    /// The group's session timeout: a worker that stood still for longer may have been replaced.
+    session: Duration,
+    last_round: Instant,
     reread: bool,
     failure: Option<WorkerError>,
 }
@@ -145,7 +161,7 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         }
     }
     if client.get("session.timeout.ms").is_none() {
-        client.set("session.timeout.ms", "15000");
+        client.set("session.timeout.ms", SESSION.as_millis().to_string());
     }
     if config.kafka.static_membership {
         client.set("group.instance.id", instance);
@@ -180,6 +196,8 @@ impl Worker {
         let log = LedgerLog::open(&setup.base, &id, topics.clone())
             .map_err(|e| WorkerError::Kafka("cannot open the transactional producer", e))?;
         consumer.subscribe(&[&topics.source]).map_err(|e| WorkerError::Kafka("cannot subscribe", e))?;
+        let session =
+            client.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).map_or(SESSION, Duration::from_millis);
         let incarnation: u32 = rand::random();
         Ok(Self {
             settings: config.counting.clone(),
@@ -193,12 +211,15 @@ impl Worker {
             state: State::Waiting,
             shards: BTreeMap::new(),
             queue: None,
+            held: Vec::new(),
             arrivals: BTreeMap::new(),
             last_arrival_ms: BTreeMap::new(),
             source_ends: BTreeMap::new(),
             next_flush: Instant::now(),
             next_lag: Instant::now(),
             next_complaint: Instant::now(),
+            session,
+            last_round: Instant::now(),
             reread: false,
             failure: None,
             setup,
@@ -206,13 +227,20 @@ impl Worker {
     }
 
     fn round(&mut self) {
-        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+        let mut errors: SmallVec<[KafkaError; 1]> = SmallVec::new();
+        batch::serve(&self.consumer, |error| errors.push(error));
+        for error in errors {
             self.source_error(-1, error.rdkafka_error_code(), &error.to_string());
         }
         for rebalanced in self.consumer.context().take() {
             self.rebalanced(rebalanced);
         }
         self.read_news();
+        let stood_still = std::mem::replace(&mut self.last_round, Instant::now()).elapsed() > self.session;
+        if stood_still && matches!(self.state, State::Counting { .. }) {
+            self.take_over_again("this process stood still for longer than its session");
+        }
+        self.setup.view.keep_home(self.session);
         if std::mem::take(&mut self.reread) {
             self.take_over_again("the source no longer holds what was wanted next");
         }
@@ -293,6 +321,7 @@ impl Worker {
 
     fn drop_shards(&mut self) {
         self.queue = None;
+        self.held.clear();
         self.arrivals.clear();
         self.last_arrival_ms.clear();
         self.source_ends.clear();
@@ -352,6 +381,10 @@ impl Worker {
             self.next_complaint = Instant::now() + COMPLAINT_INTERVAL;
             tracing::info!(%error, step, "takeover waits");
         }
+        // librdkafka takes a partition that it once saw without a leader for unknown until its metadata is minutes old,
+        // unless it is asked to look again. What it answers does not matter here.
+        _ = self.reader.fetch_metadata(Some(&self.topics.ledger), ANSWER);
+        _ = self.consumer.fetch_metadata(Some(&self.topics.source), ANSWER);
         std::thread::sleep(ROUND);
     }
 
@@ -454,7 +487,12 @@ impl Worker {
     fn count(&mut self) {
         if self.shards.values().any(Shard::must_flush) {
             self.flush();
+            if self.shards.values().any(Shard::must_flush) {
+                std::thread::sleep(ROUND);
+                return;
+            }
         }
+        self.count_held();
         let now = Instant::now();
         let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
         if let Some(mut queue) = self.queue.take() {
@@ -473,15 +511,22 @@ impl Worker {
         let mut counts = OutcomeCounts::default();
         let mut errors = Vec::new();
         let mut last_arrivals: SmallVec<[(u32, i64); 16]> = SmallVec::new();
-        let mut by_partition: Vec<Option<&mut Shard>> = Vec::new();
+        let mut by_partition: Vec<Option<(&mut Shard, bool)>> = Vec::new();
         for (partition, shard) in &mut self.shards {
             by_partition.resize_with(*partition as usize + 1, || None);
-            by_partition[*partition as usize] = Some(shard);
+            // A shard that warms its windows may get to where its settings change in the middle of a batch.
+            let watched = !shard.may_flush();
+            by_partition[*partition as usize] = Some((shard, watched));
         }
+        let held = &mut self.held;
         let (arrivals, source_ends) = (&mut self.arrivals, &mut self.source_ends);
         queue.consume(wait, |fetched| match fetched {
             Fetched::Record(partition, record) => {
-                let Some(Some(shard)) = by_partition.get_mut(partition as usize) else { return };
+                let Some(Some((shard, watched))) = by_partition.get_mut(partition as usize) else { return };
+                if *watched && shard.must_flush() {
+                    held.push(Held::new(partition as u32, &record));
+                    return;
+                }
                 let outcome = shard.ingest(&record);
                 counts.add(outcome);
                 let Some(ms) = record.timestamp_ms else { return };
@@ -501,6 +546,16 @@ impl Worker {
         for (partition, code, text) in errors {
             self.source_error(partition, Some(code), &text);
         }
+    }
+
+    /// Counts what was held back for a checkpoint, which is written by now.
+    fn count_held(&mut self) {
+        let mut counts = OutcomeCounts::default();
+        for held in std::mem::take(&mut self.held) {
+            let Some(shard) = self.shards.get_mut(&held.shard) else { continue };
+            held.with_record(|record| counts.add(shard.ingest(record)));
+        }
+        counts.report(&self.setup.metrics);
     }
 
     fn source_error(&mut self, partition: i32, code: Option<RDKafkaErrorCode>, text: &str) {
@@ -562,8 +617,12 @@ impl Worker {
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
         // Both are polled rarely or never otherwise, and what librdkafka logs would pile up in them.
+        if let Some((code, reason)) = self.consumer.client().fatal_error() {
+            self.failure = Some(WorkerError::Fatal { code, reason });
+            return;
+        }
         self.log.serve();
-        self.reader.poll(Duration::ZERO);
+        batch::serve(&self.reader, |_| {});
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
         for (shard, counter) in &self.shards {
@@ -587,6 +646,7 @@ impl Worker {
         self.setup.health.set_ledger_loaded(loaded);
         if let State::Counting { takeover, judged, .. } = &mut self.state
             && !*judged
+            && let Some(_settled) = self.setup.view.settled()
             && takeover.may_judge(&self.setup.view.book())
         {
             *judged = true;
@@ -608,6 +668,42 @@ impl Worker {
         self.drop_shards();
         self.consumer.context().close();
         tracing::info!("worker stopped");
+    }
+}
+
+/// A copy of a record.
+#[derive(Debug)]
+struct Held {
+    shard: u32,
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Held {
+    fn new(shard: u32, record: &SourceRecord<'_>) -> Self {
+        Self {
+            shard,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(<[u8]>::to_vec),
+            payload: record.payload.map(<[u8]>::to_vec),
+            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+        }
+    }
+
+    fn with_record(&self, each: impl FnOnce(&SourceRecord<'_>)) {
+        let headers: Vec<(&str, &[u8])> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        each(&SourceRecord {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.as_deref(),
+            payload: self.payload.as_deref(),
+            headers: &headers,
+        });
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sla_ledger::generate::live::wall_clock_ms;
+use sla_ledger::pipeline::record::Checkpoint;
 
 use crate::beside_others;
 use crate::read::{self, Ledger, ends, read_ledger};
@@ -376,6 +377,62 @@ fn a_producer_that_was_fenced_comes_back() {
 }
 
 #[test]
+fn a_second_process_of_the_same_static_id_ends_the_first() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("static"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 2);
+    let make = || {
+        Instance::new("a", cluster, &names)
+            .with("/kafka/static_membership", json!(true))
+            .with("/kafka/librdkafka/session.timeout.ms", json!(30_000))
+    };
+    let (mut first, mut second) = (make(), make());
+    first.start_ready();
+    let now = wall_clock_ms();
+    write::send(brokers, &names.calls, one_each(2, "r1", now));
+    read_ledger(brokers, &names.ledger).wait_counted(&[1; 2], LIMIT);
+    second.start_ready();
+    let log = first.wait_refusal();
+    assert!(log.contains("the consumer cannot go on"), "{log}");
+    write::send(brokers, &names.calls, one_each(2, "r2", now));
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[2; 2], LIMIT);
+    assert_eq!(ledger.counted().totals.counted, 4);
+    second.stop();
+}
+
+/// Changed settings are written down before anything is counted under them.
+#[test]
+fn changed_settings_are_recorded_before_they_count() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("settings"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 1);
+    let mut instance = Instance::new("a", cluster, &names);
+    let now = wall_clock_ms();
+    let calls =
+        |from: u32, to: u32| (from..to).map(|n| Sent::call(0, "tenant-0", &format!("r{n}"), now)).collect::<Vec<_>>();
+    write::send(brokers, &names.calls, calls(0, 100));
+    instance.start_ready();
+    read_ledger(brokers, &names.ledger).wait_counted(&[100], LIMIT);
+    instance.stop();
+    write::send(brokers, &names.calls, calls(100, 5_000));
+    instance.set("/counting", json!({"dedupe_window": "10m"})).start_ready();
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[5_000], LIMIT);
+    assert_eq!(ledger.counted().totals.counted, 5_000);
+    instance.stop();
+    let first_of_the_new = read::read_all(brokers, &names.ledger)
+        .iter()
+        .filter(|record| record.key.as_deref() == Some(b"C 0"))
+        .map(|record| Checkpoint::decode_value(record.payload.as_deref().expect("a value")).expect("a checkpoint"))
+        .find(|checkpoint| checkpoint.epochs.len() == 2)
+        .expect("a checkpoint with the new settings");
+    assert_eq!((first_of_the_new.next_offset, first_of_the_new.epochs[1].from_offset), (100, 100));
+}
+
+#[test]
 fn ready_after_the_takeover_and_not_before() {
     let _machine = beside_others();
     let (cluster, names) = (shared(), Names::new("ready"));
@@ -397,6 +454,41 @@ fn ready_after_the_takeover_and_not_before() {
     instance.wait_metric("sla_ledger_ready", |ready| ready == 1.0);
     assert_eq!(instance.get("/readyz").map(|(status, _)| status), Some(200));
     instance.stop();
+}
+
+/// A process that stood still for longer than its session and goes on must not show what it knew then: somebody else has
+/// shown more since. The scrape waits at its door while it stands still, so that it is answered first of all.
+#[test]
+fn a_zombie_shows_no_old_figures() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("zombie"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 8);
+    let mut zombie = Instance::new("zombie", cluster, &names);
+    zombie.start_ready();
+    let now = wall_clock_ms();
+    write::send(brokers, &names.calls, one_each(8, "r1", now));
+    read_ledger(brokers, &names.ledger).wait_counted(&[1; 8], LIMIT);
+    let good = format!("sla_calls{{tenant=\"tenant-0\",month=\"{}\",result=\"good\"}}", current_month());
+    zombie.wait_metric(&good, |calls| calls == 1.0);
+    zombie.program().pause();
+
+    let mut other = Instance::new("other", cluster, &names);
+    other.start_ready();
+    other.wait_metric("sla_ledger_shards_owned", |shards| shards == 8.0);
+    write::send(brokers, &names.calls, one_each(8, "r2", now));
+    other.wait_metric(&good, |calls| calls == 2.0);
+
+    let port = zombie.port();
+    let scrape = std::thread::spawn(move || crate::service::get_patiently(port, "/metrics"));
+    // Connected: the kernel has taken the request in the process's place.
+    wait_until("a connection to the zombie", LIMIT, || crate::service::connections(port) > 0);
+    zombie.program().resume();
+    let text = scrape.join().expect("the scraper").expect("an answer");
+    let shown: Vec<&str> = text.lines().filter(|line| line.starts_with("sla_calls{") && line.ends_with(" 1")).collect();
+    assert!(shown.is_empty(), "old figures: {shown:#?}");
+    zombie.stop();
+    other.stop();
 }
 
 #[test]

@@ -245,6 +245,27 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     Some((response.status().as_u16(), response.text().ok()?))
 }
 
+/// As [`get`], for an instance that does not answer yet; the body alone.
+pub fn get_patiently(port: u16, path: &str) -> Option<String> {
+    let client = reqwest::blocking::Client::builder().timeout(LIMIT).build().expect("an HTTP client");
+    client.get(format!("http://127.0.0.1:{port}{path}")).send().ok()?.text().ok()
+}
+
+/// Connections to a local port with something to read in the server's half, as the kernel counts them.
+pub fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of connections");
+    let local = format!("0100007F:{port:04X}");
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (own, _, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+            let (_, received) = queues.split_once(':')?;
+            (own == local && state == "01" && received != "00000000").then_some(())
+        })
+        .count()
+}
+
 /// The value of a series in an exposition.
 pub fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
