@@ -1,8 +1,9 @@
 //! The ledger protocol under a deterministic simulator: the very code of the pipeline against a model of Kafka that
 //! loses answers, delays markers, expels members and kills instances at every step.
 //!
-//! `SLA_LEDGER_SIM_SEEDS=n` runs more seeds (`SLA_LEDGER_SOAK=1`: two millions), `SLA_LEDGER_SIM_SEED=n` replays one with
-//! a trace of its steps. Every rule of [`Mutation`] broken on purpose must be noticed within the same seeds.
+//! `SLA_LEDGER_SIM_SEEDS=n` runs more seeds (`SLA_LEDGER_SOAK=1`: two millions), from number `SLA_LEDGER_SIM_FROM` on;
+//! `SLA_LEDGER_SIM_SEED=n` replays one with a trace of its steps. Every rule of [`Mutation`] broken on purpose must be
+//! noticed within the seeds of a plain run.
 
 #![expect(clippy::unwrap_used, reason = "a simulator that cannot go on has found something")]
 
@@ -446,7 +447,8 @@ struct Swept {
 
 /// Runs seeds on every core until one fails or all are done.
 fn sweep(seeds: u64, mutation: Option<Mutation>) -> Swept {
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let from = number("SLA_LEDGER_SIM_FROM").unwrap_or(0);
+    let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
     let total = Mutex::new(Swept::default());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
@@ -455,7 +457,7 @@ fn sweep(seeds: u64, mutation: Option<Mutation>) -> Swept {
                 with_mutation(mutation, || {
                     while !stop.load(Ordering::Relaxed) {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= seeds {
+                        if seed >= from + seeds {
                             break;
                         }
                         let run =
