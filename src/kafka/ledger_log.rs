@@ -271,7 +271,8 @@ impl LedgerLog {
                 };
             };
             match verdict(&error) {
-                Verdict::Abort => return self.abort(&error),
+                // The commit was asked for already: a late copy of it must not meet this producer's next transaction.
+                Verdict::Abort => return FlushEnd { retried: true, ..self.abort(&error) },
                 Verdict::Retry if begin.elapsed() < TRANSACTION_TIMEOUT => retried = true,
                 Verdict::Retry | Verdict::Unknown => return failed(TransactionEnd::Unknown, retried, begin, &error),
                 Verdict::Fatal => return failed(TransactionEnd::Fatal, retried, begin, &error),
