@@ -12,7 +12,7 @@ demo: ## a live ledger with made-up traffic: needs nothing but Rust and a C/C++ 
 	$(CARGO) run --release -- demo
 
 test: test-deps ## all tests, those against a real Kafka included
-	$(CARGO) test --all-targets
+	$(CARGO) test --lib --bins --tests
 	$(CARGO) test --features mutations --test simulation
 	$(CARGO) test --doc
 
@@ -23,7 +23,7 @@ bench: test-deps ## cost per event, memory, /metrics: one line a figure
 	$(CARGO) bench
 
 soak: test-deps ## the tests with their long doses: hours
-	SLA_LEDGER_SOAK=1 $(CARGO) test --release --all-targets -- --nocapture
+	SLA_LEDGER_SOAK=1 $(CARGO) test --release --lib --bins --tests -- --nocapture
 	SLA_LEDGER_SOAK=1 $(CARGO) test --release --features mutations --test simulation -- --nocapture
 
 lint: ## formatting and clippy, warnings are errors

@@ -25,6 +25,9 @@ use crate::view::View;
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
 
+/// A thread and what it is called in errors.
+type NamedThread = (&'static str, std::thread::JoinHandle<Result<()>>);
+
 /// What a running service consists of.
 pub struct Service {
     /// The published figures.
@@ -40,7 +43,7 @@ pub struct Service {
     reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync>,
     stop: CancellationToken,
     http_stop: CancellationToken,
-    threads: Vec<(&'static str, std::thread::JoinHandle<Result<()>>)>,
+    threads: Vec<NamedThread>,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -83,15 +86,12 @@ impl Service {
         let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let stop = CancellationToken::new();
-        let reload = Arc::new(reloader(config.clone(), options.config_file, options.logging, metrics.clone(), health.clone()));
-        let state = AppState::new(
-            render(view.clone(), config.clone(), metrics.clone()),
-            health.clone(),
-            {
-                let reload = reload.clone();
-                move || reload()
-            },
-        );
+        let reload =
+            Arc::new(reloader(config.clone(), options.config_file, options.logging, metrics.clone(), health.clone()));
+        let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
+            let reload = reload.clone();
+            move || reload()
+        });
         // The probes answer until the drain is over.
         let http_stop = CancellationToken::new();
         let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
@@ -149,7 +149,10 @@ impl Service {
         self.http.abort();
         match result {
             Ok(joined) => joined?,
-            Err(_) => Err(anyhow!("the drain took longer than {} s; what was not flushed will be counted again", DRAIN.as_secs())),
+            Err(_) => Err(anyhow!(
+                "the drain took longer than {} s; what was not flushed will be counted again",
+                DRAIN.as_secs()
+            )),
         }
     }
 }
@@ -162,7 +165,7 @@ fn start_threads(
     metrics: &Arc<ProcessMetrics>,
     health: &Arc<Health>,
     stop: &CancellationToken,
-) -> Result<Vec<(&'static str, std::thread::JoinHandle<Result<()>>)>> {
+) -> Result<Vec<NamedThread>> {
     let (news, received) = mpsc::channel();
     let tail = {
         let (base, view, metrics, stop) = (base.clone(), view.clone(), metrics.clone(), stop.clone());
@@ -212,7 +215,8 @@ fn render(
         let zone = config.counting.time_zone;
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
         let current = LocalClock::new(zone).day(now_ms()).month();
-        let months: HashMap<Month, bool> = view.standings().fleet().keys().map(|m| (*m, view.incomplete(*m, zone).is_empty())).collect();
+        let months: HashMap<Month, bool> =
+            view.standings().fleet().keys().map(|m| (*m, view.incomplete(*m, zone).is_empty())).collect();
         let home = view.home();
         let plan = plan(&config);
         let look = TenantView {
@@ -249,7 +253,9 @@ fn reloader(
     health: Arc<Health>,
 ) -> impl Fn() -> Result<String, ReloadError> + Send + Sync {
     move || {
-        let Some(file) = &file else { return Err(ReloadError::Invalid("there is no configuration file to reload".into())) };
+        let Some(file) = &file else {
+            return Err(ReloadError::Invalid("there is no configuration file to reload".into()));
+        };
         let old = config.load_full();
         let loaded = Config::load(file).map_err(|e| e.to_string());
         let new = loaded.and_then(|new| {
@@ -267,7 +273,12 @@ fn reloader(
                 tracing::info!(file = %file.display(), "configuration reloaded");
                 let mut answer = String::from("configuration reloaded\n");
                 for key in left {
-                    tracing::warn!(key = key.key, old = key.old, new = key.new, "this change needs a restart; the old value stays");
+                    tracing::warn!(
+                        key = key.key,
+                        old = key.old,
+                        new = key.new,
+                        "this change needs a restart; the old value stays"
+                    );
                     answer.push_str(&format!("{} needs a restart; the old value stays\n", key.key));
                 }
                 Ok(answer)

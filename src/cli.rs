@@ -30,7 +30,7 @@ enum Command {
     Replay(replay::Args),
     Verify(verify::Args),
     /// Generate call events, and the result a counter must find in them.
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Verify(args) => verify::run(&args),
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(*args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -172,7 +172,11 @@ impl Generator {
             None => None,
             Some(name) => match self.tenants.iter().position(|(known, _)| known == name) {
                 Some(rank) => Some(rank as u32),
-                None => return Err(PlanError(vec![format!("the incident `{incident}` names a tenant that is not generated")])),
+                None => {
+                    return Err(PlanError(vec![format!(
+                        "the incident `{incident}` names a tenant that is not generated"
+                    )]));
+                }
             },
         };
         let from_ms = start_ms + incident.starts_after_ms;
@@ -223,10 +227,14 @@ impl Generator {
         }
         let jitter = self.random.fraction();
         let scheduled = self.schedule.at(index as f64 + jitter).max(self.last_ms);
-        let mut arrival =
-            if self.burst.is_some() { (self.last_ms + i64::from(self.random.below(50))).min(scheduled) } else { scheduled };
-        let large_at =
-            |count: u32| u128::from(self.plan.events) * (u128::from(count) * 2 + 1) / (u128::from(self.plan.too_large) * 2);
+        let mut arrival = if self.burst.is_some() {
+            (self.last_ms + i64::from(self.random.below(50))).min(scheduled)
+        } else {
+            scheduled
+        };
+        let large_at = |count: u32| {
+            u128::from(self.plan.events) * (u128::from(count) * 2 + 1) / (u128::from(self.plan.too_large) * 2)
+        };
         let next = if self.large < self.plan.too_large && u128::from(index) >= large_at(self.large) {
             self.large += 1;
             Next::Malformed(Malformed::TooLarge)
@@ -321,7 +329,8 @@ impl Generator {
             }
         }
         let tenant = self.by_tenant.draw(&mut self.random);
-        let (late, out_of_order, bursts) = (self.plan.shares.late, self.plan.shares.out_of_order, self.plan.shares.bursts);
+        let (late, out_of_order, bursts) =
+            (self.plan.shares.late, self.plan.shares.out_of_order, self.plan.shares.bursts);
         let drawn = self.random.fraction();
         if drawn < late {
             return (tenant, arrival_ms - self.draw_lateness(), true);
@@ -460,8 +469,13 @@ impl Generator {
         let tenant = self.by_tenant.draw(&mut self.random);
         let action = self.by_action.draw(&mut self.random) as u16;
         let at_ms = arrival_ms - 5 - i64::from(self.random.below(400));
-        let outcome =
-            Outcome { tenant, at_ms, action: action % catalog::FAILING_ACTIONS as u16, code: catalog::OK, flag: Flag::Absent };
+        let outcome = Outcome {
+            tenant,
+            at_ms,
+            action: action % catalog::FAILING_ACTIONS as u16,
+            code: catalog::OK,
+            flag: Flag::Absent,
+        };
         // Its own numbering, so that every way to be wrong has its turn.
         let variant = self.malformed / (Malformed::ALL.len() as u64 - 1);
         let noise = self.random.bits();

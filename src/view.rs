@@ -13,6 +13,9 @@ use crate::domain::contract::Contract;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 
+/// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
+type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
+
 /// The published state of one instance.
 pub struct View {
     book: RwLock<Book>,
@@ -22,8 +25,7 @@ pub struct View {
     home_until: Mutex<Instant>,
     /// Held by the tail from reading a batch until the standings show it.
     publishing: Mutex<()>,
-    /// Arrivals (ms) of some records of a flush that is not visible yet: (shard, sequence number, arrivals).
-    arrivals: Mutex<HashMap<u32, Vec<(u64, Vec<i64>)>>>,
+    arrivals: Mutex<Arrivals>,
     shards: u32,
 }
 
@@ -124,7 +126,7 @@ impl View {
         visible.into_iter().flat_map(|(_, arrivals)| arrivals).collect()
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, HashMap<u32, Vec<(u64, Vec<i64>)>>> {
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -35,14 +35,8 @@ const WATCHED: Duration = Duration::from_secs(2);
 /// A rebalance as the callback saw it.
 #[derive(Debug, Clone, PartialEq)]
 enum Rebalanced {
-    Assigned {
-        partitions: Vec<i32>,
-        membership: Membership,
-    },
-    Revoked {
-        partitions: Vec<i32>,
-        lost: bool,
-    },
+    Assigned { partitions: Vec<i32>, membership: Membership },
+    Revoked { partitions: Vec<i32>, lost: bool },
 }
 
 /// Answers every assignment with an empty one, so that the real one can be given later, and records what it saw.
@@ -60,47 +54,26 @@ impl Deferring {
     /// The last assignment's partitions and membership.
     fn assigned(&self) -> Option<(Vec<i32>, Membership)> {
         self.seen().into_iter().rev().find_map(|event| match event {
-            Rebalanced::Assigned {
-                partitions,
-                membership,
-            } => Some((partitions, membership)),
+            Rebalanced::Assigned { partitions, membership } => Some((partitions, membership)),
             Rebalanced::Revoked { .. } => None,
         })
     }
 
     fn take_captured(&self) -> ConsumerGroupMetadata {
-        self.captured
-            .lock()
-            .expect("no panic in the callback")
-            .take()
-            .expect("an assignment before")
+        self.captured.lock().expect("no panic in the callback").take().expect("an assignment before")
     }
 }
 
 impl ClientContext for Deferring {}
 
 impl ConsumerContext for Deferring {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        error: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let partitions: Vec<i32> = list
-            .elements()
-            .iter()
-            .map(|element| element.partition())
-            .collect();
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
         let event = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             *self.captured.lock().expect("no panic before") = consumer.group_metadata();
             let membership = Membership::of(consumer);
-            consumer
-                .assign(&TopicPartitionList::new())
-                .expect("assign nothing");
-            Rebalanced::Assigned {
-                partitions,
-                membership,
-            }
+            consumer.assign(&TopicPartitionList::new()).expect("assign nothing");
+            Rebalanced::Assigned { partitions, membership }
         } else {
             let lost = consumer.assignment_lost();
             consumer.unassign().expect("unassign");
@@ -122,19 +95,14 @@ struct Membership {
 impl Membership {
     /// Reads the metadata through librdkafka's accessors. They are of 2.2 or so; older ones only have the
     /// serialized form, see [`serialized_metadata`].
-    #[expect(
-        unsafe_code,
-        reason = "rdkafka has no safe accessor for the generation and the member id"
-    )]
+    #[expect(unsafe_code, reason = "rdkafka has no safe accessor for the generation and the member id")]
     fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Membership {
         // SAFETY: the client outlives the call; each string lives as long as the metadata, which is destroyed
         // after the copies are made.
         unsafe {
             let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
             assert!(!metadata.is_null(), "a consumer with group.id has metadata");
-            let text = |pointer: *const std::ffi::c_char| {
-                CStr::from_ptr(pointer).to_string_lossy().into_owned()
-            };
+            let text = |pointer: *const std::ffi::c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
             let instance = sys::rd_kafka_consumer_group_metadata_group_instance_id(metadata);
             let membership = Membership {
                 generation: sys::rd_kafka_consumer_group_metadata_generation_id(metadata),
@@ -186,9 +154,7 @@ fn consumer_config(group: &str) -> ClientConfig {
 }
 
 fn member(config: &ClientConfig, topic: &str) -> BaseConsumer<Deferring> {
-    let consumer: BaseConsumer<Deferring> = config
-        .create_with_context(Deferring::default())
-        .expect("a consumer");
+    let consumer: BaseConsumer<Deferring> = config.create_with_context(Deferring::default()).expect("a consumer");
     consumer.subscribe(&[topic]).expect("subscribe");
     consumer
 }
@@ -212,20 +178,14 @@ fn producer(id: &str, timeout: Duration) -> BaseProducer {
         .set("linger.ms", "0")
         .create()
         .expect("a producer");
-    producer
-        .init_transactions(LIMIT)
-        .expect("init_transactions");
+    producer.init_transactions(LIMIT).expect("init_transactions");
     producer
 }
 
 /// Sends one record and returns when it is acknowledged (or has failed, which the commit tells).
 fn send(producer: &BaseProducer, topic: &str, payload: &str) {
     producer
-        .send(
-            BaseRecord::<(), str>::to(topic)
-                .partition(0)
-                .payload(payload),
-        )
+        .send(BaseRecord::<(), str>::to(topic).partition(0).payload(payload))
         .map_err(|(error, _)| error)
         .expect("enqueue");
     wait_until("the acknowledgement", LIMIT, || {
@@ -236,8 +196,7 @@ fn send(producer: &BaseProducer, topic: &str, payload: &str) {
 
 fn offsets(topic: &str, offset: i64) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Offset(offset))
-        .expect("an offset");
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
     list
 }
 
@@ -248,11 +207,7 @@ fn partition(topic: &str) -> TopicPartitionList {
 }
 
 /// The committed offset of partition 0: the call's error, the partition's error, or the offset.
-fn committed<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-    timeout: Duration,
-) -> KafkaResult<Offset> {
+fn committed<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, timeout: Duration) -> KafkaResult<Offset> {
     let list = consumer.committed_offsets(partition(topic), timeout)?;
     let elements = list.elements();
     elements[0].error()?;
@@ -283,19 +238,12 @@ struct ReadToEnd {
 fn read_to_end(topic: &str, isolation: &str) -> ReadToEnd {
     let consumer = reader(isolation);
     consumer.assign(&offsets(topic, 0)).expect("assign");
-    let mut read = ReadToEnd {
-        payloads: Vec::new(),
-        end: -1,
-        position: Offset::Invalid,
-    };
+    let mut read = ReadToEnd { payloads: Vec::new(), end: -1, position: Offset::Invalid };
     wait_until("the end of the partition", LIMIT, || {
         for polled in poll_raw(&consumer) {
             match polled {
                 Polled::Record(payload) => read.payloads.push(payload),
-                Polled::End {
-                    partition: 0,
-                    offset,
-                } => read.end = offset,
+                Polled::End { partition: 0, offset } => read.end = offset,
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -314,18 +262,14 @@ enum Polled {
 }
 
 /// `rd_kafka_consume_batch_queue` on the consumer's queue: up to 100 records and partition ends.
-#[expect(
-    unsafe_code,
-    reason = "rdkafka's poll drops the offset of the partition's end"
-)]
+#[expect(unsafe_code, reason = "rdkafka's poll drops the offset of the partition's end")]
 fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
     let mut messages = [std::ptr::null_mut(); 100];
     // SAFETY: the queue is destroyed after its use; each message is read and then destroyed, once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
         assert!(!queue.is_null(), "a consumer has a queue");
-        let count =
-            sys::rd_kafka_consume_batch_queue(queue, 50, messages.as_mut_ptr(), messages.len());
+        let count = sys::rd_kafka_consume_batch_queue(queue, 50, messages.as_mut_ptr(), messages.len());
         sys::rd_kafka_queue_destroy(queue);
         let count = usize::try_from(count).expect("no error of the call");
         messages[..count]
@@ -333,16 +277,12 @@ fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
             .map(|&message| {
                 let polled = match (*message).err {
                     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                        let bytes = std::slice::from_raw_parts(
-                            (*message).payload.cast::<u8>(),
-                            (*message).len,
-                        );
+                        let bytes = std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len);
                         Polled::Record(String::from_utf8_lossy(bytes).into_owned())
                     }
-                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::End {
-                        partition: (*message).partition,
-                        offset: (*message).offset,
-                    },
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                        Polled::End { partition: (*message).partition, offset: (*message).offset }
+                    }
                     error => Polled::Error(error.into()),
                 };
                 sys::rd_kafka_message_destroy(message);
@@ -354,17 +294,12 @@ fn poll_raw<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Vec<Polled> {
 
 /// The high watermark of partition 0, or the last stable offset, depending on the isolation.
 fn watermark(topic: &str, isolation: &str) -> i64 {
-    reader(isolation)
-        .fetch_watermarks(topic, 0, LIMIT)
-        .expect("watermarks")
-        .1
+    reader(isolation).fetch_watermarks(topic, 0, LIMIT).expect("watermarks").1
 }
 
 /// What librdkafka says of a failed transactional call.
 fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
-    error
-        .rdkafka_error_code()
-        .unwrap_or_else(|| panic!("an error code: {error:?}"))
+    error.rdkafka_error_code().unwrap_or_else(|| panic!("an error code: {error:?}"))
 }
 
 /// Polls `consumer` until it got an assignment.
@@ -376,8 +311,7 @@ fn join(consumer: &BaseConsumer<Deferring>) -> (Vec<i32>, Membership) {
         }
         consumer.context().assigned()
     });
-    assigned
-        .unwrap_or_else(|| panic!("no assignment within {LIMIT:?}; the last error: {last_error:?}"))
+    assigned.unwrap_or_else(|| panic!("no assignment within {LIMIT:?}; the last error: {last_error:?}"))
 }
 
 // ---- (a) the fence ----
@@ -404,9 +338,7 @@ fn zombie_is_refused(
     let producer = producer(&unique("txn"), Duration::from_secs(20));
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "honest");
-    producer
-        .send_offsets_to_transaction(&offsets(&source, 5), &captured, LIMIT)
-        .expect("offsets");
+    producer.send_offsets_to_transaction(&offsets(&source, 5), &captured, LIMIT).expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
 
     lose(&zombie, &group, &source);
@@ -418,14 +350,10 @@ fn zombie_is_refused(
         .expect_err("a zombie's offsets are refused");
     println!("zombie: send_offsets_to_transaction: {error:?}");
     assert_eq!(code_of(&error), refusal, "{error:?}");
-    let KafkaError::Transaction(inner) = &error else {
-        panic!("a transaction error: {error:?}")
-    };
+    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
     assert!(inner.txn_requires_abort(), "{inner:?}");
     assert!(!inner.is_fatal() && !inner.is_retriable(), "{inner:?}");
-    let error = producer
-        .commit_transaction(LIMIT)
-        .expect_err("nor can it commit");
+    let error = producer.commit_transaction(LIMIT).expect_err("nor can it commit");
     println!("zombie: commit_transaction after it: {error:?}");
     producer.abort_transaction(LIMIT).expect("it can abort");
 
@@ -434,10 +362,7 @@ fn zombie_is_refused(
     assert_eq!(read.payloads, ["honest"]);
     assert_eq!(read.end, end);
     let other: BaseConsumer = consumer_config(&group).create().expect("a consumer");
-    assert_eq!(
-        committed(&other, &source, LIMIT).expect("committed"),
-        Offset::Offset(5)
-    );
+    assert_eq!(committed(&other, &source, LIMIT).expect("committed"), Offset::Offset(5));
 }
 
 #[test]
@@ -451,10 +376,7 @@ fn a_zombie_of_an_older_generation_cannot_commit() {
             wait_until("the next generation", LIMIT, || {
                 let _ = zombie.poll(Duration::from_millis(10));
                 let _ = second.poll(Duration::from_millis(10));
-                zombie
-                    .context()
-                    .assigned()
-                    .is_some_and(|(_, now)| now.generation > before.generation)
+                zombie.context().assigned().is_some_and(|(_, now)| now.generation > before.generation)
             });
             let (_, now) = zombie.context().assigned().expect("assigned");
             assert_eq!(now.member, before.member);
@@ -472,10 +394,7 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
             let second = member(&consumer_config(group), source);
             wait_until("the other member's assignment", LIMIT, || {
                 let _ = second.poll(Duration::from_millis(20));
-                second
-                    .context()
-                    .assigned()
-                    .is_some_and(|(partitions, _)| partitions == [0])
+                second.context().assigned().is_some_and(|(partitions, _)| partitions == [0])
             });
             // What its metadata says by now is no longer what was captured: the generation is still there, the
             // member id is not. So both have to be looked at.
@@ -492,13 +411,7 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
                 }
                 zombie.context().seen().len() >= 2 && !errors.is_empty()
             });
-            assert_eq!(
-                zombie.context().seen()[1],
-                Rebalanced::Revoked {
-                    partitions: vec![0],
-                    lost: false
-                }
-            );
+            assert_eq!(zombie.context().seen()[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
             assert_eq!(errors, [Some(RDKafkaErrorCode::PollExceeded)]);
         },
         RDKafkaErrorCode::UnknownMemberId,
@@ -511,10 +424,7 @@ fn a_static_member_that_was_replaced_cannot_commit() {
         Some("instance-1"),
         |zombie, group, source| {
             let before = zombie.context().assigned().expect("assigned").1;
-            let replacement = member(
-                consumer_config(group).set("group.instance.id", "instance-1"),
-                source,
-            );
+            let replacement = member(consumer_config(group).set("group.instance.id", "instance-1"), source);
             let (partitions, now) = join(&replacement);
             println!("static member replaced: {before:?} by {now:?}");
             assert_eq!(partitions, [0]);
@@ -529,27 +439,17 @@ fn a_commit_without_membership_is_not_fenced_which_is_why_we_must_refuse_it() {
     let (source, group) = (new_topic("source"), unique("group"));
     let stranger: BaseConsumer = consumer_config(&group).create().expect("a consumer");
     let membership = Membership::of(&stranger);
-    assert_eq!(
-        (membership.generation, membership.member.as_str()),
-        (-1, "")
-    );
+    assert_eq!((membership.generation, membership.member.as_str()), (-1, ""));
     let owner = member(&consumer_config(&group), &source);
     assert_eq!(join(&owner).0, [0]);
 
     let producer = producer(&unique("txn"), Duration::from_secs(20));
     producer.begin_transaction().expect("begin");
     producer
-        .send_offsets_to_transaction(
-            &offsets(&source, 7),
-            &stranger.group_metadata().expect("metadata"),
-            LIMIT,
-        )
+        .send_offsets_to_transaction(&offsets(&source, 7), &stranger.group_metadata().expect("metadata"), LIMIT)
         .expect("the broker takes it, whoever owns the partition");
     producer.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(
-        committed(&stranger, &source, LIMIT).expect("committed"),
-        Offset::Offset(7)
-    );
+    assert_eq!(committed(&stranger, &source, LIMIT).expect("committed"), Offset::Offset(7));
 }
 
 #[test]
@@ -567,10 +467,7 @@ fn an_empty_offset_list_is_not_fenced_which_is_why_we_must_refuse_it() {
         .send_offsets_to_transaction(&TopicPartitionList::new(), &captured, LIMIT)
         .expect("nothing is asked of the broker");
     producer.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(
-        read_to_end(&ledger, "read_committed").payloads,
-        ["unfenced"]
-    );
+    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["unfenced"]);
 }
 
 /// The environment of the paused process of the test below: topic of the source, ledger topic, group, go-file.
@@ -588,10 +485,7 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     command
         .args(["--exact", "--nocapture"])
         .arg("a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on")
-        .env(
-            PAUSED,
-            format!("{source} {ledger} {group} {}", go.display()),
-        )
+        .env(PAUSED, format!("{source} {ledger} {group} {}", go.display()))
         .env("SLA_LEDGER_TEST_BROKERS", cluster().bootstrap());
     let mut paused = Program::spawn("paused", command);
     paused.wait_for_log("in a transaction", LIMIT);
@@ -608,18 +502,9 @@ fn a_process_paused_beyond_its_session_cannot_commit_when_it_goes_on() {
     assert!(status.success(), "{log}");
     assert!(log.contains("refused: UnknownMemberId"), "{log}");
 
-    assert_eq!(
-        committed(&successor, &source, LIMIT).expect("committed"),
-        offset_before
-    );
-    assert_eq!(
-        read_to_end(&ledger, "read_committed").payloads,
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        read_to_end(&ledger, "read_uncommitted").payloads,
-        ["of the paused"]
-    );
+    assert_eq!(committed(&successor, &source, LIMIT).expect("committed"), offset_before);
+    assert_eq!(read_to_end(&ledger, "read_committed").payloads, Vec::<String>::new());
+    assert_eq!(read_to_end(&ledger, "read_uncommitted").payloads, ["of the paused"]);
 }
 
 /// A session as short as the cluster allows: an existing one has Kafka's own minimum.
@@ -629,12 +514,7 @@ fn short_session() -> Duration {
 
 fn short_session_config(group: &str) -> ClientConfig {
     let mut config = consumer_config(group);
-    config
-        .set(
-            "session.timeout.ms",
-            short_session().as_millis().to_string(),
-        )
-        .set("heartbeat.interval.ms", "300");
+    config.set("session.timeout.ms", short_session().as_millis().to_string()).set("heartbeat.interval.ms", "300");
     config
 }
 
@@ -669,30 +549,18 @@ fn a_committed_offset_is_waited_for_while_a_transaction_is_pending() {
     let captured = owner.context().take_captured();
     let producer = producer(&unique("txn"), Duration::from_secs(40));
     producer.begin_transaction().expect("begin");
-    producer
-        .send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT)
-        .expect("offsets");
+    producer.send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT).expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
     producer.begin_transaction().expect("begin");
-    producer
-        .send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT)
-        .expect("offsets");
+    producer.send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT).expect("offsets");
 
     let stable: BaseConsumer = consumer_config(&group).create().expect("a consumer");
-    let hasty: BaseConsumer = consumer_config(&group)
-        .set("isolation.level", "read_uncommitted")
-        .create()
-        .expect("a consumer");
-    assert_eq!(
-        committed(&hasty, &source, LIMIT).expect("committed"),
-        Offset::Offset(3)
-    );
+    let hasty: BaseConsumer =
+        consumer_config(&group).set("isolation.level", "read_uncommitted").create().expect("a consumer");
+    assert_eq!(committed(&hasty, &source, LIMIT).expect("committed"), Offset::Offset(3));
     let began = Instant::now();
     let error = committed(&stable, &source, WATCHED).expect_err("no answer while it is open");
-    println!(
-        "stable fetch while open: {error:?} after {:?}",
-        began.elapsed()
-    );
+    println!("stable fetch while open: {error:?} after {:?}", began.elapsed());
     assert_eq!(code_of(&error), RDKafkaErrorCode::OperationTimedOut);
     assert!(began.elapsed() >= WATCHED);
 
@@ -703,21 +571,12 @@ fn a_committed_offset_is_waited_for_while_a_transaction_is_pending() {
             committed(&stable, &source, LIMIT)
         })
     };
-    assert!(
-        poll_for(WATCHED, || waiting.is_finished().then_some(())).is_none(),
-        "answered while it was open"
-    );
+    assert!(poll_for(WATCHED, || waiting.is_finished().then_some(())).is_none(), "answered while it was open");
     producer.commit_transaction(LIMIT).expect("commit");
     let began = Instant::now();
-    assert_eq!(
-        waiting.join().expect("no panic").expect("committed"),
-        Offset::Offset(8)
-    );
+    assert_eq!(waiting.join().expect("no panic").expect("committed"), Offset::Offset(8));
     println!("stable fetch after the commit: {:?}", began.elapsed());
-    assert_eq!(
-        committed(&stable, &source, LIMIT).expect("committed"),
-        Offset::Offset(8)
-    );
+    assert_eq!(committed(&stable, &source, LIMIT).expect("committed"), Offset::Offset(8));
 }
 
 #[test]
@@ -728,27 +587,15 @@ fn offsets_of_a_timed_out_transaction_are_forgotten_and_the_old_one_is_given() {
     let captured = owner.context().take_captured();
     let slow = producer(&unique("txn"), Duration::from_secs(3));
     slow.begin_transaction().expect("begin");
-    slow.send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT)
-        .expect("offsets");
+    slow.send_offsets_to_transaction(&offsets(&source, 3), &captured, LIMIT).expect("offsets");
     slow.commit_transaction(LIMIT).expect("commit");
     slow.begin_transaction().expect("begin");
-    slow.send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT)
-        .expect("offsets");
+    slow.send_offsets_to_transaction(&offsets(&source, 8), &captured, LIMIT).expect("offsets");
     let began = Instant::now();
     let stable: BaseConsumer = consumer_config(&group).create().expect("a consumer");
-    assert_eq!(
-        committed(&stable, &source, LIMIT).expect("committed"),
-        Offset::Offset(3)
-    );
-    println!(
-        "stable fetch over a timed-out transaction: {:?}",
-        began.elapsed()
-    );
-    assert!(
-        began.elapsed() >= Duration::from_secs(1),
-        "answered while it was open: {:?}",
-        began.elapsed()
-    );
+    assert_eq!(committed(&stable, &source, LIMIT).expect("committed"), Offset::Offset(3));
+    println!("stable fetch over a timed-out transaction: {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(1), "answered while it was open: {:?}", began.elapsed());
     slow.commit_transaction(LIMIT).expect_err("it is over");
 }
 
@@ -767,14 +614,8 @@ fn an_aborted_transaction_never_shows() {
             producer.abort_transaction(LIMIT).expect("abort");
         }
     }
-    assert_eq!(
-        read_to_end(&ledger, "read_uncommitted").payloads,
-        ["one", "aborted", "two"]
-    );
-    assert_eq!(
-        read_to_end(&ledger, "read_committed").payloads,
-        ["one", "two"]
-    );
+    assert_eq!(read_to_end(&ledger, "read_uncommitted").payloads, ["one", "aborted", "two"]);
+    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["one", "two"]);
 }
 
 #[test]
@@ -785,18 +626,11 @@ fn a_timed_out_transaction_never_shows_and_cannot_be_committed() {
     send(&slow, &ledger, "too late");
     let open_since = Instant::now();
     assert_eq!(watermark(&ledger, "read_committed"), 0);
-    wait_until("the broker to end it", LIMIT, || {
-        watermark(&ledger, "read_committed") > 0
-    });
-    println!(
-        "timed-out transaction ended by the broker after {:?}",
-        open_since.elapsed()
-    );
+    wait_until("the broker to end it", LIMIT, || watermark(&ledger, "read_committed") > 0);
+    println!("timed-out transaction ended by the broker after {:?}", open_since.elapsed());
     let error = slow.commit_transaction(LIMIT).expect_err("it is over");
     println!("commit of a timed-out transaction: {error:?}");
-    let KafkaError::Transaction(inner) = &error else {
-        panic!("a transaction error: {error:?}")
-    };
+    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
     println!(
         "  fatal={} abortable={} retriable={}",
         inner.is_fatal(),
@@ -806,10 +640,7 @@ fn a_timed_out_transaction_never_shows_and_cannot_be_committed() {
     let read = read_to_end(&ledger, "read_committed");
     assert_eq!(read.payloads, Vec::<String>::new());
     assert_eq!(read.end, 2, "the record and its abort marker");
-    assert_eq!(
-        read_to_end(&ledger, "read_uncommitted").payloads,
-        ["too late"]
-    );
+    assert_eq!(read_to_end(&ledger, "read_uncommitted").payloads, ["too late"]);
 }
 
 // ---- (d) the end of the log ----
@@ -821,24 +652,17 @@ fn only_an_uncommitted_reader_sees_the_end_of_the_log_while_a_transaction_is_ope
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "settled");
     producer.commit_transaction(LIMIT).expect("commit");
-    wait_until("the commit marker", LIMIT, || {
-        watermark(&ledger, "read_committed") == 2
-    });
+    wait_until("the commit marker", LIMIT, || watermark(&ledger, "read_committed") == 2);
     producer.begin_transaction().expect("begin");
     send(&producer, &ledger, "open");
     send(&producer, &ledger, "open");
     assert_eq!(watermark(&ledger, "read_uncommitted"), 4);
     assert_eq!(watermark(&ledger, "read_committed"), 2);
     let read = read_to_end(&ledger, "read_committed");
-    assert_eq!(
-        (read.payloads.as_slice(), read.end),
-        (["settled".to_owned()].as_slice(), 2)
-    );
+    assert_eq!((read.payloads.as_slice(), read.end), (["settled".to_owned()].as_slice(), 2));
 
     producer.commit_transaction(LIMIT).expect("commit");
-    wait_until("the commit marker", LIMIT, || {
-        watermark(&ledger, "read_committed") == 5
-    });
+    wait_until("the commit marker", LIMIT, || watermark(&ledger, "read_committed") == 5);
     assert_eq!(watermark(&ledger, "read_uncommitted"), 5);
 }
 
@@ -854,29 +678,21 @@ fn a_new_producer_ends_the_open_transaction_and_fences_the_old_producer() {
 
     let began = Instant::now();
     let new = producer(&id, Duration::from_secs(40));
-    println!(
-        "init_transactions over an open transaction: {:?}",
-        began.elapsed()
-    );
+    println!("init_transactions over an open transaction: {:?}", began.elapsed());
     // The old transaction is over when the call returns, markers included.
     assert_eq!(watermark(&ledger, "read_uncommitted"), 2);
     assert_eq!(watermark(&ledger, "read_committed"), 2);
 
     let error = old.commit_transaction(LIMIT).expect_err("fenced");
     println!("commit of a fenced producer: {error:?}");
-    let KafkaError::Transaction(inner) = &error else {
-        panic!("a transaction error: {error:?}")
-    };
+    let KafkaError::Transaction(inner) = &error else { panic!("a transaction error: {error:?}") };
     assert!(inner.is_fatal(), "{inner:?}");
     assert_eq!(code_of(&error), RDKafkaErrorCode::Fenced);
 
     new.begin_transaction().expect("begin");
     send(&new, &ledger, "of the new one");
     new.commit_transaction(LIMIT).expect("commit");
-    assert_eq!(
-        read_to_end(&ledger, "read_committed").payloads,
-        ["of the new one"]
-    );
+    assert_eq!(read_to_end(&ledger, "read_committed").payloads, ["of the new one"]);
 }
 
 // ---- (f) what the metadata holds ----
@@ -884,17 +700,11 @@ fn a_new_producer_ends_the_open_transaction_and_fences_the_old_producer() {
 #[test]
 fn the_generation_and_member_id_of_the_metadata_can_be_read() {
     let (source, group) = (new_topic("source"), unique("group"));
-    let consumer = member(
-        consumer_config(&group).set("group.instance.id", "instance-1"),
-        &source,
-    );
+    let consumer = member(consumer_config(&group).set("group.instance.id", "instance-1"), &source);
     let unjoined = serialized_metadata(&consumer);
     let (_, in_callback) = join(&consumer);
     assert!(in_callback.generation >= 1, "{in_callback:?}");
-    assert!(
-        in_callback.member.starts_with("instance-1-"),
-        "{in_callback:?}"
-    );
+    assert!(in_callback.member.starts_with("instance-1-"), "{in_callback:?}");
     assert_eq!(in_callback.group, group);
     assert_eq!(in_callback.instance.as_deref(), Some("instance-1"));
     assert_eq!(Membership::of(&consumer), in_callback);
@@ -932,18 +742,9 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     assert_eq!(consumer.assignment().expect("assignment").count(), 0);
 
     // Longer than the session: heartbeats go on with nothing assigned, and nothing is delivered.
-    let early = poll_for(longer_than_a_session, || {
-        consumer
-            .poll(Duration::ZERO)
-            .map(|polled| format!("{polled:?}"))
-    });
+    let early = poll_for(longer_than_a_session, || consumer.poll(Duration::ZERO).map(|polled| format!("{polled:?}")));
     assert_eq!(early, None);
-    assert_eq!(
-        consumer.context().seen().len(),
-        1,
-        "{:?}",
-        consumer.context().seen()
-    );
+    assert_eq!(consumer.context().seen().len(), 1, "{:?}", consumer.context().seen());
     assert_eq!(Membership::of(&consumer), joined);
 
     // The real assignment, outside the callback, at an exact offset.
@@ -957,27 +758,13 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
         read.len() == 6
     });
     assert_eq!(read, [4, 5, 6, 7, 8, 9]);
-    assert!(
-        poll_for(longer_than_a_session, || consumer
-            .poll(Duration::ZERO)
-            .map(|_| ()))
-        .is_none()
-    );
-    assert_eq!(
-        consumer.context().seen().len(),
-        1,
-        "{:?}",
-        consumer.context().seen()
-    );
+    assert!(poll_for(longer_than_a_session, || consumer.poll(Duration::ZERO).map(|_| ())).is_none());
+    assert_eq!(consumer.context().seen().len(), 1, "{:?}", consumer.context().seen());
 
     // The fence holds with what was captured in the callback.
     producer.begin_transaction().expect("begin");
     producer
-        .send_offsets_to_transaction(
-            &offsets(&source, 10),
-            &consumer.context().take_captured(),
-            LIMIT,
-        )
+        .send_offsets_to_transaction(&offsets(&source, 10), &consumer.context().take_captured(), LIMIT)
         .expect("offsets");
     producer.commit_transaction(LIMIT).expect("commit");
 
@@ -989,17 +776,9 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
         second.context().assigned().is_some() && consumer.context().seen().len() == 3
     });
     let seen = consumer.context().seen();
-    assert_eq!(
-        seen[1],
-        Rebalanced::Revoked {
-            partitions: vec![0],
-            lost: false
-        }
-    );
-    let shares: Vec<usize> = [&consumer, &second]
-        .iter()
-        .map(|member| member.context().assigned().expect("assigned").0.len())
-        .collect();
+    assert_eq!(seen[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
+    let shares: Vec<usize> =
+        [&consumer, &second].iter().map(|member| member.context().assigned().expect("assigned").0.len()).collect();
     assert_eq!(shares.iter().sum::<usize>(), 1, "{shares:?}");
 }
 
@@ -1023,12 +802,8 @@ fn a_revocation_before_the_real_assignment_names_the_partitions_and_a_late_assig
         second
     });
     // librdkafka learns of the rebalance by a heartbeat, every 500 ms; the queue's length tells.
-    wait_until("the revocation in the queue", LIMIT, || {
-        queue_length(&first) > 0
-    });
-    first
-        .assign(&offsets(&source, 0))
-        .expect("assign, too late");
+    wait_until("the revocation in the queue", LIMIT, || queue_length(&first) > 0);
+    first.assign(&offsets(&source, 0)).expect("assign, too late");
     assert_eq!(first.assignment().expect("assignment").count(), 1);
     let mut delivered = Vec::new();
     wait_until("the revocation", LIMIT, || {
@@ -1037,18 +812,8 @@ fn a_revocation_before_the_real_assignment_names_the_partitions_and_a_late_assig
         }
         first.context().seen().len() >= 2
     });
-    assert_eq!(
-        first.context().seen()[1],
-        Rebalanced::Revoked {
-            partitions: vec![0],
-            lost: false
-        }
-    );
-    assert_eq!(
-        delivered,
-        Vec::<i64>::new(),
-        "a paused assignment fetches nothing"
-    );
+    assert_eq!(first.context().seen()[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
+    assert_eq!(delivered, Vec::<i64>::new(), "a paused assignment fetches nothing");
     assert_eq!(first.assignment().expect("assignment").count(), 0);
     wait_until("both in the next generation", LIMIT, || {
         let _ = first.poll(Duration::from_millis(20));
@@ -1076,25 +841,16 @@ fn the_end_of_a_partition_passes_control_records() {
     // 0 committed, 1 marker, 2 aborted, 3 marker.
     for commit in [true, false] {
         producer.begin_transaction().expect("begin");
-        send(
-            &producer,
-            &ledger,
-            if commit { "committed" } else { "aborted" },
-        );
+        send(&producer, &ledger, if commit { "committed" } else { "aborted" });
         if commit {
             producer.commit_transaction(LIMIT).expect("commit");
         } else {
             producer.abort_transaction(LIMIT).expect("abort");
         }
     }
-    wait_until("the markers", LIMIT, || {
-        watermark(&ledger, "read_committed") == 4
-    });
+    wait_until("the markers", LIMIT, || watermark(&ledger, "read_committed") == 4);
     let read = read_to_end(&ledger, "read_committed");
-    assert_eq!(
-        (read.payloads.as_slice(), read.end),
-        (["committed".to_owned()].as_slice(), 4)
-    );
+    assert_eq!((read.payloads.as_slice(), read.end), (["committed".to_owned()].as_slice(), 4));
     // A trap: a batch that contains the end's event moves the position one past the end.
     assert_eq!(read.position, Offset::Offset(5));
 
@@ -1110,16 +866,14 @@ fn poll_to_end(topic: &str, start: i64) -> (Vec<i64>, Offset) {
     let consumer = reader("read_committed");
     consumer.assign(&offsets(topic, start)).expect("assign");
     let mut read = Vec::new();
-    wait_until("the end of the partition", LIMIT, || {
-        match consumer.poll(Duration::from_millis(20)) {
-            Some(Ok(message)) => {
-                read.push(message.offset());
-                false
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => partition == 0,
-            Some(Err(error)) => panic!("{error}"),
-            None => false,
+    wait_until("the end of the partition", LIMIT, || match consumer.poll(Duration::from_millis(20)) {
+        Some(Ok(message)) => {
+            read.push(message.offset());
+            false
         }
+        Some(Err(KafkaError::PartitionEOF(partition))) => partition == 0,
+        Some(Err(error)) => panic!("{error}"),
+        None => false,
     });
     let position = consumer.position().expect("a position").elements()[0].offset();
     (read, position)
@@ -1136,13 +890,7 @@ fn leaving_and_subscribing_again_gives_the_shards_up_and_takes_them_over_anew() 
         let _ = consumer.poll(Duration::from_millis(20));
         consumer.context().seen().len() == 2
     });
-    assert_eq!(
-        consumer.context().seen()[1],
-        Rebalanced::Revoked {
-            partitions: vec![0],
-            lost: false
-        }
-    );
+    assert_eq!(consumer.context().seen()[1], Rebalanced::Revoked { partitions: vec![0], lost: false });
     let began = Instant::now();
     consumer.subscribe(&[&source]).expect("subscribe");
     wait_until("the next assignment", LIMIT, || {
@@ -1165,19 +913,12 @@ fn what_is_acknowledged_survives_brokers_killed_one_after_another() {
     println!("three brokers: {:?}", began.elapsed());
     let topic = unique("survivor");
     cluster.create_topic(&topic, 3, &[]);
-    let producer: BaseProducer = cluster
-        .client()
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .create()
-        .expect("a producer");
+    let producer: BaseProducer =
+        cluster.client().set("acks", "all").set("enable.idempotence", "true").create().expect("a producer");
     let mut acknowledged = 0;
     let mut write = || {
         for _ in 0..100 {
-            producer
-                .send(BaseRecord::<(), str>::to(&topic).payload("x"))
-                .map_err(|(error, _)| error)
-                .expect("enqueue");
+            producer.send(BaseRecord::<(), str>::to(&topic).payload("x")).map_err(|(error, _)| error).expect("enqueue");
         }
         producer.flush(LIMIT).expect("acknowledgements");
         acknowledged += 100;
@@ -1199,16 +940,10 @@ fn what_is_acknowledged_survives_brokers_killed_one_after_another() {
     cluster.restart(0);
     println!("back after SIGTERM: {:?}", began.elapsed());
 
-    let consumer: BaseConsumer = cluster
-        .client()
-        .set("group.id", unique("reader"))
-        .create()
-        .expect("a consumer");
+    let consumer: BaseConsumer = cluster.client().set("group.id", unique("reader")).create().expect("a consumer");
     let stored: i64 = (0..3)
         .map(|partition| {
-            let (low, high) = consumer
-                .fetch_watermarks(&topic, partition, LIMIT)
-                .expect("watermarks");
+            let (low, high) = consumer.fetch_watermarks(&topic, partition, LIMIT).expect("watermarks");
             high - low
         })
         .sum();

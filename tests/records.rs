@@ -3,9 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use sla_ledger::pipeline::record::{
-    Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
-};
+use sla_ledger::pipeline::record::{Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals};
 
 fn tally() -> Tally {
     Tally {
@@ -116,10 +114,17 @@ fn the_schema_file_says_what_the_code_writes() {
         {
             let name = declaration.rsplit(' ').next().unwrap();
             let body = code.split_once(&format!("pub struct {message} {{")).unwrap().1.split_once("\n}").unwrap().0;
-            let before = body.split_once(&format!("pub {name}: ")).unwrap_or_else(|| panic!("{message}.{name} is missing")).0;
+            let before =
+                body.split_once(&format!("pub {name}: ")).unwrap_or_else(|| panic!("{message}.{name} is missing")).0;
             let attribute = before.lines().rev().find(|l| l.contains("#[prost(")).unwrap();
             assert!(attribute.contains(&format!("tag = \"{tag}\"")), "{message}.{name}: {attribute}");
-            for (word, wanted) in [("repeated", "repeated"), ("optional", "optional"), ("sint64", "sint64"), ("uint64", "uint64"), ("string", "string")] {
+            for (word, wanted) in [
+                ("repeated", "repeated"),
+                ("optional", "optional"),
+                ("sint64", "sint64"),
+                ("uint64", "uint64"),
+                ("string", "string"),
+            ] {
                 let says = |text: &str, word: &str| text.split(|c: char| !c.is_alphanumeric()).any(|w| w == word);
                 assert_eq!(says(declaration, word), says(attribute, wanted), "{message}.{name}: {word}: {attribute}");
             }

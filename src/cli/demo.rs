@@ -188,7 +188,7 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
     let standings = view.standings();
     let contract = standings.contract().clone();
     let Some(month) = standings.fleet().keys().next_back().copied() else {
-        return format!("{sent} calls sent, none counted yet: the consumer group is forming\n");
+        return format!("{sent} events sent, none read yet: the consumer group is forming\n");
     };
     let mut tenants: Vec<(&str, Counts)> = standings
         .iter()
@@ -204,7 +204,11 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
         (bn * ad.max(1)).cmp(&(an * bd.max(1))).then_with(|| a_name.cmp(b_name))
     });
     let mut out = String::new();
-    _ = writeln!(out, "{:<16} {:>9} {:>7} {:>12} {:>5} {:>9}  state", "tenant", "calls", "failed", "availability", "tier", "headroom");
+    _ = writeln!(
+        out,
+        "{:<16} {:>9} {:>7} {:>12} {:>5} {:>9}  state",
+        "tenant", "calls", "failed", "availability", "tier", "headroom"
+    );
     for (tenant, counts) in tenants.iter().take(rows) {
         _ = writeln!(out, "{}", line(tenant, counts, &contract));
     }
@@ -212,9 +216,9 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
     let breached = tenants.iter().filter(|(_, c)| c.level(&contract) == Level::Breach).count();
     _ = writeln!(
         out,
-        "{month}: {} tenants, {} calls counted of {sent} sent, {at_risk} at risk, {breached} of them below {}",
+        "{month}: {} tenants, {} of {sent} events read, {at_risk} at risk, {breached} of them below {}",
         tenants.len(),
-        counted(view),
+        read(view),
         percent(&contract),
     );
     out
@@ -229,7 +233,7 @@ fn line(tenant: &str, counts: &Counts, contract: &Contract) -> String {
     format!("{tenant:<16} {:>9} {:>7} {shown:>12} {tier:>5} {headroom:>9}  {state}", counts.total(), counts.failed())
 }
 
-fn counted(view: &View) -> u64 {
+fn read(view: &View) -> u64 {
     view.book().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
 }
 

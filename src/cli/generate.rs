@@ -189,7 +189,10 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
 /// The command, with its flags understood.
@@ -301,7 +304,8 @@ impl Job {
         }
         if !self.args.quiet {
             let records = &expected.records;
-            let (malformed, quarantined) = (records.malformed.values().sum::<u64>(), records.quarantined.values().sum::<u64>());
+            let (malformed, quarantined) =
+                (records.malformed.values().sum::<u64>(), records.quarantined.values().sum::<u64>());
             let seconds = started.elapsed().as_secs_f64();
             eprintln!(
                 "{} events in {seconds:.1} s ({:.0}/s): {} calls, {} duplicates ({} conflicting), {malformed} malformed, {quarantined} quarantined",
@@ -401,7 +405,9 @@ fn start_ms(text: &str) -> anyhow::Result<i64> {
         return Ok(instant.timestamp_millis());
     }
     let date: NaiveDate = text.parse().with_context(|| {
-        format!("--start `{text}` is neither a date such as 2026-03-01 nor an instant such as 2026-03-01T09:00:00+08:00")
+        format!(
+            "--start `{text}` is neither a date such as 2026-03-01 nor an instant such as 2026-03-01T09:00:00+08:00"
+        )
     })?;
     let midnight = Shanghai.from_local_datetime(&date.and_time(NaiveTime::MIN)).earliest();
     Ok(midnight.with_context(|| format!("--start `{text}` has no midnight in Asia/Shanghai"))?.timestamp_millis())

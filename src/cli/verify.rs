@@ -101,7 +101,8 @@ fn progress(records: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left")
+    {
         bar.set_style(style);
     }
     bar

@@ -160,7 +160,10 @@ pub(super) fn class_of<'a>(code: &str, classes: &'a HashMap<String, String>) -> 
 
 /// Rows of an embedded table, without its heading.
 fn rows(table: &'static str) -> impl Iterator<Item = Vec<String>> {
-    csv::Reader::from_reader(table.as_bytes()).into_records().flatten().map(|row| row.iter().map(str::to_owned).collect())
+    csv::Reader::from_reader(table.as_bytes())
+        .into_records()
+        .flatten()
+        .map(|row| row.iter().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -176,7 +179,8 @@ mod tests {
         assert!(catalog.faults.len() > 60);
         assert!(catalog.system.iter().all(|&code| catalog.codes[usize::from(code)].system_error));
         for list in [&catalog.ambiguous, &catalog.unknown, &vec![catalog.no_response, OK]] {
-            assert!(list.iter().all(|&code| !catalog.codes[usize::from(code)].system_error && !catalog.codes[usize::from(code)].caller_fault));
+            assert!(list.iter().all(|&code| !catalog.codes[usize::from(code)].system_error
+                && !catalog.codes[usize::from(code)].caller_fault));
         }
     }
 
@@ -184,8 +188,13 @@ mod tests {
     fn a_month_stays_below_the_row_limit() {
         let catalog = Catalog::new();
         // Per failing action: system codes with the flag true or absent and one cleared, a flag alone, ambiguous ones with and without.
-        let failures =
-            catalog.system.len() * 2 + 1 + 1 + catalog.ambiguous.len() * 2 + catalog.unknown.len() + 1 + FAULTS_PER_ACTION;
+        let failures = catalog.system.len() * 2
+            + 1
+            + 1
+            + catalog.ambiguous.len() * 2
+            + catalog.unknown.len()
+            + 1
+            + FAULTS_PER_ACTION;
         let rows = 31 * (catalog.actions.len() + FAILING_ACTIONS * failures);
         assert!(rows < 20_000, "{rows}");
     }

@@ -283,12 +283,15 @@ impl Tally {
                     last.total += total;
                     last.failed += tally.failed;
                 }
-                None => months.push(Month { tenant: name.to_owned(), month: month.to_owned(), total, failed: tally.failed }),
+                None => {
+                    months.push(Month { tenant: name.to_owned(), month: month.to_owned(), total, failed: tally.failed })
+                }
             }
             days.push(day);
         }
-        let trouble =
-            |(name, trouble): &(String, Option<Trouble>)| trouble.map(|trouble| InTrouble { tenant: name.clone(), trouble });
+        let trouble = |(name, trouble): &(String, Option<Trouble>)| {
+            trouble.map(|trouble| InTrouble { tenant: name.clone(), trouble })
+        };
         Expected {
             schema: SCHEMA.to_owned(),
             plan: plan.clone(),

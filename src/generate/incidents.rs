@@ -49,14 +49,26 @@ mod tests {
 
     #[test]
     fn the_worst_incident_counts_while_it_lasts() {
-        let window = |tenant, from_ms, to_ms, share| Window { tenant, from_ms, to_ms, share, spares_troubled: tenant.is_none() };
+        let window =
+            |tenant, from_ms, to_ms, share| Window { tenant, from_ms, to_ms, share, spares_troubled: tenant.is_none() };
         let mut incidents = Incidents::default();
         incidents.add(window(Some(1), 10, 20, 0.5));
         incidents.add(window(None, 15, 30, 0.1));
-        let cases =
-            [(9, 0.0, 0.0), (10, 0.5, 0.0), (15, 0.5, 0.1), (19, 0.5, 0.1), (20, 0.1, 0.1), (29, 0.1, 0.1), (30, 0.0, 0.0)];
+        let cases = [
+            (9, 0.0, 0.0),
+            (10, 0.5, 0.0),
+            (15, 0.5, 0.1),
+            (19, 0.5, 0.1),
+            (20, 0.1, 0.1),
+            (29, 0.1, 0.1),
+            (30, 0.0, 0.0),
+        ];
         for (at_ms, first, second) in cases {
-            assert_eq!((incidents.share(1, false, at_ms), incidents.share(2, false, at_ms)), (first, second), "{at_ms}");
+            assert_eq!(
+                (incidents.share(1, false, at_ms), incidents.share(2, false, at_ms)),
+                (first, second),
+                "{at_ms}"
+            );
             assert_eq!(incidents.share(2, true, at_ms), 0.0);
         }
     }

@@ -104,7 +104,10 @@ impl KafkaSink {
             }
             // A topic created on demand takes a moment.
             if std::time::Instant::now() > deadline {
-                return Err(SinkError::Kafka(format!("the topic `{}` does not exist on {}", options.topic, options.brokers)));
+                return Err(SinkError::Kafka(format!(
+                    "the topic `{}` does not exist on {}",
+                    options.topic, options.brokers
+                )));
             }
             std::thread::sleep(Duration::from_millis(200));
         };
@@ -136,7 +139,10 @@ impl Sink for KafkaSink {
         if !event.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(event.headers.len());
             record = record.headers(
-                event.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+                event
+                    .headers
+                    .iter()
+                    .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
             );
         }
         loop {
@@ -149,7 +155,9 @@ impl Sink for KafkaSink {
                     }
                     record = back;
                 }
-                Err((error, _)) => return Err(SinkError::Kafka(format!("cannot produce to `{}`: {error}", self.topic))),
+                Err((error, _)) => {
+                    return Err(SinkError::Kafka(format!("cannot produce to `{}`: {error}", self.topic)));
+                }
             }
         }
         self.sent += 1;
@@ -214,7 +222,10 @@ mod tests {
             let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
             let message = message.expect("message");
             let headers = message.headers().map_or_else(Vec::new, |headers| {
-                headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+                headers
+                    .iter()
+                    .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                    .collect()
             });
             let event = Event {
                 key: message.key().map(<[u8]>::to_vec),
@@ -248,7 +259,8 @@ mod tests {
         let cluster = MockCluster::new(1).expect("cluster");
         cluster.create_topic(TOPIC, PARTITIONS, 1).expect("topic");
         for no_key in [false, true] {
-            let mut sink = KafkaSink::connect(&KafkaOptions { no_key, ..options(cluster.bootstrap_servers()) }).expect("connect");
+            let mut sink =
+                KafkaSink::connect(&KafkaOptions { no_key, ..options(cluster.bootstrap_servers()) }).expect("connect");
             let plan = Plan { events: 8_000, seed: u64::from(no_key), ..Plan::default() };
             let events: Vec<Event> = Generator::new(plan).expect("plan").collect();
             events.iter().for_each(|event| sink.send(event).expect("send"));
@@ -282,7 +294,8 @@ mod tests {
         let cluster = MockCluster::new(1).expect("cluster");
         cluster.create_topic(TOPIC, PARTITIONS, 1).expect("topic");
         let librdkafka = vec![("message.timeout.ms".to_owned(), "1000".to_owned())];
-        let mut sink = KafkaSink::connect(&KafkaOptions { librdkafka, ..options(cluster.bootstrap_servers()) }).expect("connect");
+        let mut sink =
+            KafkaSink::connect(&KafkaOptions { librdkafka, ..options(cluster.bootstrap_servers()) }).expect("connect");
         cluster.broker_down(1).expect("down");
         for event in Generator::new(Plan { events: 100, ..Plan::default() }).expect("plan") {
             sink.send(&event).expect("send");

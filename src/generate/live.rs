@@ -104,7 +104,9 @@ pub fn run(
     let mut plan = live.plan.clone();
     let incidents = std::mem::take(&mut plan.incidents);
     let mut generator = Generator::new(plan)?;
-    send_all(&mut generator, live.backfill_rate, sink, &stop, |progress| report(Progress { backfill: true, ..progress }))?;
+    send_all(&mut generator, live.backfill_rate, sink, &stop, |progress| {
+        report(Progress { backfill: true, ..progress })
+    })?;
 
     let start_ms = wall_clock_ms();
     for incident in &incidents {

@@ -145,7 +145,8 @@ impl TryFrom<String> for Incident {
 
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = |ms: i64| humantime::format_duration(Duration::from_millis(ms.unsigned_abs())).to_string().replace(' ', "");
+        let span =
+            |ms: i64| humantime::format_duration(Duration::from_millis(ms.unsigned_abs())).to_string().replace(' ', "");
         let tenant = self.tenant.as_deref().unwrap_or("*");
         write!(f, "{tenant}@{}+{}={}", span(self.starts_after_ms), span(self.lasts_ms), self.share)
     }
@@ -278,8 +279,14 @@ impl Plan {
         if shares.late + shares.out_of_order > 1.0 {
             wrong.push("late and out-of-order together must not be above 1".into());
         }
-        let kinds =
-            [shares.caller_faults, shares.ambiguous, shares.no_response, shares.unknown, shares.cleared, shares.system_errors];
+        let kinds = [
+            shares.caller_faults,
+            shares.ambiguous,
+            shares.no_response,
+            shares.unknown,
+            shares.cleared,
+            shares.system_errors,
+        ];
         if kinds.iter().sum::<f64>() > 1.0 {
             wrong.push("the shares of calls that do not go well must not be above 1 together".into());
         }
@@ -300,8 +307,10 @@ impl Plan {
             wrong.push(format!("zipf is {}, must be from 0 to 10", self.zipf));
         }
         for incident in &self.incidents {
-            let known =
-                incident.tenant.as_ref().is_none_or(|name| (0..self.tenants).any(|rank| catalog::tenant_name(rank) == *name));
+            let known = incident
+                .tenant
+                .as_ref()
+                .is_none_or(|name| (0..self.tenants).any(|rank| catalog::tenant_name(rank) == *name));
             if !known {
                 wrong.push(format!("the incident `{incident}` names a tenant that is not generated"));
             }
@@ -320,7 +329,9 @@ mod tests {
             let incident: Incident = text.parse().expect(text);
             assert_eq!(incident.to_string(), text);
         }
-        for text in ["", "acme", "acme@2h", "acme@2h+30m", "acme@2h+30m=2", "@2h+30m=0.1", "acme@x+30m=0.1", "acme@2h+30m=NaN"] {
+        for text in
+            ["", "acme", "acme@2h", "acme@2h+30m", "acme@2h+30m=2", "@2h+30m=0.1", "acme@x+30m=0.1", "acme@2h+30m=NaN"]
+        {
             assert!(text.parse::<Incident>().is_err(), "{text}");
         }
     }

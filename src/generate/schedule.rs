@@ -9,8 +9,8 @@ const SLOT_MS: i64 = 600_000;
 const WEEKEND: f64 = 0.6;
 /// Relative rate by local hour, as call centres work.
 const HOURS: [f64; 24] = [
-    0.12, 0.08, 0.06, 0.05, 0.06, 0.10, 0.20, 0.45, 0.80, 1.20, 1.50, 1.50, 1.10, 1.00, 1.40, 1.60, 1.60, 1.50, 1.20, 0.90, 0.80,
-    0.60, 0.40, 0.20,
+    0.12, 0.08, 0.06, 0.05, 0.06, 0.10, 0.20, 0.45, 0.80, 1.20, 1.50, 1.50, 1.10, 1.00, 1.40, 1.60, 1.60, 1.50, 1.20,
+    0.90, 0.80, 0.60, 0.40, 0.20,
 ];
 
 /// Spreads a number of events over an interval. Asked in ascending order only.

@@ -92,7 +92,10 @@ impl Recount {
         let content = serde_json::json!([call.at_ms, call.action, call.code, call.flag]);
         let key = (call.tenant.clone(), call.request_id.clone());
         if let Some((at_ms, first)) = self.known.get(&key) {
-            assert!(self.watermark - at_ms <= plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS, "clearly inside the window");
+            assert!(
+                self.watermark - at_ms <= plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS,
+                "clearly inside the window"
+            );
             self.records.duplicate += 1;
             self.records.duplicate_conflicts += u64::from(*first != content);
             return;
@@ -183,7 +186,8 @@ fn decode(payload: Option<&[u8]>) -> Result<Decoded, &'static str> {
 }
 
 fn failed(code: &str, flag: Option<bool>) -> bool {
-    flag == Some(true) || flag.is_none() && (code == "ServiceUnavailable" || code.split('.').next() == Some("InternalError"))
+    flag == Some(true)
+        || flag.is_none() && (code == "ServiceUnavailable" || code.split('.').next() == Some("InternalError"))
 }
 
 /// Generates, recounts, and compares all there is.
@@ -349,8 +353,9 @@ struct InTroubleMonth {
 }
 
 fn troubled(expected: &Expected) -> Vec<InTroubleMonth> {
-    let month =
-        |tenant: &str| expected.months.iter().find(|month| month.tenant == tenant && month.month == "2026-03").expect("a month");
+    let month = |tenant: &str| {
+        expected.months.iter().find(|month| month.tenant == tenant && month.month == "2026-03").expect("a month")
+    };
     expected
         .in_trouble
         .iter()
@@ -392,8 +397,9 @@ fn an_incident_fails_its_share() {
 #[test]
 fn bursts_put_several_calls_in_one_second() {
     let mut seconds: HashMap<(String, i64), u32> = HashMap::new();
-    for event in
-        Generator::new(Plan { events: 20_000, ..Plan::default() }).expect("plan").filter(|event| event.meant == Meant::Call)
+    for event in Generator::new(Plan { events: 20_000, ..Plan::default() })
+        .expect("plan")
+        .filter(|event| event.meant == Meant::Call)
     {
         let call = decode(event.payload.as_deref()).expect("a call");
         *seconds.entry((call.tenant, call.at_ms.div_euclid(1_000))).or_default() += 1;
@@ -416,7 +422,8 @@ fn a_line_is_a_record_with_its_arrival() {
     for (line, event) in lines.iter().zip(Generator::new(plan).expect("plan")) {
         if event.object {
             let Pairs(pairs) = serde_json::from_slice(line).expect("an object");
-            let arrival = pairs.last().filter(|pair| pair.0 == "arrival").and_then(|pair| pair.1.as_str()).expect("arrival");
+            let arrival =
+                pairs.last().filter(|pair| pair.0 == "arrival").and_then(|pair| pair.1.as_str()).expect("arrival");
             assert_eq!(DateTime::parse_from_rfc3339(arrival).expect(arrival).timestamp_millis(), event.arrival_ms);
         } else {
             assert_eq!(*line, event.payload.as_deref().unwrap_or_default());

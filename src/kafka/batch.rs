@@ -135,10 +135,13 @@ unsafe fn hand_over(pointer: *mut sys::rd_kafka_message_t, each: &mut impl FnMut
                 };
                 each(Fetched::Record(message.partition, record));
             }
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => each(Fetched::End(message.partition, message.offset)),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                each(Fetched::End(message.partition, message.offset))
+            }
             error => {
                 let text = sys::rd_kafka_message_errstr(pointer);
-                let text = if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() };
+                let text =
+                    if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() };
                 each(Fetched::Error(message.partition, error.into(), text));
             }
         }
@@ -159,7 +162,8 @@ unsafe fn headers<'a>(message: *mut sys::rd_kafka_message_t) -> SmallVec<[(&'a s
     let mut headers = std::ptr::null_mut();
     // SAFETY: names are C strings and values byte ranges owned by the message.
     unsafe {
-        if sys::rd_kafka_message_headers(message, &mut headers) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if sys::rd_kafka_message_headers(message, &mut headers) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
             return found;
         }
         let (mut name, mut value, mut len) = (std::ptr::null::<c_char>(), std::ptr::null(), 0usize);
@@ -204,12 +208,22 @@ pub fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, mut failed: impl Fn
 }
 
 /// The first and the next offset of a partition as last told by a fetch; `None` before the first.
-pub fn cached_watermarks<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<(i64, i64)> {
+pub fn cached_watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<(i64, i64)> {
     let topic = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the client outlives the call, which reads a cache and writes two integers.
     let result = unsafe {
-        sys::rd_kafka_get_watermark_offsets(consumer.client().native_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
     };
     (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
 }
@@ -223,7 +237,8 @@ pub fn generation_and_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> 
             return (-1, String::new());
         }
         let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        let member = CStr::from_ptr(sys::rd_kafka_consumer_group_metadata_member_id(metadata)).to_string_lossy().into_owned();
+        let member =
+            CStr::from_ptr(sys::rd_kafka_consumer_group_metadata_member_id(metadata)).to_string_lossy().into_owned();
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         (generation, member)
     }

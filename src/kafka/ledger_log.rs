@@ -147,7 +147,8 @@ impl LedgerLog {
         membership: &Membership,
     ) -> FlushEnd {
         let begun = self.producer.begin_transaction();
-        let written = begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
+        let written =
+            begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
         match written {
             Ok(()) => self.commit(),
             Err(error) => self.abort(&error),
@@ -261,7 +262,13 @@ impl LedgerLog {
         let mut retried = false;
         loop {
             let Err(error) = self.producer.commit_transaction(TRANSACTION_TIMEOUT) else {
-                return FlushEnd { end: TransactionEnd::Committed, retried, took: begin.elapsed(), error: None, fence: None };
+                return FlushEnd {
+                    end: TransactionEnd::Committed,
+                    retried,
+                    took: begin.elapsed(),
+                    error: None,
+                    fence: None,
+                };
             };
             match verdict(&error) {
                 Verdict::Abort => return self.abort(&error),
@@ -316,9 +323,9 @@ fn verdict(error: &KafkaError) -> Verdict {
 
 fn fence(error: &KafkaError) -> Option<Fence> {
     match error.rdkafka_error_code()? {
-        RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId => {
-            Some(Fence::Group)
-        }
+        RDKafkaErrorCode::IllegalGeneration
+        | RDKafkaErrorCode::UnknownMemberId
+        | RDKafkaErrorCode::FencedInstanceId => Some(Fence::Group),
         RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced => {
             Some(Fence::Producer)
         }

@@ -25,7 +25,10 @@ pub struct Membership {
 
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Membership").field("generation", &self.generation).field("member", &self.member).finish_non_exhaustive()
+        f.debug_struct("Membership")
+            .field("generation", &self.generation)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
     }
 }
 

@@ -106,11 +106,15 @@ pub fn run(
             let mut book = view.book_mut();
             for read in batch {
                 let (shard, event) = match read {
-                    Read::Record(shard, offset, key, value) => (shard, book.apply(shard, offset, &key, value.as_deref())),
+                    Read::Record(shard, offset, key, value) => {
+                        (shard, book.apply(shard, offset, &key, value.as_deref()))
+                    }
                     Read::End(shard, offset) => (shard, book.reached_end(shard, offset)),
                 };
                 match event {
-                    Some(Event::Checkpoint { writer, seq }) => _ = news.send(TailNews::Checkpoint { shard, writer, seq }),
+                    Some(Event::Checkpoint { writer, seq }) => {
+                        _ = news.send(TailNews::Checkpoint { shard, writer, seq })
+                    }
                     Some(Event::Published(tenants)) => {
                         changed.extend(tenants);
                         let seq = book.shard(shard).and_then(|b| b.checkpoint()).map(|c| c.seq);
@@ -129,13 +133,18 @@ pub fn run(
             view.refresh(&changed);
             let split = view.standings().split_tenants();
             if split > 0 && !std::mem::replace(&mut told_of_split, true) {
-                tracing::warn!(tenants = split, "calls of one tenant lie in several partitions: counts stay exact, but duplicates across partitions are not seen; key the calls topic by tenant");
+                tracing::warn!(
+                    tenants = split,
+                    "calls of one tenant lie in several partitions: counts stay exact, but duplicates across partitions are not seen; key the calls topic by tenant"
+                );
             }
         }
         drop(publishing);
         let now_ms = now_ms();
         for (shard, seq) in published {
-            view.visible(shard, seq).into_iter().for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
+            view.visible(shard, seq)
+                .into_iter()
+                .for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
         }
     }
     failure.map_or(Ok(()), Err)
@@ -148,5 +157,7 @@ enum Read {
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }

@@ -36,7 +36,9 @@ pub enum TopicError {
     #[error("the topic `{0}` (source.topic) does not exist: create it, or name the topic of your call events")]
     NoSource(String),
     /// A topic of ours is missing and must not be created.
-    #[error("the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions")]
+    #[error(
+        "the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions"
+    )]
     Missing(String, &'static str, i32),
     /// Settings that would lose data.
     #[error("{}", .0.join("\n"))]
@@ -67,7 +69,8 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
         let what = what.to_owned();
         move |source| TopicError::Kafka { what, source }
     };
-    let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
+    let admin: AdminClient<DefaultClientContext> =
+        super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
     let (lookup, metadata_of) = (base.clone(), config.clone());
     let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
     let counts = counts.map_err(|_| kafka("cannot read the cluster's metadata")(KafkaError::Canceled))??;
@@ -137,7 +140,8 @@ fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<Str
             Err(_) => {}
         }
     };
-    let ours = [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
+    let ours =
+        [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
     let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));
     Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
 }
@@ -152,7 +156,12 @@ async fn create(
     let is_ledger = topic.name == config.ledger.topic;
     match partitions {
         Some(found) if is_ledger && found < topic.partitions && config.ledger.create_topics => {
-            tracing::info!(topic = topic.name, from = found, to = topic.partitions, "adding partitions to the ledger topic");
+            tracing::info!(
+                topic = topic.name,
+                from = found,
+                to = topic.partitions,
+                "adding partitions to the ledger topic"
+            );
             let more = NewPartitions::new(topic.name, topic.partitions as usize);
             let answer = admin.create_partitions([&more], &options).await;
             accept(&format!("cannot add partitions to `{}`", topic.name), answer)
@@ -195,9 +204,10 @@ fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaErro
 async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
     let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
     let names = [source, ledger, &config.ledger.dead_letters_topic];
-    let resources = names.map(|n| ResourceSpecifier::Topic(n));
+    let resources = names.map(ResourceSpecifier::Topic);
     let answer = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(TIMEOUT))).await;
-    let answer = answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
+    let answer =
+        answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
     let mut settings: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     for (name, result) in names.into_iter().zip(answer) {
         let what = format!("cannot read the settings of `{name}`");
@@ -232,5 +242,9 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if number(source, "retention.ms").is_some_and(|ms| ms >= 0 && ms < needed_ms * 4) {
         warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
     }
-    if mistakes.is_empty() { Ok(Checked { shards: shards.max(0) as u32, warnings }) } else { Err(TopicError::Settings(mistakes)) }
+    if mistakes.is_empty() {
+        Ok(Checked { shards: shards.max(0) as u32, warnings })
+    } else {
+        Err(TopicError::Settings(mistakes))
+    }
 }

@@ -74,7 +74,8 @@ pub fn read_ledger(base: &ClientConfig, topic: &str, shards: u32) -> Result<Book
     let mut list = TopicPartitionList::new();
     let mut ends = Vec::new();
     for shard in 0..shards {
-        let (_, high) = uncommitted.fetch_watermarks(topic, shard as i32, ANSWER).map_err(kafka("cannot find the ledger's end"))?;
+        let (_, high) =
+            uncommitted.fetch_watermarks(topic, shard as i32, ANSWER).map_err(kafka("cannot find the ledger's end"))?;
         ends.push(high);
         let added = list.add_partition_offset(topic, shard as i32, Offset::Beginning);
         added.map_err(kafka("cannot read the ledger"))?;
@@ -85,7 +86,8 @@ pub fn read_ledger(base: &ClientConfig, topic: &str, shards: u32) -> Result<Book
     let mut failure = None;
     let mut heard = Instant::now();
     loop {
-        let behind = ends.iter().enumerate().find(|(s, end)| book.shard(*s as u32).is_some_and(|b| b.position() < **end));
+        let behind =
+            ends.iter().enumerate().find(|(s, end)| book.shard(*s as u32).is_some_and(|b| b.position() < **end));
         let Some((shard, end)) = behind else { return Ok(book) };
         if heard.elapsed() > SILENCE {
             let offset = book.shard(shard as u32).map_or(0, |b| b.position());
@@ -137,7 +139,9 @@ pub fn verify_shard(
     }
     if let Some(gap) = checkpoint.gaps.iter().find(|g| g.calls) {
         let (from, to) = (gap.from_offset, gap.to_offset);
-        return Ok(Verdict::Impossible(format!("the ledger has a gap: offsets {from} to {to} were lost before they were counted")));
+        return Ok(Verdict::Impossible(format!(
+            "the ledger has a gap: offsets {from} to {to} were lost before they were counted"
+        )));
     }
     let mut recount = recounter(shard, checkpoint).map_err(|e| VerifyError::Settings(shard, e))?;
     read_source(&consumer, source, shard, checkpoint, &mut recount, progress)?;
@@ -151,15 +155,16 @@ pub fn verify_shard(
         offset += 1;
     }
     recounted.reached_end(shard, offset);
-    let differences = recounted.shard(shard).map(|recounted| compare::differences(shard, book, recounted)).unwrap_or_default();
+    let differences =
+        recounted.shard(shard).map(|recounted| compare::differences(shard, book, recounted)).unwrap_or_default();
     Ok(Verdict::Compared { records: recount.totals().seen, differences })
 }
 
 /// A counter that begins where the ledger began, with the settings recorded for every offset.
 fn recounter(shard: u32, checkpoint: &Checkpoint) -> Result<Shard, ShardError> {
     let last = checkpoint.epochs.last().map_or("{}", |e| e.settings.as_str());
-    let settings: CountingSettings =
-        serde_json::from_str(last).map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
+    let settings: CountingSettings = serde_json::from_str(last)
+        .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
     let start = checkpoint.start_offset;
     let begin = Checkpoint {
         next_offset: start,

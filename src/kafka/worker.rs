@@ -79,8 +79,10 @@ pub enum WorkerError {
         reason: String,
     },
     /// The calls topic has more partitions than the ledger topic had at the start.
-    #[error("partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
-             start again to count them (the ledger topic grows with the start)")]
+    #[error(
+        "partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
+             start again to count them (the ledger topic grows with the start)"
+    )]
     Grown {
         /// The calls topic.
         topic: String,
@@ -147,7 +149,12 @@ pub fn run(setup: Setup) -> Result<(), WorkerError> {
 /// The client configuration of the calls' consumer.
 fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> ClientConfig {
     let mut client = base.clone();
-    let defaults = [("fetch.queue.backoff.ms", "5"), ("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")];
+    let defaults = [
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.min.messages", "20000"),
+        ("queued.max.messages.kbytes", "32768"),
+        ("fetch.wait.max.ms", "100"),
+    ];
     for (key, value) in defaults {
         if client.get(key).is_none() {
             client.set(key, value);
@@ -179,8 +186,9 @@ impl Worker {
             dead_letters: config.ledger.dead_letters_topic.clone(),
         };
         let client = consumer_config(&setup.base, &config, &setup.instance);
-        let consumer: BaseConsumer<Notes> =
-            client.create_with_context(Notes::default()).map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
+        let consumer: BaseConsumer<Notes> = client
+            .create_with_context(Notes::default())
+            .map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
         // E must be the high watermark: a read_committed client is told the last stable offset instead.
         let reader = reader_config(&setup.base, "read_uncommitted").create();
         let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;
@@ -188,7 +196,8 @@ impl Worker {
         let log = LedgerLog::open(&setup.base, &id, topics.clone())
             .map_err(|e| WorkerError::Kafka("cannot open the transactional producer", e))?;
         consumer.subscribe(&[&topics.source]).map_err(|e| WorkerError::Kafka("cannot subscribe", e))?;
-        let session = client.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).map_or(SESSION, Duration::from_millis);
+        let session =
+            client.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).map_or(SESSION, Duration::from_millis);
         let incarnation: u32 = rand::random();
         Ok(Self {
             settings: config.counting.clone(),
@@ -257,10 +266,17 @@ impl Worker {
                     return;
                 }
                 let Some(membership) = membership else {
-                    tracing::error!("assigned without a membership that could be fenced; waiting for the next rebalance");
+                    tracing::error!(
+                        "assigned without a membership that could be fenced; waiting for the next rebalance"
+                    );
                     return;
                 };
-                tracing::info!(?shards, generation = membership.generation, member = membership.member, "partitions assigned");
+                tracing::info!(
+                    ?shards,
+                    generation = membership.generation,
+                    member = membership.member,
+                    "partitions assigned"
+                );
                 self.begin_takeover(shards, membership);
             }
             Rebalanced::Revoked { lost } => {
@@ -387,7 +403,10 @@ impl Worker {
     }
 
     fn begin_counting(&mut self) {
-        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting)
+        else {
+            return;
+        };
         match self.load(&takeover) {
             Ok(list) => {
                 let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
@@ -427,7 +446,12 @@ impl Worker {
                 }
             };
             if let Some((committed, checkpoint)) = begin.offset_differs {
-                tracing::warn!(shard, committed, checkpoint, "the group's offset is not the ledger's; the ledger's holds");
+                tracing::warn!(
+                    shard,
+                    committed,
+                    checkpoint,
+                    "the group's offset is not the ledger's; the ledger's holds"
+                );
             }
             self.setup.metrics.takeover(begin.offset_differs.is_some());
             let owner = Owner::new(shard, self.writer.clone(), self.keys);
@@ -435,10 +459,21 @@ impl Worker {
             match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
                 Ok(counter) => {
                     for gap in counter.gaps().iter().skip(known_gaps) {
-                        tracing::error!(shard, from = gap.from_offset, to = gap.to_offset, calls = gap.calls, "the source no longer holds these offsets");
+                        tracing::error!(
+                            shard,
+                            from = gap.from_offset,
+                            to = gap.to_offset,
+                            calls = gap.calls,
+                            "the source no longer holds these offsets"
+                        );
                         self.setup.metrics.gap(gap);
                     }
-                    tracing::info!(shard, offset = counter.position(), counted_from = counter.counted_from(), "shard taken over");
+                    tracing::info!(
+                        shard,
+                        offset = counter.position(),
+                        counted_from = counter.counted_from(),
+                        "shard taken over"
+                    );
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
                     shards.insert(shard, counter);
                 }
@@ -660,7 +695,8 @@ impl Held {
     }
 
     fn with_record(&self, each: impl FnOnce(&SourceRecord<'_>)) {
-        let headers: Vec<(&str, &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         each(&SourceRecord {
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
@@ -728,7 +764,14 @@ fn fetch_ends(reader: &BaseConsumer, topic: &str, shards: u32, takeover: &mut Ta
 }
 
 /// `source.start` as an offset of this partition.
-fn start_offset(consumer: &BaseConsumer<Notes>, topic: &str, partition: i32, start: Start, low: i64, high: i64) -> Result<i64, KafkaError> {
+fn start_offset(
+    consumer: &BaseConsumer<Notes>,
+    topic: &str,
+    partition: i32,
+    start: Start,
+    low: i64,
+    high: i64,
+) -> Result<i64, KafkaError> {
     match start {
         Start::Earliest => Ok(low),
         Start::Latest => Ok(high),

@@ -89,7 +89,9 @@ pub enum Trouble {
         expected: Digest,
     },
     /// Checkpoints do not follow one another.
-    #[error("checkpoint {seq} (from {from}, next offset {next_offset}) does not follow checkpoint {last_seq} (next offset {last_next_offset})")]
+    #[error(
+        "checkpoint {seq} (from {from}, next offset {next_offset}) does not follow checkpoint {last_seq} (next offset {last_next_offset})"
+    )]
     Sequence {
         /// The new one's sequence number.
         seq: u64,
@@ -168,6 +170,11 @@ impl ShardBook {
         self.position
     }
 
+    /// Did the tail stand at the partition's end when it last read? Only there the values belong together.
+    pub fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
     /// What is wrong with the shard's ledger, if anything.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
@@ -180,7 +187,8 @@ impl ShardBook {
 
     /// Bytes of the values held.
     pub fn bytes(&self) -> usize {
-        let of = |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
+        let of =
+            |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
         self.tenants.values().map(of).sum()
     }
 
@@ -188,13 +196,19 @@ impl ShardBook {
     pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
         let records = self.tenants.get(tenant);
         // Values were checked when they were read.
-        records.into_iter().flat_map(|r| &r.tallies).filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
+        records
+            .into_iter()
+            .flat_map(|r| &r.tallies)
+            .filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
     }
 
     /// The tenant's items in this shard.
     pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Chunk)> {
         let records = self.tenants.get(tenant);
-        records.into_iter().flat_map(|r| &r.chunks).filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
+        records
+            .into_iter()
+            .flat_map(|r| &r.chunks)
+            .filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
     }
 
     /// Has the tenant facts in this shard?
@@ -267,7 +281,7 @@ impl ShardBook {
         }
         let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
         self.checkpoint = Some(new);
-        if mutated(Mutation::PublishWhileLagging) {
+        if mutated(Mutation::CheckWhileLagging) {
             self.check()?;
         }
         Ok(event)

@@ -273,6 +273,9 @@ struct HeldItem {
     request_id: Box<str>,
 }
 
+/// By second: (chunk, calls of the second as that chunk knows them).
+type Seconds = HashMap<i64, SmallVec<[(i64, u32); 1]>>;
+
 /// The items of one tenant and day.
 #[derive(Debug)]
 pub struct DayItems {
@@ -282,7 +285,7 @@ pub struct DayItems {
     pub chunks: BTreeMap<i64, ChunkSlot>,
     /// For every second with items: each chunk that has some, and the calls of the second as that chunk knows them.
     /// They differ only while a torn flush is being counted again. `None` until a call touches the day.
-    seconds: Option<HashMap<i64, SmallVec<[(i64, u32); 1]>>>,
+    seconds: Option<Seconds>,
 }
 
 /// `F` of one tenant, day and chunk.
@@ -320,7 +323,7 @@ impl DayItems {
         if self.seconds.is_some() {
             return;
         }
-        let mut seconds: HashMap<i64, SmallVec<[(i64, u32); 1]>> = HashMap::new();
+        let mut seconds: Seconds = HashMap::new();
         for (number, slot) in &mut self.chunks {
             let Lazy::Encoded(bytes) = &slot.items else { continue };
             let chunk = record::Chunk::decode_value(bytes).unwrap_or_default();
@@ -363,7 +366,8 @@ impl DayItems {
         let Some(known) = self.seconds.as_mut().and_then(|s| s.get_mut(&second)) else {
             return in_window.unwrap_or(1);
         };
-        let ahead = known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
+        let ahead =
+            known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
         let calls = match ahead {
             Some((_, calls)) => calls,
             None => known.iter().map(|(_, calls)| calls + 1).max().max(in_window).unwrap_or(1),
@@ -380,7 +384,10 @@ impl DayItems {
     /// Writes an item down in its chunk.
     pub fn add(&mut self, chunk: i64, item: &NewItem<'_>, calls_in_second: u32, names: &mut Names) {
         self.open(names);
-        let slot = self.chunks.entry(chunk).or_insert_with(|| ChunkSlot { written: Written::default(), items: Lazy::Ready(Vec::new()) });
+        let slot = self
+            .chunks
+            .entry(chunk)
+            .or_insert_with(|| ChunkSlot { written: Written::default(), items: Lazy::Ready(Vec::new()) });
         if let Lazy::Ready(items) = &mut slot.items {
             items.push(HeldItem {
                 offset: item.offset,
@@ -547,5 +554,71 @@ impl Tenants {
                 self.get_mut(id).day_or_new(*day).chunks.insert(*chunk, ChunkSlot { written, items });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day_with(chunks: &[(i64, i64, u32)], names: &mut Names) -> DayItems {
+        let mut day = DayItems::new(LocalDay(0));
+        for &(chunk, cov, calls) in chunks {
+            let item =
+                NewItem { offset: chunk, time_ms: 7000, action: 0, code: None, flag: Flag::True, request_id: "r" };
+            day.add(chunk, &item, calls, names);
+            if let Some(slot) = day.chunks.get_mut(&chunk) {
+                slot.written.cov = cov;
+            }
+        }
+        day
+    }
+
+    /// (chunk, cov, calls known) of one second, then a call at an offset: the second's calls, and the chunks changed.
+    #[track_caller]
+    fn check(chunks: &[(i64, i64, u32)], offset: i64, in_window: Option<u32>, calls: u32, changed: &[i64]) {
+        let mut names = Names::default();
+        let (mut day, mut found) = (day_with(chunks, &mut names), Vec::new());
+        assert_eq!(day.call_in_second(7, offset, in_window, &mut names, &mut found), calls);
+        assert_eq!(found, changed);
+    }
+
+    #[test]
+    fn a_call_raises_the_items_of_its_second() {
+        // Nothing known of the second: the window's count, or the call alone.
+        check(&[], 10, Some(4), 4, &[]);
+        check(&[], 10, None, 1, &[]);
+        // Within the window its count holds; out of it the items know.
+        check(&[(0, 0, 3)], 10, Some(4), 4, &[0]);
+        check(&[(0, 0, 3)], 10, None, 4, &[0]);
+        check(&[(0, 0, 3), (1, 0, 3)], 10, None, 4, &[0, 1]);
+        // The window has forgotten part of the second: never back.
+        check(&[(0, 0, 3)], 10, Some(1), 4, &[0]);
+        // A torn flush holds the call: its chunk stays, the others take over its figure.
+        check(&[(0, 20, 5), (1, 0, 3)], 10, None, 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 3)], 10, Some(4), 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 3)], 19, None, 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 5)], 20, None, 6, &[0, 1]);
+        // Of two torn flushes the later one knows more.
+        check(&[(0, 20, 5), (1, 30, 6), (2, 0, 3)], 10, None, 6, &[2]);
+    }
+
+    #[test]
+    fn a_tally_counts_rows_and_calls() {
+        let (mut tally, mut names) = (MonthTally::default(), Names::default());
+        let (call, internal) = (names.intern("Call"), names.intern("Internal"));
+        let ok = Row { action: call, outcome: None };
+        let failed = Row { action: call, outcome: Some((Some(internal), Flag::Absent)) };
+        tally.add(3, ok);
+        tally.add(1, failed);
+        tally.add(3, ok);
+        assert_eq!((tally.total_calls(), tally.rows()), (3, 3));
+        assert!(
+            tally.has(3, ok) && tally.has(1, ok) && tally.has(1, failed) && !tally.has(3, failed) && !tally.has(2, ok)
+        );
+        let bytes = tally.encode(1, 9, &names, &mut Renumber::default());
+        let read = record::Tally::decode_value(&bytes).unwrap_or_default();
+        assert_eq!((read.total_calls(), read.cov, read.days.len()), (3, 9, 2));
+        assert_eq!(MonthTally::decode(&read, &mut names).rows(), 3);
     }
 }

@@ -45,6 +45,10 @@ mutations! {
     NoBarrier,
     /// `cov` is one too high.
     CovOffByOne,
+    /// Changed settings begin at C's `next_offset`, below what a torn flush has counted with the old ones.
+    SettingsBelowCoverage,
+    /// Calls are counted under settings that no committed C has recorded yet.
+    CountBeforeCheckpoint,
     /// C says the position at the commit, not at the snapshot.
     CheckpointNotFromSnapshot,
     /// A commit clears every dirty key, also those changed since the snapshot.
@@ -61,8 +65,10 @@ mutations! {
     RefreshToLast,
     /// The book applies values as it reads them, not at the next C.
     ApplyBeforeCheckpoint,
-    /// The book publishes and checks totals while it lags.
+    /// What a tail has read is published at every C, also while it lags.
     PublishWhileLagging,
+    /// The book checks totals at every C, also while it lags.
+    CheckWhileLagging,
     /// Calls of months below the horizon are left out of the totals.
     NoClosed,
 }

@@ -69,7 +69,10 @@ impl Takeover {
         if self.ledger_ends.is_none() {
             return Need::Ends;
         }
-        let passed = |(shard, ends): (&u32, &ShardEnds)| book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end);
+        // At the end as well: an owner that was frozen since may find more than E, half of it compacted away.
+        let passed = |(shard, ends): (&u32, &ShardEnds)| {
+            book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end && b.is_at_end())
+        };
         if self.shards.iter().all(passed) { Need::Nothing } else { Need::Tail }
     }
 
@@ -97,7 +100,9 @@ impl Takeover {
     /// shards (gauges, alerts) may be shown as this owner's.
     pub fn may_judge(&self, book: &Book) -> bool {
         self.ledger_ends.as_ref().is_some_and(|ends| {
-            ends.iter().enumerate().all(|(shard, end)| book.shard(shard as u32).is_some_and(|b| b.position() >= *end && b.is_published()))
+            ends.iter()
+                .enumerate()
+                .all(|(shard, end)| book.shard(shard as u32).is_some_and(|b| b.position() >= *end && b.is_published()))
         })
     }
 }
@@ -125,9 +130,11 @@ pub enum Stop {
         trouble: Trouble,
     },
     /// The group has an offset, the ledger has no checkpoint.
-    #[error("the consumer group stands at offset {committed} of partition {shard}, but the ledger has no checkpoint of it: \
+    #[error(
+        "the consumer group stands at offset {committed} of partition {shard}, but the ledger has no checkpoint of it: \
              the ledger topic was emptied or is another one's; point `ledger.topic` at the right topic, or, to count anew, \
-             delete the group's offsets")]
+             delete the group's offsets"
+    )]
     NoCheckpoint {
         /// The shard.
         shard: u32,
@@ -135,8 +142,10 @@ pub enum Stop {
         committed: i64,
     },
     /// The source ends before the checkpoint.
-    #[error("partition {shard} of the source ends at offset {end}, before the checkpoint's {next_offset}: the topic was \
-             deleted and created anew; count it in a new ledger topic")]
+    #[error(
+        "partition {shard} of the source ends at offset {end}, before the checkpoint's {next_offset}: the topic was \
+             deleted and created anew; count it in a new ledger topic"
+    )]
     SourceEndsEarlier {
         /// The shard.
         shard: u32,
@@ -171,7 +180,9 @@ impl Takeover {
         let committed = self.committed_offset(shard);
         let Some(checkpoint) = &state.checkpoint else {
             return match committed {
-                Some(committed) if !mutated(Mutation::GroupOffsetPreferred) && !mutated(Mutation::CountBeforeTakeover) => {
+                Some(committed)
+                    if !mutated(Mutation::GroupOffsetPreferred) && !mutated(Mutation::CountBeforeTakeover) =>
+                {
                     Err(Stop::NoCheckpoint { shard, committed })
                 }
                 _ => Ok(Begin { state, first_offset: source.start.max(source.low), offset_differs: None }),
@@ -230,6 +241,8 @@ pub fn after_transaction(end: TransactionEnd, retried: bool, took: Duration) -> 
         TransactionEnd::Unknown if mutated(Mutation::UnknownIsFailure) => {
             Aftermath { committed: false, new_producer: true, give_up: false }
         }
-        TransactionEnd::Fatal | TransactionEnd::Unknown => Aftermath { committed: false, new_producer: true, give_up: true },
+        TransactionEnd::Fatal | TransactionEnd::Unknown => {
+            Aftermath { committed: false, new_producer: true, give_up: true }
+        }
     }
 }

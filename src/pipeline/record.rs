@@ -457,7 +457,8 @@ mod tests {
     fn damaged_values_are_errors() {
         assert_eq!(Tally::decode_value(&[9, 1, 2]), Err(RecordError::Version(9)));
         assert!(Tally::decode_value(&[]).is_err());
-        let torn = Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
+        let torn =
+            Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
         assert!(Tally::decode_value(&torn.encode_value()).is_err());
         assert!(Checkpoint::decode_value(&[1]).is_err());
     }

@@ -31,7 +31,9 @@ impl TryFrom<String> for FieldPath {
         }
         match text.strip_prefix('/') {
             Some(rest) => Ok(Self::Pointer(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())),
-            None => Err(format!("`{text}` is no field path: write a JSON Pointer such as `/tenant`, `$key` or `$header:NAME`")),
+            None => Err(format!(
+                "`{text}` is no field path: write a JSON Pointer such as `/tenant`, `$key` or `$header:NAME`"
+            )),
         }
     }
 }

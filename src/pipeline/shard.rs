@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::decode::{Decoder, SourceRecord};
-use super::facts::{NewItem, Names, Renumber, Row, TenantId, Tenants};
+use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
 use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, SettingsEpoch, Totals};
 use super::settings::CountingSettings;
@@ -143,7 +143,8 @@ pub struct Flush {
 impl Flush {
     /// Bytes of the ledger records.
     pub fn ledger_bytes(&self) -> usize {
-        let records: usize = self.records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let records: usize =
+            self.records.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         records + self.checkpoint.0.len() + self.checkpoint.1.len()
     }
 }
@@ -152,8 +153,10 @@ impl Flush {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShardError {
     /// The configured zone is not the ledger's.
-    #[error("the ledger counts days in {ledger}, the configuration says {config}: the time zone of a ledger never changes; \
-             set `counting.time_zone: {ledger}` or start a new ledger topic")]
+    #[error(
+        "the ledger counts days in {ledger}, the configuration says {config}: the time zone of a ledger never changes; \
+             set `counting.time_zone: {ledger}` or start a new ledger topic"
+    )]
     TimeZone {
         /// Zone in the checkpoint.
         ledger: String,
@@ -216,6 +219,8 @@ pub struct Shard {
     horizon_clock: LocalClock,
     window: Window,
     milestones: VecDeque<Milestone>,
+    /// Where reading began at the takeover.
+    read_from: i64,
     position: i64,
     counted_from: i64,
     barrier: i64,
@@ -236,7 +241,7 @@ pub struct Shard {
     tombstones: Vec<Key>,
     pending: Option<Pending>,
     changed_chunks: Vec<i64>,
-    /// A torn flush holds calls that the source has lost: they were counted, and the totals must say so.
+    /// A torn flush was counted with records that the source has lost: the totals must follow its values.
     settle: bool,
 }
 
@@ -246,7 +251,12 @@ impl Shard {
     ///
     /// # Errors
     /// Settings that cannot be used, or another time zone than the ledger's.
-    pub fn take_over(owner: Owner, settings: &CountingSettings, state: ShardState, first_offset: i64) -> Result<Self, ShardError> {
+    pub fn take_over(
+        owner: Owner,
+        settings: &CountingSettings,
+        state: ShardState,
+        first_offset: i64,
+    ) -> Result<Self, ShardError> {
         let fresh = state.checkpoint.is_none();
         let last = state.checkpoint.unwrap_or_else(|| Checkpoint {
             next_offset: first_offset,
@@ -271,7 +281,10 @@ impl Shard {
             }
             Some(_) => {
                 // Values of a torn flush were counted with the settings recorded; others begin above them.
-                let from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                let mut from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
+                if mutated(Mutation::SettingsBelowCoverage) {
+                    from = last.next_offset;
+                }
                 if epochs.last().is_some_and(|e| e.from >= from) && epochs.len() > 1 {
                     epochs.pop();
                 }
@@ -291,8 +304,9 @@ impl Shard {
             }
         }
         let counted_from = last.next_offset;
-        let settle = first_offset > counted_from && state.values.iter().any(|v| v.cov > counted_from);
-        let mut position = last.floor_offset.max(first_offset);
+        let read_from = last.floor_offset.max(first_offset);
+        let settle = read_from > last.floor_offset && state.values.iter().any(|v| v.cov > counted_from);
+        let mut position = read_from;
         if mutated(Mutation::NoWarming) {
             position = counted_from.max(first_offset);
         }
@@ -317,6 +331,7 @@ impl Shard {
             horizon_clock: LocalClock::new(zone),
             window,
             milestones,
+            read_from,
             position,
             counted_from,
             barrier: counted_from,
@@ -366,7 +381,8 @@ impl Shard {
         self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {
             self.totals.counted = tally_calls + self.last.closed;
-            self.totals.seen = self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
+            self.totals.seen =
+                self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
         }
     }
 
@@ -455,6 +471,8 @@ impl Shard {
         }
         let watermark_ms = self.window.watermark_ms();
         let second = watermark_ms.div_euclid(1000);
+        // Records before the first one with a timestamp belong to its second.
+        let offset = if before_ms == i64::MIN { self.read_from } else { offset };
         self.milestones.push_back(Milestone { second, offset, before_ms });
         let bound = second.saturating_sub(self.look_back_s());
         while self.milestones.front().is_some_and(|m| m.second < bound) {
@@ -470,7 +488,8 @@ impl Shard {
     fn look_back_s(&self) -> i64 {
         // All epochs stay recorded, for a recount; only those the floor may reach back into matter here.
         let from = self.milestones.front().map_or(self.position, |m| m.offset);
-        let recent = self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
+        let recent =
+            self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
         let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
         match () {
             () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
@@ -500,7 +519,8 @@ impl Shard {
         let month = day.month();
         let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
             Some(Quarantined::Future)
-        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon {
+        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon
+        {
             Some(Quarantined::TooOld)
         } else {
             None
@@ -564,7 +584,15 @@ impl Shard {
         }
     }
 
-    fn itemise(&mut self, offset: i64, tenant: TenantId, day: LocalDay, call: &Call<'_>, row: Row, in_window: Option<u32>) {
+    fn itemise(
+        &mut self,
+        offset: i64,
+        tenant: TenantId,
+        day: LocalDay,
+        call: &Call<'_>,
+        row: Row,
+        in_window: Option<u32>,
+    ) {
         let itemised = row.outcome.is_some() && self.epochs[self.epoch].decoder.itemised(call);
         let facts = self.tenants.get_mut(tenant);
         let mut changed = std::mem::take(&mut self.changed_chunks);
@@ -582,8 +610,14 @@ impl Shard {
             }
             if items.chunks.get(&chunk).is_none_or(|slot| offset >= slot.written.cov) {
                 let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
-                let item =
-                    NewItem { offset, time_ms: call.time_ms, action: row.action, code, flag, request_id: &call.request_id };
+                let item = NewItem {
+                    offset,
+                    time_ms: call.time_ms,
+                    action: row.action,
+                    code,
+                    flag,
+                    request_id: &call.request_id,
+                };
                 items.add(chunk, &item, calls, &mut self.names);
                 changed.push(chunk);
             }
@@ -603,7 +637,8 @@ impl Shard {
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
-            && (self.must_flush()
+            && (!self.written_once
+                || self.settings_unrecorded()
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
@@ -613,12 +648,16 @@ impl Shard {
     /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
     /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
     pub fn must_flush(&self) -> bool {
-        self.may_flush() && (!self.written_once || self.settings_unrecorded())
+        self.may_flush()
+            && (!self.written_once || self.settings_unrecorded())
+            && !mutated(Mutation::CountBeforeCheckpoint)
     }
 
     fn settings_unrecorded(&self) -> bool {
         let recorded = self.last.epochs.last();
-        self.epochs.last().is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
+        self.epochs
+            .last()
+            .is_some_and(|now| recorded.is_none_or(|e| e.from_offset != now.from || e.settings != now.json))
     }
 
     /// May it flush? Not before the position has reached the takeover's checkpoint and every `cov` loaded.
@@ -655,7 +694,7 @@ impl Shard {
         digest.remove(closed_digest);
         records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
         let (floor_offset, floor_watermark_ms) =
-            self.milestones.front().map_or((self.last.floor_offset, self.last.floor_watermark_ms), |m| {
+            self.milestones.front().map_or((self.read_from, self.last.floor_watermark_ms), |m| {
                 (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
             });
         let checkpoint = Checkpoint {
@@ -665,7 +704,11 @@ impl Shard {
             floor_offset,
             floor_watermark_ms,
             watermark_ms: self.watermark_ms().max(self.last.watermark_ms),
-            epochs: self.epochs.iter().map(|e| SettingsEpoch { from_offset: e.from, settings: e.json.clone() }).collect(),
+            epochs: self
+                .epochs
+                .iter()
+                .map(|e| SettingsEpoch { from_offset: e.from, settings: e.json.clone() })
+                .collect(),
             totals: self.totals,
             closed: self.last.closed + if mutated(Mutation::NoClosed) { 0 } else { closed_calls },
             items: self.items - closed_items,
@@ -696,16 +739,17 @@ impl Shard {
         flush
     }
 
-    /// Takes into the totals what only a torn flush knows: calls in a gap of the source.
+    /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
+    /// duplicates of calls that the windows no longer hold.
     fn settle_totals(&mut self) {
         let (mut calls, mut items) = (self.last.closed, 0);
         for (_, tenant) in self.tenants.iter_mut() {
             calls += tenant.months.iter_mut().map(|m| m.tally(&mut self.names).total_calls()).sum::<u64>();
             items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
         }
-        let lost = calls.saturating_sub(self.totals.counted);
-        self.totals.counted += lost;
-        self.totals.seen += lost;
+        let counted = std::mem::replace(&mut self.totals.counted, calls);
+        self.totals.seen += calls.saturating_sub(counted);
+        self.totals.duplicate += counted.saturating_sub(calls);
         self.items = items;
     }
 
@@ -755,7 +799,12 @@ impl Shard {
         if mutated(Mutation::CheckpointNotFromSnapshot)
             && let Some(pending) = &self.pending
         {
-            let late = Checkpoint { next_offset: self.position, totals: self.totals, items: self.items, ..pending.checkpoint.clone() };
+            let late = Checkpoint {
+                next_offset: self.position,
+                totals: self.totals,
+                items: self.items,
+                ..pending.checkpoint.clone()
+            };
             return (flush.checkpoint.0.clone(), late.encode_value());
         }
         flush.checkpoint.clone()
@@ -807,8 +856,11 @@ impl Shard {
             tenant.months.retain(|m| m.month >= horizon);
             for day in tenant.days.iter().filter(|d| d.day.month() < horizon) {
                 let written = day.chunks.iter().filter(|(_, c)| c.written.digest.is_some());
-                self.tombstones
-                    .extend(written.map(|(chunk, _)| Key::Chunk { day: day.day, chunk: *chunk, tenant: tenant.name.clone() }));
+                self.tombstones.extend(written.map(|(chunk, _)| Key::Chunk {
+                    day: day.day,
+                    chunk: *chunk,
+                    tenant: tenant.name.clone(),
+                }));
             }
             tenant.days.retain(|d| d.day.month() >= horizon);
         }

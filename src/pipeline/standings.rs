@@ -47,7 +47,8 @@ impl Standings {
             for (month, counts) in &new {
                 self.fleet.entry(*month).or_default().merge(counts);
             }
-            let old = if new.is_empty() { self.tenants.remove(tenant) } else { self.tenants.insert(tenant.clone(), new) };
+            let old =
+                if new.is_empty() { self.tenants.remove(tenant) } else { self.tenants.insert(tenant.clone(), new) };
             for (month, counts) in old.iter().flatten() {
                 if let Some(sum) = self.fleet.get_mut(month) {
                     sum.unmerge(counts);

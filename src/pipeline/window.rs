@@ -12,8 +12,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::domain::call::Call;
 use crate::pipeline::mutation::{Mutation, mutated};
 
-/// Not swept below this many entries.
-const SWEEP_MINIMUM: usize = 4096;
+/// Not swept below this many entries; the simulator's windows are small, and must be swept all the same.
+const SWEEP_MINIMUM: usize = if cfg!(feature = "mutations") { 4 } else { 4096 };
 
 /// Recent request ids and recent calls per second of one shard.
 #[derive(Debug)]
@@ -177,7 +177,8 @@ impl Window {
         if self.ids.len() >= self.ids_sweep_at {
             self.sweep_ids();
         }
-        let entry = Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content, first_behind_ms: 0 };
+        let entry =
+            Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content, first_behind_ms: 0 };
         let hash = fingerprint.identity as u64;
         match self.ids.find_mut(hash, |s| s.fingerprint == entry.fingerprint) {
             Some(dead) => *dead = entry,
@@ -190,7 +191,8 @@ impl Window {
         }
         let second = time_ms.div_euclid(1000);
         let hash = second_hash(tenant, second);
-        let entry = self.counts.entry(hash, |c| c.tenant == tenant && c.second == second, |c| second_hash(c.tenant, c.second));
+        let entry =
+            self.counts.entry(hash, |c| c.tenant == tenant && c.second == second, |c| second_hash(c.tenant, c.second));
         let mut entry = entry.or_insert(SecondCount { second, tenant, calls: 0 });
         entry.get_mut().calls += 1;
         Some(entry.get().calls)
@@ -212,8 +214,12 @@ impl Window {
     pub fn contents(&self, tenant_name: impl Fn(u32) -> String) -> WindowContents {
         let live = |second: i64| alive(second, self.watermark_ms, self.seconds);
         let content = |s: &Seen| if s.knows_first(self.watermark_ms, self.seconds) { s.content } else { 0 };
-        let mut ids: Vec<_> =
-            self.ids.iter().filter(|s| live(s.time_ms.div_euclid(1000))).map(|s| (s.fingerprint, s.time_ms, content(s))).collect();
+        let mut ids: Vec<_> = self
+            .ids
+            .iter()
+            .filter(|s| live(s.time_ms.div_euclid(1000)))
+            .map(|s| (s.fingerprint, s.time_ms, content(s)))
+            .collect();
         let mut counts: Vec<_> =
             self.counts.iter().filter(|c| live(c.second)).map(|c| (tenant_name(c.tenant), c.second, c.calls)).collect();
         ids.sort_unstable();
@@ -250,4 +256,71 @@ fn alive(second: i64, watermark_ms: i64, window_s: i64) -> bool {
 fn second_hash(tenant: u32, second: i64) -> u64 {
     let mixed = (u64::from(tenant) << 32 ^ second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 29
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::call::Flag;
+
+    fn call(id: &str, time_ms: i64, action: &'static str) -> Call<'static> {
+        Call {
+            tenant: "a".into(),
+            request_id: id.to_owned().into(),
+            time_ms,
+            action: action.into(),
+            code: None,
+            system_error: Flag::Absent,
+        }
+    }
+
+    /// Counts a call unless it is a duplicate: `new` with the second's calls, or `duplicate`, `conflict`.
+    fn see(window: &mut Window, id: &str, time_ms: i64, action: &'static str) -> String {
+        let fingerprint = window.fingerprint(&call(id, time_ms, action));
+        match window.check(fingerprint, time_ms) {
+            Verdict::New => format!("new {:?}", window.remember(fingerprint, 0, time_ms)),
+            Verdict::Duplicate { conflict: false } => "duplicate".into(),
+            Verdict::Duplicate { conflict: true } => "conflict".into(),
+        }
+    }
+
+    #[test]
+    fn an_entry_lives_by_aligned_seconds_behind_the_watermark() {
+        let mut window = Window::new(5, (1, 2));
+        window.advance(10_999);
+        assert_eq!(see(&mut window, "edge", 5000, ""), "new Some(1)");
+        assert_eq!(see(&mut window, "late", 4999, ""), "new None");
+        assert_eq!(see(&mut window, "late", 4999, ""), "new None", "what came out of the window is not remembered");
+        assert_eq!(see(&mut window, "edge", 5000, ""), "duplicate");
+        assert!(!window.advance(10_999) && !window.advance(3000), "the watermark never goes back");
+        assert!(window.advance(11_000));
+        assert_eq!(see(&mut window, "edge", 5000, ""), "new None", "its second has left the window");
+    }
+
+    #[test]
+    fn a_duplicate_refreshes_to_the_greatest_time_and_conflicts_with_the_first() {
+        let mut window = Window::new(5, (1, 2));
+        window.advance(10_000);
+        assert_eq!(see(&mut window, "r", 10_000, "Call"), "new Some(1)");
+        assert_eq!(see(&mut window, "r", 14_000, "Call"), "conflict");
+        assert_eq!(see(&mut window, "r", 9000, "Call"), "conflict");
+        assert_eq!(see(&mut window, "r", 10_000, "Call"), "duplicate");
+        window.advance(16_000);
+        assert_eq!(see(&mut window, "r", 10_000, "Call"), "conflict", "the first one has left the window");
+        window.advance(19_999);
+        assert_eq!(see(&mut window, "r", 19_000, "Call"), "conflict", "alive through the greatest time");
+        window.advance(25_000);
+        assert_eq!(see(&mut window, "r", 25_000, "Call"), "new Some(1)");
+    }
+
+    #[test]
+    fn a_longer_window_does_not_bring_back_what_was_forgotten() {
+        let mut window = Window::new(2, (1, 2));
+        window.advance(10_000);
+        assert_eq!(see(&mut window, "r", 10_000, ""), "new Some(1)");
+        window.advance(13_000);
+        window.resize(10);
+        assert_eq!(see(&mut window, "r", 10_000, ""), "new Some(1)");
+        assert_eq!(window.len(), (1, 1));
+    }
 }

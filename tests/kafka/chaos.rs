@@ -46,7 +46,8 @@ struct Dose {
 
 impl Dose {
     fn from_environment() -> Dose {
-        let number = |name: &str| -> Option<u64> { std::env::var(format!("SLA_LEDGER_CHAOS_{name}")).ok()?.parse().ok() };
+        let number =
+            |name: &str| -> Option<u64> { std::env::var(format!("SLA_LEDGER_CHAOS_{name}")).ok()?.parse().ok() };
         let times = if std::env::var("SLA_LEDGER_SOAK").is_ok_and(|soak| soak == "1") { SOAK } else { 1 };
         Dose {
             seed: number("SEED").unwrap_or_else(rand::random),

@@ -55,7 +55,12 @@ impl Noted {
     /// that are not those of the source at the offset named, a wrong reason, one too many or too few.
     ///
     /// `source` holds the records of the calls topic at the offsets that the letters name, and may hold more.
-    pub fn differences(&self, letters: &[Record], calls_topic: &str, source: &BTreeMap<(i32, i64), Record>) -> Vec<String> {
+    pub fn differences(
+        &self,
+        letters: &[Record],
+        calls_topic: &str,
+        source: &BTreeMap<(i32, i64), Record>,
+    ) -> Vec<String> {
         let mut missing = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut differences = Vec::new();
         let mut seen = HashSet::new();
@@ -85,7 +90,9 @@ impl Noted {
             }
         }
         let left = missing.into_iter().filter(|(_, left)| *left > 0);
-        differences.extend(left.map(|((reason, key, ..), left)| format!("{left} dead letters missing: {reason}, key {key:?}")));
+        differences.extend(
+            left.map(|((reason, key, ..), left)| format!("{left} dead letters missing: {reason}, key {key:?}")),
+        );
         differences
     }
 }

@@ -17,7 +17,9 @@ type Rejected = (&'static str, Option<Vec<u8>>);
 
 fn rejected(now: i64) -> Vec<Rejected> {
     let call = |time: i64, tenant: &str, action: &str| {
-        json!({"tenant": tenant, "request_id": "r", "timestamp": rfc3339(time), "action": action}).to_string().into_bytes()
+        json!({"tenant": tenant, "request_id": "r", "timestamp": rfc3339(time), "action": action})
+            .to_string()
+            .into_bytes()
     };
     let mut large = call(now, "acme", "CreateCall");
     large.pop();
@@ -52,8 +54,7 @@ fn every_dead_letter_says_why_and_where_from_and_holds_the_original_bytes() {
     let (cluster, names) = (shared(), Names::new("dead-letters"));
     let brokers = cluster.bootstrap();
     cluster.create_topic(&names.calls, 2, &[("retention.ms", "-1"), ("max.message.bytes", "16777216")]);
-    let mut instance =
-        Instance::new("a", cluster, &names).with("/limits/rows_per_tenant_month", json!(100));
+    let mut instance = Instance::new("a", cluster, &names).with("/limits/rows_per_tenant_month", json!(100));
     instance.start_ready();
     let now = wall_clock_ms();
     // A tenant with as many rows as it may have.
@@ -132,17 +133,22 @@ fn cloud_events_are_recognised_by_themselves() {
     names.create_calls(cluster, 1);
     let mut instance = Instance::new("a", cluster, &names);
     let now = wall_clock_ms();
-    let call = |tenant: &str, id: &str| {
-        json!({"tenant": tenant, "request_id": id, "timestamp": rfc3339(now), "action": "CreateCall", "code": "InternalError"})
-    };
+    let call = |tenant: &str, id: &str| json!({"tenant": tenant, "request_id": id, "timestamp": rfc3339(now), "action": "CreateCall", "code": "InternalError"});
     let event = |payload: serde_json::Value, headers: &[(&str, &str)]| Sent {
         payload: Some(payload.to_string().into_bytes()),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
         timestamp_ms: now,
         ..Sent::default()
     };
-    let structured = |data: serde_json::Value| json!({"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "data": data});
-    let binary = [("ce_specversion", "1.0"), ("ce_id", "e"), ("ce_source", "/s"), ("ce_type", "t"), ("content-type", "application/json")];
+    let structured =
+        |data: serde_json::Value| json!({"specversion": "1.0", "id": "e", "source": "/s", "type": "t", "data": data});
+    let binary = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "e"),
+        ("ce_source", "/s"),
+        ("ce_type", "t"),
+        ("content-type", "application/json"),
+    ];
     write::send(
         brokers,
         &names.calls,
@@ -163,7 +169,11 @@ fn cloud_events_are_recognised_by_themselves() {
     for (tenant, calls) in [("plain", 1), ("structured", 2), ("binary", 1)] {
         let facts = facts_of(&counted, tenant);
         assert_eq!(facts.calls, BTreeMap::from([("CreateCall".to_owned(), calls)]), "{tenant}");
-        assert_eq!(facts.non_ok, BTreeMap::from([(("CreateCall".to_owned(), "InternalError".to_owned(), None), calls)]), "{tenant}");
+        assert_eq!(
+            facts.non_ok,
+            BTreeMap::from([(("CreateCall".to_owned(), "InternalError".to_owned(), None), calls)]),
+            "{tenant}"
+        );
         assert_eq!(facts.items, calls, "{tenant}");
     }
     instance.stop();
@@ -189,7 +199,9 @@ fn fields_come_from_keys_headers_and_deep_in_the_event() {
     let event = |tenant: &str, id: &str, code: serde_json::Value, flag: Option<&str>| Sent {
         key: Some(tenant.as_bytes().to_vec()),
         payload: Some(
-            json!({"at": now * 1000, "Request": {"Action": "Dial"}, "Response": {"Error": {"Code": code}}}).to_string().into_bytes(),
+            json!({"at": now * 1000, "Request": {"Action": "Dial"}, "Response": {"Error": {"Code": code}}})
+                .to_string()
+                .into_bytes(),
         ),
         headers: [("x-request-id", Some(id)), ("x-system-error", flag)]
             .iter()

@@ -68,9 +68,8 @@ fn the_other_instance_takes_over_from_one_that_ends() {
     let (cluster, names) = (shared(), Names::new("hand-over"));
     let brokers = cluster.bootstrap();
     names.create_calls(cluster, 4);
-    let make = |name: &str| {
-        Instance::new(name, cluster, &names).with("/kafka/librdkafka/session.timeout.ms", json!(45_000))
-    };
+    let make =
+        |name: &str| Instance::new(name, cluster, &names).with("/kafka/librdkafka/session.timeout.ms", json!(45_000));
     let (mut first, mut second) = (make("first"), make("second"));
     first.start_ready();
     second.start_ready();
@@ -156,8 +155,7 @@ fn a_broken_ledger_record_stops_its_shard_alone() {
     read_ledger(brokers, &names.ledger).wait_counted(&[1; 3], LIMIT);
 
     let key = format!("T 1 {} tenant-1", current_month()).into_bytes();
-    let garbage =
-        Sent { partition: 1, key: Some(key), payload: Some(b"\x01garbage".to_vec()), ..Sent::default() };
+    let garbage = Sent { partition: 1, key: Some(key), payload: Some(b"\x01garbage".to_vec()), ..Sent::default() };
     write::send(brokers, &names.ledger, [Sent { timestamp_ms: now, ..garbage }]);
     instance.wait_metric("sla_ledger_control_total_mismatches_total", |n| n == 1.0);
     instance.wait_metric("sla_ledger_shards_stopped", |n| n == 1.0);
@@ -321,7 +319,8 @@ fn what_retention_took_is_a_gap_and_the_month_is_incomplete() {
     assert_eq!(gaps.iter().map(|g| (g.from_offset, g.to_offset, g.calls)).collect::<Vec<_>>(), [(2, 3, true)]);
     instance.wait_metric("sla_ledger_gaps_total{kind=\"calls\"}", |n| n == 1.0);
     assert!(instance.log().contains("the source no longer holds these offsets"), "{}", instance.log());
-    let complete = |tenant: &str, at: i64| format!("sla_month_complete{{tenant=\"{tenant}\",month=\"{}\"}}", month_of(at));
+    let complete =
+        |tenant: &str, at: i64| format!("sla_month_complete{{tenant=\"{tenant}\",month=\"{}\"}}", month_of(at));
     instance.wait_metric(&complete("tenant-0", earlier), |is| is == 1.0);
     instance.wait_metric(&complete("tenant-0", last), |is| is == 0.0);
     instance.stop();
@@ -333,8 +332,7 @@ fn retention_that_overtakes_a_running_instance_is_a_gap_too() {
     let (cluster, names) = (shared(), Names::new("overtaken"));
     let brokers = cluster.bootstrap();
     names.create_calls(cluster, 1);
-    let mut instance =
-        Instance::new("a", cluster, &names).with("/kafka/librdkafka/session.timeout.ms", json!(30_000));
+    let mut instance = Instance::new("a", cluster, &names).with("/kafka/librdkafka/session.timeout.ms", json!(30_000));
     instance.start_ready();
     let now = wall_clock_ms();
     write::send(brokers, &names.calls, one_each(1, "r1", now));
@@ -413,7 +411,8 @@ fn changed_settings_are_recorded_before_they_count() {
     names.create_calls(cluster, 1);
     let mut instance = Instance::new("a", cluster, &names);
     let now = wall_clock_ms();
-    let calls = |from: u32, to: u32| (from..to).map(|n| Sent::call(0, "tenant-0", &format!("r{n}"), now)).collect::<Vec<_>>();
+    let calls =
+        |from: u32, to: u32| (from..to).map(|n| Sent::call(0, "tenant-0", &format!("r{n}"), now)).collect::<Vec<_>>();
     write::send(brokers, &names.calls, calls(0, 100));
     instance.start_ready();
     read_ledger(brokers, &names.ledger).wait_counted(&[100], LIMIT);
@@ -531,7 +530,11 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let now = wall_clock_ms();
     let tenants = ["acme", "a \"quoted\" one", "back\\slash", "new\nline", "租户"];
     let calls = tenants.iter().flat_map(|tenant| {
-        [Sent::call(0, tenant, "r1", now), Sent::failing_call(0, tenant, "r2", now, "InternalError"), Sent::call(1, tenant, "r3", now)]
+        [
+            Sent::call(0, tenant, "r1", now),
+            Sent::failing_call(0, tenant, "r2", now, "InternalError"),
+            Sent::call(1, tenant, "r3", now),
+        ]
     });
     write::send(brokers, &names.calls, calls);
     read_ledger(brokers, &names.ledger).wait_counted(&[10, 5], LIMIT);

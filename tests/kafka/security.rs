@@ -32,9 +32,8 @@ impl Secured {
         let listeners =
             format!("PLAINTEXT://127.0.0.1:{{broker}},SASL://{sasl},TLS://{tls},CONTROLLER://127.0.0.1:{{controller}}");
         let advertised = format!("PLAINTEXT://127.0.0.1:{{broker}},SASL://{sasl},TLS://{tls}");
-        let login = format!(
-            "org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";"
-        );
+        let login =
+            format!("org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";");
         let options = Options::new(1)
             .property("listeners", listeners)
             .property("advertised.listeners", advertised)
@@ -56,11 +55,19 @@ impl Secured {
 /// `broker.p12` for the broker and `ca.pem` for its clients: a certificate that signs itself.
 fn make_certificate(directory: &Path) {
     let keytool = |arguments: &[&str]| {
-        let output = Command::new("keytool").args(arguments).current_dir(directory).output().expect("keytool of the JDK");
+        let output =
+            Command::new("keytool").args(arguments).current_dir(directory).output().expect("keytool of the JDK");
         assert!(output.status.success(), "keytool {arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
     };
     let store = ["-keystore", "broker.p12", "-storetype", "PKCS12", "-storepass", PASSWORD, "-alias", "broker"];
-    keytool(&[&["-genkeypair", "-keyalg", "EC", "-dname", "CN=broker", "-validity", "30"][..], &store, &["-ext", "san=ip:127.0.0.1", "-ext", "bc=ca:true"]].concat());
+    keytool(
+        &[
+            &["-genkeypair", "-keyalg", "EC", "-dname", "CN=broker", "-validity", "30"][..],
+            &store,
+            &["-ext", "san=ip:127.0.0.1", "-ext", "bc=ca:true"],
+        ]
+        .concat(),
+    );
     keytool(&[&["-exportcert", "-rfc", "-file", "ca.pem"][..], &store].concat());
 }
 

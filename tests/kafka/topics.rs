@@ -100,8 +100,8 @@ fn partitions_that_are_added_are_counted_after_a_restart() {
     let (cluster, names) = (shared(), Names::new("grows"));
     let brokers = cluster.bootstrap();
     names.create_calls(cluster, 2);
-    let mut instance = Instance::new("a", cluster, &names)
-        .with("/kafka/librdkafka/topic.metadata.refresh.interval.ms", json!(1000));
+    let mut instance =
+        Instance::new("a", cluster, &names).with("/kafka/librdkafka/topic.metadata.refresh.interval.ms", json!(1000));
     instance.start_ready();
     let now = sla_ledger::generate::live::wall_clock_ms();
     write::send(brokers, &names.calls, (0..2).map(|p| Sent::call(p, &format!("tenant-{p}"), "r1", now)));

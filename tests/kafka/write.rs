@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AlterConfig, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
@@ -68,9 +68,10 @@ fn enqueue(producer: &BaseProducer, topic: &str, sent: &Sent) {
     record.payload = sent.payload.as_deref();
     if !sent.headers.is_empty() {
         let headers = sent.headers.iter();
-        record = record.headers(headers.fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        }));
+        record = record.headers(
+            headers
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+        );
     }
     producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
 }

@@ -109,11 +109,14 @@ pub enum Phase {
     Flushing(Box<Flushing>),
 }
 
+/// A record to be produced: partition, key, value.
+type Outgoing = (usize, Rc<[u8]>, Option<Rc<[u8]>>);
+
 /// A flush under way.
 #[derive(Debug)]
 pub struct Flushing {
     pub flushes: Vec<Flush>,
-    queue: VecDeque<(usize, Rc<[u8]>, Option<Rc<[u8]>>)>,
+    queue: VecDeque<Outgoing>,
     added: BTreeSet<usize>,
     pub stage: Stage,
     /// Give the shards up and join again afterwards.
@@ -127,7 +130,10 @@ pub enum Stage {
     Acks,
     Offsets,
     /// Commit or abort; `fatal`: give up afterwards.
-    End { commit: bool, fatal: bool },
+    End {
+        commit: bool,
+        fatal: bool,
+    },
 }
 
 /// One instance.
@@ -302,15 +308,24 @@ impl Instance {
             if begin.offset_differs.is_some() {
                 env.hit("offset_differs");
             }
-            let torn = begin.state.values.iter().any(|v| begin.state.checkpoint.as_ref().is_none_or(|c| v.cov > c.next_offset));
+            let torn = begin
+                .state
+                .values
+                .iter()
+                .any(|v| begin.state.checkpoint.as_ref().is_none_or(|c| v.cov > c.next_offset));
             if torn {
                 env.hit("torn_takeovers");
             }
-            let owner = Owner { chunk_offsets: env.chunk_offsets, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
-            let counter = Shard::take_over(owner, &self.settings, begin.state, begin.first_offset).map_err(|e| e.to_string())?;
+            let owner =
+                Owner { chunk_offsets: env.chunk_offsets, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
+            let counter =
+                Shard::take_over(owner, &self.settings, begin.state, begin.first_offset).map_err(|e| e.to_string())?;
             if counter.checkpoint().gaps.len() < counter.gaps().len() {
                 env.hit("gaps");
                 env.oracle.gap(shard);
+            }
+            if counter.must_flush() && counter.checkpoint().seq > 0 {
+                env.hit("settings_changed");
             }
             trace!(
                 env,
@@ -381,7 +396,12 @@ impl Instance {
                 queue.push_back((flush.shard as usize, Rc::from(key.as_bytes()), value.as_deref().map(Rc::from)));
             }
         }
-        trace!(env, "i{} flushes {:?}", self.id, flushes.iter().map(|f| (f.shard, f.seq, f.next_offset)).collect::<Vec<_>>());
+        trace!(
+            env,
+            "i{} flushes {:?}",
+            self.id,
+            flushes.iter().map(|f| (f.shard, f.seq, f.next_offset)).collect::<Vec<_>>()
+        );
         if flushes.is_empty() {
             if leave {
                 self.release(env);
@@ -390,14 +410,20 @@ impl Instance {
         }
         env.hit("flushes");
         // The checkpoints follow at the end; see `flush_step`.
-        self.phase = Phase::Flushing(Box::new(Flushing { flushes, queue, added: BTreeSet::new(), stage: Stage::Produce, leave }));
+        self.phase = Phase::Flushing(Box::new(Flushing {
+            flushes,
+            queue,
+            added: BTreeSet::new(),
+            stage: Stage::Produce,
+            leave,
+        }));
     }
 
     fn flush_step(&mut self, env: &mut Env) -> Check<bool> {
         let (id, Some(epoch)) = (self.id, self.producer) else { return Err("a flush without a producer".into()) };
         if env.rng.mille(env.faults.count_in_flush) {
             let shards: Vec<u32> = self.shards.keys().copied().collect();
-            let shard = *env.rng.pick(&shards);
+            let shard = env.rng.pick(&shards);
             env.hit("counted_in_flush");
             self.ingest(env, shard, 2);
         }
@@ -418,7 +444,9 @@ impl Instance {
                         let add = flushing.added.insert(partition);
                         env.broker.wires[id].push_back(Produce { epoch, partition, add, key, value });
                     }
-                    None => flushing.stage = if mutated(Mutation::AcksNotAwaited) { Stage::Offsets } else { Stage::Acks },
+                    None => {
+                        flushing.stage = if mutated(Mutation::AcksNotAwaited) { Stage::Offsets } else { Stage::Acks }
+                    }
                 }
                 if env.rng.mille(env.faults.abort) {
                     flushing.stage = Stage::End { commit: false, fatal: false };
@@ -499,7 +527,14 @@ impl Instance {
         for entry in entries {
             match self.book.apply(shard, entry.offset, &entry.key, entry.value.as_deref()) {
                 Some(Event::Trouble(trouble)) => return Err(format!("i{}: shard {shard}: {trouble}", self.id)),
-                Some(Event::Checkpoint { writer, seq }) => self.checkpoint_read(env, shard, &writer, seq)?,
+                Some(Event::Checkpoint { writer, seq }) => {
+                    if mutated(Mutation::PublishWhileLagging)
+                        && let Some(book) = self.book.shard(shard)
+                    {
+                        env.oracle.published(shard, book)?;
+                    }
+                    self.checkpoint_read(env, shard, &writer, seq)?;
+                }
                 _ => {}
             }
         }
@@ -511,7 +546,10 @@ impl Instance {
                     let Some(book) = self.book.shard(shard) else { return Ok(progress) };
                     let next = book.checkpoint().map_or(i64::MIN, |c| c.next_offset);
                     if next < self.published[partition] {
-                        return Err(format!("i{}: shard {shard} was published at {} and is now at {next}", self.id, self.published[partition]));
+                        return Err(format!(
+                            "i{}: shard {shard} was published at {} and is now at {next}",
+                            self.id, self.published[partition]
+                        ));
                     }
                     if next > self.published[partition] || !changed.is_empty() {
                         env.oracle.published(shard, book)?;
@@ -532,7 +570,11 @@ impl Instance {
             return Ok(());
         }
         if self.member.is_some_and(|m| env.broker.group.is_current(m, self.generation)) {
-            return Err(format!("i{} owns shard {shard} at checkpoint {} and reads {seq} of {writer}", self.id, counter.checkpoint().seq));
+            return Err(format!(
+                "i{} owns shard {shard} at checkpoint {} and reads {seq} of {writer}",
+                self.id,
+                counter.checkpoint().seq
+            ));
         }
         env.hit("foreign_checkpoints");
         trace!(env, "i{} reads checkpoint {seq} of {writer} in its shard {shard}", self.id);
@@ -544,7 +586,8 @@ impl Instance {
 
     /// Has it counted and written everything there is?
     pub fn is_idle(&self, broker: &Broker) -> bool {
-        let done = |s: &Shard| !s.wants_flush() && s.may_flush() && broker.source[s.id() as usize].at(s.position()).is_none();
+        let done =
+            |s: &Shard| !s.wants_flush() && s.may_flush() && broker.source[s.id() as usize].at(s.position()).is_none();
         matches!(self.phase, Phase::Counting) && self.shards.values().all(done)
     }
 }
@@ -554,7 +597,7 @@ fn end_transaction(env: &mut Env, id: usize, epoch: u32, commit: bool) -> (Trans
     let how = match env.next_end.take() {
         Some(how) => how,
         None if env.rng.mille(env.faults.end) => {
-            *env.rng.pick(&[End::Retried, End::Slow, End::AnswerLost, End::RequestLost, End::RequestLate])
+            env.rng.pick(&[End::Retried, End::Slow, End::AnswerLost, End::RequestLost, End::RequestLate])
         }
         None => End::Fine,
     };

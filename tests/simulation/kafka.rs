@@ -38,7 +38,11 @@ impl SourceLog {
 
     /// Offset after the last record that has arrived.
     pub fn high(&self) -> i64 {
-        if self.revealed == 0 { self.entries.first().map_or(0, |e| e.offset) } else { self.entries[self.revealed - 1].offset + 1 }
+        if self.revealed == 0 {
+            self.entries.first().map_or(0, |e| e.offset)
+        } else {
+            self.entries[self.revealed - 1].offset + 1
+        }
     }
 
     /// The first record at or after an offset.
@@ -107,7 +111,11 @@ impl Log {
         let Some(at) = self.open.iter().position(|(owner, _, _)| *owner == id) else { return Vec::new() };
         let (_, part, _) = self.open.swap_remove(at);
         self.parts[part] = status;
-        if status == Status::Aborted { Vec::new() } else { self.entries.iter().filter(|e| e.part == part).cloned().collect() }
+        if status == Status::Aborted {
+            Vec::new()
+        } else {
+            self.entries.iter().filter(|e| e.part == part).cloned().collect()
+        }
     }
 
     /// Up to `max` visible records from `offset` on, and the next position; `true` when that is the end.
@@ -126,6 +134,12 @@ impl Log {
             }
         }
         (read, stable.max(next), true)
+    }
+
+    /// The newest visible value of every key.
+    pub fn newest(&self) -> HashMap<&[u8], Option<&[u8]>> {
+        let visible = self.entries.iter().filter(|e| matches!(self.parts[e.part], Status::Committed | Status::Torn));
+        visible.map(|e| (&*e.key, e.value.as_deref())).collect()
     }
 
     /// Compacts everything below `bound`, which must be stable; returns how many visible records and tombstones went.
@@ -307,8 +321,13 @@ pub struct Broker {
 impl Broker {
     pub fn new(source: Vec<SourceLog>, ids: usize) -> Self {
         let shards = source.len();
-        let transaction =
-            || Transaction { epoch: 0, state: State::Empty, partitions: BTreeSet::new(), offsets: Vec::new(), markers: Vec::new() };
+        let transaction = || Transaction {
+            epoch: 0,
+            state: State::Empty,
+            partitions: BTreeSet::new(),
+            offsets: Vec::new(),
+            markers: Vec::new(),
+        };
         Self {
             source,
             logs: (0..=shards).map(|_| Log::default()).collect(),

@@ -35,8 +35,8 @@ impl Rng {
         self.below(1000) < n
     }
 
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len() as u64) as usize]
+    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize].clone()
     }
 }
 
@@ -82,7 +82,7 @@ pub fn settings(rng: &mut Rng, limit: u32) -> CountingSettings {
         success_codes: if rng.mille(700) { vec!["OK".into()] } else { Vec::new() },
         not_itemised: if rng.mille(700) { vec![NOT_ITEMISED.into()] } else { vec![NOT_ITEMISED.into(), "Soft".into()] },
         dedupe_window_s: rng.range(2, 10) as u32,
-        max_age_s: *rng.pick(&[86_400, 40 * 86_400, 100 * 86_400]),
+        max_age_s: rng.pick(&[86_400, 40 * 86_400, 100 * 86_400]),
         rows_per_tenant_month: limit,
         max_event_bytes: 400,
         ..CountingSettings::default()
@@ -116,9 +116,9 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
             55..=74 => rng.range(0, 2 * shape.window_s * 1000),
             75..=84 => 1000 - now.rem_euclid(1000) + rng.range(-1, 1),
             85..=92 => rng.range(30_000, 320_000),
-            93..=96 => rng.range(300_000, 1_300_000),
-            97 => rng.range(0, 3) * 86_400_000,
-            _ if shape.months => rng.range(10, 60) * 86_400_000,
+            93..=95 => rng.range(300_000, 1_300_000),
+            96 => rng.range(0, 3) * 86_400_000,
+            _ if shape.months => rng.range(10, 90) * 86_400_000,
             _ => rng.range(0, 1000),
         };
         let timestamp_ms = match rng.below(100) {
@@ -130,7 +130,13 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
         watermark = watermark.max(timestamp_ms.unwrap_or(watermark));
         let arrival = timestamp_ms.unwrap_or(watermark);
         let meaning = if rng.mille(60) {
-            Meaning::Malformed(*rng.pick(&[Malformed::Empty, Malformed::NotJson, Malformed::MissingField, Malformed::WrongType, Malformed::TooLarge]))
+            Meaning::Malformed(rng.pick(&[
+                Malformed::Empty,
+                Malformed::NotJson,
+                Malformed::MissingField,
+                Malformed::WrongType,
+                Malformed::TooLarge,
+            ]))
         } else {
             Meaning::Call(call(rng, &mut calls, &hot, n, arrival, watermark, shape.window_s))
         };
@@ -148,27 +154,35 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
     SourceLog { entries, revealed: 0, deleted: 0 }
 }
 
-fn call(rng: &mut Rng, calls: &mut Vec<PlainCall>, hot: &str, n: usize, arrival: i64, watermark: i64, window_s: i64) -> PlainCall {
+fn call(
+    rng: &mut Rng,
+    calls: &mut Vec<PlainCall>,
+    hot: &str,
+    n: usize,
+    arrival: i64,
+    watermark: i64,
+    window_s: i64,
+) -> PlainCall {
     let edge = (watermark.div_euclid(1000) - window_s) * 1000;
     let time_ms = match rng.below(100) {
         0..=44 => arrival - rng.range(0, 1500),
-        45..=54 => arrival.div_euclid(1000) * 1000 + *rng.pick(&[0, 999]),
-        55..=64 => edge + *rng.pick(&[-1, 0, 1, 999, 1000]),
+        45..=54 => arrival.div_euclid(1000) * 1000 + rng.pick(&[0, 999]),
+        55..=64 => edge + rng.pick(&[-1, 0, 1, 999, 1000]),
         65..=74 => arrival + rng.range(0, 300_000),
         75..=78 => arrival + 300_000 + rng.range(-1, 1),
-        79..=81 => arrival - rng.range(0, 50) * 86_400_000,
-        82 => arrival - 86_400_000 * *rng.pick(&[1, 40, 100]) + rng.range(-1, 1),
+        79..=81 => arrival - rng.range(0, 70) * 86_400_000,
+        82 => arrival - 86_400_000 * rng.pick(&[1, 40, 100]) + rng.range(-1, 1),
         // In a second that holds calls already, often one that has left the window.
         _ if !calls.is_empty() => rng.pick(calls).time_ms.div_euclid(1000) * 1000 + rng.range(0, 999),
         _ => arrival,
     };
     let fresh = PlainCall {
-        tenant: *rng.pick(&["a", "a", "a", "b b"]),
+        tenant: rng.pick(&["a", "a", "a", "b b"]),
         request_id: format!("r{n}"),
         time_ms,
-        action: *rng.pick(&["", "Call", "Call"]),
-        code: *rng.pick(&[None, None, Some("OK"), Some("Internal"), Some("Internal"), Some("Soft"), Some(NOT_ITEMISED)]),
-        flag: *rng.pick(&[Flag::Absent, Flag::Absent, Flag::Absent, Flag::False, Flag::True]),
+        action: rng.pick(&["", "Call", "Call"]),
+        code: rng.pick(&[None, None, Some("OK"), Some("Internal"), Some("Internal"), Some("Soft"), Some(NOT_ITEMISED)]),
+        flag: rng.pick(&[Flag::Absent, Flag::Absent, Flag::Absent, Flag::False, Flag::True]),
     };
     let call = match rng.below(100) {
         0..=19 => PlainCall { tenant: "a", request_id: hot.into(), ..fresh },

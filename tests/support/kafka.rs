@@ -43,11 +43,7 @@ const BROKER_SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 
 /// JVM flags for a quick start on few cores: no second compiler, no concurrent collector.
-const JVM_FLAGS: [&str; 3] = [
-    "-XX:TieredStopAtLevel=1",
-    "-Xshare:auto",
-    "-XX:+UseSerialGC",
-];
+const JVM_FLAGS: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:+UseSerialGC"];
 
 /// File with the classes a broker loads, next to the jars, see [`record_classes`].
 const CLASS_ARCHIVE: &str = "broker-classes.jsa";
@@ -74,11 +70,7 @@ pub struct Options {
 impl Options {
     /// `brokers` nodes with the harness's settings.
     pub fn new(brokers: usize) -> Options {
-        Options {
-            brokers,
-            properties: Vec::new(),
-            heap_mib: 384,
-        }
+        Options { brokers, properties: Vec::new(), heap_mib: 384 }
     }
 
     /// Sets one of Kafka's own settings. `{broker}` and `{controller}` in the value stand for the node's ports.
@@ -115,9 +107,7 @@ pub fn is_external() -> bool {
 }
 
 fn external_brokers() -> Option<String> {
-    std::env::var("SLA_LEDGER_TEST_BROKERS")
-        .ok()
-        .filter(|brokers| !brokers.is_empty())
+    std::env::var("SLA_LEDGER_TEST_BROKERS").ok().filter(|brokers| !brokers.is_empty())
 }
 
 impl Cluster {
@@ -130,11 +120,7 @@ impl Cluster {
 
     /// Starts a cluster as `options` say. An existing cluster keeps its own settings.
     pub fn start_with(options: &Options) -> Cluster {
-        assert!(
-            matches!(options.brokers, 1 | 3),
-            "1 or 3 brokers, not {}",
-            options.brokers
-        );
+        assert!(matches!(options.brokers, 1 | 3), "1 or 3 brokers, not {}", options.brokers);
         if let Some(bootstrap) = external_brokers() {
             return Cluster::existing(bootstrap, options);
         }
@@ -145,32 +131,20 @@ impl Cluster {
         if !archive.exists() {
             record_classes(&jars);
         }
-        let flag = archive
-            .exists()
-            .then(|| format!("-XX:SharedArchiveFile={}", archive.display()));
+        let flag = archive.exists().then(|| format!("-XX:SharedArchiveFile={}", archive.display()));
         Cluster::start_own(options, home, &jars, flag.as_deref())
     }
 
     fn start_own(options: &Options, home: Home, jars: &Path, flag: Option<&str>) -> Cluster {
         let ports: Vec<Ports> = (0..options.brokers).map(|_| Ports::free()).collect();
-        let nodes: Vec<Node> = (0..options.brokers)
-            .map(|index| Node::new(index, &ports, options, home.path(), jars, flag))
-            .collect();
+        let nodes: Vec<Node> =
+            (0..options.brokers).map(|index| Node::new(index, &ports, options, home.path(), jars, flag)).collect();
         let bootstrap: Vec<String> = nodes.iter().map(Node::address).collect();
-        let mut cluster = Cluster {
-            bootstrap: bootstrap.join(","),
-            nodes,
-            home: Some(home),
-        };
+        let mut cluster = Cluster { bootstrap: bootstrap.join(","), nodes, home: Some(home) };
         let mut formats: Vec<Program> = cluster.nodes.iter().map(Node::format).collect();
         for format in &mut formats {
             let status = format.wait_exit(START_TIMEOUT);
-            assert!(
-                status.success(),
-                "{} ended with {status}{}",
-                format.name(),
-                format.log_tail()
-            );
+            assert!(status.success(), "{} ended with {status}{}", format.name(), format.log_tail());
         }
         for node in &mut cluster.nodes {
             node.start();
@@ -186,20 +160,14 @@ impl Cluster {
                 options.properties
             ));
         }
-        let brokers = poll_for(START_TIMEOUT, || {
-            Some(metadata_from(&bootstrap).ok()?.brokers().len())
-        })
-        .unwrap_or_else(|| panic!("no answer from SLA_LEDGER_TEST_BROKERS={bootstrap}"));
+        let brokers = poll_for(START_TIMEOUT, || Some(metadata_from(&bootstrap).ok()?.brokers().len()))
+            .unwrap_or_else(|| panic!("no answer from SLA_LEDGER_TEST_BROKERS={bootstrap}"));
         assert!(
             brokers >= options.brokers,
             "this test needs {} brokers, SLA_LEDGER_TEST_BROKERS={bootstrap} has {brokers}",
             options.brokers
         );
-        Cluster {
-            bootstrap,
-            nodes: Vec::new(),
-            home: None,
-        }
+        Cluster { bootstrap, nodes: Vec::new(), home: None }
     }
 
     /// The brokers' addresses, for `bootstrap.servers`.
@@ -229,10 +197,7 @@ impl Cluster {
     /// SIGTERM to broker `index` (from 0), and waits for its orderly end.
     pub fn stop(&mut self, index: usize) {
         let node = self.own_node("stop", index);
-        let mut process = node
-            .process
-            .take()
-            .unwrap_or_else(|| panic!("broker {index} is down already"));
+        let mut process = node.process.take().unwrap_or_else(|| panic!("broker {index} is down already"));
         process.terminate();
         process.wait_exit(STOP_TIMEOUT);
     }
@@ -249,10 +214,7 @@ impl Cluster {
 
     fn signal(&mut self, index: usize, signal: Signal) {
         let node = self.own_node("stop or continue", index);
-        node.process
-            .as_mut()
-            .unwrap_or_else(|| panic!("broker {index} is down"))
-            .signal(signal);
+        node.process.as_mut().unwrap_or_else(|| panic!("broker {index} is down")).signal(signal);
     }
 
     /// Starts broker `index` (from 0) again on its port and data, and returns when every broker that should
@@ -267,9 +229,7 @@ impl Cluster {
     /// Whether broker `index` (from 0) was started and has not ended.
     pub fn is_up(&mut self, index: usize) -> bool {
         let node = self.own_node("ask about", index);
-        node.process
-            .as_mut()
-            .is_some_and(|process| process.exited().is_none())
+        node.process.as_mut().is_some_and(|process| process.exited().is_none())
     }
 
     fn own_node(&mut self, what: &str, index: usize) -> &mut Node {
@@ -285,21 +245,12 @@ impl Cluster {
     fn wait_ready(&mut self) {
         let mut seen = String::new();
         let ready = poll_for(START_TIMEOUT, || {
-            let up: Vec<String> = self
-                .nodes
-                .iter()
-                .filter(|node| node.process.is_some())
-                .map(Node::address)
-                .collect();
+            let up: Vec<String> = self.nodes.iter().filter(|node| node.process.is_some()).map(Node::address).collect();
             for node in &mut self.nodes {
                 if let Some(process) = &mut node.process
                     && let Some(status) = process.exited()
                 {
-                    panic!(
-                        "{} ended ({status}) while starting{}",
-                        process.name(),
-                        process.log_tail()
-                    );
+                    panic!("{} ended ({status}) while starting{}", process.name(), process.log_tail());
                 }
             }
             for address in &up {
@@ -320,27 +271,19 @@ impl Cluster {
             Some(())
         });
         if ready.is_none() {
-            panic!(
-                "the cluster is not ready after {START_TIMEOUT:?}: {seen}{}",
-                self.logs()
-            );
+            panic!("the cluster is not ready after {START_TIMEOUT:?}: {seen}{}", self.logs());
         }
     }
 
     /// Creates a topic, replicated to every broker, and returns when every broker knows the leader of each partition.
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
-        let brokers = if self.nodes.is_empty() {
-            1
-        } else {
-            self.nodes.len()
-        };
+        let brokers = if self.nodes.is_empty() { 1 } else { self.nodes.len() };
         let replication = i32::try_from(brokers).expect("few brokers");
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
         for (key, value) in config {
             topic = topic.set(key, value);
         }
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("an admin client");
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
         let created = block_on(admin.create_topics([&topic], &options))
             .unwrap_or_else(|error| panic!("cannot create topic {name}: {error}{}", self.logs()));
@@ -351,38 +294,23 @@ impl Cluster {
                 panic!("cannot create topic {name}: {code}{}", self.logs());
             }
         }
-        let mut addresses: Vec<String> = self
-            .nodes
-            .iter()
-            .filter(|node| node.process.is_some())
-            .map(Node::address)
-            .collect();
+        let mut addresses: Vec<String> =
+            self.nodes.iter().filter(|node| node.process.is_some()).map(Node::address).collect();
         if addresses.is_empty() {
             addresses.push(self.bootstrap.clone());
         }
         let partitions = usize::try_from(partitions).expect("a count");
-        super::wait_until(
-            &format!("a leader for each partition of {name}"),
-            SETTLE_TIMEOUT,
-            || {
-                addresses.iter().all(|address| {
-                    metadata_from(address).is_ok_and(|metadata| {
-                        metadata
-                            .topics()
-                            .iter()
-                            .find(|topic| topic.name() == name)
-                            .is_some_and(|topic| {
-                                topic.error().is_none()
-                                    && topic.partitions().len() == partitions
-                                    && topic
-                                        .partitions()
-                                        .iter()
-                                        .all(|partition| partition.leader() >= 0)
-                            })
+        super::wait_until(&format!("a leader for each partition of {name}"), SETTLE_TIMEOUT, || {
+            addresses.iter().all(|address| {
+                metadata_from(address).is_ok_and(|metadata| {
+                    metadata.topics().iter().find(|topic| topic.name() == name).is_some_and(|topic| {
+                        topic.error().is_none()
+                            && topic.partitions().len() == partitions
+                            && topic.partitions().iter().all(|partition| partition.leader() >= 0)
                     })
                 })
-            },
-        );
+            })
+        });
     }
 
     /// The tails of the brokers' logs, made to be put behind a panic's message.
@@ -395,11 +323,7 @@ impl Cluster {
 
     /// Ends what a cluster in a static leaves behind: such a one is never dropped.
     fn clean_up_at_exit(&self) {
-        for pid in self
-            .nodes
-            .iter()
-            .filter_map(|node| Some(node.process.as_ref()?.pid()))
-        {
+        for pid in self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.pid())) {
             super::end_by_pid(pid);
         }
         if let Some(home) = &self.home {
@@ -440,18 +364,12 @@ fn metadata_from(address: &str) -> Result<Metadata, String> {
         .set("log_level", "2")
         .create()
         .map_err(|error| error.to_string())?;
-    consumer
-        .fetch_metadata(None, REQUEST_TIMEOUT)
-        .map_err(|error| error.to_string())
+    consumer.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|error| error.to_string())
 }
 
 /// Runs one future of the admin client to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 
 /// The two ports of a node.
@@ -463,10 +381,7 @@ struct Ports {
 
 impl Ports {
     fn free() -> Ports {
-        Ports {
-            broker: free_port(),
-            controller: free_port(),
-        }
+        Ports { broker: free_port(), controller: free_port() }
     }
 }
 
@@ -484,14 +399,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(
-        index: usize,
-        ports: &[Ports],
-        options: &Options,
-        root: &Path,
-        jars: &Path,
-        flag: Option<&str>,
-    ) -> Node {
+    fn new(index: usize, ports: &[Ports], options: &Options, root: &Path, jars: &Path, flag: Option<&str>) -> Node {
         let name = format!("kafka-{index}");
         let directory = root.join(&name);
         fs::create_dir_all(&directory).expect("the node's directory");
@@ -507,11 +415,8 @@ impl Node {
         };
         let properties = node.properties(index, ports, options);
         fs::write(node.directory.join("server.properties"), properties).expect("server.properties");
-        fs::write(
-            node.directory.join("log4j2.properties"),
-            include_str!("kafka/log4j2.properties"),
-        )
-        .expect("log4j2.properties");
+        fs::write(node.directory.join("log4j2.properties"), include_str!("kafka/log4j2.properties"))
+            .expect("log4j2.properties");
         node
     }
 
@@ -579,9 +484,8 @@ background.threads=2
         );
         text.push_str("\n# Of the test.\n");
         for (key, value) in &options.properties {
-            let value = value
-                .replace("{broker}", &own.broker.to_string())
-                .replace("{controller}", &own.controller.to_string());
+            let value =
+                value.replace("{broker}", &own.broker.to_string()).replace("{controller}", &own.controller.to_string());
             let _ = writeln!(text, "{key}={value}");
         }
         text
@@ -592,10 +496,7 @@ background.threads=2
         command
             .args(JVM_FLAGS)
             .arg(format!("-Xmx{}m", self.heap_mib))
-            .arg(format!(
-                "-Dlog4j2.configurationFile={}",
-                self.directory.join("log4j2.properties").display()
-            ))
+            .arg(format!("-Dlog4j2.configurationFile={}", self.directory.join("log4j2.properties").display()))
             .arg("-cp")
             .arg(self.jars.join("*"))
             .current_dir(&self.directory);
@@ -606,13 +507,7 @@ background.threads=2
     fn format(&self) -> Program {
         let mut command = self.java();
         command
-            .args([
-                "kafka.tools.StorageTool",
-                "format",
-                "--cluster-id",
-                CLUSTER_ID,
-                "--config",
-            ])
+            .args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"])
             .arg(self.directory.join("server.properties"));
         let log = self.directory.join("format.log");
         Program::spawn_logging_to(&format!("{}-format", self.name), command, log, None)
@@ -620,16 +515,8 @@ background.threads=2
 
     fn start(&mut self) {
         let mut command = self.java();
-        command
-            .args(&self.flag)
-            .arg("kafka.Kafka")
-            .arg(self.directory.join("server.properties"));
-        self.process = Some(Program::spawn_logging_to(
-            &self.name,
-            command,
-            self.log.clone(),
-            None,
-        ));
+        command.args(&self.flag).arg("kafka.Kafka").arg(self.directory.join("server.properties"));
+        self.process = Some(Program::spawn_logging_to(&self.name, command, self.log.clone(), None));
     }
 }
 
@@ -669,10 +556,7 @@ impl Home {
         let lock = fs::File::create(&unnamed)?;
         lock.lock()?;
         fs::rename(unnamed, directory.path().join("lock"))?;
-        Ok(Home {
-            directory,
-            _lock: lock,
-        })
+        Ok(Home { directory, _lock: lock })
     }
 
     fn path(&self) -> &Path {
@@ -696,20 +580,14 @@ fn record_classes(jars: &Path) {
 
 /// The directory with Kafka's jars; fetches them first if they are not there.
 fn jars() -> PathBuf {
-    let cache = std::env::var_os("SLA_LEDGER_CACHE")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let home = std::env::var_os("HOME").expect("HOME or SLA_LEDGER_CACHE");
-            Path::new(&home).join(".cache/sla-ledger")
-        });
+    let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        let home = std::env::var_os("HOME").expect("HOME or SLA_LEDGER_CACHE");
+        Path::new(&home).join(".cache/sla-ledger")
+    });
     let jars = cache.join(format!("kafka-{}", version()));
     if !jars.is_dir() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-deps.sh");
-        let output = Command::new("bash")
-            .arg(&script)
-            .arg("--jars")
-            .output()
-            .expect("bash");
+        let output = Command::new("bash").arg(&script).arg("--jars").output().expect("bash");
         assert!(
             output.status.success() && jars.is_dir(),
             "{} could not fetch Kafka's jars:\n{}{}",

@@ -3,10 +3,7 @@
 //! [`kafka`] runs Apache Kafka itself; [`Program`] runs our own binary. There are no sleeps to hope for the
 //! best: [`wait_until`] awaits a condition and says what it awaited when that did not come.
 
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod kafka;
 
@@ -61,9 +58,7 @@ pub fn unique(stem: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     static RUN: LazyLock<u64> = LazyLock::new(|| {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |now| now.as_secs())
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs())
     });
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{stem}-{}-{}-{n}", std::process::id(), *RUN)
@@ -80,9 +75,7 @@ pub fn free_port() -> u16 {
         .and_then(|range| range.split_whitespace().next()?.parse().ok())
         .unwrap_or(32_768_u16);
     let candidates = 10_000..first_ephemeral.max(10_100);
-    let mut given = GIVEN
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut given = GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for _ in 0..10_000 {
         let port = rand::random_range(candidates.clone());
         if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -150,10 +143,7 @@ impl Program {
 
     /// Starts `command`, with its output in a file in a temporary directory.
     pub fn spawn(name: &str, command: Command) -> Program {
-        let directory = tempfile::Builder::new()
-            .prefix("sla-ledger-test-")
-            .tempdir()
-            .expect("a temporary directory");
+        let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
         let log = directory.path().join(format!("{name}.log"));
         Program::spawn_logging_to(name, command, log, Some(directory))
     }
@@ -175,12 +165,7 @@ impl Program {
         let shown = format!("{command:?}");
         let child = spawn_bound_to_this_process(command)
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}: {shown}"));
-        Program {
-            name: name.to_owned(),
-            child,
-            log,
-            _directory: directory,
-        }
+        Program { name: name.to_owned(), child, log, _directory: directory }
     }
 
     /// The name given at the start.
@@ -231,23 +216,14 @@ impl Program {
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         match poll_for(timeout, || self.exited()) {
             Some(status) => status,
-            None => panic!(
-                "{} did not end within {timeout:?}{}",
-                self.name,
-                self.log_tail()
-            ),
+            None => panic!("{} did not end within {timeout:?}{}", self.name, self.log_tail()),
         }
     }
 
     /// Waits until `condition` holds; panics with `what` and the log's tail if it does not within `timeout`,
     /// or as soon as the process ends before it does.
     #[track_caller]
-    pub fn wait_until(
-        &mut self,
-        what: &str,
-        timeout: Duration,
-        mut condition: impl FnMut() -> bool,
-    ) {
+    pub fn wait_until(&mut self, what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
         let held = poll_for(timeout, || {
             // In this order: a condition that came true before the end counts.
             let ended = self.exited();
@@ -259,16 +235,8 @@ impl Program {
         });
         match held {
             Some(Ok(())) => {}
-            Some(Err(status)) => panic!(
-                "{} ended ({status}) before: {what}{}",
-                self.name,
-                self.log_tail()
-            ),
-            None => panic!(
-                "{}: waited {timeout:?} in vain for: {what}{}",
-                self.name,
-                self.log_tail()
-            ),
+            Some(Err(status)) => panic!("{} ended ({status}) before: {what}{}", self.name, self.log_tail()),
+            None => panic!("{}: waited {timeout:?} in vain for: {what}{}", self.name, self.log_tail()),
         }
     }
 
@@ -276,9 +244,7 @@ impl Program {
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str, timeout: Duration) {
         let log = self.log.clone();
-        self.wait_until(&format!("`{text}` in its log"), timeout, || {
-            read_lossy(&log).contains(text)
-        });
+        self.wait_until(&format!("`{text}` in its log"), timeout, || read_lossy(&log).contains(text));
     }
 
     /// All that the process has written so far, standard output and error.
@@ -307,10 +273,7 @@ impl Drop for Program {
 }
 
 fn read_lossy(path: &Path) -> String {
-    fs::read(path).map_or_else(
-        |_| String::new(),
-        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-    )
+    fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn log_tail(name: &str, path: &Path) -> String {
@@ -338,18 +301,13 @@ fn spawn_bound_to_this_process(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
 
-    #[expect(
-        unsafe_code,
-        reason = "only a call between fork and exec can bind a child's life to ours"
-    )]
+    #[expect(unsafe_code, reason = "only a call between fork and exec can bind a child's life to ours")]
     // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
     unsafe {
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
 
     let spawner = SPAWNER.get_or_init(|| {
@@ -374,10 +332,7 @@ fn spawn_bound_to_this_process(mut command: Command) -> io::Result<Child> {
 }
 
 /// SIGKILL to a child that only its id is known of, and waits for its end.
-#[expect(
-    unsafe_code,
-    reason = "a child in a static can be reached by its id only"
-)]
+#[expect(unsafe_code, reason = "a child in a static can be reached by its id only")]
 fn end_by_pid(pid: u32) {
     let Ok(pid) = libc::pid_t::try_from(pid) else {
         return;
@@ -395,12 +350,7 @@ fn send_signal(pid: u32, signal: libc::c_int) {
     let pid = libc::pid_t::try_from(pid).expect("a process id");
     // SAFETY: kill has no memory effects; the pid is of a child not yet waited for, so it is not reused.
     let result = unsafe { libc::kill(pid, signal) };
-    assert_eq!(
-        result,
-        0,
-        "kill({pid}, {signal}): {}",
-        io::Error::last_os_error()
-    );
+    assert_eq!(result, 0, "kill({pid}, {signal}): {}", io::Error::last_os_error());
 }
 
 /// Has `cleanup` called when the process exits: values in statics are never dropped.

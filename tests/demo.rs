@@ -1,0 +1,47 @@
+//! The demo: what a newcomer runs first. It counts, serves, redraws, and ends cleanly.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::{Program, Signal};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_demo_shows_counted_tenants_and_ends_on_ctrl_c() {
+    let mut command = Program::command();
+    command.args(["demo", "--listen", "127.0.0.1:0"]);
+    let mut demo = Program::spawn("demo", command);
+    // Plain lines, since its output is no terminal.
+    demo.wait_for_log("200 tenants, ", LIMIT);
+    let log = demo.log();
+    let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address to open");
+    let ready = |path: &str| reqwest::blocking::get(format!("http://{address}/{path}")).unwrap();
+    assert_eq!(ready("livez").status(), 200);
+    let metrics = ready("metrics");
+    assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4");
+    let text = metrics.text().unwrap();
+    let exported = text.lines().filter(|l| l.starts_with("sla_availability_ratio{")).count();
+    assert!(exported >= 200, "{exported} tenants exported");
+    // The tenants in trouble are in the table, in breach, from the start.
+    demo.wait_for_log(" breach", LIMIT);
+    assert!(demo.log().contains("tenant               calls  failed availability  tier  headroom  state"));
+    demo.signal(Signal::Interrupt);
+    let status = demo.wait_exit(Duration::from_secs(15));
+    assert!(status.success(), "{status}: {}", demo.log_tail());
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_writes_to_a_closed_pipe_without_complaint() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sla-ledger"))
+        .args(["demo", "--listen", "127.0.0.1:0", "--for", "1s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,337 @@
+//! Hand-written schedules for the rules that random ones may miss: each ends well as the protocol is, and breaks with
+//! its rule broken.
+
+use std::collections::BTreeMap;
+
+use sla_ledger::domain::call::Flag;
+use sla_ledger::pipeline::mutation::{Mutation, with_mutation};
+use sla_ledger::pipeline::settings::{CountingSettings, TimestampFormat};
+
+use crate::instance::{Check, End, Env, Faults, Instance, Phase, Stage};
+use crate::kafka::{Broker, SourceEntry, SourceLog, Target};
+use crate::oracle::Oracle;
+use crate::workload::{Meaning, PlainCall, Rng};
+
+/// Noon of a day in mid-month.
+const NOON_MS: i64 = 1_781_496_000_000;
+const WINDOW_S: u32 = 5;
+
+/// Two instances, one shard, and the hand that moves them.
+struct Hand {
+    env: Env,
+    instances: Vec<Instance>,
+}
+
+/// A record: when it arrives, when the call was (seconds after noon), the request id.
+fn record(n: usize, arrival_s: i64, time_s: i64, id: &str) -> SourceEntry {
+    let call = PlainCall {
+        tenant: if n % 3 == 2 { "b" } else { "a" },
+        request_id: id.into(),
+        time_ms: NOON_MS + time_s * 1000,
+        action: "Call",
+        code: n.is_multiple_of(2).then_some("Internal"),
+        flag: Flag::Absent,
+    };
+    let payload = Some(call.payload());
+    SourceEntry {
+        offset: n as i64,
+        timestamp_ms: Some(NOON_MS + arrival_s * 1000),
+        payload,
+        meaning: Meaning::Call(call),
+    }
+}
+
+/// One call a second.
+fn steady(records: usize) -> Vec<SourceEntry> {
+    (0..records).map(|n| record(n, n as i64, n as i64, &format!("r{n}"))).collect()
+}
+
+impl Hand {
+    fn new(entries: Vec<SourceEntry>, revealed: usize) -> Self {
+        let source = vec![SourceLog { entries, revealed, deleted: 0 }];
+        let settings = CountingSettings {
+            timestamp_format: TimestampFormat::EpochMs,
+            dedupe_window_s: WINDOW_S,
+            not_itemised: Vec::new(),
+            ..CountingSettings::default()
+        };
+        let env = Env {
+            oracle: Oracle::new(1, false),
+            broker: Broker::new(source, 2),
+            rng: Rng(1),
+            faults: Faults::default(),
+            chunk_offsets: 2,
+            stats: BTreeMap::new(),
+            trace: false,
+            steps: 0,
+            next_end: None,
+        };
+        Self { env, instances: (0..2).map(|id| Instance::new(id, 1, settings.clone())).collect() }
+    }
+
+    fn reveal(&mut self, records: usize) {
+        self.env.broker.source[0].revealed = records;
+    }
+
+    /// Everything on its way for this instance arrives.
+    fn deliver(&mut self, i: usize) -> Check {
+        self.arrive(i);
+        while !self.env.broker.transactions[i].markers.is_empty() {
+            self.env.land(i, 0)?;
+        }
+        self.arrive(i);
+        Ok(())
+    }
+
+    /// The produce requests of this instance arrive, as far as the coordinator takes them.
+    fn arrive(&mut self, i: usize) {
+        for _ in 0..self.env.broker.wires[i].len() {
+            self.env.broker.deliver_produce(i);
+        }
+    }
+
+    /// The instance does what it can until it counts; nothing of the others moves.
+    fn become_owner(&mut self, i: usize) -> Check {
+        for _ in 0..50 {
+            self.deliver(i)?;
+            self.instances[i].poll_group(&mut self.env)?;
+            self.instances[i].tail(&mut self.env, 0, 1000)?;
+            self.instances[i].advance(&mut self.env)?;
+            if matches!(self.instances[i].phase, Phase::Counting) {
+                return Ok(());
+            }
+        }
+        Err(format!("i{i} does not come to count"))
+    }
+
+    /// Takes over and writes what a new owner owes at once.
+    fn own(&mut self, i: usize) -> Check {
+        self.become_owner(i)?;
+        if self.instances[i].shards[&0].must_flush() {
+            self.flush(i)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, i: usize, records: usize) {
+        self.instances[i].ingest(&mut self.env, 0, records);
+    }
+
+    /// A whole flush, answered and visible.
+    fn flush(&mut self, i: usize) -> Check {
+        self.instances[i].begin_flush(&mut self.env, false);
+        self.finish_flush(i)
+    }
+
+    fn finish_flush(&mut self, i: usize) -> Check {
+        for _ in 0..200 {
+            if !matches!(self.instances[i].phase, Phase::Flushing(_)) {
+                return self.deliver(i);
+            }
+            self.instances[i].advance(&mut self.env)?;
+            self.arrive(i);
+        }
+        Err(format!("the flush of i{i} does not end"))
+    }
+
+    /// Produces everything of a flush but the last `but` records, all acknowledged.
+    fn produce_all_but(&mut self, i: usize, but: usize) {
+        self.instances[i].begin_flush(&mut self.env, false);
+        let Phase::Flushing(flushing) = &self.instances[i].phase else { return };
+        let records: usize = flushing.flushes.iter().map(|f| f.records.len() + f.dead_letters.len() + 1).sum();
+        for _ in 0..records - but {
+            let _ = self.instances[i].advance(&mut self.env);
+        }
+        self.arrive(i);
+    }
+
+    fn stage(&self, i: usize) -> Option<Stage> {
+        match &self.instances[i].phase {
+            Phase::Flushing(flushing) => Some(flushing.stage),
+            _ => None,
+        }
+    }
+
+    fn expel(&mut self, i: usize) {
+        if let Some(member) = self.instances[i].member {
+            self.env.broker.group.remove(member);
+        }
+    }
+
+    /// The owner counts and writes the rest; everybody reads it.
+    fn end(&mut self, owner: usize) -> Check {
+        let all = self.env.broker.source[0].entries.len();
+        self.reveal(all);
+        self.own(owner)?;
+        self.count(owner, all);
+        self.flush(owner)?;
+        for i in 0..2 {
+            self.deliver(i)?;
+            self.instances[i].tail(&mut self.env, 0, 1000)?;
+        }
+        let book = self.instances[owner].book.shard(0).ok_or("no shard")?;
+        let counter = self.instances[owner].shards.get(&0).ok_or("given up")?;
+        self.env.oracle.finished(&self.env.broker, counter, book)
+    }
+}
+
+fn caught_by(mutations: &[Mutation], schedule: fn() -> Check) {
+    with_mutation(None, schedule).unwrap_or_else(|why| panic!("as it is: {why}"));
+    for mutation in mutations {
+        let outcome = crate::quietly(|| std::panic::catch_unwind(|| with_mutation(Some(*mutation), schedule)));
+        assert!(!matches!(outcome, Ok(Ok(()))), "{mutation:?} passes unseen");
+    }
+}
+
+#[test]
+fn an_operators_reset_does_not_keep_a_takeover_waiting() {
+    caught_by(&[Mutation::CommittedInsteadOfEnd], || {
+        let mut hand = Hand::new(steady(10), 5);
+        hand.own(0)?;
+        hand.count(0, 5);
+        hand.flush(0)?;
+        hand.expel(0);
+        hand.env.broker.group.committed[0] = Some(2);
+        hand.end(1)
+    });
+}
+
+#[test]
+fn a_takeover_waits_for_a_marker_that_is_late_in_the_ledger_alone() {
+    caught_by(&[Mutation::EndFromReadCommitted], || {
+        let mut hand = Hand::new(steady(10), 5);
+        hand.own(0)?;
+        hand.count(0, 5);
+        hand.produce_all_but(0, 0);
+        while hand.stage(0).is_some() {
+            hand.instances[0].advance(&mut hand.env)?;
+        }
+        let markers = &hand.env.broker.transactions[0].markers;
+        let group = markers.iter().position(|m| *m == Target::Group).ok_or("no offsets in the transaction")?;
+        hand.env.land(0, group)?;
+        hand.expel(0);
+        // The new owner must not begin before the ledger's marker has landed.
+        let early = hand.become_owner(1);
+        if early.is_ok() {
+            hand.count(1, 10);
+            hand.deliver(0)?;
+            hand.flush(1)?;
+        }
+        hand.deliver(0)?;
+        hand.end(1)
+    });
+}
+
+#[test]
+fn a_late_copy_of_a_commit_finds_its_producer_gone() {
+    caught_by(&[Mutation::KeepProducerAfterRetry], || {
+        let mut hand = Hand::new(steady(12), 4);
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.env.next_end = Some(End::Retried);
+        hand.flush(0)?;
+        hand.become_owner(0)?;
+        // It is expelled without noticing; another one takes over and counts on.
+        hand.expel(0);
+        hand.reveal(8);
+        hand.own(1)?;
+        hand.count(1, 4);
+        hand.flush(1)?;
+        hand.count(0, 2);
+        hand.produce_all_but(0, 0);
+        let late = hand.env.broker.late_ends.pop().ok_or("no late copy")?;
+        let _ = hand.env.broker.end(late.id, late.epoch, late.commit);
+        hand.deliver(0)?;
+        hand.finish_flush(0)?;
+        hand.end(1)
+    });
+}
+
+#[test]
+fn a_commit_follows_every_acknowledgement() {
+    caught_by(&[Mutation::AcksNotAwaited], || {
+        let mut hand = Hand::new(steady(12), 6);
+        hand.own(0)?;
+        hand.count(0, 6);
+        hand.instances[0].begin_flush(&mut hand.env, false);
+        hand.instances[0].advance(&mut hand.env)?;
+        hand.arrive(0);
+        // The rest is still on its way, however long the owner goes on.
+        for _ in 0..100 {
+            hand.instances[0].advance(&mut hand.env)?;
+        }
+        hand.finish_flush(0)?;
+        hand.deliver(0)?;
+        hand.end(0)
+    });
+}
+
+#[test]
+fn a_torn_flush_is_counted_once() {
+    let mutations = [
+        Mutation::NoCoverage,
+        Mutation::NoChunkCoverage,
+        Mutation::ChunkByCount,
+        Mutation::TotalsRederived,
+        Mutation::NoBarrier,
+        Mutation::ApplyBeforeCheckpoint,
+    ];
+    caught_by(&mutations, || {
+        let mut hand = Hand::new(steady(24), 4);
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.flush(0)?;
+        hand.reveal(12);
+        hand.count(0, 8);
+        hand.produce_all_but(0, 1);
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.instances[1].tail(&mut hand.env, 0, 1000)?;
+        hand.finish_flush(0)?;
+        hand.become_owner(0)?;
+        for _ in 0..12 {
+            hand.count(0, 1);
+            if hand.instances[0].shards[&0].wants_flush() {
+                hand.flush(0)?;
+                hand.instances[1].tail(&mut hand.env, 0, 1000)?;
+            }
+        }
+        hand.end(0)
+    });
+}
+
+#[test]
+fn a_call_from_the_future_is_remembered_by_the_next_owner() {
+    caught_by(&[Mutation::FloorWithoutSkew], || {
+        // The first call is 300 s ahead of its arrival, so it is alive long after; its twin comes under the next owner.
+        let records =
+            vec![record(0, 0, 300, "x"), record(1, 290, 290, "y"), record(2, 291, 291, "z"), record(0, 292, 300, "x")];
+        let records = records.into_iter().zip(0..).map(|(record, offset)| SourceEntry { offset, ..record }).collect();
+        let mut hand = Hand::new(records, 3);
+        hand.own(0)?;
+        hand.count(0, 3);
+        hand.flush(0)?;
+        hand.expel(0);
+        hand.end(1)
+    });
+}
+
+#[test]
+fn a_tail_behind_the_compaction_says_nothing() {
+    caught_by(&[Mutation::PublishWhileLagging, Mutation::CheckWhileLagging], || {
+        let mut hand = Hand::new(steady(12), 6);
+        hand.own(0)?;
+        hand.count(0, 6);
+        hand.flush(0)?;
+        hand.reveal(12);
+        hand.count(0, 6);
+        hand.flush(0)?;
+        // Compacted up to the last checkpoint alone: its values are gone from under the one before.
+        let last = hand.env.broker.logs[0].entries.iter().rfind(|e| e.key.starts_with(b"C ")).map_or(0, |e| e.offset);
+        hand.env.broker.logs[0].compact(last, false);
+        for _ in 0..30 {
+            hand.instances[1].tail(&mut hand.env, 0, 1)?;
+        }
+        hand.end(0)
+    });
+}
