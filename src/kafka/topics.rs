@@ -1,6 +1,7 @@
 //! The topics: what must exist, with which settings, and what is wrong with those that are there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,10 +101,15 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
 #[derive(Debug, Default)]
 struct Connecting {
     last: Mutex<Option<String>>,
+    /// Another attempt would end the same way.
+    hopeless: AtomicBool,
 }
 
 impl ClientContext for Connecting {
-    fn error(&self, _: KafkaError, reason: &str) {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            self.hopeless.store(true, Ordering::Relaxed);
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_deref() != Some(reason) {
             tracing::warn!(reason, "cannot reach a broker");
@@ -127,7 +133,7 @@ fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<Str
         while consumer.poll(EVENTS).is_some() {}
         match answer {
             Ok(metadata) => break metadata,
-            Err(error) if Instant::now() >= deadline => {
+            Err(error) if Instant::now() >= deadline || consumer.context().hopeless.load(Ordering::Relaxed) => {
                 let why = consumer.context().last.lock().unwrap_or_else(PoisonError::into_inner).take();
                 return Err(failed(why)(error));
             }

@@ -491,6 +491,32 @@ fn a_zombie_shows_no_old_figures() {
     other.stop();
 }
 
+/// Told to end while it stands still: it wakes up to find its session over, its flush refused, and the end to come.
+#[test]
+fn a_zombie_that_is_told_to_end_ends() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("zombie-end"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 4);
+    let mut zombie = Instance::new("zombie", cluster, &names).with("/flush/interval", json!("60s"));
+    zombie.start_ready();
+    let now = wall_clock_ms();
+    write::send(brokers, &names.calls, one_each(4, "r1", now));
+    zombie.wait_metric("sla_ledger_records_total{outcome=\"counted\"}", |counted| counted == 4.0);
+    zombie.program().pause();
+    let mut other = Instance::new("other", cluster, &names);
+    other.start_ready();
+    other.wait_metric("sla_ledger_shards_owned", |shards| shards == 4.0);
+    zombie.program().terminate();
+    zombie.program().resume();
+    let status = zombie.program().wait_exit(DRAIN);
+    assert!(status.success(), "{status}: {}", zombie.log());
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[1; 4], LIMIT);
+    assert_eq!(ledger.counted().totals.counted, 4);
+    other.stop();
+}
+
 #[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     use std::io::Write;
