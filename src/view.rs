@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use chrono_tz::Tz;
@@ -90,10 +90,10 @@ impl View {
         self.home.store(Arc::new(Home { shards, of: self.shards }));
     }
 
-    /// The worker is alive: what it said of its home holds for so much longer. A process that stood still finds itself
+    /// The worker is alive: what it said of its home holds until then. A process that stood still finds itself
     /// without a home, for somebody else may have shown newer figures meanwhile.
-    pub fn keep_home(&self, time: Duration) {
-        *self.home_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
+    pub fn keep_home(&self, until: Instant) {
+        *self.home_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// The shards this instance speaks for.

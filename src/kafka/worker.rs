@@ -236,11 +236,20 @@ impl Worker {
             self.rebalanced(rebalanced);
         }
         self.read_news();
-        let stood_still = std::mem::replace(&mut self.last_round, Instant::now()).elapsed() > self.session;
+        let pause = std::mem::replace(&mut self.last_round, Instant::now()).elapsed();
+        let stood_still = pause > self.session;
         if stood_still && matches!(self.state, State::Counting { .. }) {
             self.take_over_again("this process stood still for longer than its session");
         }
-        self.setup.view.keep_home(self.session);
+        // The group counts from the last heartbeat, which may be older than the last round: half of the session is ours.
+        if pause > self.session / 2 {
+            self.setup.view.set_home(Vec::new());
+            self.next_lag = Instant::now() + LAG_INTERVAL;
+            if let State::Counting { judged, .. } = &mut self.state {
+                *judged = false;
+            }
+        }
+        self.setup.view.keep_home(self.last_round + self.session / 2);
         if std::mem::take(&mut self.reread) {
             self.take_over_again("the source no longer holds what was wanted next");
         }
