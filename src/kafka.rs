@@ -38,3 +38,12 @@ pub fn without_consumers_keys(base: &ClientConfig) -> ClientConfig {
     CONSUMERS_ALONE.iter().for_each(|key| _ = config.remove(key));
     config
 }
+
+/// Ends a client on a thread of its own. librdkafka waits for the client's own threads then, and these may be waiting for a
+/// broker that does not answer; nothing that must go on may wait for them.
+pub fn discard(name: &'static str, client: impl Send + 'static) {
+    let thread = std::thread::Builder::new().name(format!("end-{name}"));
+    if let Err(error) = thread.spawn(move || drop(client)) {
+        tracing::warn!(%error, client = name, "ended on the spot, for want of a thread");
+    }
+}

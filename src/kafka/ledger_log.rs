@@ -130,7 +130,10 @@ impl LedgerLog {
     /// # Errors
     /// As [`LedgerLog::open`]; the old producer must not be used then.
     pub fn renew(&mut self) -> Result<(), KafkaError> {
-        self.producer = Self::start(&self.config)?;
+        let new = Self::start(&self.config)?;
+        let old = std::mem::replace(&mut self.producer, new);
+        tracing::info!("the producer was replaced");
+        super::discard("producer", old);
         Ok(())
     }
 

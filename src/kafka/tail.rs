@@ -147,6 +147,8 @@ pub fn run(
                 .for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
         }
     }
+    drop(queue);
+    super::discard("tail", consumer);
     failure.map_or(Ok(()), Err)
 }
 

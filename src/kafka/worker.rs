@@ -676,6 +676,11 @@ impl Worker {
         self.flush();
         self.drop_shards();
         self.consumer.context().close();
+        let Self { consumer, reader, log, .. } = self;
+        // Leaves the group. The others have nothing to say goodbye to.
+        drop(consumer);
+        super::discard("reader", reader);
+        super::discard("producer", log);
         tracing::info!("worker stopped");
     }
 }
