@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ExportedTenants};
 use crate::domain::calendar::{LocalClock, Month};
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::http::{self, AppState, Health, ReloadError};
 use crate::kafka::tail::now_ms;
 use crate::kafka::{tail, topics, worker};
@@ -80,7 +80,7 @@ impl Service {
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
-        let view = Arc::new(View::new(shards, Arc::new(Contract::tencent_ccc())));
+        let view = Arc::new(View::new(shards, Arc::new(Policy::tencent_ccc())));
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         let health = Arc::new(Health::new(config.ready.max_lag));

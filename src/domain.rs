@@ -1,7 +1,12 @@
-//! What the contract says: calls, calendar, availability, tiers. Pure: no I/O, no clock, no async.
+//! What the contract says: calls, calendar, terms, fees, availability, exclusions. No I/O, no clocks.
 
 pub mod availability;
 pub mod calendar;
 pub mod call;
-pub mod contract;
+pub mod codes;
+pub mod documents;
+pub mod money;
+pub mod policy;
 pub mod standing;
+pub mod term;
+pub mod workdays;

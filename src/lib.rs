@@ -64,4 +64,5 @@ pub mod logging;
 pub mod metrics;
 pub mod pipeline;
 pub mod replay;
+pub mod report;
 pub mod view;

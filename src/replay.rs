@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::call::Rejection;
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::domain::standing::Counts;
 use crate::pipeline::book::{Book, Event, Trouble};
 use crate::pipeline::decode::{Decoder, OutermostText, SourceRecord, rfc3339_ms};
@@ -113,7 +113,7 @@ impl Replay {
     /// Settings that cannot be used.
     pub fn new(
         settings: &CountingSettings,
-        contract: Arc<Contract>,
+        contract: Arc<Policy>,
         facts: bool,
     ) -> std::result::Result<Self, ReplayError> {
         // Fixed keys: the same input gives the same result. There is nobody here to choose request ids that collide.

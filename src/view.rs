@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use chrono_tz::Tz;
 
 use crate::domain::calendar::{Month, day_start_ms};
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 
@@ -47,7 +47,7 @@ impl Home {
 
 impl View {
     /// An empty view of this many shards.
-    pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
+    pub fn new(shards: u32, contract: Arc<Policy>) -> Self {
         Self {
             book: RwLock::new(Book::new(shards)),
             standings: RwLock::new(Standings::new(contract)),

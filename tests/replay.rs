@@ -8,8 +8,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sla_ledger::domain::availability::Availability;
-use sla_ledger::domain::contract::{Class, Contract};
 use sla_ledger::domain::standing::Counts;
+use sla_ledger::domain::{codes::Class, policy::Policy};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::replay::Replay;
 
@@ -438,9 +438,8 @@ fn call(tenant: &str, id: &str, time: &str) -> String {
 
 fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sla_ledger::replay::Result {
     let settings = CountingSettings::default();
-    let mut replay = Replay::new(&settings, Arc::new(Contract::tencent_ccc()), true)
-        .expect("sound settings")
-        .flush_every(flush_every);
+    let mut replay =
+        Replay::new(&settings, Arc::new(Policy::tencent_ccc()), true).expect("sound settings").flush_every(flush_every);
     for line in lines {
         replay.line(line.as_ref().as_bytes()).expect("a line");
     }
@@ -578,7 +577,7 @@ fn scenarios() {
         let of = |a: Availability| json!(a.percent().map(|p| p.to_string()));
         same("availability", of(counts.availability()), &expected["availability_pct"]);
         same("worst case", of(counts.worst_case()), &expected["availability_pct_worst_case"]);
-        let contract = Contract::tencent_ccc();
+        let contract = Policy::tencent_ccc();
         same("tier", json!(counts.tier(&contract).map_or("none", |t| t.name.as_str())), &expected["tier"]);
         let by_month = result
             .months

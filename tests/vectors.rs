@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sla_ledger::domain::availability::{Availability, Level, Ppm};
 use sla_ledger::domain::calendar::LocalClock;
-use sla_ledger::domain::contract::Contract;
+use sla_ledger::domain::policy::Policy;
 use sla_ledger::pipeline::decode::rfc3339_ms;
 
 /// Every row of a vector file, by column name.
@@ -54,7 +54,7 @@ fn shown(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }
 
-fn tier_name(contract: &Contract, availability: Availability) -> String {
+fn tier_name(contract: &Policy, availability: Availability) -> String {
     match contract.tier(availability) {
         _ if availability.total == 0 => "no_traffic".into(),
         Some(tier) => tier.name.clone(),
@@ -64,7 +64,7 @@ fn tier_name(contract: &Contract, availability: Availability) -> String {
 
 #[test]
 fn tiers() {
-    let contract = Contract::tencent_ccc();
+    let contract = Policy::tencent_ccc();
     rows("tier_vectors.csv", "id", |row| {
         let (total, excluded): (u64, u64) = (row.number("total"), row.number("excluded"));
         let total = if row.text("excluded_in_denominator") == "drop" { total - excluded } else { total };
@@ -83,7 +83,7 @@ fn tiers() {
 
 #[test]
 fn error_budgets() {
-    let contract = Contract::tencent_ccc();
+    let contract = Policy::tencent_ccc();
     rows("error_budget.csv", "", |row| {
         let total: u64 = row.number("total");
         let mut found = Vec::new();
@@ -130,7 +130,7 @@ fn event_times() {
 
 #[test]
 fn alert_levels() {
-    let contract = Contract::tencent_ccc();
+    let contract = Policy::tencent_ccc();
     rows("alert_levels.csv", "", |row| {
         let a = Availability { total: row.number("total"), failed: row.number("failed") };
         let target = contract.target();
@@ -290,7 +290,7 @@ proptest! {
 
     #[test]
     fn the_tier_is_the_lowest_threshold_missed((total, _, failed) in cases()) {
-        let contract = Contract::tencent_ccc();
+        let contract = Policy::tencent_ccc();
         let naive = [(950_000, "T3"), (990_000, "T2"), (995_000, "T1")].into_iter().find(|(parts, _)| !naive_at_least(total, failed, *parts));
         let found = contract.tier(Availability { total, failed }).map(|t| t.name.as_str());
         prop_assert_eq!(found, naive.map(|(_, name)| name));
@@ -361,7 +361,7 @@ proptest! {
 
     #[test]
     fn the_level_follows_the_exact_share_of_the_budget((total, _, failed) in cases(), by in -1i64..=1, percent in prop_oneof![Just(50u128), Just(80), Just(100)], near in any::<bool>()) {
-        let target = Contract::tencent_ccc().target();
+        let target = Policy::tencent_ccc().target();
         // U near 50, 80 and 100 % of the budget of T.
         let edge = (u128::from(total) * 5 * percent / 100_000) as u64;
         let failed = if near { edge.saturating_add_signed(by).min(total) } else { failed };
@@ -383,7 +383,7 @@ proptest! {
 /// All U for all small T: nothing between the vectors and the random cases is left out.
 #[test]
 fn small_months_by_definition() {
-    let contract = Contract::tencent_ccc();
+    let contract = Policy::tencent_ccc();
     for total in 0..=1100u64 {
         for failed in 0..=total {
             let a = Availability { total, failed };

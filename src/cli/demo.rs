@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{Options, Service};
 use crate::config::{Config, LogFormat, LoggingConfig};
 use crate::domain::availability::Level;
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::domain::standing::Counts;
 use crate::generate::kafka::{KafkaOptions, KafkaSink};
 use crate::generate::live::{self, Live};
@@ -224,7 +224,7 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
     out
 }
 
-fn line(tenant: &str, counts: &Counts, contract: &Contract) -> String {
+fn line(tenant: &str, counts: &Counts, contract: &Policy) -> String {
     let availability = counts.availability();
     let shown = availability.percent().map_or("-".into(), |p| format!("{p} %"));
     let tier = counts.tier(contract).map_or("none", |t| t.name.as_str());
@@ -237,7 +237,7 @@ fn read(view: &View) -> u64 {
     view.book().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
 }
 
-fn percent(contract: &Contract) -> String {
+fn percent(contract: &Policy) -> String {
     let parts = contract.target().parts();
     format!("{}.{:02} %", parts / 10_000, parts % 10_000 / 100)
 }

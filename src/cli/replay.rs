@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::{Config, ConfigErrors};
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::pipeline::settings::CountingSettings;
 use crate::replay::input::{Lines, total_bytes};
 use crate::replay::report::{Judgement, Report};
@@ -101,7 +101,7 @@ fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
     for (field, path) in fields_without_source(settings) {
         eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
     }
-    let contract = Arc::new(Contract::tencent_ccc());
+    let contract = Arc::new(Policy::tencent_ccc());
     let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
     let mut line = Vec::new();

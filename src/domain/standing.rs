@@ -1,7 +1,8 @@
 //! What the facts of a service month come to under a contract.
 
 use super::availability::{Availability, Level};
-use super::contract::{Class, Contract, Tier};
+use super::codes::Class;
+use super::policy::{Policy, Tier};
 
 /// Calls of one tenant and service month, by class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,12 +53,12 @@ impl Counts {
     }
 
     /// The tier that applies, if any (clause 3.1).
-    pub fn tier<'c>(&self, contract: &'c Contract) -> Option<&'c Tier> {
+    pub fn tier<'c>(&self, contract: &'c Policy) -> Option<&'c Tier> {
         contract.tier(self.availability())
     }
 
     /// How far the error budget is used up.
-    pub fn level(&self, contract: &Contract) -> Level {
+    pub fn level(&self, contract: &Policy) -> Level {
         self.availability().level(contract.target())
     }
 }

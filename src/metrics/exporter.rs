@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use super::names::{self, Metric};
 use crate::domain::availability::{Availability, Level, Ppm};
 use crate::domain::calendar::{Month, day_start_ms};
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::domain::standing::Counts;
 use crate::pipeline::standings::Standings;
 
@@ -80,7 +80,7 @@ pub struct ExportStats {
 /// Renders the tenants' series. Keeps its buffers between scrapes.
 #[derive(Debug, Default)]
 pub struct Exporter {
-    contract: Option<Arc<Contract>>,
+    contract: Option<Arc<Policy>>,
     /// The rows' labels, escaped: `tenant="acme",month="2026-03"`.
     labels: String,
     rows: Vec<Row>,
@@ -116,7 +116,7 @@ impl From<&Counts> for Figures {
 
 impl Figures {
     /// Series of a row, as [`Exporter::write`] writes them.
-    fn series(&self, contract: &Contract) -> u64 {
+    fn series(&self, contract: &Policy) -> u64 {
         let ratios = if self.availability.total > 0 { 2 } else { 0 };
         let consumed = u64::from(self.availability.consumed(contract.target()).1 > 0);
         let tiers = contract.tiers.iter();
@@ -199,7 +199,7 @@ impl Exporter {
         self.stats.suppressed_by_plan = series(&candidates[chosen..]);
     }
 
-    fn add<H, C>(&mut self, candidate: &Candidate<'_>, contract: &Contract, view: &TenantView<'_, H, C>)
+    fn add<H, C>(&mut self, candidate: &Candidate<'_>, contract: &Policy, view: &TenantView<'_, H, C>)
     where
         C: Fn(&str, Month) -> bool,
     {
@@ -247,7 +247,7 @@ impl Exporter {
         self.stats
     }
 
-    fn write_tenants(&self, contract: &Contract, text: &mut Text<'_>) {
+    fn write_tenants(&self, contract: &Policy, text: &mut Text<'_>) {
         let target = contract.target();
         let rate = |a: Availability| contract.tier(a).map_or(0.0, |tier| ratio(tier.rate));
         self.family(text, names::AVAILABILITY, |text, labels, row| {
@@ -320,7 +320,7 @@ impl Exporter {
 }
 
 impl Rank {
-    fn new(months: &[(Month, Counts)], contract: &Contract, allowed: bool) -> Self {
+    fn new(months: &[(Month, Counts)], contract: &Policy, allowed: bool) -> Self {
         let rates = months.iter().filter_map(|(_, counts)| counts.tier(contract)).map(|tier| tier.rate.parts());
         let levels = months.iter().map(|(_, counts)| counts.level(contract)).filter(|level| *level >= Level::Warn50);
         Self {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::domain::calendar::Month;
-use crate::domain::contract::Contract;
+use crate::domain::policy::Policy;
 use crate::pipeline::book::{Book, Event};
 use crate::pipeline::record::{Checkpoint, Digest, Key, Tally, TallyDay, Totals};
 use crate::pipeline::standings::Standings;
@@ -50,7 +50,7 @@ pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standing
             outcome_flags: vec![0, 0],
             outcome_calls: vec![figures.failed, figures.unanswered],
         };
-        let names = ["", "InternalError", crate::domain::contract::NO_RESPONSE].map(String::from).to_vec();
+        let names = ["", "InternalError", crate::domain::codes::NO_RESPONSE].map(String::from).to_vec();
         apply(&key, &Tally { names, days: vec![day], ..Tally::default() }.encode_value());
         totals.counted += figures.total;
         totals.seen += figures.total;
@@ -60,7 +60,7 @@ pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standing
     let Some(Event::Published(tenants)) = book.reached_end(0, offset + 1) else {
         panic!("a sound ledger is published")
     };
-    let mut standings = Standings::new(Arc::new(Contract::tencent_ccc()));
+    let mut standings = Standings::new(Arc::new(Policy::tencent_ccc()));
     standings.refresh(&book, &tenants);
     standings
 }

@@ -24,7 +24,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use crate::domain::call::{Call, Flag, Malformed};
-use crate::domain::contract::longest_prefix;
+use crate::domain::codes::longest_prefix;
 use crate::pipeline::settings::{CountingSettings, FieldPath, TimestampFormat};
 
 /// Longest tenant, request id and action, in bytes.

@@ -130,7 +130,7 @@ impl Default for CountingSettings {
             fields: FieldMapping::default(),
             timestamp_format: TimestampFormat::default(),
             success_codes: ["", "OK", "0"].map(String::from).to_vec(),
-            not_itemised: crate::domain::contract::default_not_itemised(),
+            not_itemised: crate::domain::codes::default_not_itemised(),
             dedupe_window_s: 15 * 60,
             max_age_s: 100 * 86_400,
             max_event_bytes: 1 << 20,

@@ -7,13 +7,13 @@ use super::book::Book;
 use super::record::Tally;
 use crate::domain::calendar::Month;
 use crate::domain::call::Flag;
-use crate::domain::contract::{Class, Contract};
 use crate::domain::standing::Counts;
+use crate::domain::{codes::Class, policy::Policy};
 
 /// The calls of every tenant and service month, by class. Until terms are known, service months are calendar months.
 #[derive(Debug)]
 pub struct Standings {
-    contract: Arc<Contract>,
+    contract: Arc<Policy>,
     tenants: HashMap<Arc<str>, Vec<(Month, Counts)>>,
     fleet: BTreeMap<Month, Counts>,
     /// Tenants whose calls lie in several shards.
@@ -22,12 +22,12 @@ pub struct Standings {
 
 impl Standings {
     /// No tenants yet.
-    pub fn new(contract: Arc<Contract>) -> Self {
+    pub fn new(contract: Arc<Policy>) -> Self {
         Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new(), split: HashSet::new() }
     }
 
     /// The contract they are judged by.
-    pub fn contract(&self) -> &Arc<Contract> {
+    pub fn contract(&self) -> &Arc<Policy> {
         &self.contract
     }
 
@@ -90,7 +90,7 @@ impl Standings {
 }
 
 /// A tally's calls by class.
-pub fn counts(tally: &Tally, contract: &Contract) -> Counts {
+pub fn counts(tally: &Tally, contract: &Policy) -> Counts {
     let mut counts = Counts::default();
     let mut not_ok = 0;
     for day in &tally.days {

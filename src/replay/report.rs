@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::call::{Flag, Rejection};
-use crate::domain::contract::{Class, Contract};
 use crate::domain::standing::Counts;
+use crate::domain::{codes::Class, policy::Policy};
 use crate::pipeline::record::TallyDay;
+use crate::report::standing::{Budget, PolicyRef, Standing};
 
 /// The schema of the JSON output.
 pub const SCHEMA: &str = "sla-ledger/replay/v1";
@@ -57,117 +58,6 @@ pub struct Records {
     pub malformed_reasons: BTreeMap<&'static str, u64>,
     /// Quarantined calls, by reason; only reasons that occurred.
     pub quarantined_reasons: BTreeMap<&'static str, u64>,
-}
-
-/// One tenant's service month under the contract.
-#[derive(Debug, Serialize)]
-pub struct Standing {
-    /// The tenant.
-    pub tenant: String,
-    /// `YYYY-MM` of the first day.
-    pub month: String,
-    /// First day of service.
-    pub period_start: String,
-    /// Last day of service.
-    pub last_day: String,
-    /// `registered` or `unregistered`.
-    pub registration: &'static str,
-    /// `running`, `ended`, and, once claims are known, what follows.
-    pub state: &'static str,
-    /// All its calls have been seen.
-    pub complete: bool,
-    /// Why not.
-    pub incomplete_reasons: Vec<&'static str>,
-    /// T: all calls.
-    pub total: u64,
-    /// T as the policy has it after exclusions.
-    pub denominator: u64,
-    /// Failures before exclusions.
-    pub system_error_raw: u64,
-    /// Failures excluded, by clause; only clauses with a count.
-    pub excluded: BTreeMap<String, u64>,
-    /// U: failures that count.
-    pub failed: u64,
-    /// Failures that clause 5.7 might exclude.
-    pub suspect_5_7: u64,
-    /// Calls of actions that are not bound.
-    pub unbound: u64,
-    /// Calls by class; only classes with a count.
-    #[serde(serialize_with = "in_order")]
-    pub classes: Vec<(&'static str, u64)>,
-    /// A in percent, floored to four places; null without traffic.
-    pub availability_pct: Option<String>,
-    /// The same before exclusions.
-    pub availability_pct_raw: Option<String>,
-    /// The same with every doubtful call taken for a failure.
-    pub availability_pct_worst_case: Option<String>,
-    /// The tier's name, `none`, or `no_traffic`.
-    pub tier: String,
-    /// What the tier pays back, in percent of the fee.
-    pub rate_pct: String,
-    /// The error budget.
-    pub budget: Budget,
-    /// The month's fee; null = unknown.
-    pub fee: Option<Fee>,
-    /// What is owed; null = the fee is unknown.
-    pub compensation: Option<Compensation>,
-    /// When it can be claimed; null = not known here.
-    pub claim: Option<Claim>,
-    /// The policy it was judged by.
-    pub policy: PolicyRef,
-}
-
-/// How much of the error budget is used.
-#[derive(Debug, Serialize)]
-pub struct Budget {
-    /// U / (T × budget) in percent, floored to two places; null without traffic.
-    pub consumed_pct: Option<String>,
-    /// `no_traffic ok warn_50 warn_80 exhausted_100 breach`.
-    pub level: &'static str,
-    /// Failures left before each tier.
-    #[serde(serialize_with = "in_order")]
-    pub headroom: Vec<(String, i64)>,
-    /// Clean calls needed to leave each tier; null = no number is enough.
-    #[serde(serialize_with = "in_order")]
-    pub calls_to_recover: Vec<(String, Option<u64>)>,
-}
-
-/// The month's fee, in minor units.
-#[derive(Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Fee {
-    pub currency: String,
-    pub gross_minor: i64,
-    pub cash_minor: i64,
-}
-
-/// What is owed, in minor units.
-#[derive(Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Compensation {
-    pub raw_minor: i64,
-    pub cap_left_minor: i64,
-    pub payout_minor: i64,
-}
-
-/// When the compensation can be claimed.
-#[derive(Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Claim {
-    pub opens: Option<String>,
-    pub last_day: String,
-    pub calendar: &'static str,
-}
-
-/// The version of the policy.
-#[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs)]
-pub struct PolicyRef {
-    pub id: String,
-    pub effective_from: String,
-    pub revision: u32,
-    /// Null: the one compiled in.
-    pub sha256: Option<String>,
 }
 
 /// The facts of one tenant and local day, in the shape of the file `generate` writes beside its events.
@@ -226,7 +116,7 @@ impl DayFacts {
 #[derive(Debug)]
 pub struct Judgement<'a> {
     /// The contract.
-    pub contract: &'a Contract,
+    pub contract: &'a Policy,
     /// The zone of days and months.
     pub zone: chrono_tz::Tz,
     /// The instant the states are judged at.
@@ -263,7 +153,7 @@ impl Report {
                 .months
                 .iter()
                 .map(|((tenant, month), counts)| {
-                    Standing::of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement)
+                    of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement)
                 })
                 .collect(),
             facts: result.facts.map(|facts| facts.into_values().collect()),
@@ -388,76 +278,68 @@ impl Report {
     }
 }
 
-impl Standing {
-    /// The standing of a tenant without a registered term, by calendar month.
-    fn of_calendar_month(
-        tenant: &str,
-        month: Month,
-        counts: &Counts,
-        watermark_ms: Option<i64>,
-        judgement: &Judgement<'_>,
-    ) -> Self {
-        let contract = judgement.contract;
-        let end_ms = day_start_ms(judgement.zone, month.next().first_day());
-        let ended = judgement.now.timestamp_millis() >= end_ms;
-        // The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
-        let complete = ended || watermark_ms.is_some_and(|ms| ms >= end_ms);
-        let availability = counts.availability();
-        let tier = contract.tier(availability);
-        let percent = availability.percent().map(|p| p.to_string());
-        let tier_name = match tier {
-            _ if availability.total == 0 => "no_traffic",
-            Some(tier) => &tier.name,
-            None => "none",
-        };
-        let tiers = contract.tiers.iter();
-        Self {
-            tenant: tenant.to_string(),
-            month: month.to_string(),
-            period_start: month.first_day().to_string(),
-            last_day: LocalDay(month.next().first_day().0 - 1).to_string(),
-            registration: "unregistered",
-            state: if ended { "ended" } else { "running" },
-            complete,
-            incomplete_reasons: if complete { Vec::new() } else { vec!["running"] },
-            total: counts.total(),
-            denominator: counts.total(),
-            system_error_raw: counts.failed(),
-            excluded: BTreeMap::new(),
-            failed: counts.failed(),
-            suspect_5_7: 0,
-            unbound: 0,
-            classes: Class::ALL
-                .into_iter()
-                .map(|c| (c.as_str(), counts.of(c)))
-                .filter(|(_, calls)| *calls > 0)
-                .collect(),
-            availability_pct: percent.clone(),
-            availability_pct_raw: percent,
-            availability_pct_worst_case: counts.worst_case().percent().map(|p| p.to_string()),
-            tier: tier_name.to_owned(),
-            rate_pct: tier.map_or_else(|| "0".to_owned(), |t| t.rate.to_string()),
-            budget: Budget {
-                consumed_pct: availability.consumed_percent(contract.target()).map(|p| p.to_string()),
-                level: counts.level(contract).as_str(),
-                headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
-                calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
-            },
-            fee: None,
-            compensation: None,
-            claim: None,
-            policy: PolicyRef { id: "tccc".into(), effective_from: "2022-08-22".into(), revision: 1, sha256: None },
-        }
+/// The standing of a tenant without a registered term, by calendar month.
+fn of_calendar_month(
+    tenant: &str,
+    month: Month,
+    counts: &Counts,
+    watermark_ms: Option<i64>,
+    judgement: &Judgement<'_>,
+) -> Standing {
+    let contract = judgement.contract;
+    let end_ms = day_start_ms(judgement.zone, month.next().first_day());
+    let ended = judgement.now.timestamp_millis() >= end_ms;
+    // The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
+    let complete = ended || watermark_ms.is_some_and(|ms| ms >= end_ms);
+    let availability = counts.availability();
+    let tier = contract.tier(availability);
+    let percent = availability.percent().map(|p| p.to_string());
+    let tier_name = match tier {
+        _ if availability.total == 0 => "no_traffic",
+        Some(tier) => &tier.name,
+        None => "none",
+    };
+    let tiers = contract.tiers.iter();
+    Standing {
+        tenant: tenant.to_string(),
+        month: month.to_string(),
+        period_start: month.first_day().to_string(),
+        last_day: LocalDay(month.next().first_day().0 - 1).to_string(),
+        registration: "unregistered",
+        state: if ended { "ended" } else { "running" },
+        complete,
+        incomplete_reasons: if complete { Vec::new() } else { vec!["running".into()] },
+        total: counts.total(),
+        denominator: counts.total(),
+        system_error_raw: counts.failed(),
+        excluded: BTreeMap::new(),
+        failed: counts.failed(),
+        suspect_5_7: 0,
+        unitemised: 0,
+        split: false,
+        unbound: 0,
+        classes: Class::ALL.into_iter().map(|c| (c.as_str(), counts.of(c))).filter(|(_, calls)| *calls > 0).collect(),
+        availability_pct: percent.clone(),
+        availability_pct_raw: percent,
+        availability_pct_worst_case: counts.worst_case().percent().map(|p| p.to_string()),
+        tier: tier_name.to_owned(),
+        rate_pct: tier.map_or_else(|| "0".to_owned(), |t| t.rate.to_string()),
+        budget: Budget {
+            consumed_pct: availability.consumed_percent(contract.target()).map(|p| p.to_string()),
+            level: counts.level(contract).as_str(),
+            headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
+            calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
+        },
+        fee: None,
+        compensation: None,
+        next: None,
+        claim: None,
+        policy: PolicyRef { id: "tccc".into(), effective_from: "2022-08-22".into(), revision: 1, sha256: None },
     }
 }
 
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-/// Pairs as a JSON object, in their order.
-fn in_order<K: Serialize, V: Serialize, S: Serializer>(pairs: &[(K, V)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(key, value)| (key, value)))
 }
 
 /// Columns, those in `left` aligned to the left.

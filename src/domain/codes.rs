@@ -1,8 +1,7 @@
-//! The contract as a value: which codes are whose fault, the target, the tiers.
+//! Whose fault an outcome is (clauses 1.4, 1.5): classes of calls, and the table of codes.
 
 use std::collections::HashMap;
 
-use super::availability::{Availability, Ppm};
 use super::call::Flag;
 
 /// Whose fault an outcome is (clauses 1.4, 1.5). Only `SystemError` is a failure.
@@ -67,6 +66,8 @@ pub struct CodeMap {
     classes: HashMap<Box<str>, Class>,
 }
 
+const ERROR_CODES: &str = include_str!("../../config/policies/error_codes.csv");
+
 /// The code that says no answer came.
 pub const NO_RESPONSE: &str = "NoResponse";
 
@@ -97,6 +98,20 @@ impl CodeMap {
             }
         }
         Ok(Self { classes })
+    }
+
+    /// The cloud call center's published error codes.
+    ///
+    /// # Panics
+    /// Never on data: the table is part of the program, and a test reads it.
+    pub fn tencent_ccc() -> Self {
+        #[expect(clippy::expect_used, reason = "the table is compiled in")]
+        Self::from_csv(ERROR_CODES).expect("the compiled-in code table is valid")
+    }
+
+    /// Puts these codes (exact, or a dot-separated prefix) in place of the table's.
+    pub fn override_with(&mut self, classes: impl IntoIterator<Item = (String, Class)>) {
+        self.classes.extend(classes.into_iter().map(|(code, class)| (code.into(), class)));
     }
 
     /// The class of a code; `Unknown` when neither it nor a prefix is listed.
@@ -132,58 +147,10 @@ pub fn longest_prefix<T>(code: &str, mut look_up: impl FnMut(&str) -> Option<T>)
     }
 }
 
-/// One step of compensation (clause 3.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tier {
-    /// Its name in outputs: `T1` …
-    pub name: String,
-    /// It applies below this availability.
-    pub below: Ppm,
-    /// The part of the month's fee that is paid back.
-    pub rate: Ppm,
-}
-
-/// What is promised, and what failing costs.
-#[derive(Debug, Clone)]
-pub struct Contract {
-    /// Whose fault a code is.
-    pub codes: CodeMap,
-    /// Highest threshold first; never empty. The first threshold is the target (clause 2.2).
-    pub tiers: Vec<Tier>,
-}
-
-const ERROR_CODES: &str = include_str!("../../config/policies/error_codes.csv");
-
-impl Contract {
-    /// The cloud call center's SLA of 2022-08-22 with its published error codes.
-    ///
-    /// # Panics
-    /// Never on data: the table is part of the program, and a test reads it.
-    pub fn tencent_ccc() -> Self {
-        let tier = |name: &str, below, rate| Tier { name: name.into(), below: Ppm(below), rate: Ppm(rate) };
-        #[expect(clippy::expect_used, reason = "the table is compiled in")]
-        let codes = CodeMap::from_csv(ERROR_CODES).expect("the compiled-in code table is valid");
-        Self {
-            codes,
-            tiers: vec![tier("T1", 995_000, 100_000), tier("T2", 990_000, 300_000), tier("T3", 950_000, 500_000)],
-        }
-    }
-
-    /// The promised availability (clause 2.2).
-    pub fn target(&self) -> Ppm {
-        self.tiers[0].below
-    }
-
-    /// The tier that applies; `None` when nothing is owed or nothing was called.
-    pub fn tier(&self, availability: Availability) -> Option<&Tier> {
-        self.tiers.iter().rev().find(|tier| !availability.at_least(tier.below))
-    }
-}
-
 /// Codes that are the caller's own fault by the compiled-in table, as the shortest list of codes and prefixes: the
 /// default of `counting.not_itemised`.
 pub fn default_not_itemised() -> Vec<String> {
-    let map = Contract::tencent_ccc().codes;
+    let map = CodeMap::tencent_ccc();
     let not_itemised = |class: &Class| matches!(class, Class::CallerFault | Class::Throttled);
     let mut codes: Vec<_> =
         map.classes.iter().filter(|(_, class)| not_itemised(class)).map(|(code, _)| code.to_string()).collect();
@@ -202,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_code_takes_the_class_of_its_longest_listed_prefix() {
-        let codes = Contract::tencent_ccc().codes;
+        let codes = CodeMap::tencent_ccc();
         for (code, class) in [
             ("InternalError", Class::SystemError),
             ("InternalError.Whatever.Deep", Class::SystemError),
@@ -219,7 +186,7 @@ mod tests {
     #[test]
     fn the_default_list_covers_all_caller_faults_and_no_failure() {
         let list = default_not_itemised();
-        let codes = Contract::tencent_ccc().codes;
+        let codes = CodeMap::tencent_ccc();
         for (code, class) in &codes.classes {
             let listed = longest_prefix(code, |c| list.iter().any(|l| l == c).then_some(())).is_some();
             assert_eq!(listed, matches!(class, Class::CallerFault | Class::Throttled), "{code}");
