@@ -122,16 +122,18 @@ impl CodeMap {
         if code == NO_RESPONSE { Class::NoResponse } else { Class::Unknown }
     }
 
-    /// The class of an outcome: an explicit flag wins; `false` turns a system error into a caller's fault.
+    /// The class of an outcome: its code's (no code = success), unless the flag says otherwise.
     pub fn classify(&self, code: Option<&str>, flag: Flag) -> Class {
-        let by_code = || code.map_or(Class::Success, |c| self.class(c));
-        match flag {
-            Flag::True => Class::SystemError,
-            Flag::Absent => by_code(),
-            Flag::False => match by_code() {
-                Class::SystemError => Class::CallerFault,
-                class => class,
-            },
+        Self::with_flag(code.map_or(Class::Success, |c| self.class(c)), flag)
+    }
+
+    /// The class of an outcome whose code is of this class: `true` makes it a system error, `false` turns a system error
+    /// into a caller's fault.
+    pub fn with_flag(class: Class, flag: Flag) -> Class {
+        match (flag, class) {
+            (Flag::True, _) => Class::SystemError,
+            (Flag::False, Class::SystemError) => Class::CallerFault,
+            _ => class,
         }
     }
 }

@@ -353,6 +353,11 @@ impl Policies {
         Ok(Self { versions, default_id: default_id.into() })
     }
 
+    /// One policy, for everybody.
+    pub fn single(policy: Policy) -> Self {
+        Self { default_id: policy.id.clone(), versions: vec![Arc::new(policy)] }
+    }
+
     /// All versions, by id, first day and revision.
     pub fn versions(&self) -> &[Arc<Policy>] {
         &self.versions

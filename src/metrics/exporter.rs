@@ -3,17 +3,20 @@
 //! Two steps, so that the standings need to be locked only for the first: [`Exporter::collect`] chooses the tenants and
 //! copies their counts, [`Exporter::write`] renders them. A tenant's labels are escaped once and copied into each line.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
 
 use super::names::{self, Metric};
-use crate::domain::availability::{Availability, Level, Ppm};
-use crate::domain::calendar::{Month, day_start_ms};
+use crate::domain::availability::{Level, Ppm};
+use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
-use crate::domain::standing::Counts;
-use crate::pipeline::standings::Standings;
+use crate::domain::standing::{Figures, ServiceMonth};
+use crate::domain::term::Period;
+use crate::domain::workdays::ClaimWindow;
+use crate::pipeline::standings::{Fleet, Standings};
 
 /// Months before the current one that are exported: a claim can be open for 60 days after its month.
 pub const PAST_MONTHS: i32 = 3;
@@ -23,7 +26,7 @@ pub const PAST_MONTHS: i32 = 3;
 pub struct CardinalityPlan {
     /// The rule.
     pub tenants: Exported,
-    /// How many tenants are exported for having most calls in the exported months.
+    /// How many tenants are exported for most money at stake in the exported months; without fees, for most calls.
     pub top: usize,
     /// Tenants exported whatever their state.
     pub allow: Vec<String>,
@@ -52,10 +55,10 @@ pub enum Exported {
 pub struct TenantView<'a, H, C> {
     /// Does this instance export the tenant?
     pub is_home: H,
-    /// Is every call of the tenant's month known to be counted?
+    /// Is every call of the tenant's service month known to be counted?
     pub complete: C,
-    /// The month that is running.
-    pub current: Month,
+    /// Today.
+    pub today: LocalDay,
     /// The zone the months are in.
     pub zone: Tz,
     /// Which tenants get series of their own.
@@ -80,24 +83,16 @@ pub struct ExportStats {
 /// Renders the tenants' series. Keeps its buffers between scrapes.
 #[derive(Debug, Default)]
 pub struct Exporter {
-    contract: Option<Arc<Policy>>,
+    /// Something was collected.
+    collected: bool,
     /// The rows' labels, escaped: `tenant="acme",month="2026-03"`.
     labels: String,
     rows: Vec<Row>,
-    /// Every month's name and end, in seconds since 1970.
-    months: Vec<(Month, String, i64)>,
-    fleet: Vec<(Month, Figures)>,
+    /// First instants after days, in seconds since 1970.
+    ends: HashMap<LocalDay, i64>,
+    fleet: Vec<(Month, Fleet)>,
     states: [u64; Level::ALL.len()],
     stats: ExportStats,
-}
-
-/// One tenant's month, or all tenants' month.
-#[derive(Debug, Clone, Copy)]
-struct Figures {
-    availability: Availability,
-    worst_case: Availability,
-    /// Failures that an exclusion took out of the failures; none until there are exclusions.
-    excluded: u64,
 }
 
 #[derive(Debug)]
@@ -105,42 +100,49 @@ struct Row {
     labels: std::ops::Range<usize>,
     end_s: i64,
     complete: bool,
-    figures: Figures,
+    month: ServiceMonth,
+    /// Begin and end of the claim window in seconds, where something is owed to a registered tenant; no begin while the
+    /// working days are not known.
+    claim_s: Option<(Option<i64>, i64)>,
 }
 
-impl From<&Counts> for Figures {
-    fn from(counts: &Counts) -> Self {
-        Self { availability: counts.availability(), worst_case: counts.worst_case(), excluded: 0 }
-    }
+/// Series of a service month, as [`Exporter::write`] writes them.
+fn series(month: &ServiceMonth) -> u64 {
+    let availability = month.availability();
+    let ratios = if availability.total > 0 { 2 } else { 0 };
+    let consumed = u64::from(availability.consumed(month.policy.target()).1 > 0);
+    let tiers = &month.policy.tiers;
+    let recover = tiers.iter().filter(|t| availability.calls_to_recover(t.below).is_some()).count();
+    let money = month.money.map_or(0, |money| 1 + u64::from(money.next_payout.is_some()));
+    let claim = claim_window(month).map_or(0, |window| 1 + u64::from(window.opens.is_some()));
+    let excluded = month.figures.excluded().len() as u64;
+    // Calls by result, compensation, the month's end, complete or not.
+    ratios + consumed + (tiers.len() + recover) as u64 + money + claim + excluded + 3 + 1 + 1 + 1
 }
 
-impl Figures {
-    /// Series of a row, as [`Exporter::write`] writes them.
-    fn series(&self, contract: &Policy) -> u64 {
-        let ratios = if self.availability.total > 0 { 2 } else { 0 };
-        let consumed = u64::from(self.availability.consumed(contract.target()).1 > 0);
-        let tiers = contract.tiers.iter();
-        let recover = tiers.filter(|t| t.below.complement().parts() > 0 || self.availability.at_least(t.below)).count();
-        // Calls by result, compensation, the month's end, complete or not.
-        ratios + consumed + contract.tiers.len() as u64 + recover as u64 + 3 + 1 + 1 + 1
-    }
+/// The claim window, where there is something to claim.
+fn claim_window(month: &ServiceMonth) -> Option<ClaimWindow> {
+    let owed = month.registered && month.tier().is_some();
+    owed.then(|| ClaimWindow::of(month.period.last, &month.policy.claim, &month.policy.workdays))
 }
 
 /// A tenant and what speaks for showing it; the greater, the more.
 struct Candidate<'a> {
     tenant: &'a Arc<str>,
-    months: &'a [(Month, Counts)],
+    months: &'a [ServiceMonth],
     rank: Rank,
 }
 
 /// In this order: tenants that get money back, by its part of the fee; those at risk, by level; the allow list; the top;
-/// the rest. Within each, by calls.
+/// the rest. Within each, by the money at stake, then by calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     rate: u32,
     at_risk: Option<Level>,
     allowed: bool,
     top: bool,
+    /// What is owed, and what one tier further down would be, in minor units.
+    at_stake: i64,
     calls: u64,
 }
 
@@ -154,28 +156,26 @@ impl Exporter {
     pub fn collect<H, C>(&mut self, standings: &Standings, view: &TenantView<'_, H, C>)
     where
         H: Fn(&str) -> bool,
-        C: Fn(&str, Month) -> bool,
+        C: Fn(&str, Period) -> bool,
     {
-        let contract = standings.contract();
-        self.contract = Some(contract.clone());
+        self.collected = true;
         self.labels.clear();
         self.rows.clear();
-        self.months.clear();
+        self.ends.clear();
         self.states = [0; Level::ALL.len()];
         self.stats = ExportStats { limit: view.plan.max_tenants as u64, ..ExportStats::default() };
-        let first = Month(view.current.0 - PAST_MONTHS);
+        let first = Month(view.today.month().0 - PAST_MONTHS);
         self.fleet.clear();
-        self.fleet.extend(standings.fleet().range(first..).map(|(month, counts)| (*month, counts.into())));
+        self.fleet.extend(standings.fleet().range(first..).map(|(month, fleet)| (*month, fleet.clone())));
 
         let allow: HashSet<&str> = view.plan.allow.iter().map(String::as_str).collect();
         let mut candidates = Vec::with_capacity(standings.len());
         for (tenant, months) in standings.iter() {
-            let months = &months[months.partition_point(|(month, _)| *month < first)..];
-            let level =
-                months.iter().find(|(m, _)| *m == view.current).map_or(Level::NoTraffic, |(_, c)| c.level(contract));
-            self.states[level as usize] += 1;
+            let months = &months[months.partition_point(|month| month.period.last.month() < first)..];
+            let current = months.iter().find(|month| month.period.contains(view.today));
+            self.states[current.map_or(Level::NoTraffic, ServiceMonth::level) as usize] += 1;
             if !months.is_empty() && (view.is_home)(tenant) {
-                let rank = Rank::new(months, contract, allow.contains(&**tenant));
+                let rank = Rank::new(months, allow.contains(&**tenant));
                 candidates.push(Candidate { tenant, months, rank });
             }
         }
@@ -189,46 +189,46 @@ impl Exporter {
         };
         let exported = chosen.min(view.plan.max_tenants);
         for candidate in &candidates[..exported] {
-            self.add(candidate, contract, view);
+            self.add(candidate, view);
         }
-        let series = |left_out: &[Candidate<'_>]| -> u64 {
-            left_out.iter().flat_map(|c| c.months).map(|(_, counts)| Figures::from(counts).series(contract)).sum()
-        };
+        let left_out =
+            |candidates: &[Candidate<'_>]| -> u64 { candidates.iter().flat_map(|c| c.months).map(series).sum() };
         self.stats.tenants = exported as u64;
-        self.stats.suppressed_by_limit = series(&candidates[exported..chosen]);
-        self.stats.suppressed_by_plan = series(&candidates[chosen..]);
+        self.stats.suppressed_by_limit = left_out(&candidates[exported..chosen]);
+        self.stats.suppressed_by_plan = left_out(&candidates[chosen..]);
     }
 
-    fn add<H, C>(&mut self, candidate: &Candidate<'_>, contract: &Policy, view: &TenantView<'_, H, C>)
+    fn add<H, C>(&mut self, candidate: &Candidate<'_>, view: &TenantView<'_, H, C>)
     where
-        C: Fn(&str, Month) -> bool,
+        C: Fn(&str, Period) -> bool,
     {
         let tenant_from = self.labels.len();
         self.labels.push_str("tenant=\"");
         escape_label(&mut self.labels, candidate.tenant);
         self.labels.push_str("\",month=\"");
         let mut tenant = tenant_from..self.labels.len();
-        for (index, (month, counts)) in candidate.months.iter().enumerate() {
+        for (index, month) in candidate.months.iter().enumerate() {
             let from = if index == 0 { tenant_from } else { self.labels.len() };
             if index > 0 {
                 self.labels.extend_from_within(tenant.clone());
                 tenant = from..self.labels.len();
             }
-            let known = match self.months.iter().position(|(m, ..)| m == month) {
-                Some(known) => known,
-                None => {
-                    let end_s = day_start_ms(view.zone, month.next().first_day()).div_euclid(1000);
-                    self.months.push((*month, month.to_string(), end_s));
-                    self.months.len() - 1
-                }
-            };
-            let (_, name, end_s) = &self.months[known];
-            self.labels.push_str(name);
+            self.labels.push_str(&month.label());
             self.labels.push('"');
-            let figures = Figures::from(counts);
-            self.stats.series += figures.series(contract);
-            let complete = (view.complete)(candidate.tenant, *month);
-            self.rows.push(Row { labels: from..self.labels.len(), end_s: *end_s, complete, figures });
+            let ends = &mut self.ends;
+            let mut day_after = |day: LocalDay| {
+                let next = LocalDay(day.0 + 1);
+                *ends.entry(day).or_insert_with(|| day_start_ms(view.zone, next).div_euclid(1000))
+            };
+            let end_s = day_after(month.period.last);
+            let claim_s = claim_window(month).map(|window| {
+                let opens = window.opens.map(|day| day_after(LocalDay(day.0 - 1)));
+                (opens, day_after(window.last_day))
+            });
+            self.stats.series += series(month);
+            let complete = (view.complete)(candidate.tenant, month.period);
+            let labels = from..self.labels.len();
+            self.rows.push(Row { labels, end_s, complete, month: month.clone(), claim_s });
         }
     }
 
@@ -240,50 +240,78 @@ impl Exporter {
     /// Appends the series to `out` in the text exposition format. Writes nothing before the first
     /// [`Exporter::collect`].
     pub fn write(&self, out: &mut Vec<u8>) -> ExportStats {
-        let Some(contract) = self.contract.as_deref() else { return self.stats };
-        let mut text = Text { out, integer: itoa::Buffer::new(), float: ryu::Buffer::new() };
-        self.write_tenants(contract, &mut text);
-        self.write_fleet(&mut text);
+        if self.collected {
+            let mut text = Text { out, integer: itoa::Buffer::new(), float: ryu::Buffer::new() };
+            self.write_tenants(&mut text);
+            self.write_money(&mut text);
+            self.write_fleet(&mut text);
+        }
         self.stats
     }
 
-    fn write_tenants(&self, contract: &Policy, text: &mut Text<'_>) {
-        let target = contract.target();
-        let rate = |a: Availability| contract.tier(a).map_or(0.0, |tier| ratio(tier.rate));
+    fn write_tenants(&self, text: &mut Text<'_>) {
         self.family(text, names::AVAILABILITY, |text, labels, row| {
-            text.ratio(names::AVAILABILITY, labels, row.figures.availability.ratio());
+            text.ratio(names::AVAILABILITY, labels, &[], row.month.availability().ratio());
         });
         self.family(text, names::AVAILABILITY_WORST_CASE, |text, labels, row| {
-            text.ratio(names::AVAILABILITY_WORST_CASE, labels, row.figures.worst_case.ratio());
+            text.ratio(names::AVAILABILITY_WORST_CASE, labels, &[], row.month.worst_case().ratio());
         });
-        self.family(text, names::CALLS, |text, labels, row| text.calls(names::CALLS, labels, &row.figures));
-        let tiers: Vec<_> = contract.tiers.iter().map(|tier| (tier.below, escaped(&tier.name))).collect();
+        self.family(text, names::CALLS, |text, labels, row| text.calls(names::CALLS, labels, &row.month.figures));
+        self.family(text, names::FAILURES_EXCLUDED, |text, labels, row| {
+            for (clause, calls) in row.month.figures.excluded() {
+                text.unsigned(names::FAILURES_EXCLUDED, labels, &[",clause=\"", &clause.to_string(), "\""], *calls);
+            }
+        });
+        let mut tiers = TierLabels::default();
         self.family(text, names::FAILURES_HEADROOM, |text, labels, row| {
-            for (below, tier) in &tiers {
-                text.signed(
-                    names::FAILURES_HEADROOM,
-                    labels,
-                    &[",tier=\"", tier, "\""],
-                    row.figures.availability.headroom(*below),
-                );
+            for (tier, label) in row.month.policy.tiers.iter().zip(tiers.of(&row.month.policy)) {
+                let headroom = row.month.availability().headroom(tier.below);
+                text.signed(names::FAILURES_HEADROOM, labels, &[label], headroom);
             }
         });
         self.family(text, names::BUDGET_CONSUMED, |text, labels, row| {
-            text.ratio(names::BUDGET_CONSUMED, labels, row.figures.availability.consumed_ratio(target));
+            let consumed = row.month.availability().consumed_ratio(row.month.policy.target());
+            text.ratio(names::BUDGET_CONSUMED, labels, &[], consumed);
         });
         self.family(text, names::COMPENSATION, |text, labels, row| {
-            text.ratio(names::COMPENSATION, labels, Some(rate(row.figures.availability)));
+            let rate = row.month.tier().map_or(0.0, |tier| ratio(tier.rate));
+            text.ratio(names::COMPENSATION, labels, &[], Some(rate));
         });
         self.family(text, names::CALLS_TO_RECOVER, |text, labels, row| {
-            for (below, tier) in &tiers {
-                if let Some(calls) = row.figures.availability.calls_to_recover(*below) {
-                    text.unsigned(names::CALLS_TO_RECOVER, labels, &[",tier=\"", tier, "\""], calls);
+            for (tier, label) in row.month.policy.tiers.iter().zip(tiers.of(&row.month.policy)) {
+                if let Some(calls) = row.month.availability().calls_to_recover(tier.below) {
+                    text.unsigned(names::CALLS_TO_RECOVER, labels, &[label], calls);
                 }
             }
         });
         self.family(text, names::MONTH_END, |text, labels, row| text.signed(names::MONTH_END, labels, &[], row.end_s));
         self.family(text, names::MONTH_COMPLETE, |text, labels, row| {
             text.unsigned(names::MONTH_COMPLETE, labels, &[], row.complete.into());
+        });
+    }
+
+    fn write_money(&self, text: &mut Text<'_>) {
+        self.family(text, names::COMPENSATION_AMOUNT, |text, labels, row| {
+            if let Some(money) = &row.month.money {
+                text.money(names::COMPENSATION_AMOUNT, labels, money.currency(), money.payout.payout_minor);
+            }
+        });
+        self.family(text, names::COMPENSATION_NEXT, |text, labels, row| {
+            if let Some(money) = &row.month.money
+                && let Some(next) = money.next_payout
+            {
+                text.money(names::COMPENSATION_NEXT, labels, money.currency(), next.payout_minor);
+            }
+        });
+        self.family(text, names::CLAIM_OPENS, |text, labels, row| {
+            if let Some((Some(opens), _)) = row.claim_s {
+                text.signed(names::CLAIM_OPENS, labels, &[], opens);
+            }
+        });
+        self.family(text, names::CLAIM_CLOSES, |text, labels, row| {
+            if let Some((_, closes)) = row.claim_s {
+                text.signed(names::CLAIM_CLOSES, labels, &[], closes);
+            }
         });
     }
 
@@ -306,40 +334,85 @@ impl Exporter {
         if self.fleet.is_empty() {
             return;
         }
-        let months: Vec<_> =
-            self.fleet.iter().map(|(month, figures)| (format!("month=\"{month}\""), figures)).collect();
+        let months: Vec<_> = self.fleet.iter().map(|(month, fleet)| (format!("month=\"{month}\""), fleet)).collect();
         write_header(text.out, names::FLEET_CALLS);
-        for (labels, figures) in &months {
-            text.calls(names::FLEET_CALLS, labels, figures);
+        for (labels, fleet) in &months {
+            text.calls(names::FLEET_CALLS, labels, &fleet.figures);
+        }
+        write_header(text.out, names::FLEET_EXCLUDED);
+        for (labels, fleet) in &months {
+            for (clause, calls) in fleet.figures.excluded() {
+                text.unsigned(names::FLEET_EXCLUDED, labels, &[",clause=\"", &clause.to_string(), "\""], *calls);
+            }
         }
         write_header(text.out, names::FLEET_AVAILABILITY);
-        for (labels, figures) in &months {
-            text.ratio(names::FLEET_AVAILABILITY, labels, figures.availability.ratio());
+        for (labels, fleet) in &months {
+            text.ratio(names::FLEET_AVAILABILITY, labels, &[], fleet.availability().ratio());
+        }
+        write_header(text.out, names::FLEET_COMPENSATION);
+        for (labels, fleet) in &months {
+            for (currency, money) in &fleet.money {
+                text.money(names::FLEET_COMPENSATION, labels, *currency, money.owed);
+            }
+        }
+        write_header(text.out, names::FLEET_COMPENSATION_NEXT);
+        for (labels, fleet) in &months {
+            for (currency, money) in &fleet.money {
+                text.money(names::FLEET_COMPENSATION_NEXT, labels, *currency, money.next);
+            }
         }
     }
 }
 
+/// The labels of a policy's tiers, escaped once.
+#[derive(Default)]
+struct TierLabels {
+    policy: Option<Arc<Policy>>,
+    labels: Vec<String>,
+}
+
+impl TierLabels {
+    fn of(&mut self, policy: &Arc<Policy>) -> impl Iterator<Item = &str> {
+        if !self.policy.as_ref().is_some_and(|known| Arc::ptr_eq(known, policy)) {
+            self.policy = Some(policy.clone());
+            let label = |name: &str| {
+                let mut label = String::from(",tier=\"");
+                escape_label(&mut label, name);
+                label.push('"');
+                label
+            };
+            self.labels = policy.tiers.iter().map(|tier| label(&tier.name)).collect();
+        }
+        self.labels.iter().map(String::as_str)
+    }
+}
+
 impl Rank {
-    fn new(months: &[(Month, Counts)], contract: &Policy, allowed: bool) -> Self {
-        let rates = months.iter().filter_map(|(_, counts)| counts.tier(contract)).map(|tier| tier.rate.parts());
-        let levels = months.iter().map(|(_, counts)| counts.level(contract)).filter(|level| *level >= Level::Warn50);
+    fn new(months: &[ServiceMonth], allowed: bool) -> Self {
+        let rates = months.iter().filter_map(ServiceMonth::tier).map(|tier| tier.rate.parts());
+        let levels = months.iter().map(ServiceMonth::level).filter(|level| *level >= Level::Warn50);
+        let at_stake = |month: &ServiceMonth| {
+            month.money.map_or(0, |m| m.payout.payout_minor + m.next_payout.map_or(0, |next| next.payout_minor))
+        };
         Self {
             rate: rates.max().unwrap_or(0),
             at_risk: levels.max(),
             allowed,
             top: false,
-            calls: months.iter().map(|(_, counts)| counts.total()).sum(),
+            at_stake: months.iter().map(at_stake).max().unwrap_or(0),
+            calls: months.iter().map(|month| month.figures.total()).sum(),
         }
     }
 }
 
-/// Marks the tenants with most calls; among equals, by name.
+/// Marks the tenants with most money at stake; among equals those with most calls, then by name.
 fn mark_top(candidates: &mut [Candidate<'_>], top: usize) {
-    let by_calls =
-        |a: &Candidate<'_>, b: &Candidate<'_>| b.rank.calls.cmp(&a.rank.calls).then_with(|| a.tenant.cmp(b.tenant));
+    let by_money = |a: &Candidate<'_>, b: &Candidate<'_>| {
+        (b.rank.at_stake, b.rank.calls).cmp(&(a.rank.at_stake, a.rank.calls)).then_with(|| a.tenant.cmp(b.tenant))
+    };
     let top = top.min(candidates.len());
     if let Some(last) = top.checked_sub(1) {
-        candidates.select_nth_unstable_by(last, by_calls);
+        candidates.select_nth_unstable_by(last, by_money);
     }
     candidates[..top].iter_mut().for_each(|c| c.rank.top = true);
 }
@@ -383,17 +456,23 @@ impl Text<'_> {
     }
 
     /// A double, or no line at all.
-    fn ratio(&mut self, metric: Metric, labels: &str, value: Option<f64>) {
+    fn ratio(&mut self, metric: Metric, labels: &str, more: &[&str], value: Option<f64>) {
         let Some(value) = value else { return };
-        self.line(metric, labels, &[], |_, float, out| out.extend_from_slice(float.format(value).as_bytes()));
+        self.line(metric, labels, more, |_, float, out| out.extend_from_slice(float.format(value).as_bytes()));
+    }
+
+    /// An amount in the currency's own unit: yuan, not fen.
+    fn money(&mut self, metric: Metric, labels: &str, currency: Currency, minor: i64) {
+        let code = currency.to_string();
+        self.ratio(metric, labels, &[",currency=\"", &code, "\""], Some(currency.major(minor)));
     }
 
     fn calls(&mut self, metric: Metric, labels: &str, figures: &Figures) {
-        let good = figures.availability.good().saturating_sub(figures.excluded);
+        let (failed, excluded) = (figures.failed(), figures.excluded_total());
         for (result, calls) in [
-            (",result=\"good\"", good),
-            (",result=\"failed\"", figures.availability.failed),
-            (",result=\"excluded\"", figures.excluded),
+            (",result=\"good\"", figures.total() - failed - excluded),
+            (",result=\"failed\"", failed),
+            (",result=\"excluded\"", excluded),
         ] {
             self.unsigned(metric, labels, &[result], calls);
         }
@@ -420,10 +499,4 @@ pub fn escape_label(out: &mut String, value: &str) {
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
-}
-
-fn escaped(value: &str) -> String {
-    let mut out = String::new();
-    escape_label(&mut out, value);
-    out
 }

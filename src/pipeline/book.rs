@@ -211,6 +211,29 @@ impl ShardBook {
             .filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
     }
 
+    /// Number of the tenant's chunks in this shard.
+    pub fn chunk_count(&self, tenant: &str) -> usize {
+        self.tenants.get(tenant).map_or(0, |records| records.chunks.len())
+    }
+
+    /// The sum of the digests of the tenant's chunks of one day: the same sum, the same items.
+    pub fn day_digest(&self, tenant: &str, day: LocalDay) -> Digest {
+        let mut sum = Digest::default();
+        self.day(tenant, day).for_each(|stored| sum.add(stored.digest));
+        sum
+    }
+
+    /// The tenant's items of one day, chunk by chunk.
+    pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Chunk> {
+        // Values were checked when they were read.
+        self.day(tenant, day).filter_map(|stored| Chunk::decode_value(&stored.bytes).ok())
+    }
+
+    fn day(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = &Stored> {
+        let records = self.tenants.get(tenant).into_iter();
+        records.flat_map(move |r| r.chunks.range((day, i64::MIN)..=(day, i64::MAX))).map(|(_, stored)| stored)
+    }
+
     /// Has the tenant facts in this shard?
     pub fn has_tenant(&self, tenant: &str) -> bool {
         self.tenants.contains_key(tenant)

@@ -278,66 +278,6 @@ impl Report {
     }
 }
 
-/// The standing of a tenant without a registered term, by calendar month.
-fn of_calendar_month(
-    tenant: &str,
-    month: Month,
-    counts: &Counts,
-    watermark_ms: Option<i64>,
-    judgement: &Judgement<'_>,
-) -> Standing {
-    let contract = judgement.contract;
-    let end_ms = day_start_ms(judgement.zone, month.next().first_day());
-    let ended = judgement.now.timestamp_millis() >= end_ms;
-    // The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
-    let complete = ended || watermark_ms.is_some_and(|ms| ms >= end_ms);
-    let availability = counts.availability();
-    let tier = contract.tier(availability);
-    let percent = availability.percent().map(|p| p.to_string());
-    let tier_name = match tier {
-        _ if availability.total == 0 => "no_traffic",
-        Some(tier) => &tier.name,
-        None => "none",
-    };
-    let tiers = contract.tiers.iter();
-    Standing {
-        tenant: tenant.to_string(),
-        month: month.to_string(),
-        period_start: month.first_day().to_string(),
-        last_day: LocalDay(month.next().first_day().0 - 1).to_string(),
-        registration: "unregistered",
-        state: if ended { "ended" } else { "running" },
-        complete,
-        incomplete_reasons: if complete { Vec::new() } else { vec!["running".into()] },
-        total: counts.total(),
-        denominator: counts.total(),
-        system_error_raw: counts.failed(),
-        excluded: BTreeMap::new(),
-        failed: counts.failed(),
-        suspect_5_7: 0,
-        unitemised: 0,
-        split: false,
-        unbound: 0,
-        classes: Class::ALL.into_iter().map(|c| (c.as_str(), counts.of(c))).filter(|(_, calls)| *calls > 0).collect(),
-        availability_pct: percent.clone(),
-        availability_pct_raw: percent,
-        availability_pct_worst_case: counts.worst_case().percent().map(|p| p.to_string()),
-        tier: tier_name.to_owned(),
-        rate_pct: tier.map_or_else(|| "0".to_owned(), |t| t.rate.to_string()),
-        budget: Budget {
-            consumed_pct: availability.consumed_percent(contract.target()).map(|p| p.to_string()),
-            level: counts.level(contract).as_str(),
-            headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
-            calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
-        },
-        fee: None,
-        compensation: None,
-        next: None,
-        claim: None,
-        policy: PolicyRef { id: "tccc".into(), effective_from: "2022-08-22".into(), revision: 1, sha256: None },
-    }
-}
-
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

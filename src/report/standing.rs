@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use crate::domain::calendar::day_start_ms;
+use crate::domain::codes::Class;
+use crate::domain::documents::ClaimEvent;
+use crate::domain::standing::ServiceMonth;
+use crate::domain::workdays::{ClaimState, ClaimWindow, claim_state};
+
 /// One tenant's service month under the contract.
 #[derive(Debug, Clone, Serialize)]
 pub struct Standing {
@@ -132,6 +138,95 @@ pub struct PolicyRef {
     pub revision: u32,
     /// Null: the one compiled in.
     pub sha256: Option<String>,
+}
+
+impl Standing {
+    /// A service month as of `now_ms`. `incomplete`: why not all its calls are known to be counted. `claims`: the tenant's,
+    /// in the order they were recorded.
+    pub fn of(
+        tenant: &str,
+        month: &ServiceMonth,
+        now_ms: i64,
+        incomplete: Vec<String>,
+        claims: &[std::sync::Arc<ClaimEvent>],
+    ) -> Self {
+        let (figures, policy) = (&month.figures, &month.policy);
+        let availability = month.availability();
+        let tier = month.tier();
+        let percent = |a: crate::domain::availability::Availability| a.percent().map(|p| p.to_string());
+        let window = month.registered.then(|| ClaimWindow::of(month.period.last, &policy.claim, &policy.workdays));
+        let own = claims.iter().filter(|claim| claim.period_start == month.period.first);
+        let own: Vec<&ClaimEvent> = own.map(AsRef::as_ref).collect();
+        let ended = now_ms >= day_start_ms(policy.time_zone, month.period.next_day());
+        let state = match &window {
+            Some(window) => claim_state(month.period, window, policy.time_zone, now_ms, &own),
+            None if ended => ClaimState::Ended,
+            None => ClaimState::Running,
+        };
+        let tiers = policy.tiers.iter();
+        Self {
+            tenant: tenant.to_owned(),
+            month: month.label(),
+            period_start: month.period.first.to_string(),
+            last_day: month.period.last.to_string(),
+            registration: if month.registered { "registered" } else { "unregistered" },
+            state: state.as_str(),
+            complete: incomplete.is_empty(),
+            incomplete_reasons: incomplete,
+            total: figures.total(),
+            denominator: availability.total,
+            system_error_raw: figures.failed_raw(),
+            excluded: figures.excluded().iter().map(|(clause, calls)| (clause.to_string(), *calls)).collect(),
+            failed: figures.failed(),
+            suspect_5_7: figures.suspect,
+            unitemised: figures.unitemised,
+            split: month.split,
+            unbound: figures.unbound,
+            classes: Class::ALL.iter().map(|c| (c.as_str(), figures.of(*c))).filter(|(_, n)| *n > 0).collect(),
+            availability_pct: percent(availability),
+            availability_pct_raw: percent(figures.availability_raw()),
+            availability_pct_worst_case: percent(month.worst_case()),
+            tier: match tier {
+                _ if availability.total == 0 => "no_traffic".into(),
+                Some(tier) => tier.name.clone(),
+                None => "none".into(),
+            },
+            rate_pct: tier.map_or_else(|| "0".into(), |t| t.rate.to_string()),
+            budget: Budget {
+                consumed_pct: availability.consumed_percent(policy.target()).map(|p| p.to_string()),
+                level: month.level().as_str(),
+                headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
+                calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
+            },
+            fee: month.money.map(|money| Fee {
+                currency: money.currency().to_string(),
+                gross_minor: money.fee.gross_minor,
+                cash_minor: money.fee.cash_minor,
+            }),
+            compensation: month.money.map(|money| Compensation {
+                raw_minor: money.payout.raw_minor,
+                cap_left_minor: money.payout.cap_left_minor,
+                payout_minor: money.payout.payout_minor,
+            }),
+            next: month.next_tier().map(|next| NextTier {
+                tier: next.name.clone(),
+                rate_pct: next.rate.to_string(),
+                headroom: availability.headroom(next.below),
+                payout_minor: month.money.and_then(|m| m.next_payout).map(|p| p.payout_minor),
+            }),
+            claim: window.map(|window| Claim {
+                opens: window.opens.map(|day| day.to_string()),
+                last_day: window.last_day.to_string(),
+                calendar: if window.opens.is_some() { "final" } else { "provisional" },
+            }),
+            policy: PolicyRef {
+                id: policy.id.clone(),
+                effective_from: policy.effective_from.to_string(),
+                revision: policy.revision,
+                sha256: policy.sha256.clone(),
+            },
+        }
+    }
 }
 
 /// Pairs as a JSON object, in their order.

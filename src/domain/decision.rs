@@ -1,0 +1,246 @@
+//! What a call that did not go well comes to: its class, whether it is a failure, and what excludes it (clauses 1.5 and 5).
+//!
+//! A failure is excluded once, under the first clause of the policy's order that matches. A person beats the automatic
+//! rules, and a later ruling an earlier one: rulings are applied in their order, each to what the ones before left.
+
+use super::call::Flag;
+use super::codes::Class;
+use super::documents::{Scope, Verdict};
+use super::policy::{CallRateMode, Clause, Policy};
+use super::rulebook::TenantRules;
+
+/// A call that did not go well, as the ledger holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct FailingCall<'a> {
+    /// Event time in ms.
+    pub time_ms: i64,
+    /// The API action.
+    pub action: &'a str,
+    /// The error code.
+    pub code: Option<&'a str>,
+    /// The event's `system_error`.
+    pub flag: Flag,
+    /// The request id.
+    pub request_id: &'a str,
+    /// The tenant's calls in the aligned second of `time_ms`.
+    pub calls_in_second: u32,
+}
+
+/// Calls of one local day that did not go well and are not held one by one.
+#[derive(Debug, Clone, Copy)]
+pub struct Unitemised<'a> {
+    /// First instant of the day, in ms.
+    pub from_ms: i64,
+    /// First instant after it.
+    pub to_ms: i64,
+    /// The API action.
+    pub action: &'a str,
+    /// The error code.
+    pub code: Option<&'a str>,
+    /// The events' `system_error`.
+    pub flag: Flag,
+}
+
+/// What a call comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Whose fault it is. `SystemError`: a failure, raw.
+    pub class: Class,
+    /// What becomes of a failure.
+    pub outcome: Outcome,
+    /// Id of the notice or ruling that decided, if one did.
+    pub document: Option<&'a str>,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its action is not bound to the service: neither a call nor a failure.
+    Unbound,
+    /// It is no failure.
+    NoFailure,
+    /// It is a failure and counts.
+    Counted,
+    /// It counts, and clause 5.7 might exclude it: a person has to decide.
+    Suspect,
+    /// It is a failure and does not count, by this clause.
+    Excluded(Clause),
+}
+
+impl Outcome {
+    /// Its name in evidence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unbound => "unbound",
+            Self::NoFailure => "no_failure",
+            Self::Counted => "counted",
+            Self::Suspect => "suspect",
+            Self::Excluded(_) => "excluded",
+        }
+    }
+}
+
+/// Decides about one tenant's calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    /// The policy of the service month.
+    pub policy: &'a Policy,
+    /// What concerns the tenant.
+    pub rules: &'a TenantRules,
+    /// The tenant.
+    pub tenant: &'a str,
+    /// The tenant's calls lie in several partitions: how many fell into a second is not known, clause 5.7 only suspects.
+    pub split: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// Decides about a call that is held one by one.
+    pub fn call(&self, call: &FailingCall<'_>) -> Decision<'a> {
+        if !self.policy.is_bound(call.action) {
+            return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };
+        }
+        let automatic = |class| self.automatic(class, call);
+        self.rule(self.policy.codes.classify(call.code, call.flag), automatic, |scope| match scope {
+            Scope::Calls { tenant, day, request_ids } => {
+                tenant == self.tenant
+                    && super::calendar::LocalClock::new(self.policy.time_zone).day(call.time_ms) == *day
+                    && request_ids.iter().any(|id| id == call.request_id)
+            }
+            Scope::Range { tenants, from_ms, to_ms, actions, codes } => {
+                holds(tenants, self.tenant)
+                    && from_ms.is_none_or(|from| from <= call.time_ms)
+                    && to_ms.is_none_or(|to| call.time_ms < to)
+                    && holds(actions, call.action)
+                    && holds(codes, call.code.unwrap_or(""))
+            }
+        })
+    }
+
+    /// Decides about calls that are not held one by one, all of the same day, action, code and flag. No window, call rate
+    /// or request id can touch them; a range must cover the whole day.
+    pub fn unitemised(&self, calls: &Unitemised<'_>) -> Decision<'a> {
+        if !self.policy.is_bound(calls.action) {
+            return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };
+        }
+        let covers = |from: Option<i64>, to: Option<i64>| {
+            from.is_none_or(|from| from <= calls.from_ms) && to.is_none_or(|to| calls.to_ms <= to)
+        };
+        let automatic = |class: Class| {
+            if class != Class::SystemError {
+                return (Outcome::NoFailure, None);
+            }
+            let clause = self.policy.exclusions.order.iter().find(|clause| match **clause {
+                Clause::TRIAL => self.is_trial(calls.action, covers),
+                Clause::ILLEGAL_NUMBER => self.is_illegal_number(calls.code),
+                _ => false,
+            });
+            (clause.map_or(Outcome::Counted, |c| Outcome::Excluded(*c)), None)
+        };
+        self.rule(self.policy.codes.classify(calls.code, calls.flag), automatic, |scope| match scope {
+            Scope::Calls { .. } => false,
+            Scope::Range { tenants, from_ms, to_ms, actions, codes } => {
+                holds(tenants, self.tenant)
+                    && covers(*from_ms, *to_ms)
+                    && holds(actions, calls.action)
+                    && holds(codes, calls.code.unwrap_or(""))
+            }
+        })
+    }
+
+    /// Could a ruling make a failure of a call that is none by its class?
+    pub fn may_raise(&self) -> bool {
+        self.rules.rulings.iter().any(|ruling| matches!(ruling.verdict, Verdict::CountAsFailure(..)))
+    }
+
+    /// The automatic outcome, then every ruling that is about the calls, in order.
+    fn rule(
+        &self,
+        class: Class,
+        automatic: impl Fn(Class) -> (Outcome, Option<&'a str>),
+        concerns: impl Fn(&Scope) -> bool,
+    ) -> Decision<'a> {
+        let (outcome, document) = automatic(class);
+        let mut decision = Decision { class, outcome, document };
+        for ruling in &self.rules.rulings {
+            if !ruling.verdict.scope().is_some_and(&concerns) {
+                continue;
+            }
+            let outcome = match ruling.verdict {
+                Verdict::CountAsFailure(..) => {
+                    decision.class = Class::SystemError;
+                    Outcome::Counted
+                }
+                Verdict::Exclude(clause, _) if decision.class == Class::SystemError => Outcome::Excluded(clause),
+                Verdict::Reinstate(..) if decision.class == Class::SystemError => Outcome::Counted,
+                Verdict::Exclude(..) | Verdict::Reinstate(..) | Verdict::Revoke(_) => continue,
+            };
+            decision.outcome = outcome;
+            decision.document = Some(&ruling.id);
+        }
+        decision
+    }
+
+    fn automatic(&self, class: Class, call: &FailingCall<'_>) -> (Outcome, Option<&'a str>) {
+        if class != Class::SystemError {
+            return (Outcome::NoFailure, None);
+        }
+        let mut outcome = Outcome::Counted;
+        for clause in &self.policy.exclusions.order {
+            match *clause {
+                Clause::MAINTENANCE | Clause::EVENT => {
+                    let window = self.rules.notices.iter().find(|n| {
+                        n.clause == *clause
+                            && (n.start_ms..n.end_ms).contains(&call.time_ms)
+                            && holds(&n.actions, call.action)
+                    });
+                    if let Some(notice) = window {
+                        return (Outcome::Excluded(*clause), Some(&notice.id));
+                    }
+                }
+                Clause::TRIAL => {
+                    let now = |from: Option<i64>, to: Option<i64>| {
+                        from.is_none_or(|from| from <= call.time_ms) && to.is_none_or(|to| call.time_ms < to)
+                    };
+                    if self.is_trial(call.action, now) {
+                        return (Outcome::Excluded(*clause), None);
+                    }
+                }
+                Clause::ILLEGAL_NUMBER if self.is_illegal_number(call.code) => {
+                    return (Outcome::Excluded(*clause), None);
+                }
+                Clause::CALL_RATE if self.is_above_rate(call) => match self.policy.exclusions.call_rate_mode {
+                    CallRateMode::Exclude if !self.split => return (Outcome::Excluded(*clause), None),
+                    CallRateMode::Exclude | CallRateMode::Suspect => outcome = Outcome::Suspect,
+                    CallRateMode::Off => {}
+                },
+                _ => {}
+            }
+        }
+        (outcome, None)
+    }
+
+    fn is_trial(&self, action: &str, holds_at: impl Fn(Option<i64>, Option<i64>) -> bool) -> bool {
+        let mut trials = self.policy.exclusions.trial_actions.iter();
+        trials.any(|t| t.action == action && holds(&t.tenants, self.tenant) && holds_at(t.from_ms, t.to_ms))
+    }
+
+    fn is_illegal_number(&self, code: Option<&str>) -> bool {
+        code.is_some_and(|code| self.policy.exclusions.illegal_number_codes.iter().any(|c| c == code))
+    }
+
+    /// Clause 5.7: too many calls in the second, and no declaration told beforehand covers them.
+    fn is_above_rate(&self, call: &FailingCall<'_>) -> bool {
+        if call.calls_in_second < self.policy.exclusions.calls_per_second {
+            return false;
+        }
+        let told = self.rules.declarations.iter().filter(|d| {
+            d.told_at_ms < call.time_ms && (d.from_ms..d.to_ms).contains(&call.time_ms)
+        });
+        told.map(|d| d.qps).max().is_none_or(|declared| call.calls_in_second > declared)
+    }
+}
+
+/// Is it in the list? An empty list means all.
+fn holds(list: &[String], word: &str) -> bool {
+    list.is_empty() || list.iter().any(|entry| entry == word)
+}
