@@ -1,5 +1,6 @@
 //! The only wiring: start, reload, drain, stop.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -12,8 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ExportedTenants};
-use crate::domain::calendar::{LocalClock, Month};
+use crate::domain::calendar::LocalClock;
+use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
+use crate::domain::term::Period;
 use crate::http::{self, AppState, Health, ReloadError};
 use crate::kafka::tail::now_ms;
 use crate::kafka::{tail, topics, worker};
@@ -80,7 +83,7 @@ impl Service {
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
-        let view = Arc::new(View::new(shards, Arc::new(Policy::tencent_ccc())));
+        let view = Arc::new(View::new(shards, Arc::new(Contract::of_policy(Policy::tencent_ccc()))));
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         let health = Arc::new(Health::new(config.ready.max_lag));
@@ -214,15 +217,16 @@ fn render(
         let config = config.load_full();
         let zone = config.counting.time_zone;
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = LocalClock::new(zone).day(now_ms()).month();
-        let months: HashMap<Month, bool> =
-            view.standings().fleet().keys().map(|m| (*m, view.incomplete(*m, zone).is_empty())).collect();
+        let today = LocalClock::new(zone).day(now_ms());
         let home = view.home();
         let plan = plan(&config);
+        let known = RefCell::new(HashMap::new());
         let look = TenantView {
             is_home: |tenant: &str| home.speaks_for(tenant),
-            complete: |_: &str, month: Month| months.get(&month).copied().unwrap_or(false),
-            current,
+            complete: |_: &str, period: Period| {
+                *known.borrow_mut().entry(period).or_insert_with(|| view.incomplete(period, zone).is_empty())
+            },
+            today,
             zone,
             plan: &plan,
         };

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::call::Rejection;
-use crate::domain::policy::Policy;
-use crate::domain::standing::Counts;
+use crate::domain::contract::Contract;
+use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::{Book, Event, Trouble};
 use crate::pipeline::decode::{Decoder, OutermostText, SourceRecord, rfc3339_ms};
 use crate::pipeline::record::Totals;
@@ -68,8 +68,10 @@ pub struct Result {
     pub totals: Totals,
     /// Lines not counted, by reason, in the order of [`Rejection::ALL`].
     pub rejected: [u64; Rejection::ALL.len()],
-    /// Calls by class, of every tenant and month.
-    pub months: BTreeMap<(Arc<str>, Month), Counts>,
+    /// Every tenant's service months with calls, by first day.
+    pub months: BTreeMap<(Arc<str>, LocalDay), ServiceMonth>,
+    /// Calls on days that no registered term holds, by tenant.
+    pub out_of_term: BTreeMap<Arc<str>, u64>,
     /// The facts of every tenant and day, if they were asked for.
     pub facts: Option<BTreeMap<(Arc<str>, LocalDay), DayFacts>>,
     /// The greatest arrival, in ms.
@@ -92,7 +94,8 @@ pub struct Replay {
     published: HashSet<Arc<str>>,
     horizon: Horizon,
     rejected: [u64; Rejection::ALL.len()],
-    months: BTreeMap<(Arc<str>, Month), Counts>,
+    months: BTreeMap<(Arc<str>, LocalDay), ServiceMonth>,
+    out_of_term: BTreeMap<(Arc<str>, Month), u64>,
     facts: Option<BTreeMap<(Arc<str>, LocalDay), DayFacts>>,
 }
 
@@ -113,7 +116,7 @@ impl Replay {
     /// Settings that cannot be used.
     pub fn new(
         settings: &CountingSettings,
-        contract: Arc<Policy>,
+        contract: Arc<Contract>,
         facts: bool,
     ) -> std::result::Result<Self, ReplayError> {
         // Fixed keys: the same input gives the same result. There is nobody here to choose request ids that collide.
@@ -133,6 +136,7 @@ impl Replay {
             horizon: Horizon::new(settings),
             rejected: [0; Rejection::ALL.len()],
             months: BTreeMap::new(),
+            out_of_term: BTreeMap::new(),
             facts: facts.then(BTreeMap::new),
         })
     }
@@ -228,8 +232,12 @@ impl Replay {
         let wanted = |month: Month| horizon.is_none_or(|h| month < h);
         self.standings.refresh(&self.book, &std::mem::take(&mut self.published));
         for (tenant, months) in self.standings.iter() {
-            for (month, counts) in months.iter().filter(|(month, _)| wanted(*month)) {
-                self.months.insert((tenant.clone(), *month), *counts);
+            for month in months.iter().filter(|month| wanted(month.period.month())) {
+                self.months.insert((tenant.clone(), month.period.first), month.clone());
+            }
+            let out_of_term = self.standings.tenant(tenant).into_iter().flat_map(|standing| &standing.out_of_term);
+            for (month, calls) in out_of_term.filter(|(month, _)| wanted(**month)) {
+                self.out_of_term.insert((tenant.clone(), *month), *calls);
             }
         }
         let (Some(facts), Some(shard)) = (&mut self.facts, self.book.shard(SHARD)) else { return };
@@ -258,18 +266,40 @@ impl Replay {
         self.flush()?;
         self.collect(None);
         let totals = *self.shard.totals();
-        let standings: u64 = self.months.values().map(Counts::total).sum();
+        let in_terms: u64 = self.months.values().map(|m| m.figures.total() + m.figures.unbound).sum();
+        let standings = in_terms + self.out_of_term.values().sum::<u64>();
         if standings != totals.counted {
             return Err(ReplayError::Total { standings, counted: totals.counted });
+        }
+        let mut out_of_term = BTreeMap::new();
+        for ((tenant, _), calls) in self.out_of_term {
+            *out_of_term.entry(tenant).or_insert(0) += calls;
         }
         Ok(Result {
             totals,
             rejected: self.rejected,
-            months: self.months,
+            months: priced(self.standings.contract(), self.months),
+            out_of_term,
             facts: self.facts,
             watermark_ms: self.shard.watermark_ms(),
         })
     }
+}
+
+/// The months with their money. Months that were closed on the way count for the cap of later ones (clause 6.1), so money
+/// is computed when all are there.
+fn priced(
+    contract: &Contract,
+    months: BTreeMap<(Arc<str>, LocalDay), ServiceMonth>,
+) -> BTreeMap<(Arc<str>, LocalDay), ServiceMonth> {
+    let mut all: Vec<_> = months.into_iter().collect();
+    for same_tenant in all.chunk_by_mut(|((a, _), _), ((b, _), _)| a == b) {
+        let tenant = same_tenant[0].0.0.clone();
+        let mut months: Vec<_> = same_tenant.iter().map(|(_, month)| month.clone()).collect();
+        contract.price(&tenant, &contract.terms(&tenant), &mut months);
+        same_tenant.iter_mut().zip(months).for_each(|((_, to), from)| *to = from);
+    }
+    all.into_iter().collect()
 }
 
 impl Horizon {

@@ -1,20 +1,24 @@
 //! What the tail publishes and everything else reads: the book, the standings, and which tenants are this instance's
 //! to export.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use chrono_tz::Tz;
 
-use crate::domain::calendar::{Month, day_start_ms};
-use crate::domain::policy::Policy;
+use crate::domain::calendar::day_start_ms;
+use crate::domain::contract::Contract;
+use crate::domain::term::Period;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 
 /// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
 type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
+
+/// Tenants that are judged anew between two releases of the book, so that the tail need not wait.
+const TENANTS_AT_ONCE: usize = 64;
 
 /// The published state of one instance.
 pub struct View {
@@ -26,6 +30,10 @@ pub struct View {
     /// Held by the tail from reading a batch until the standings show it.
     publishing: Mutex<()>,
     arrivals: Mutex<Arrivals>,
+    /// Tenants whose facts changed while everybody is judged anew; `None` at other times.
+    missed: Mutex<Option<HashSet<Arc<str>>>>,
+    /// Held while everybody is judged anew.
+    adopting: Mutex<()>,
     shards: u32,
 }
 
@@ -47,7 +55,7 @@ impl Home {
 
 impl View {
     /// An empty view of this many shards.
-    pub fn new(shards: u32, contract: Arc<Policy>) -> Self {
+    pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
         Self {
             book: RwLock::new(Book::new(shards)),
             standings: RwLock::new(Standings::new(contract)),
@@ -55,6 +63,8 @@ impl View {
             home_until: Mutex::new(Instant::now()),
             publishing: Mutex::default(),
             arrivals: Mutex::default(),
+            missed: Mutex::default(),
+            adopting: Mutex::default(),
             shards,
         }
     }
@@ -82,7 +92,47 @@ impl View {
     /// Evaluates these tenants anew.
     pub fn refresh(&self, tenants: &[Arc<str>]) {
         let book = self.book();
-        self.standings.write().unwrap_or_else(PoisonError::into_inner).refresh(&book, tenants);
+        let mut standings = self.standings.write().unwrap_or_else(PoisonError::into_inner);
+        standings.refresh(&book, tenants);
+        if let Some(missed) = &mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner) {
+            missed.extend(tenants.iter().cloned());
+        }
+    }
+
+    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated beside the
+    /// ones in use, a few tenants at a time, and take their place when they are whole.
+    pub fn adopt(&self, contract: &Arc<Contract>) {
+        let _turn = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());
+        let mut tenants: Vec<Arc<str>> = self.book().tenants().cloned().collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = tenants.len().div_ceil(workers).max(1);
+        let mut new = Standings::new(contract.clone());
+        std::thread::scope(|scope| {
+            let evaluate = |tenants: &[Arc<str>]| {
+                let mut part = Standings::new(contract.clone());
+                for batch in tenants.chunks(TENANTS_AT_ONCE) {
+                    part.refresh(&self.book(), batch);
+                }
+                part
+            };
+            let parts: Vec<_> = tenants.chunks(share).map(|share| scope.spawn(move || evaluate(share))).collect();
+            for part in parts {
+                match part.join() {
+                    Ok(part) => new.absorb(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        let book = self.book();
+        let mut standings = self.standings.write().unwrap_or_else(PoisonError::into_inner);
+        let missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        new.refresh(&book, &missed.unwrap_or_default());
+        let old = std::mem::replace(&mut *standings, new);
+        drop((standings, book));
+        drop(old);
     }
 
     /// Sets the shards this instance speaks for.
@@ -130,11 +180,11 @@ impl View {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
+    /// Is the service month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
     /// why not, if it is not.
-    pub fn incomplete(&self, month: Month, zone: Tz) -> Vec<String> {
-        let begin_ms = day_start_ms(zone, month.first_day());
-        let end_ms = day_start_ms(zone, month.next().first_day());
+    pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
+        let begin_ms = day_start_ms(zone, period.first);
+        let end_ms = day_start_ms(zone, period.next_day());
         let mut reasons = Vec::new();
         for (shard, book) in self.book().shards().iter().enumerate() {
             let Some(checkpoint) = book.checkpoint() else {

@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{Options, Service};
 use crate::config::{Config, LogFormat, LoggingConfig};
 use crate::domain::availability::Level;
-use crate::domain::policy::Policy;
-use crate::domain::standing::Counts;
+use crate::domain::standing::ServiceMonth;
 use crate::generate::kafka::{KafkaOptions, KafkaSink};
 use crate::generate::live::{self, Live};
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
@@ -186,58 +185,52 @@ impl Screen {
 /// The riskiest tenants of the current month as a table.
 fn table(view: &View, sent: u64, rows: usize) -> String {
     let standings = view.standings();
-    let contract = standings.contract().clone();
     let Some(month) = standings.fleet().keys().next_back().copied() else {
         return format!("{sent} events sent, none read yet: the consumer group is forming\n");
     };
-    let mut tenants: Vec<(&str, Counts)> = standings
+    let mut tenants: Vec<(&str, &ServiceMonth)> = standings
         .iter()
-        .filter_map(|(tenant, months)| {
-            let (_, counts) = months.iter().find(|(m, _)| *m == month)?;
-            Some((&**tenant, *counts))
-        })
+        .filter_map(|(tenant, months)| Some((&**tenant, months.iter().find(|m| m.period.month() == month)?)))
         .collect();
-    let target = contract.target();
+    let consumed = |m: &ServiceMonth| m.availability().consumed(m.policy.target());
     // The riskiest first: by the share of the budget consumed, without rounding.
     tenants.sort_by(|(a_name, a), (b_name, b)| {
-        let ((an, ad), (bn, bd)) = (a.availability().consumed(target), b.availability().consumed(target));
+        let ((an, ad), (bn, bd)) = (consumed(a), consumed(b));
         (bn * ad.max(1)).cmp(&(an * bd.max(1))).then_with(|| a_name.cmp(b_name))
     });
     let mut out = String::new();
     _ = writeln!(
         out,
-        "{:<16} {:>9} {:>7} {:>12} {:>5} {:>9}  state",
-        "tenant", "calls", "failed", "availability", "tier", "headroom"
+        "{:<16} {:>9} {:>7} {:>9} {:>12} {:>5} {:>9} {:>12}  state",
+        "tenant", "calls", "failed", "excluded", "availability", "tier", "headroom", "owed"
     );
-    for (tenant, counts) in tenants.iter().take(rows) {
-        _ = writeln!(out, "{}", line(tenant, counts, &contract));
+    for (tenant, month) in tenants.iter().take(rows) {
+        _ = writeln!(out, "{}", line(tenant, month));
     }
-    let at_risk = tenants.iter().filter(|(_, c)| c.level(&contract) >= Level::Warn50).count();
-    let breached = tenants.iter().filter(|(_, c)| c.level(&contract) == Level::Breach).count();
+    let at_risk = tenants.iter().filter(|(_, m)| m.level() >= Level::Warn50).count();
+    let breached = tenants.iter().filter(|(_, m)| m.level() == Level::Breach).count();
+    let owed: Vec<_> = standings.fleet()[&month].money.iter().map(|(c, m)| c.format_amount(m.owed)).collect();
+    let owed = if owed.is_empty() { String::new() } else { format!(", {} owed", owed.join(" + ")) };
     _ = writeln!(
         out,
-        "{month}: {} tenants, {} of {sent} events read, {at_risk} at risk, {breached} of them below {}",
+        "{month}: {} tenants, {} of {sent} events read, {at_risk} at risk, {breached} of them below the target{owed}",
         tenants.len(),
         read(view),
-        percent(&contract),
     );
     out
 }
 
-fn line(tenant: &str, counts: &Counts, contract: &Policy) -> String {
-    let availability = counts.availability();
+fn line(tenant: &str, month: &ServiceMonth) -> String {
+    let (availability, figures) = (month.availability(), &month.figures);
     let shown = availability.percent().map_or("-".into(), |p| format!("{p} %"));
-    let tier = counts.tier(contract).map_or("none", |t| t.name.as_str());
-    let headroom = availability.headroom(contract.target());
-    let state = counts.level(contract).as_str();
-    format!("{tenant:<16} {:>9} {:>7} {shown:>12} {tier:>5} {headroom:>9}  {state}", counts.total(), counts.failed())
+    let tier = month.tier().map_or("none", |t| t.name.as_str());
+    let headroom = availability.headroom(month.policy.target());
+    let owed = month.money.map_or("-".into(), |m| m.currency().format_amount(m.payout.payout_minor));
+    let (total, failed, excluded) = (figures.total(), figures.failed(), figures.excluded_total());
+    let state = month.level().as_str();
+    format!("{tenant:<16} {total:>9} {failed:>7} {excluded:>9} {shown:>12} {tier:>5} {headroom:>9} {owed:>12}  {state}")
 }
 
 fn read(view: &View) -> u64 {
     view.book().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
-}
-
-fn percent(contract: &Policy) -> String {
-    let parts = contract.target().parts();
-    format!("{}.{:02} %", parts / 10_000, parts % 10_000 / 100)
 }

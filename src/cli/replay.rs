@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::{Config, ConfigErrors};
+use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
 use crate::pipeline::settings::CountingSettings;
 use crate::replay::input::{Lines, total_bytes};
@@ -101,7 +102,7 @@ fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
     for (field, path) in fields_without_source(settings) {
         eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
     }
-    let contract = Arc::new(Policy::tencent_ccc());
+    let contract = Arc::new(Contract::of_policy(Policy::tencent_ccc()));
     let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
     let mut line = Vec::new();
@@ -115,12 +116,7 @@ fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
     }
     let result = replay.finish()?;
     progress.end();
-    let judgement = Judgement {
-        contract: &contract,
-        zone: settings.time_zone,
-        now: args.now.unwrap_or_else(Utc::now),
-        as_of: args.as_of,
-    };
+    let judgement = Judgement { contract: &contract, now: args.now.unwrap_or_else(Utc::now), as_of: args.as_of };
     let report = Report::new(result, &judgement);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.output {

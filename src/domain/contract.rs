@@ -105,7 +105,7 @@ impl Contract {
             return;
         }
         let mut allocated: SmallVec<[(Allocation, Fees); 1]> = SmallVec::new();
-        let mut used = self.rulebook.other_damages_minor(tenant);
+        let (other, mut used) = (self.rulebook.other_damages_minor(tenant), 0_i64);
         let settled = |first: LocalDay| self.rulebook.settled_minor(tenant, first);
         // Claims of months whose calls the ledger has dropped.
         let mut earlier: Vec<LocalDay> = self.rulebook.claimed_periods(tenant).collect();
@@ -124,10 +124,11 @@ impl Contract {
             let Some((_, fees)) = allocated.iter().find(|(known, _)| *known == mode) else { continue };
             let Some(fee) = fees.month(month.period.first) else { continue };
             let policy = &month.policy;
-            let left = if policy.total_cap { cap_left(fees.paid_total_minor, used) } else { i64::MAX };
-            let pay = |rate: Ppm| payout(rate, &fee, policy.fee_base, policy.rounding, left);
+            let left = if policy.total_cap { cap_left(fees.paid_total_minor, other, used) } else { i64::MAX };
+            let pay = |rate: Ppm| payout(rate, fee, policy.fee_base, policy.rounding, left);
             let owed = pay(month.tier().map_or(Ppm(0), |tier| tier.rate));
-            month.money = Some(Money { fee, payout: owed, next_payout: month.next_tier().map(|tier| pay(tier.rate)) });
+            month.money =
+                Some(Money { fee: *fee, payout: owed, next_payout: month.next_tier().map(|tier| pay(tier.rate)) });
             used = used.saturating_add(settled(month.period.first).unwrap_or(owed.payout_minor));
         }
     }

@@ -233,9 +233,11 @@ impl<'a> Judge<'a> {
         if call.calls_in_second < self.policy.exclusions.calls_per_second {
             return false;
         }
-        let told = self.rules.declarations.iter().filter(|d| {
-            d.told_at_ms < call.time_ms && (d.from_ms..d.to_ms).contains(&call.time_ms)
-        });
+        let told = self
+            .rules
+            .declarations
+            .iter()
+            .filter(|d| d.told_at_ms < call.time_ms && (d.from_ms..d.to_ms).contains(&call.time_ms));
         told.map(|d| d.qps).max().is_none_or(|declared| call.calls_in_second > declared)
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::documents::{ClaimEvent, ClaimEventKind, Declaration, Documents, Notice, Ruling, Scope, Verdict};
 use super::calendar::LocalDay;
+use super::documents::{ClaimEvent, ClaimEventKind, Declaration, Documents, Notice, Ruling, Scope, Verdict};
 
 /// Notices, declarations, rulings and claims in force, by whom they concern.
 #[derive(Debug, Clone, Default)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::domain::calendar::Month;
+use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
 use crate::pipeline::book::{Book, Event};
 use crate::pipeline::record::{Checkpoint, Digest, Key, Tally, TallyDay, Totals};
@@ -60,7 +61,7 @@ pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standing
     let Some(Event::Published(tenants)) = book.reached_end(0, offset + 1) else {
         panic!("a sound ledger is published")
     };
-    let mut standings = Standings::new(Arc::new(Policy::tencent_ccc()));
+    let mut standings = Standings::new(Arc::new(Contract::of_policy(Policy::tencent_ccc())));
     standings.refresh(&book, &tenants);
     standings
 }
@@ -102,7 +103,13 @@ pub fn measure(tenants: usize, rounds: usize) -> Measured {
     }));
     let plan = CardinalityPlan { tenants: Exported::All, max_tenants: usize::MAX, ..CardinalityPlan::default() };
     let zone = chrono_tz::Asia::Shanghai;
-    let view = TenantView { is_home: |_: &str| true, complete: |_: &str, _| true, current: month, zone, plan: &plan };
+    let view = TenantView {
+        is_home: |_: &str| true,
+        complete: |_: &str, _| true,
+        today: month.first_day(),
+        zone,
+        plan: &plan,
+    };
     let (mut exporter, mut text, mut packed) = (Exporter::new(), Vec::new(), Vec::new());
     let (mut collect, mut write, mut gzip, mut series) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {

@@ -123,7 +123,8 @@ impl Standings {
     }
 
     fn account(&mut self, standing: &TenantStanding, sign: i64) {
-        self.split = if sign > 0 { self.split + usize::from(standing.split) } else { self.split - usize::from(standing.split) };
+        self.split =
+            if sign > 0 { self.split + usize::from(standing.split) } else { self.split - usize::from(standing.split) };
         for month in &standing.months {
             self.fleet.entry(month.period.first.month()).or_default().add(month, sign);
         }
@@ -392,7 +393,7 @@ impl<'a> Evaluation<'a> {
             .into_values()
             .map(|draft| ServiceMonth {
                 period: draft.period,
-                by_day: registered && self.terms.is_by_day(draft.period),
+                by_day: registered && self.terms.label(draft.period).len() > "YYYY-MM".len(),
                 registered,
                 policy: draft.policy,
                 figures: draft.figures,
@@ -406,7 +407,7 @@ impl<'a> Evaluation<'a> {
 
     /// Every failing call of a service month that is held one by one, by partition and offset, and what became of it. Calls
     /// that are no failures are left out unless `all`.
-    pub fn evidence(&self, month: &ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> {
+    pub fn evidence<'m>(&'m self, month: &'m ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
         let places = days.flat_map(|day| self.book.shards().iter().zip(0u32..).map(move |place| (day, place)));

@@ -1,7 +1,4 @@
 //! What a replay prints: `sla-ledger/replay/v1`, or a table for people.
-//!
-//! Terms, fees, claims and rulings are not known here yet: every tenant is `unregistered`, counted by calendar month,
-//! nothing is excluded, and what needs a fee is null. The structure is already the whole one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,12 +6,12 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::calendar::{LocalDay, day_start_ms};
 use crate::domain::call::{Flag, Rejection};
-use crate::domain::standing::Counts;
-use crate::domain::{codes::Class, policy::Policy};
+use crate::domain::contract::Contract;
+use crate::domain::standing::ServiceMonth;
 use crate::pipeline::record::TallyDay;
-use crate::report::standing::{Budget, PolicyRef, Standing};
+use crate::report::standing::Standing;
 
 /// The schema of the JSON output.
 pub const SCHEMA: &str = "sla-ledger/replay/v1";
@@ -115,10 +112,8 @@ impl DayFacts {
 /// What the report is judged by.
 #[derive(Debug)]
 pub struct Judgement<'a> {
-    /// The contract.
-    pub contract: &'a Policy,
-    /// The zone of days and months.
-    pub zone: chrono_tz::Tz,
+    /// What the standings are judged by.
+    pub contract: &'a Contract,
     /// The instant the states are judged at.
     pub now: DateTime<Utc>,
     /// Documents recorded later are not looked at.
@@ -148,12 +143,14 @@ impl Report {
                 malformed_reasons: by_reason(malformed),
                 quarantined_reasons: by_reason(quarantined),
             },
-            out_of_term: BTreeMap::new(),
+            out_of_term: result.out_of_term.iter().map(|(tenant, calls)| (tenant.to_string(), *calls)).collect(),
             standings: result
                 .months
                 .iter()
-                .map(|((tenant, month), counts)| {
-                    of_calendar_month(tenant, *month, counts, result.watermark_ms, judgement)
+                .map(|((tenant, _), month)| {
+                    let incomplete = incomplete(month, result.watermark_ms, judgement.now);
+                    let claims = judgement.contract.rulebook.claims(tenant);
+                    Standing::of(tenant, month, judgement.now.timestamp_millis(), incomplete, claims)
                 })
                 .collect(),
             facts: result.facts.map(|facts| facts.into_values().collect()),
@@ -276,6 +273,13 @@ impl Report {
         }
         out
     }
+}
+
+/// The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
+fn incomplete(month: &ServiceMonth, watermark_ms: Option<i64>, now: DateTime<Utc>) -> Vec<String> {
+    let end_ms = day_start_ms(month.policy.time_zone, month.period.next_day());
+    let ended = now.timestamp_millis() >= end_ms || watermark_ms.is_some_and(|ms| ms >= end_ms);
+    if ended { Vec::new() } else { vec!["running".into()] }
 }
 
 fn instant(at: DateTime<Utc>) -> String {

@@ -159,7 +159,7 @@ impl Standing {
         let own: Vec<&ClaimEvent> = own.map(AsRef::as_ref).collect();
         let ended = now_ms >= day_start_ms(policy.time_zone, month.period.next_day());
         let state = match &window {
-            Some(window) => claim_state(month.period, window, policy.time_zone, now_ms, &own),
+            Some(window) => claim_state(month.period, *window, policy.time_zone, now_ms, &own),
             None if ended => ClaimState::Ended,
             None => ClaimState::Running,
         };
