@@ -64,6 +64,11 @@ impl Month {
             .into()
     }
 
+    /// The month's last day.
+    pub fn last_day(self) -> LocalDay {
+        LocalDay(self.next().first_day().0 - 1)
+    }
+
     /// The month after this one.
     pub fn next(self) -> Month {
         Month(self.0 + 1)
@@ -194,6 +199,7 @@ mod tests {
             assert_eq!(month.first_day().month(), month);
             assert_eq!(month.day(28).day_of_month(), 28);
             assert_eq!(month.next().first_day().month(), month.next());
+            assert_eq!((month.last_day().month(), month.last_day().0 + 1), (month, month.next().first_day().0));
         }
     }
 }
