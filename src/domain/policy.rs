@@ -292,7 +292,7 @@ impl Policy {
             rounding: Rounding::default(),
             total_cap: true,
             claim: ClaimRule { working_day: 5, opens: ClaimOpens::default(), last_day_after: 60 },
-            workdays: Arc::default(),
+            workdays: Workdays::china(),
             exclusions: ExclusionRules {
                 denominator: Denominator::default(),
                 order: Clause::AUTOMATIC.to_vec(),
