@@ -35,7 +35,7 @@ fn view(plan: &CardinalityPlan) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn
     TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,
-        current: MARCH,
+        today: MARCH.first_day(),
         zone: chrono_tz::Asia::Shanghai,
         plan,
     }
@@ -341,7 +341,7 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     let view = TenantView {
         is_home: |tenant: &str| tenant == "here",
         complete: |_: &str, month: Month| month < MARCH,
-        current: MARCH,
+        today: MARCH.first_day(),
         zone: chrono_tz::Asia::Shanghai,
         plan: &plan,
     };

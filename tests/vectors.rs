@@ -1,58 +1,17 @@
-//! The contract's figures: every row of the vectors is a case, and the exact arithmetic holds over all boundaries.
+//! The contract's figures: every row of the vectors is a case, and the exact arithmetic holds over all boundaries. Terms,
+//! fees and claims are in `contract_vectors.rs`.
 
 use proptest::prelude::*;
 use sla_ledger::domain::availability::{Availability, Level, Ppm};
 use sla_ledger::domain::calendar::LocalClock;
-use sla_ledger::domain::policy::Policy;
+use sla_ledger::domain::policy::{MonthEnd, Policy};
+use sla_ledger::domain::term::{Order, OrderEnd, Terms};
 use sla_ledger::pipeline::decode::rfc3339_ms;
 
-/// Every row of a vector file, by column name.
-struct Row {
-    columns: Vec<String>,
-    cells: Vec<String>,
-}
+#[path = "support/rows.rs"]
+mod support;
 
-impl Row {
-    fn text(&self, column: &str) -> &str {
-        let at = self.columns.iter().position(|c| c == column).unwrap_or_else(|| panic!("no column {column}"));
-        &self.cells[at]
-    }
-
-    fn number<T: std::str::FromStr>(&self, column: &str) -> T {
-        self.text(column).parse().unwrap_or_else(|_| panic!("{column} is no number: {}", self.text(column)))
-    }
-
-    fn optional<T: std::str::FromStr>(&self, column: &str) -> Option<T> {
-        (!self.text(column).is_empty()).then(|| self.number(column))
-    }
-}
-
-/// Runs every row of a file; all failing rows are reported, each with its id.
-fn rows(file: &str, id: &str, check: impl Fn(&Row) -> Vec<(&'static str, String, String)>) {
-    let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
-    let mut reader = csv::Reader::from_path(&path).expect("the vectors are there");
-    let columns: Vec<String> = reader.headers().expect("a header").iter().map(String::from).collect();
-    let mut failures = Vec::new();
-    let mut seen = 0;
-    for (index, cells) in reader.records().enumerate() {
-        let cells = cells.expect("a row").iter().map(String::from).collect();
-        let row = Row { columns: columns.clone(), cells };
-        seen += 1;
-        let name =
-            if id.is_empty() { format!("T={} U={}", row.text("total"), row.cells[1]) } else { row.text(id).to_owned() };
-        for (what, found, expected) in check(&row) {
-            if found != expected {
-                failures.push(format!("{file} line {} {name}: {what} is {found}, expected {expected}", index + 2));
-            }
-        }
-    }
-    assert!(seen > 0, "{file} holds no rows");
-    assert!(failures.is_empty(), "{} of {seen} rows\n{}", failures.len(), failures.join("\n"));
-}
-
-fn shown(value: Option<impl ToString>) -> String {
-    value.map_or_else(String::new, |v| v.to_string())
-}
+use support::{rows, shown};
 
 fn tier_name(contract: &Policy, availability: Availability) -> String {
     match contract.tier(availability) {
@@ -98,8 +57,9 @@ fn error_budgets() {
             let above = (total > 0).then_some(headroom + 1);
             found.push((first, shown(above), row.text(first).into()));
             // The figures say what they say: so many failures do not reach the tier, one more does.
-            for (failed, reached) in [(row.optional::<u64>(most), false), (row.optional::<u64>(first), true)] {
-                if let Some(failed) = failed {
+            for (column, reached) in [(most, false), (first, true)] {
+                if !row.text(column).is_empty() {
+                    let failed: u64 = row.number(column);
                     let below = !Availability { total, failed }.at_least(tier.below);
                     found.push(("reached", format!("{below} at {failed}"), format!("{reached} at {failed}")));
                 }
@@ -111,19 +71,24 @@ fn error_budgets() {
 
 #[test]
 fn event_times() {
+    let order = Order {
+        order_id: "o-1".into(),
+        start: "2026-03-17".parse().expect("a day"),
+        end: OrderEnd::Months(3),
+        terminated_on: None,
+        policy: None,
+        recorded_at_ms: 0,
+    };
+    let terms = Terms::of(&[order], None, |_| MonthEnd::MonthEnd);
     rows("event_time.csv", "id", |row| {
         let ms = rfc3339_ms(row.text("event_time"));
         let day = ms.map(|ms| LocalClock::new(chrono_tz::Asia::Shanghai).day(ms));
-        let month = day.map(|day| day.month().to_string());
-        // Terms come later; inside the term its service months are calendar months.
-        let service_month = match row.text("expected_service_month_for_term_2026-03-17..2026-06-16") {
-            "out_of_term" => shown(month.clone()),
-            month => month.to_owned(),
-        };
+        let period = day.and_then(|day| terms.period_of(day));
+        let month = period.map_or("out_of_term".into(), |period| terms.label(period));
         vec![
             ("instant", shown(ms), row.text("epoch_ms_floor").into()),
             ("local date", shown(day), row.text("local_date").into()),
-            ("month", shown(month), service_month),
+            ("month", month, row.text("expected_service_month_for_term_2026-03-17..2026-06-16").into()),
         ]
     });
 }

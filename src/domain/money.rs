@@ -83,15 +83,15 @@ impl Currency {
         self.0.exponent().unwrap_or(0).into()
     }
 
-    /// An amount from its decimal text, such as `900.00` or `-0.5`, in minor units.
-    ///
-    /// # Errors
-    /// No plain decimal number, more places than the currency has, or more than fits into 64 bits.
     /// An amount in the currency's own unit, for gauges: 73.37 of 7337 fen. One division of doubles.
     pub fn major(self, minor: i64) -> f64 {
         minor as f64 / 10_f64.powi(self.places() as i32)
     }
 
+    /// An amount from its decimal text, such as `900.00` or `-0.5`, in minor units.
+    ///
+    /// # Errors
+    /// No plain decimal number, more places than the currency has, or more than fits into 64 bits.
     pub fn parse_minor(self, text: &str) -> Result<i64, String> {
         let shown = text.escape_debug();
         let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
