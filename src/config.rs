@@ -5,10 +5,7 @@
 //!
 //! Not here: the contract's policy, the tenants, fees and rulings. They are documents of their own.
 
-mod errors;
 mod kafka;
-mod read;
-mod tree;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,12 +15,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-pub use errors::{ConfigErrors, Mistake};
 pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSource, Security};
 
-use crate::pipeline::settings::{CountingSettings, FieldMapping, TimestampFormat};
-use read::{Parsed, Reader, Section, shown, wrong};
-use tree::{Node, Value};
+use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
+use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
+use crate::yaml::tree::{Node, Value};
+pub use crate::yaml::{FileErrors as ConfigErrors, Mistake};
 
 /// Memory per remembered request id, in bytes.
 const BYTES_PER_REMEMBERED_CALL: u64 = 36;
@@ -241,8 +238,7 @@ impl Config {
     /// With everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
-        let unreadable =
-            |message: String, help: &str| ConfigErrors::new(&name, "", vec![(message, help.into(), 0..0)], &[]);
+        let unreadable = |message: String, help: &str| ConfigErrors::whole(&name, message, help);
         let bytes = std::fs::read(path).map_err(|error| {
             unreadable(
                 format!("the file cannot be read ({error})"),
@@ -267,7 +263,7 @@ impl Config {
     /// The configuration and all keys there are.
     fn read(name: &str, text: &str, check_files: bool) -> Result<(Self, Vec<String>), ConfigErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Reader::read(name, text, check_files, |root| {
+        Reader::read(name, text, read::CONFIG, check_files, |root| {
             let mut counting = CountingSettings::default();
             let config = Self {
                 ledger: root.section("ledger", LedgerConfig::read),
@@ -529,6 +525,14 @@ fn human<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
+impl FromText for FieldPath {
+    const HELP: &'static str = "write a JSON Pointer such as `/tenant`, `$key`, or `$header:NAME`";
+    fn from_text(text: String) -> Result<Self, String> {
+        // Its hint is ours.
+        Self::try_from(text).map_err(|error| error.split(": ").next().unwrap_or_default().to_owned())
+    }
+}
+
 /// Lists the leaves of `value` by their keys in the file.
 fn flatten(path: String, value: &serde_json::Value, keys: &mut BTreeMap<String, String>) {
     match value {
@@ -581,7 +585,7 @@ mod tests {
                 _ => line.to_owned(),
             })
             .collect();
-        let tree = tree::parse(&uncommented.join("\n")).expect("valid with every key");
+        let tree = crate::yaml::tree::parse(&uncommented.join("\n")).expect("valid with every key");
         for key in &known {
             let mut node = Some(&tree);
             for part in key.split('.') {
