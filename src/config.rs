@@ -9,7 +9,7 @@ mod kafka;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 
 pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSource, Security};
 
+use crate::documents::ExpectedLedger;
 use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
 use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
@@ -37,6 +38,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Where calls come from.
     pub source: SourceConfig,
+    /// Where the contract's documents are.
+    pub contract: ContractConfig,
     /// What counting depends on: `counting`, `limits`, and the mapping of `source`. Recorded in the ledger.
     pub counting: CountingSettings,
     /// How to reach Kafka.
@@ -93,6 +96,8 @@ pub struct SourceConfig {
     pub topic: String,
     /// Where a ledger without a checkpoint starts.
     pub start: Start,
+    /// Whether all calls of a tenant are in one partition. Without it calls per second (clause 5.7) cannot be known.
+    pub keyed_by_tenant: bool,
 }
 
 /// Where a ledger without a checkpoint starts to count.
@@ -106,6 +111,31 @@ pub enum Start {
     Latest,
     /// At the first event that arrived at this instant or later.
     At(DateTime<Utc>),
+}
+
+/// Where the contract's documents are: policies, tenants, fees, notices, declarations, rulings, claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContractConfig {
+    /// Their directory as given; see [`directory`](Self::directory).
+    pub directory: Option<PathBuf>,
+    /// The policy of the tenants that name none.
+    pub default_policy: String,
+    /// The compacted topic that tenants and fees are read from besides the files, if any.
+    pub registry_topic: Option<String>,
+}
+
+impl Default for ContractConfig {
+    fn default() -> Self {
+        Self { directory: None, default_policy: "tccc".into(), registry_topic: None }
+    }
+}
+
+impl ContractConfig {
+    /// The directory of the documents: as given, seen from the directory of `config_file`; by default that one itself.
+    pub fn directory(&self, config_file: &Path) -> PathBuf {
+        let base = config_file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.directory.as_ref().map_or_else(|| base.to_owned(), |directory| base.join(directory))
+    }
 }
 
 /// When counts become durable and visible.
@@ -221,7 +251,8 @@ impl Config {
     pub fn new(source_topic: impl Into<String>, brokers: Vec<String>) -> Self {
         Self {
             ledger: LedgerConfig::default(),
-            source: SourceConfig { topic: source_topic.into(), start: Start::default() },
+            source: SourceConfig { topic: source_topic.into(), start: Start::default(), keyed_by_tenant: true },
+            contract: ContractConfig::default(),
             counting: CountingSettings::default(),
             kafka: KafkaConfig::new(brokers),
             flush: FlushConfig::default(),
@@ -268,6 +299,7 @@ impl Config {
             let config = Self {
                 ledger: root.section("ledger", LedgerConfig::read),
                 source: root.section("source", |section| SourceConfig::read(section, &mut counting)),
+                contract: root.section("contract", ContractConfig::read),
                 kafka: root.section("kafka", KafkaConfig::read),
                 flush: root.section("flush", FlushConfig::read),
                 http: root.section("http", HttpConfig::read),
@@ -285,12 +317,13 @@ impl Config {
     }
 
     fn judge_topics(&self, root: &mut Section) {
-        let topics = [
+        let mut topics = vec![
             ("source.topic", &self.source.topic),
             ("ledger.topic", &self.ledger.topic),
             ("ledger.dead_letters_topic", &self.ledger.dead_letters_topic),
             ("ledger.alerts_topic", &self.ledger.alerts_topic),
         ];
+        topics.extend(self.contract.registry_topic.as_ref().map(|topic| ("contract.registry_topic", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
                 let at = if root.reader.has(key) { key } else { other };
@@ -300,6 +333,15 @@ impl Config {
                     "name two topics",
                 );
             }
+        }
+    }
+
+    /// What the contract's documents must fit.
+    pub fn expected_ledger(&self) -> ExpectedLedger {
+        ExpectedLedger {
+            zone: self.counting.time_zone,
+            keyed_by_tenant: self.source.keyed_by_tenant,
+            default_policy: self.contract.default_policy.clone(),
         }
     }
 
@@ -405,6 +447,7 @@ impl SourceConfig {
         let config = Self {
             topic: section.required("topic", "api-calls", read::topic),
             start: section.or("start", Start::default(), start),
+            keyed_by_tenant: section.or("keyed_by_tenant", true, read::boolean),
         };
         let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
         counting.fields = section.section("fields", |section| FieldMapping {
@@ -460,6 +503,16 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     let rows =
         section.or("rows_per_tenant_month", counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
     counting.rows_per_tenant_month = rows as u32;
+}
+
+impl ContractConfig {
+    fn read(section: &mut Section) -> Self {
+        Self {
+            directory: section.optional("directory", read::text).map(PathBuf::from),
+            default_policy: section.or("default_policy", Self::default().default_policy, read::text),
+            registry_topic: section.optional("registry_topic", read::topic),
+        }
+    }
 }
 
 impl FlushConfig {
