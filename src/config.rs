@@ -5,25 +5,23 @@
 //!
 //! Not here: the contract's policy, the tenants, fees and rulings. They are documents of their own.
 
-mod errors;
 mod kafka;
-mod read;
-mod tree;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-pub use errors::{ConfigErrors, Mistake};
 pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSource, Security};
 
-use crate::pipeline::settings::{CountingSettings, FieldMapping, TimestampFormat};
-use read::{Parsed, Reader, Section, shown, wrong};
-use tree::{Node, Value};
+use crate::documents::ExpectedLedger;
+use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
+use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
+use crate::yaml::tree::{Node, Value};
+pub use crate::yaml::{FileErrors as ConfigErrors, Mistake};
 
 /// Memory per remembered request id, in bytes.
 const BYTES_PER_REMEMBERED_CALL: u64 = 36;
@@ -40,6 +38,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Where calls come from.
     pub source: SourceConfig,
+    /// Where the contract's documents are.
+    pub contract: ContractConfig,
     /// What counting depends on: `counting`, `limits`, and the mapping of `source`. Recorded in the ledger.
     pub counting: CountingSettings,
     /// How to reach Kafka.
@@ -96,6 +96,8 @@ pub struct SourceConfig {
     pub topic: String,
     /// Where a ledger without a checkpoint starts.
     pub start: Start,
+    /// Whether all calls of a tenant are in one partition. Without it calls per second (clause 5.7) cannot be known.
+    pub keyed_by_tenant: bool,
 }
 
 /// Where a ledger without a checkpoint starts to count.
@@ -109,6 +111,31 @@ pub enum Start {
     Latest,
     /// At the first event that arrived at this instant or later.
     At(DateTime<Utc>),
+}
+
+/// Where the contract's documents are: policies, tenants, fees, notices, declarations, rulings, claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContractConfig {
+    /// Their directory as given; see [`directory`](Self::directory).
+    pub directory: Option<PathBuf>,
+    /// The policy of the tenants that name none.
+    pub default_policy: String,
+    /// The compacted topic that tenants and fees are read from besides the files, if any.
+    pub registry_topic: Option<String>,
+}
+
+impl Default for ContractConfig {
+    fn default() -> Self {
+        Self { directory: None, default_policy: "tccc".into(), registry_topic: None }
+    }
+}
+
+impl ContractConfig {
+    /// The directory of the documents: as given, seen from the directory of `config_file`; by default that one itself.
+    pub fn directory(&self, config_file: &Path) -> PathBuf {
+        let base = config_file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.directory.as_ref().map_or_else(|| base.to_owned(), |directory| base.join(directory))
+    }
 }
 
 /// When counts become durable and visible.
@@ -224,7 +251,8 @@ impl Config {
     pub fn new(source_topic: impl Into<String>, brokers: Vec<String>) -> Self {
         Self {
             ledger: LedgerConfig::default(),
-            source: SourceConfig { topic: source_topic.into(), start: Start::default() },
+            source: SourceConfig { topic: source_topic.into(), start: Start::default(), keyed_by_tenant: true },
+            contract: ContractConfig::default(),
             counting: CountingSettings::default(),
             kafka: KafkaConfig::new(brokers),
             flush: FlushConfig::default(),
@@ -241,8 +269,7 @@ impl Config {
     /// With everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
-        let unreadable =
-            |message: String, help: &str| ConfigErrors::new(&name, "", vec![(message, help.into(), 0..0)], &[]);
+        let unreadable = |message: String, help: &str| ConfigErrors::whole(&name, message, help);
         let bytes = std::fs::read(path).map_err(|error| {
             unreadable(
                 format!("the file cannot be read ({error})"),
@@ -267,11 +294,12 @@ impl Config {
     /// The configuration and all keys there are.
     fn read(name: &str, text: &str, check_files: bool) -> Result<(Self, Vec<String>), ConfigErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Reader::read(name, text, check_files, |root| {
+        Reader::read(name, text, read::CONFIG, check_files, |root| {
             let mut counting = CountingSettings::default();
             let config = Self {
                 ledger: root.section("ledger", LedgerConfig::read),
                 source: root.section("source", |section| SourceConfig::read(section, &mut counting)),
+                contract: root.section("contract", ContractConfig::read),
                 kafka: root.section("kafka", KafkaConfig::read),
                 flush: root.section("flush", FlushConfig::read),
                 http: root.section("http", HttpConfig::read),
@@ -289,12 +317,13 @@ impl Config {
     }
 
     fn judge_topics(&self, root: &mut Section) {
-        let topics = [
+        let mut topics = vec![
             ("source.topic", &self.source.topic),
             ("ledger.topic", &self.ledger.topic),
             ("ledger.dead_letters_topic", &self.ledger.dead_letters_topic),
             ("ledger.alerts_topic", &self.ledger.alerts_topic),
         ];
+        topics.extend(self.contract.registry_topic.as_ref().map(|topic| ("contract.registry_topic", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
                 let at = if root.reader.has(key) { key } else { other };
@@ -304,6 +333,15 @@ impl Config {
                     "name two topics",
                 );
             }
+        }
+    }
+
+    /// What the contract's documents must fit.
+    pub fn expected_ledger(&self) -> ExpectedLedger {
+        ExpectedLedger {
+            zone: self.counting.time_zone,
+            keyed_by_tenant: self.source.keyed_by_tenant,
+            default_policy: self.contract.default_policy.clone(),
         }
     }
 
@@ -409,6 +447,7 @@ impl SourceConfig {
         let config = Self {
             topic: section.required("topic", "api-calls", read::topic),
             start: section.or("start", Start::default(), start),
+            keyed_by_tenant: section.or("keyed_by_tenant", true, read::boolean),
         };
         let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
         counting.fields = section.section("fields", |section| FieldMapping {
@@ -464,6 +503,16 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     let rows =
         section.or("rows_per_tenant_month", counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
     counting.rows_per_tenant_month = rows as u32;
+}
+
+impl ContractConfig {
+    fn read(section: &mut Section) -> Self {
+        Self {
+            directory: section.optional("directory", read::text).map(PathBuf::from),
+            default_policy: section.or("default_policy", Self::default().default_policy, read::text),
+            registry_topic: section.optional("registry_topic", read::topic),
+        }
+    }
 }
 
 impl FlushConfig {
@@ -529,6 +578,14 @@ fn human<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
+impl FromText for FieldPath {
+    const HELP: &'static str = "write a JSON Pointer such as `/tenant`, `$key`, or `$header:NAME`";
+    fn from_text(text: String) -> Result<Self, String> {
+        // Its hint is ours.
+        Self::try_from(text).map_err(|error| error.split(": ").next().unwrap_or_default().to_owned())
+    }
+}
+
 /// Lists the leaves of `value` by their keys in the file.
 fn flatten(path: String, value: &serde_json::Value, keys: &mut BTreeMap<String, String>) {
     match value {
@@ -581,7 +638,7 @@ mod tests {
                 _ => line.to_owned(),
             })
             .collect();
-        let tree = tree::parse(&uncommented.join("\n")).expect("valid with every key");
+        let tree = crate::yaml::tree::parse(&uncommented.join("\n")).expect("valid with every key");
         for key in &known {
             let mut node = Some(&tree);
             for part in key.split('.') {

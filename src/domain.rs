@@ -9,6 +9,7 @@ pub mod decision;
 pub mod documents;
 pub mod money;
 pub mod policy;
+pub mod registry;
 pub mod rulebook;
 pub mod standing;
 pub mod term;

@@ -11,7 +11,7 @@
 //!
 //! # Where things are
 //!
-//! Arrows point one way: `main → cli → app → {kafka, http, metrics, config} → pipeline → domain`.
+//! Arrows point one way: `main → cli → app → {kafka, http, metrics, config} → {pipeline, documents} → domain`.
 //!
 //! | room | what | what is deliberately absent |
 //! |---|---|---|
@@ -21,6 +21,8 @@
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`metrics`], [`http`] | the exposition, probes, reload | a number of their own |
 //! | [`config`], [`logging`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
+//! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
+//! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
 //! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |
 //!
@@ -56,6 +58,7 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod documents;
 pub mod domain;
 pub mod generate;
 pub mod http;
@@ -66,3 +69,4 @@ pub mod pipeline;
 pub mod replay;
 pub mod report;
 pub mod view;
+pub mod yaml;

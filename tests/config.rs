@@ -98,6 +98,25 @@ fn one_mistake_a_line() {
              write `earliest`, `latest`, or an instant with its offset, e.g. \"2026-03-01T00:00:00+08:00\"",
         ),
         ("source: {topic: a, success_codes: [0, OK]}", "fine"),
+        ("source: {topic: a, keyed_by_tenant: false}", "fine"),
+        (
+            "source: {topic: a, keyed_by_tenant: maybe}",
+            "f:1:37: `source.keyed_by_tenant` must be true or false, not `maybe`; write `true` or `false`, without quotes",
+        ),
+        ("contract: {directory: documents, default_policy: sms, registry_topic: sla-registry}", "fine"),
+        (
+            "contract: {directory: ''}",
+            "f:1:23: `contract.directory` must not be empty; write a value, or remove the key",
+        ),
+        (
+            "contract: {registry_topic: a b}",
+            "f:1:28: `contract.registry_topic` must be the name of a Kafka topic, not `a b`; \
+             a topic's name has at most 249 characters of a–z, A–Z, 0–9, `.`, `_` and `-`",
+        ),
+        (
+            "contract: {registry_topic: sla-ledger}",
+            "f:1:28: `contract.registry_topic` and `ledger.topic` are the same topic, `sla-ledger`; name two topics",
+        ),
         ("kafka: {brokers: 'a:1,[::1]:2'}", "fine"),
         (
             "kafka: {brokers: ['a:1', 'http://b:2']}",
@@ -306,6 +325,53 @@ fn check_config_says_so() {
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(!err.contains('\u{1b}') && !err.contains("hunter2"), "{err}");
     assert!(err.contains("did you mean `dedupe_window`?"), "{err}");
+}
+
+#[test]
+fn check_config_reads_the_documents() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let put = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    let run = || {
+        let file = folder.path().join("c.yaml");
+        let out = Command::new(env!("CARGO_BIN_EXE_sla-ledger")).arg("check-config").arg(file).output().expect("runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    put("c.yaml", LEAST);
+    let (code, out, err) = run();
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.ends_with("policy     tccc, compiled in: there is no file in policies/\n"), "{out}");
+
+    put("notices.yaml", "- {id: n1}\n");
+    assert_eq!(run().0, Some(2));
+    put("c.yaml", &format!("{LEAST}contract: {{directory: docs}}\n"));
+    let (code, _, err) = run();
+    assert!(code == Some(2) && err.contains("correct `contract.directory`, or create it"), "{err}");
+    put("docs/tenants.csv", "tenant\n");
+    put("docs/rulings.yaml", "- {id: a1, idd: a2}\n");
+    let (code, out, err) = run();
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("tenants.csv: 7 mistakes") && err.contains("`idd` is no key of a ruling"), "{err}");
+}
+
+#[test]
+fn the_contracts_directory_is_seen_from_the_configuration() {
+    let directory = |contract: &str, file: &str| {
+        let config = Config::parse("f", &format!("{LEAST}{contract}")).expect("valid");
+        config.contract.directory(Path::new(file)).display().to_string()
+    };
+    for (contract, file, expected) in [
+        ("", "/etc/sla-ledger/c.yaml", "/etc/sla-ledger"),
+        ("", "c.yaml", "."),
+        ("contract: {directory: docs}", "etc/c.yaml", "etc/docs"),
+        ("contract: {directory: /srv/docs}", "etc/c.yaml", "/srv/docs"),
+    ] {
+        assert_eq!(directory(contract, file), expected);
+    }
 }
 
 proptest! {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sla_ledger::domain::contract::{Contract, Registry};
+use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::documents::{Declaration, Documents, Notice, Ruling, Scope, Verdict};
 use sla_ledger::domain::policy::{CallRateMode, Clause, Denominator, Policies, Policy};
+use sla_ledger::domain::registry::Registry;
 use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::decode::{SourceRecord, rfc3339_ms};
@@ -98,7 +99,6 @@ fn clause(value: &Value) -> Clause {
 /// A scenario's contract.
 fn contract_of(scenario: &Value) -> Arc<Contract> {
     let day = |i: usize| scenario["term"][i].as_str().expect("a day").parse().expect("a day");
-    let mut registry = Registry::default();
     let order = Order {
         order_id: "o-1".into(),
         start: day(0),
@@ -107,7 +107,7 @@ fn contract_of(scenario: &Value) -> Arc<Contract> {
         policy: None,
         recorded_at_ms: 0,
     };
-    registry.add_order("acme", order);
+    let registry = Registry::new(vec![("acme".into(), order)], Vec::new());
     let list = |name: &str| scenario[name].as_array().cloned().unwrap_or_default();
     let mut documents = Documents::default();
     for n in list("notices") {

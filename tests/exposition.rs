@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use sla_ledger::domain::calendar::Month;
 use sla_ledger::domain::call::Rejection;
+use sla_ledger::domain::term::Period;
 use sla_ledger::http::{self, AppState, Health, Limits, ReloadError};
 use sla_ledger::metrics::exporter::{CardinalityPlan, ExportStats, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
@@ -31,7 +32,7 @@ fn figures(tenant: &str, month: Month, total: u64, failed: u64) -> Figures<'_> {
 }
 
 /// All of the standings' tenants are at home and complete.
-fn view(plan: &CardinalityPlan) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn(&str, Month) -> bool> {
+fn view(plan: &CardinalityPlan) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn(&str, Period) -> bool> {
     TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,
@@ -340,7 +341,7 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     let plan = all();
     let view = TenantView {
         is_home: |tenant: &str| tenant == "here",
-        complete: |_: &str, month: Month| month < MARCH,
+        complete: |_: &str, period: Period| period.month() < MARCH,
         today: MARCH.first_day(),
         zone: chrono_tz::Asia::Shanghai,
         plan: &plan,

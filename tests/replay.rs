@@ -478,7 +478,7 @@ fn months_that_the_ledger_closes_stay_in_the_result() {
     assert_eq!(whole.months.values().map(|m| m.figures.total()).sum::<u64>(), calls);
     assert_eq!(whole.months.values().map(|m| m.figures.failed()).sum::<u64>(), calls.div_ceil(3));
     assert!(whole.months.keys().next().expect("a month").1.to_string().starts_with("2024-01"));
-    let facts = whole.facts.expect("facts");
+    let facts = whole.facts.clone().expect("facts");
     assert_eq!(facts.values().flat_map(|day| day.calls.values()).sum::<u64>(), calls);
     assert_eq!(facts.values().map(|day| day.itemised).sum::<u64>(), calls.div_ceil(3));
     for flush_every in [1, 7] {

@@ -1,4 +1,5 @@
-//! `check-config`: says everything that is wrong with a configuration file, or what it comes to.
+//! `check-config`: says everything that is wrong with a configuration file and the documents it leads to, or what they
+//! come to.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -6,20 +7,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::Config;
+use crate::documents::{DocumentFile, DocumentKind, DocumentSet};
 
-/// Exit code when the file has mistakes.
+/// Exit code when a file has mistakes.
 const MISTAKES: u8 = 2;
 
 /// Characters of a changed value that the summary shows.
 const SHOWN: usize = 80;
 
-/// Check a configuration file: every mistake at once, with line, column and what to do.
+/// Check a configuration file and the contract's documents: every mistake at once, with line, column and what to do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sla-ledger check-config
   sla-ledger check-config config/sla-ledger.yaml --rate 20000
 
-Exit codes: 0 the file is fine, 2 it has mistakes.")]
+Exit codes: 0 all files are fine, 2 there are mistakes.")]
 pub struct Args {
     /// The file [default: /etc/sla-ledger/sla-ledger.yaml, or config/sla-ledger.yaml if there is none]
     pub path: Option<PathBuf>,
@@ -32,18 +34,39 @@ pub struct Args {
 /// Runs the command. Mistakes go to stderr, the summary to stdout.
 pub fn run(args: Args) -> ExitCode {
     let path = args.path.unwrap_or_else(default_path);
-    match Config::load(&path) {
-        Ok(config) => {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let refuse = |report: String| {
+        _ = std::io::stderr().write_all(report.as_bytes());
+        ExitCode::from(MISTAKES)
+    };
+    let config = match Config::load(&path) {
+        Ok(config) => config,
+        Err(errors) => return refuse(errors.render(color)),
+    };
+    match DocumentSet::load(&config.contract.directory(&path), &config.expected_ledger()) {
+        Ok(set) => {
+            let summary = summary(&path.display().to_string(), &config, args.rate) + &documents(&set);
             // A reader that went away has seen enough.
-            _ = std::io::stdout().write_all(summary(&path.display().to_string(), &config, args.rate).as_bytes());
+            _ = std::io::stdout().write_all(summary.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(errors) => {
-            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            _ = std::io::stderr().write_all(errors.render(color).as_bytes());
-            ExitCode::from(MISTAKES)
-        }
+        Err(errors) => refuse(errors.render(color)),
     }
+}
+
+/// One line a document: what it holds, and the beginning of its digest.
+fn documents(set: &DocumentSet) -> String {
+    let mut out = String::new();
+    if !set.files.iter().any(|file| file.kind == DocumentKind::Policy) {
+        let id = set.policies.default_id();
+        _ = writeln!(out, "{:<10} {id}, compiled in: there is no file in policies/", "policy");
+    }
+    for file in &set.files {
+        let DocumentFile { kind, name, sha256, rows } = file;
+        let sha256 = sha256.get(..12).unwrap_or(sha256);
+        _ = writeln!(out, "{:<10} {name}: {rows} {}, sha256 {sha256}…", "document", kind.unit());
+    }
+    out
 }
 
 /// Where the configuration is when nobody says.

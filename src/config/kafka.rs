@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
-use super::read::{self, Parsed, Section, shown, wrong};
-use super::tree::{Node, Value};
+use crate::yaml::read::{self, Parsed, Section, shown, wrong};
+use crate::yaml::tree::{self, Node, Value};
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -241,7 +241,7 @@ impl KafkaConfig {
             let full = format!("`kafka.librdkafka.{name}`");
             if let Some((_, why)) = OWNED.iter().find(|(property, _)| *property == name) {
                 section.refuse_entry(at, &node, false, format!("{full} cannot be set"), format!("remove it: {why}"));
-            } else if super::tree::sounds_secret(&name) {
+            } else if tree::sounds_secret(&name) {
                 let instead = SECRETS.iter().find(|(property, _)| *property == name).map(|(_, instead)| *instead);
                 let help = instead.map_or("remove it".into(), |instead| format!("use {instead}"));
                 section.refuse_entry(

@@ -61,7 +61,7 @@ impl Class {
 }
 
 /// Codes to classes: the exact code first, then its dot-separated prefixes, longest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CodeMap {
     classes: HashMap<Box<str>, Class>,
 }

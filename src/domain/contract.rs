@@ -1,6 +1,5 @@
 //! Everything a standing is judged by, as of an instant: policies, registry, documents.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -8,58 +7,12 @@ use smallvec::SmallVec;
 use super::availability::Ppm;
 use super::calendar::LocalDay;
 use super::documents::Documents;
-use super::money::{FeeItem, Fees, allocate, cap_left, payout};
+use super::money::{Fees, allocate, cap_left, payout};
 use super::policy::{Allocation, Policies, Policy};
+use super::registry::Registry;
 use super::rulebook::Rulebook;
 use super::standing::{Money, ServiceMonth};
-use super::term::{Order, Terms};
-
-/// Orders and bills of all tenants, every recorded version of them.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    tenants: HashMap<Arc<str>, Records>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Records {
-    orders: Vec<Order>,
-    fees: Vec<FeeItem>,
-}
-
-impl Registry {
-    /// Adds an order of a tenant.
-    pub fn add_order(&mut self, tenant: &str, order: Order) {
-        self.records(tenant).orders.push(order);
-    }
-
-    /// Adds a bill of a tenant.
-    pub fn add_fee(&mut self, tenant: &str, fee: FeeItem) {
-        self.records(tenant).fees.push(fee);
-    }
-
-    fn records(&mut self, tenant: &str) -> &mut Records {
-        if !self.tenants.contains_key(tenant) {
-            self.tenants.insert(tenant.into(), Records::default());
-        }
-        // Just put there.
-        self.tenants.entry(tenant.into()).or_default()
-    }
-
-    /// The tenant's orders, in the order they were added.
-    pub fn orders(&self, tenant: &str) -> &[Order] {
-        self.tenants.get(tenant).map_or(&[], |r| &r.orders)
-    }
-
-    /// The tenant's bills, in the order they were added.
-    pub fn fees(&self, tenant: &str) -> &[FeeItem] {
-        self.tenants.get(tenant).map_or(&[], |r| &r.fees)
-    }
-
-    /// Every tenant with an order or a bill.
-    pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.tenants.keys()
-    }
-}
+use super::term::Terms;
 
 /// Policies, registry and documents, as they were known at an instant.
 #[derive(Debug, Clone)]

@@ -217,7 +217,7 @@ pub struct AlertRules {
 }
 
 /// One version of the contract.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Its name: `tccc`.
     pub id: String,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::errors::ConfigErrors;
+use super::errors::FileErrors;
 use super::tree::{self, Node, Value};
 
 /// A name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown key.
@@ -20,24 +20,27 @@ const SIMILAR: f64 = 0.8;
 /// A value longer than this many characters is cut in messages.
 const SHOWN: usize = 40;
 
+/// The kind of file that the configuration is.
+pub(crate) const CONFIG: &str = "sla-ledger";
+
 /// What one value is accused of: `message` continues a sentence that begins with the key.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(crate) struct Wrong {
     message: String,
     help: String,
     at: Range<usize>,
 }
 
 /// A parsed value, or everything that is wrong with it.
-pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
+pub(crate) type Parsed<T> = Result<T, Vec<Wrong>>;
 
 /// One accusation against `node`.
-pub(super) fn wrong<T>(node: &Node, message: impl Display, help: impl Display) -> Parsed<T> {
+pub(crate) fn wrong<T>(node: &Node, message: impl Display, help: impl Display) -> Parsed<T> {
     Err(vec![Wrong { message: message.to_string(), help: help.to_string(), at: node.at.clone() }])
 }
 
 /// Collects the mistakes of one file.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     mistakes: Vec<(String, String, Range<usize>)>,
     /// Section, key, place.
     unknown: Vec<(String, String, Range<usize>)>,
@@ -47,18 +50,63 @@ pub(super) struct Reader {
     known: Vec<String>,
     /// Where the keys that are present have their values.
     places: HashMap<String, Range<usize>>,
+    /// What the file is: "no key of `kind`".
+    kind: &'static str,
     /// Whether the files and variables that the configuration names must be there.
     pub check_files: bool,
 }
 
 impl Reader {
-    /// Reads `text` with `read`; fails when anything at all was wrong. Returns all known keys as well.
+    /// Reads `text`, one section of keys, with `read`; fails when anything at all was wrong. Returns all known keys as
+    /// well. `kind` is what the keys belong to in messages.
     pub fn read<T>(
         name: &str,
         text: &str,
+        kind: &'static str,
         check_files: bool,
         read: impl FnOnce(&mut Section) -> T,
-    ) -> Result<(T, Vec<String>), ConfigErrors> {
+    ) -> Result<(T, Vec<String>), FileErrors> {
+        let (root, mut reader) = Self::open(name, text, kind, check_files)?;
+        let place = root.at.clone();
+        let value = Section::enter(&mut reader, String::new(), Some((place, root)), read);
+        reader.judge_unknown_keys();
+        let known = std::mem::take(&mut reader.known);
+        reader.close(name, text, value).map(|value| (value, known))
+    }
+
+    /// Reads `text`, a list of sections, each with `read`, and then judges all of them together: `judge` gets what was
+    /// read, with the places of the entries. An empty file is an empty list.
+    pub fn read_list<T>(
+        name: &str,
+        text: &str,
+        kind: &'static str,
+        mut read: impl FnMut(&mut Section) -> T,
+        judge: impl FnOnce(&mut Self, &[(T, Range<usize>)]),
+    ) -> Result<Vec<T>, FileErrors> {
+        let (root, mut reader) = Self::open(name, text, kind, false)?;
+        let mut values = Vec::new();
+        match root.value {
+            Value::List(items) => {
+                for item in items {
+                    let at = item.at.clone();
+                    reader.places.clear();
+                    let value = Section::enter(&mut reader, String::new(), Some((at.clone(), item)), &mut read);
+                    values.push((value, at));
+                }
+            }
+            Value::Null => {}
+            _ => {
+                let help = "write a `- ` before each entry, e.g. `- {id: …}`";
+                reader.complain(root.at.clone(), format!("the file must be a list, not {}", shown(&root)), help);
+            }
+        }
+        reader.judge_unknown_keys();
+        judge(&mut reader, &values);
+        reader.close(name, text, values.into_iter().map(|(value, _)| value).collect())
+    }
+
+    /// Parses `text`.
+    fn open(name: &str, text: &str, kind: &'static str, check_files: bool) -> Result<(Node, Self), FileErrors> {
         let mut secrets = Vec::new();
         let root = tree::parse(text).map_err(|(message, at)| {
             tree::secrets_in_broken(text, &mut |hidden| secrets.push(hidden));
@@ -67,25 +115,38 @@ impl Reader {
                 if hidden { "not valid YAML in or near a secret".into() } else { format!("not valid YAML: {message}") };
             let help =
                 "mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`";
-            ConfigErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
+            FileErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
         })?;
         root.secrets(&mut |hidden| secrets.push(hidden));
-        let mut reader = Self {
+        let reader = Self {
             mistakes: Vec::new(),
             unknown: Vec::new(),
             secrets,
             known: Vec::new(),
             places: HashMap::new(),
+            kind,
             check_files,
         };
-        let place = root.at.clone();
-        let value = Section::enter(&mut reader, String::new(), Some((place, root)), read);
-        reader.judge_unknown_keys();
-        if reader.mistakes.is_empty() {
-            Ok((value, reader.known))
+        Ok((root, reader))
+    }
+
+    /// `value`, if nothing was wrong.
+    fn close<T>(self, name: &str, text: &str, value: T) -> Result<T, FileErrors> {
+        if self.mistakes.is_empty() {
+            Ok(value)
         } else {
-            Err(ConfigErrors::new(name, text, reader.mistakes, &reader.secrets))
+            Err(FileErrors::new(name, text, self.mistakes, &self.secrets))
         }
+    }
+
+    /// A mistake at a place.
+    pub fn complain(&mut self, at: Range<usize>, message: impl Display, help: impl Display) {
+        self.mistakes.push((message.to_string(), help.to_string(), at));
+    }
+
+    /// Where `key` (its full name) has its value, if it is given.
+    pub fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.places.get(key).cloned()
     }
 
     /// A mistake that is seen only by looking at several keys; `key` is where it is shown, if present.
@@ -114,14 +175,14 @@ impl Reader {
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => format!("remove it; known here: {}", siblings().collect::<Vec<_>>().join(", ")),
             };
-            let message = format!("`{}` is no key of sla-ledger", join(&section, &key));
+            let message = format!("`{}` is no key of {}", join(&section, &key), self.kind);
             self.mistakes.push((message, help, at));
         }
     }
 }
 
 /// One mapping of the file. Closed by [`Section::enter`], which counts what nobody asked for as unknown.
-pub(super) struct Section<'r> {
+pub(crate) struct Section<'r> {
     pub reader: &'r mut Reader,
     path: String,
     at: Range<usize>,
@@ -131,7 +192,7 @@ pub(super) struct Section<'r> {
 }
 
 impl Section<'_> {
-    fn enter<T>(
+    pub fn enter<T>(
         reader: &mut Reader,
         path: String,
         found: Option<(Range<usize>, Node)>,
@@ -170,7 +231,11 @@ impl Section<'_> {
             Value::Null => {}
             _ => {
                 self.broken = true;
-                let what = if self.path.is_empty() { "the file".into() } else { format!("`{}`", self.path) };
+                let what = match (self.path.as_str(), self.reader.kind) {
+                    ("", CONFIG) => "the file".into(),
+                    ("", kind) => kind.into(),
+                    (path, _) => format!("`{path}`"),
+                };
                 let help = "write `key: value` lines, indented below it";
                 self.complain(node.at.clone(), format!("{what} must be a section of keys, not {}", shown(&node)), help);
             }
@@ -179,17 +244,47 @@ impl Section<'_> {
 
     /// A mistake at a place.
     pub fn complain(&mut self, at: Range<usize>, message: impl Display, help: impl Display) {
-        self.reader.mistakes.push((message.to_string(), help.to_string(), at));
+        self.reader.complain(at, message, help);
     }
 
-    fn full(&self, key: &str) -> String {
+    /// Where the section stands.
+    pub fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    /// A mistake that is seen only by looking at several keys: shown at `key` (its name in this section) if it is
+    /// given, else where the section stands.
+    pub fn mistake(&mut self, key: &str, message: impl Display, help: impl Display) {
+        let at = self.reader.place(&self.full(key)).unwrap_or_else(|| self.at());
+        self.complain(at, message, help);
+    }
+
+    /// Where `key` of this section has its value; asked after it was read.
+    pub fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.reader.place(&self.full(key))
+    }
+
+    /// Whether the section is of a wrong type.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether `key` of this section is given; asked after it was read.
+    pub fn has(&self, key: &str) -> bool {
+        self.reader.has(&self.full(key))
+    }
+
+    /// The full name of a key of this section.
+    pub fn full(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
     /// Takes a key out; a null value is as good as none.
     fn take(&mut self, key: &str) -> Option<(Range<usize>, Node)> {
         let full = self.full(key);
-        self.reader.known.push(full.clone());
+        if !self.reader.known.contains(&full) {
+            self.reader.known.push(full.clone());
+        }
         let index = self.entries.iter().position(|(name, ..)| name == key)?;
         let (_, at, node) = self.entries.remove(index);
         if matches!(node.value, Value::Null) {
@@ -206,6 +301,29 @@ impl Section<'_> {
         Section::enter(self.reader, path, found, read)
     }
 
+    /// Mistakes found by the parser of a single value, which is called `subject` in them.
+    pub fn accuse(&mut self, subject: &str, accusations: Vec<Wrong>) {
+        for Wrong { message, help, at } in accusations {
+            self.complain(at, format!("{subject} {message}"), help);
+        }
+    }
+
+    /// Reads the list `key` of sections, each with `read`; `None` when it is not given, or no list.
+    pub fn sections<T>(&mut self, key: &str, mut read: impl FnMut(&mut Section) -> T) -> Option<Vec<T>> {
+        let path = self.full(key);
+        let (_, node) = self.take(key)?;
+        let Value::List(items) = node.value else {
+            let help = "write a `- ` line for each, or `[{…}, {…}]`";
+            self.complain(node.at.clone(), format!("`{path}` must be a list, not {}", shown(&node)), help);
+            return None;
+        };
+        let enter = |(i, item): (usize, Node)| {
+            let at = item.at.clone();
+            Section::enter(self.reader, format!("{path}[{}]", i + 1), Some((at, item)), &mut read)
+        };
+        Some(items.into_iter().enumerate().map(enter).collect())
+    }
+
     /// A key that may be missing. `None` after a mistake too, which then is recorded.
     pub fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> Option<T> {
         let (_, node) = self.take(key)?;
@@ -213,9 +331,7 @@ impl Section<'_> {
         match parse(&node) {
             Ok(value) => Some(value),
             Err(accusations) => {
-                for Wrong { message, help, at } in accusations {
-                    self.complain(at, format!("`{full}` {message}"), help);
-                }
+                self.accuse(&format!("`{full}`"), accusations);
                 None
             }
         }
@@ -228,14 +344,20 @@ impl Section<'_> {
 
     /// A key that must be there. After a mistake the value is a filler: the file is refused anyway.
     pub fn required<T: Default>(&mut self, key: &str, example: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> T {
+        self.needed(key, example, parse).unwrap_or_default()
+    }
+
+    /// The same for types without a filler: `None` after a mistake.
+    pub fn needed<T>(&mut self, key: &str, example: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> Option<T> {
         let given = self.entries.iter().any(|(name, _, node)| name == key && !matches!(node.value, Value::Null));
         if !given && !self.broken {
-            let help = format!("add it, e.g. `{key}: {example}` in section `{}`", self.path);
+            let place = if self.path.is_empty() { String::new() } else { format!(" in section `{}`", self.path) };
+            let help = format!("add it, e.g. `{key}: {example}`{place}");
             let at =
                 self.entries.iter().find(|(name, ..)| name == key).map_or(self.at.clone(), |(_, at, _)| at.clone());
             self.complain(at, format!("`{}` is missing", self.full(key)), help);
         }
-        self.optional(key, parse).unwrap_or_default()
+        self.optional(key, parse)
     }
 
     /// All entries of the free-form section `key`: name, place of the name, value.
@@ -283,7 +405,7 @@ fn join(section: &str, key: &str) -> String {
 }
 
 /// The most similar of `names`, if one is similar enough.
-fn similar<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn similar<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(&word.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(score, _)| *score >= SIMILAR)
@@ -292,25 +414,30 @@ fn similar<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
 }
 
 /// How a value is called in a message.
-pub(super) fn shown(node: &Node) -> String {
+pub(crate) fn shown(node: &Node) -> String {
     match &node.value {
         Value::Null => "nothing".into(),
         Value::Bool(value) => format!("the boolean `{value}`"),
         Value::Int(value) => format!("the number `{value}`"),
         Value::Float(value) => format!("the number `{value}`"),
-        Value::Text(text) if text.chars().count() > SHOWN => {
-            format!("`{}…`", text.chars().take(SHOWN).flat_map(char::escape_debug).collect::<String>())
-        }
-        Value::Text(text) => format!("`{}`", text.escape_debug()),
+        Value::Text(text) => shown_text(text),
         Value::List(_) => "a list".into(),
         Value::Map(_) => "a section".into(),
+    }
+}
+
+/// How a text is called in a message.
+pub(crate) fn shown_text(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("`{}…`", text[..end].escape_debug()),
+        None => format!("`{}`", text.escape_debug()),
     }
 }
 
 // The parsers of single values.
 
 /// Text that is not empty. Numbers and booleans are refused: they would not come out as they were written.
-pub(super) fn text(node: &Node) -> Parsed<String> {
+pub(crate) fn text(node: &Node) -> Parsed<String> {
     match &node.value {
         Value::Text(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::Text(_) => wrong(node, "must not be empty", "write a value, or remove the key"),
@@ -322,7 +449,7 @@ pub(super) fn text(node: &Node) -> Parsed<String> {
 }
 
 /// Text that may be empty, or an integer, which becomes its decimal digits.
-pub(super) fn code(node: &Node) -> Parsed<String> {
+pub(crate) fn code(node: &Node) -> Parsed<String> {
     match &node.value {
         Value::Text(text) => Ok(text.clone()),
         Value::Int(number) => Ok(number.to_string()),
@@ -331,7 +458,7 @@ pub(super) fn code(node: &Node) -> Parsed<String> {
 }
 
 /// A list, every item by `item`.
-pub(super) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
+pub(crate) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
     move |node| {
         let Value::List(items) = &node.value else {
             return wrong(
@@ -352,7 +479,7 @@ pub(super) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Pa
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(node: &Node) -> Parsed<bool> {
+pub(crate) fn boolean(node: &Node) -> Parsed<bool> {
     match node.value {
         Value::Bool(value) => Ok(value),
         _ => wrong(
@@ -364,7 +491,7 @@ pub(super) fn boolean(node: &Node) -> Parsed<bool> {
 }
 
 /// An integer within `range`.
-pub(super) fn integer(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Parsed<i64> {
+pub(crate) fn integer(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Parsed<i64> {
     move |node| match node.value {
         Value::Int(value) => match i64::try_from(value) {
             Ok(value) if range.contains(&value) => Ok(value),
@@ -382,7 +509,7 @@ fn out_of_range<T>(node: &Node, least: impl Display, most: impl Display) -> Pars
 }
 
 /// A duration within `range`, as in `"1m 30s"`. `granule` is what it must be a multiple of.
-pub(super) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> impl Fn(&Node) -> Parsed<Duration> {
+pub(crate) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> impl Fn(&Node) -> Parsed<Duration> {
     move |node| {
         let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
         let help = format!("write a number with its unit, from \"{least}\" to \"{most}\", e.g. \"{least}\"");
@@ -402,7 +529,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> im
 }
 
 /// Bytes within `range`: an integer, or text such as `"20MB"` (10⁶) or `"1MiB"` (2²⁰).
-pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
+pub(crate) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
     move |node| {
         let value = match &node.value {
             Value::Int(value) => u64::try_from(*value).ok(),
@@ -436,7 +563,7 @@ fn size(text: &str) -> Option<u64> {
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed<T> {
+pub(crate) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed<T> {
     move |node| {
         if let Value::Text(text) = &node.value
             && let Some((_, value)) = choices.iter().find(|(word, _)| word == text)
@@ -457,7 +584,7 @@ pub(super) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed
 }
 
 /// A time zone of the IANA database.
-pub(super) fn time_zone(node: &Node) -> Parsed<chrono_tz::Tz> {
+pub(crate) fn time_zone(node: &Node) -> Parsed<chrono_tz::Tz> {
     let name = text(node)?;
     name.parse().or_else(|_| {
         let help = match similar(&name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) {
@@ -469,7 +596,7 @@ pub(super) fn time_zone(node: &Node) -> Parsed<chrono_tz::Tz> {
 }
 
 /// A Kafka topic's name.
-pub(super) fn topic(node: &Node) -> Parsed<String> {
+pub(crate) fn topic(node: &Node) -> Parsed<String> {
     let name = text(node)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.len() <= 249 && name.chars().all(legal) && name != "." && name != ".." {
@@ -480,30 +607,22 @@ pub(super) fn topic(node: &Node) -> Parsed<String> {
 }
 
 /// An instant with its offset.
-pub(super) fn instant(text: &str) -> Option<DateTime<Utc>> {
+pub(crate) fn instant(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
 }
 
 /// A type that parses itself and says what is wrong in its error.
-pub(super) fn parsed<T: FromText>(node: &Node) -> Parsed<T> {
+pub(crate) fn parsed<T: FromText>(node: &Node) -> Parsed<T> {
     let given = text(node)?;
     T::from_text(given).or_else(|error| wrong(node, format!("is wrong: {error}"), T::HELP))
 }
 
 /// See [`parsed`].
-pub(super) trait FromText: Sized {
+pub(crate) trait FromText: Sized {
     /// What to write.
     const HELP: &'static str;
     /// The value, or what is wrong.
     fn from_text(text: String) -> Result<Self, String>;
-}
-
-impl FromText for crate::pipeline::settings::FieldPath {
-    const HELP: &'static str = "write a JSON Pointer such as `/tenant`, `$key`, or `$header:NAME`";
-    fn from_text(text: String) -> Result<Self, String> {
-        // Its hint is ours.
-        Self::try_from(text).map_err(|error| error.split(": ").next().unwrap_or_default().to_owned())
-    }
 }
 
 impl FromText for SocketAddr {
@@ -515,7 +634,7 @@ impl FromText for SocketAddr {
 }
 
 /// A file, which must be readable when `check` is set.
-pub(super) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
+pub(crate) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
     move |node| {
         let path = PathBuf::from(text(node)?);
         let read =
@@ -532,7 +651,7 @@ pub(super) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
 
 /// The name of an environment variable, which must be set when `check` is. The value is never quoted: people paste secrets
 /// here by mistake.
-pub(super) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
+pub(crate) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
     move |node| {
         let name = text(node)?;
         if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {

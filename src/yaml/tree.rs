@@ -13,16 +13,19 @@ use serde_saphyr::{Location, Spanned};
 /// No sensible file nests deeper, and the tree is walked recursively.
 const MAX_DEPTH: usize = 32;
 
+/// Values of one file: room for a few hundred thousand rulings.
+const MAX_NODES: usize = 5_000_000;
+
 /// A value and the bytes of the file it stands in.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub at: Range<usize>,
     pub value: Value,
 }
 
 /// What YAML's core schema makes of a value. Booleans are `true` and `false` only.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i128),
@@ -33,9 +36,9 @@ pub(super) enum Value {
 }
 
 /// Parses one document. The error is a message without any text of the file, and where.
-pub(super) fn parse(text: &str) -> Result<Node, (String, Range<usize>)> {
+pub(crate) fn parse(text: &str) -> Result<Node, (String, Range<usize>)> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 3 * MAX_NODES },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::Error,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -85,7 +88,7 @@ impl Node {
 
 /// Whether a key's name sounds like a secret's: then its value is never shown. Keys that only say where the secret is
 /// (`*_file`, `*.location`) do not; `*_env` does, because people paste the secret itself there.
-pub(super) fn sounds_secret(key: &str) -> bool {
+pub(crate) fn sounds_secret(key: &str) -> bool {
     const SOUNDS: [&str; 9] =
         ["pass", "pasw", "pwd", "secret", "key.pem", "jaas", "token", "credential", "oauthbearer.config"];
     const POINTERS: [&str; 2] = ["_file", ".location"];
@@ -95,7 +98,7 @@ pub(super) fn sounds_secret(key: &str) -> bool {
 
 /// The same as [`Node::secrets`] for a text that is no YAML: everything after `key:` in the line, and the lines below that
 /// are indented deeper. Hides too much rather than too little.
-pub(super) fn secrets_in_broken(text: &str, found: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn secrets_in_broken(text: &str, found: &mut impl FnMut(Range<usize>)) {
     let mut start = 0;
     let mut hidden_below: Option<usize> = None;
     for line in text.split_inclusive('\n') {

@@ -8,6 +8,9 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 /// Columns of a rendered report.
 const WIDTH: usize = 110;
 
+/// The mistakes of one file that are written out; the others are only counted.
+pub const MOST_SHOWN: usize = 20;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -24,37 +27,47 @@ pub struct Mistake {
 
 /// Everything that is wrong with a file; at least one mistake, in the order of the file.
 ///
+/// The first [`MOST_SHOWN`] are written out, the others counted.
 /// `Display` gives one line a mistake, for logs; [`render`](Self::render) gives the report for people.
-pub struct ConfigErrors {
+pub struct FileErrors {
     name: String,
     source: NamedSource<String>,
     mistakes: Vec<Mistake>,
 }
 
-impl ConfigErrors {
+impl FileErrors {
     /// `found` holds (message, help, place); `secrets` the bytes that must not be shown.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         text: &str,
         mut found: Vec<(String, String, Range<usize>)>,
         secrets: &[Range<usize>],
     ) -> Self {
         found.sort_by_key(|(_, _, at)| at.start);
+        let (mut counted_to, mut line, mut line_start) = (0, 1, 0);
         let mistakes = found
             .into_iter()
             .map(|(message, help, at)| {
                 let at = floor(text, at.start)..floor(text, at.end.max(at.start));
-                let line_start = text[..at.start].rfind('\n').map_or(0, |newline| newline + 1);
-                Mistake {
-                    message: one_line(&message),
-                    help: one_line(&help),
-                    line: 1 + text[..at.start].matches('\n').count(),
-                    column: 1 + text[line_start..at.start].chars().count(),
-                    at,
+                for (newline, _) in text[counted_to..at.start].match_indices('\n') {
+                    (line, line_start) = (line + 1, counted_to + newline + 1);
                 }
+                counted_to = at.start;
+                let column = 1 + text[line_start..at.start].chars().count();
+                Mistake { message: one_line(&message), help: one_line(&help), line, column, at }
             })
             .collect();
         Self { name: name.into(), source: NamedSource::new(name, blot(text, secrets)), mistakes }
+    }
+
+    /// A file that cannot be taken at all: the mistake stands at its beginning.
+    pub(crate) fn whole(name: &str, message: impl fmt::Display, help: impl fmt::Display) -> Self {
+        Self::new(name, "", vec![(message.to_string(), help.to_string(), 0..0)], &[])
+    }
+
+    /// How the file is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The mistakes, in the order of the file.
@@ -67,7 +80,7 @@ impl ConfigErrors {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_wrap_lines(false);
         let mut out = String::new();
-        for mistake in &self.mistakes {
+        for mistake in self.shown() {
             let report = Report { mistake, source: &self.source };
             // Writing to a String cannot fail; a span outside of the text would, and then the line alone must do.
             if handler.render_report(&mut out, &report).is_err() {
@@ -76,8 +89,13 @@ impl ConfigErrors {
             out.push('\n');
         }
         let (n, s) = (self.mistakes.len(), if self.mistakes.len() == 1 { "" } else { "s" });
-        out.push_str(&format!("{}: {n} mistake{s}\n", self.name));
+        let first = if n > MOST_SHOWN { format!(", of which the first {MOST_SHOWN} are shown") } else { String::new() };
+        out.push_str(&format!("{}: {n} mistake{s}{first}\n", self.name));
         out
+    }
+
+    fn shown(&self) -> &[Mistake] {
+        &self.mistakes[..self.mistakes.len().min(MOST_SHOWN)]
     }
 
     fn line(&self, mistake: &Mistake) -> String {
@@ -86,22 +104,25 @@ impl ConfigErrors {
     }
 }
 
-impl fmt::Display for ConfigErrors {
+impl fmt::Display for FileErrors {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for (i, mistake) in self.mistakes.iter().enumerate() {
+        for (i, mistake) in self.shown().iter().enumerate() {
             write!(f, "{}{}", if i > 0 { "\n" } else { "" }, self.line(mistake))?;
         }
-        Ok(())
+        match self.mistakes.len().saturating_sub(MOST_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n{}: and {more} more", self.name),
+        }
     }
 }
 
-impl fmt::Debug for ConfigErrors {
+impl fmt::Debug for FileErrors {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl std::error::Error for ConfigErrors {}
+impl std::error::Error for FileErrors {}
 
 /// A mistake with the text it is in.
 #[derive(Debug)]
@@ -148,8 +169,15 @@ fn floor(text: &str, at: usize) -> usize {
 /// control characters likewise by `?`, so that no file can steer a terminal.
 fn blot(text: &str, secrets: &[Range<usize>]) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut secrets = secrets.to_vec();
+    secrets.sort_by_key(|secret| secret.start);
+    let mut secrets = secrets.into_iter().peekable();
+    let mut hidden_to = 0;
     for (at, c) in text.char_indices() {
-        if !c.is_whitespace() && secrets.iter().any(|secret| secret.contains(&at)) {
+        while let Some(secret) = secrets.next_if(|secret| secret.start <= at) {
+            hidden_to = hidden_to.max(secret.end);
+        }
+        if !c.is_whitespace() && at < hidden_to {
             out.extend(std::iter::repeat_n('*', c.len_utf8()));
         } else if c.is_control() && !c.is_whitespace() {
             out.extend(std::iter::repeat_n('?', c.len_utf8()));

@@ -1,0 +1,206 @@
+//! `tenants.csv` and `fees.csv`: who is served, from when to when, and what was paid. All recorded versions are kept;
+//! the domain says which one holds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::money;
+use super::table::{self, Found, Row};
+use super::values::{accuse, day, instant, name};
+use crate::domain::calendar::LocalDay;
+use crate::domain::money::{Currency, FeeItem};
+use crate::domain::policy::Policies;
+use crate::domain::term::{Order, OrderEnd};
+use crate::yaml::FileErrors;
+use crate::yaml::read::{shown_text, similar};
+
+/// The columns of `tenants.csv`.
+pub const ORDER_COLUMNS: [&str; 8] =
+    ["tenant", "order_id", "start", "months", "last_day", "terminated_on", "policy", "recorded_at"];
+
+/// The columns of `fees.csv`.
+pub const FEE_COLUMNS: [&str; 9] =
+    ["bill_id", "tenant", "period_start", "period_end", "currency", "gross", "voucher", "charged_on", "recorded_at"];
+
+/// A century of service is a slip of the keyboard.
+const MOST_MONTHS: u32 = 1_200;
+
+/// One allocation for all occurrences of a name.
+#[derive(Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        self.0.insert(new.clone());
+        new
+    }
+}
+
+/// Reads `tenants.csv`. Without `policies` their ids are not checked.
+pub(super) fn orders(
+    file: &str,
+    text: &str,
+    policies: Option<&Policies>,
+) -> Result<Vec<(Arc<str>, Order)>, FileErrors> {
+    let mut found = Vec::new();
+    let mut orders = Vec::new();
+    let mut names = Names::default();
+    let mut versions = HashSet::new();
+    table::rows(text, &ORDER_COLUMNS, &mut found, |row| {
+        if let Some((tenant, order)) = order(row, &mut names, policies) {
+            if !versions.insert((tenant.clone(), order.order_id.clone(), order.recorded_at_ms)) {
+                row.complain(7, "is the same as in an earlier row of this order", VERSION_HELP);
+            }
+            orders.push((tenant, order));
+        }
+    });
+    finish(file, text, found, orders)
+}
+
+const VERSION_HELP: &str = "remove one of the rows, or give the later version a later `recorded_at`";
+
+fn order(
+    row: &mut Row<{ ORDER_COLUMNS.len() }>,
+    names: &mut Names,
+    policies: Option<&Policies>,
+) -> Option<(Arc<str>, Order)> {
+    // Every column is judged before one of them can end this.
+    let tenant = row.required(0, name).map(|tenant| names.get(tenant));
+    let order_id = row.required(1, name).map(Arc::<str>::from);
+    let start = row.required(2, day);
+    let months = row.optional(3, months);
+    let last_day = row.optional(4, day);
+    let terminated_on = row.optional(5, day);
+    let policy = row.optional(6, |id| policy(id, policies)).map(|id| id.map(|id| names.get(id)));
+    let recorded_at = row.required(7, instant);
+    if let (Some(Some(_)), Some(Some(_))) = (months, last_day) {
+        row.complain(4, "and `months` are both given", "keep one of them; neither means open-ended");
+        return None;
+    }
+    for (column, last) in [(4, last_day), (5, terminated_on)] {
+        if let (Some(start), Some(Some(last))) = (start, last) {
+            ends(row, column, "start", start, last)?;
+        }
+    }
+    let end = match (months?, last_day?) {
+        (Some(months), _) => OrderEnd::Months(months),
+        (_, Some(day)) => OrderEnd::LastDay(day),
+        _ => OrderEnd::Open,
+    };
+    let order = Order {
+        order_id: order_id?,
+        start: start?,
+        end,
+        terminated_on: terminated_on?,
+        policy: policy?,
+        recorded_at_ms: recorded_at?,
+    };
+    Some((tenant?, order))
+}
+
+fn ends<const N: usize>(row: &mut Row<N>, column: usize, first: &str, start: LocalDay, last: LocalDay) -> Option<()> {
+    if last >= start {
+        return Some(());
+    }
+    row.complain(column, format!("{last} is before `{first}` {start}"), "both days are included: correct one of them");
+    None
+}
+
+fn months(text: &str) -> super::values::Judged<u32> {
+    match text.parse::<u32>() {
+        Ok(months) if (1..=MOST_MONTHS).contains(&months) && text.bytes().all(|b| b.is_ascii_digit()) => Ok(months),
+        _ => accuse(
+            format!("must be a number of months, not {}", shown_text(text)),
+            format!("write 1 to {MOST_MONTHS}, or leave it empty"),
+        ),
+    }
+}
+
+fn policy<'a>(id: &'a str, policies: Option<&Policies>) -> super::values::Judged<&'a str> {
+    let id = name(id)?;
+    match policies {
+        Some(policies) if !policies.has(id) => {
+            let known = || policies.versions().iter().map(|policy| policy.id.as_str());
+            let help = match similar(id, known()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let mut known: Vec<_> = known().collect();
+                    known.dedup();
+                    format!("add policies/{id}.yaml, or write one of {}; empty is the default", known.join(", "))
+                }
+            };
+            accuse(format!("names no policy: {}", shown_text(id)), help)
+        }
+        _ => Ok(id),
+    }
+}
+
+/// Reads `fees.csv`.
+pub(super) fn fees(file: &str, text: &str) -> Result<Vec<(Arc<str>, FeeItem)>, FileErrors> {
+    let mut found = Vec::new();
+    let mut fees = Vec::new();
+    let mut names = Names::default();
+    let mut versions = HashSet::new();
+    let mut tenants: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    let mut currencies: HashMap<Arc<str>, Currency> = HashMap::new();
+    table::rows(text, &FEE_COLUMNS, &mut found, |row| {
+        let Some((tenant, fee)) = fee(row, &mut names) else { return };
+        let first = tenants.entry(fee.bill_id.clone()).or_insert_with(|| tenant.clone());
+        if *first != tenant {
+            let message = format!("changes: this bill was {}'s", shown_text(first));
+            row.complain(1, message, "a bill keeps its tenant: correct it, or give the other bill an id of its own");
+        }
+        let currency = *currencies.entry(tenant.clone()).or_insert(fee.currency);
+        if currency != fee.currency {
+            let message = format!("is {}, an earlier bill of {} is in {currency}", fee.currency, shown_text(&tenant));
+            row.complain(4, message, "a tenant has one currency: convert the amounts");
+        }
+        if !versions.insert((fee.bill_id.clone(), fee.recorded_at_ms)) {
+            row.complain(8, "is the same as in an earlier row of this bill", VERSION_HELP);
+        }
+        fees.push((tenant, fee));
+    });
+    finish(file, text, found, fees)
+}
+
+fn fee(row: &mut Row<{ FEE_COLUMNS.len() }>, names: &mut Names) -> Option<(Arc<str>, FeeItem)> {
+    let bill_id = row.required(0, name).map(Arc::<str>::from);
+    let tenant = row.required(1, name).map(|tenant| names.get(tenant));
+    let period_start = row.required(2, day);
+    let period_end = row.required(3, day);
+    let currency = row.required(4, money::currency);
+    // An amount cannot be judged without its currency.
+    let gross = currency.and_then(|currency| row.required(5, |text| money::minor(text, currency)));
+    let voucher = currency.and_then(|currency| row.required(6, |text| money::minor(text, currency)));
+    let charged_on = row.required(7, day);
+    let recorded_at = row.required(8, instant);
+    if let (Some(start), Some(end)) = (period_start, period_end) {
+        ends(row, 3, "period_start", start, end)?;
+    }
+    if let (Some(gross), Some(voucher)) = (gross, voucher)
+        && gross.signum() * voucher.signum() < 0
+    {
+        let help = "a voucher has its bill's sign: positive in a bill, negative in a refund";
+        row.complain(6, format!("{} has not the sign of `gross`", shown_text(row.text(6))), help);
+        return None;
+    }
+    let fee = FeeItem {
+        bill_id: bill_id?,
+        period_start: period_start?,
+        period_end: period_end?,
+        currency: currency?,
+        gross_minor: gross?,
+        voucher_minor: voucher?,
+        charged_on: charged_on?,
+        recorded_at_ms: recorded_at?,
+    };
+    Some((tenant?, fee))
+}
+
+fn finish<T>(file: &str, text: &str, found: Vec<Found>, rows: Vec<T>) -> Result<Vec<T>, FileErrors> {
+    if found.is_empty() { Ok(rows) } else { Err(FileErrors::new(file, text, found, &[])) }
+}

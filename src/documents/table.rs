@@ -1,0 +1,182 @@
+//! CSV files with a header: a row at a time, every mistake with its place. `#` begins a comment line; quotes, CRLF and
+//! a byte order mark are taken.
+
+use std::ops::Range;
+
+use csv::{ReaderBuilder, StringRecord};
+
+use super::values::Judged;
+use crate::yaml::read::similar;
+
+/// (message, help, bytes of the file).
+pub(super) type Found = (String, String, Range<usize>);
+
+/// One row of a table, its fields in the order of the columns asked for.
+pub(super) struct Row<'a, const N: usize> {
+    text: &'a str,
+    record: &'a StringRecord,
+    names: &'a [&'static str; N],
+    /// Where each column stands in the file.
+    columns: &'a [usize; N],
+    /// Where the row begins.
+    at: usize,
+    found: &'a mut Vec<Found>,
+}
+
+/// Calls `each` with every row of `text`, whose header must name exactly `names`, in any order.
+pub(super) fn rows<const N: usize>(
+    text: &str,
+    names: &[&'static str; N],
+    found: &mut Vec<Found>,
+    mut each: impl FnMut(&mut Row<N>),
+) {
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(text.as_bytes());
+    let mut record = StringRecord::new();
+    let mut columns: Option<[usize; N]> = None;
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // The text is UTF-8 and in memory: nothing is left to fail, but a future reader may find something.
+            Err(error) => {
+                found.push((format!("no CSV: {error}"), "mend the line".into(), 0..0));
+                return;
+            }
+        }
+        let at = skip_comments(text, record.position().map_or(0, |position| position.byte() as usize));
+        let Some(columns) = &columns else {
+            match header(text, at, &record, names, found) {
+                Some(read) => columns = Some(read),
+                None => return,
+            }
+            continue;
+        };
+        if record.len() == 1 && record[0].trim().is_empty() {
+            continue;
+        }
+        if record.len() != N {
+            let message = format!("the row has {} fields, the header {N}", record.len());
+            let help = "add or remove commas; quote a field that holds one";
+            found.push((message, help.into(), field(text, at, usize::MAX)));
+            continue;
+        }
+        each(&mut Row { text, record: &record, names, columns, at, found });
+    }
+    if columns.is_none() {
+        found.push(("the header is missing".into(), format!("begin the file with `{}`", names.join(",")), 0..0));
+    }
+}
+
+fn header<const N: usize>(
+    text: &str,
+    at: usize,
+    record: &StringRecord,
+    names: &[&'static str; N],
+    found: &mut Vec<Found>,
+) -> Option<[usize; N]> {
+    let before = found.len();
+    let mut columns = [usize::MAX; N];
+    for (index, given) in record.iter().enumerate() {
+        let place = field(text, at, index);
+        match names.iter().position(|name| *name == given) {
+            Some(column) if columns[column] == usize::MAX => columns[column] = index,
+            Some(_) => found.push((format!("the column `{given}` stands twice"), "remove one".into(), place)),
+            None => {
+                let help = match similar(given, names.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("remove it; the columns are {}", names.join(",")),
+                };
+                found.push((format!("`{}` is no column of this file", given.escape_debug()), help, place));
+            }
+        }
+    }
+    for (name, _) in names.iter().zip(columns).filter(|(_, column)| *column == usize::MAX) {
+        let help = format!("name all of {}; fields may be empty, columns not", names.join(","));
+        found.push((format!("the column `{name}` is missing"), help, field(text, at, usize::MAX)));
+    }
+    (found.len() == before).then_some(columns)
+}
+
+impl<'a, const N: usize> Row<'a, N> {
+    /// The text of a column.
+    pub fn text(&self, column: usize) -> &'a str {
+        self.record.get(self.columns[column]).unwrap_or_default()
+    }
+
+    /// A column that must have a value. `None` after a mistake, which then is recorded.
+    pub fn required<T>(&mut self, column: usize, judge: impl FnOnce(&'a str) -> Judged<T>) -> Option<T> {
+        let text = self.text(column);
+        if text.is_empty() {
+            self.complain(column, "is missing", "write a value");
+            return None;
+        }
+        judge(text).map_err(|(message, help)| self.complain(column, message, help)).ok()
+    }
+
+    /// A column that may be empty. The outer `None` is a mistake.
+    pub fn optional<T>(&mut self, column: usize, judge: impl FnOnce(&'a str) -> Judged<T>) -> Option<Option<T>> {
+        if self.text(column).is_empty() { Some(None) } else { self.required(column, judge).map(Some) }
+    }
+
+    /// A mistake in a column; `message` continues a sentence that begins with its name.
+    pub fn complain(&mut self, column: usize, message: impl std::fmt::Display, help: impl Into<String>) {
+        let message = format!("`{}` {message}", self.names[column]);
+        let place = self.place(column);
+        self.found.push((message, help.into(), place));
+    }
+
+    /// Where a column's text is.
+    pub fn place(&self, column: usize) -> Range<usize> {
+        field(self.text, self.at, self.columns[column])
+    }
+}
+
+/// The place of the field at a position of a row that begins at `row`; past the last one, of the whole row. Only asked
+/// for when something is wrong.
+pub(super) fn field(text: &str, row: usize, index: usize) -> Range<usize> {
+    let bytes = text.as_bytes();
+    let (mut start, mut at, mut quoted, mut column) = (row, row, false, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' | b'\r' if !quoted => break,
+            b',' if !quoted && column == index => break,
+            b',' if !quoted => (column, start) = (column + 1, at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    if column == index { start..at } else { row..at }
+}
+
+/// The reader counts comments and empty lines before a row as part of it.
+fn skip_comments(text: &str, mut at: usize) -> usize {
+    let bytes = text.as_bytes();
+    loop {
+        match bytes.get(at) {
+            Some(b'\n' | b'\r') => at += 1,
+            Some(b'#') => at += bytes[at..].iter().position(|&b| b == b'\n').unwrap_or(bytes.len() - at),
+            _ => return at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_know_their_places() {
+        let text = "# one\r\n\r\nb,a\r\n# two\n\"1,\n\"\"x\",2\n \n3,4\n5\n";
+        let mut found = Vec::new();
+        let mut seen = Vec::new();
+        rows(text, &["a", "b"], &mut found, |row| {
+            let places = [0, 1].map(|column| text[row.place(column)].to_owned());
+            seen.push(format!("{:?} {:?} {places:?}", row.text(0), row.text(1)));
+        });
+        assert_eq!(seen, [r#""2" "1,\n\"x" ["2", "\"1,\n\"\"x\""]"#, r#""4" "3" ["4", "3"]"#],);
+        assert_eq!(found.len(), 1);
+        assert_eq!(&text[found[0].2.clone()], "5");
+    }
+}
