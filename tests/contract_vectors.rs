@@ -256,7 +256,7 @@ fn orders() -> impl Strategy<Value = Vec<Order>> {
     })
 }
 
-/// The last day an order covers, by definition: count day by day from its start to the same day number so many months on.
+/// Does an order cover a day? By definition: days are counted from the month so many months on to the same day number.
 fn covers(order: &Order, day: LocalDay) -> bool {
     let last = match order.end {
         OrderEnd::Open => return order.start <= day,

@@ -1,5 +1,5 @@
-//! The contract's figures: every row of the vectors is a case, and the exact arithmetic holds over all boundaries. Terms,
-//! fees and claims are in `contract_vectors.rs`.
+//! The contract's figures: every row of the vectors is a case, and the exact arithmetic holds over all boundaries.
+//! Terms, fees and claims are in `contract_vectors.rs`.
 
 use proptest::prelude::*;
 use sla_ledger::domain::availability::{Availability, Level, Ppm};

@@ -182,11 +182,13 @@ impl Fees {
 }
 
 /// Shares one tenant's bills out to its service months (clause 1.3). Of one bill id the version recorded last holds (by
-/// `as_of_ms`, if given), then the later one in the slice. All bills are in one currency; whoever reads them sees to it.
+/// `as_of_ms`, if given), then the later one in the slice. All bills are in one currency; whoever reads them sees to
+/// it.
 ///
 /// Bills for the same days are summed, so that a refund takes away from what it refunds. A sum below zero, and one for
-/// days nobody was served, goes to the bills whose days it overlaps most, the earliest of several; what is still negative
-/// then is 0. Gross and cash are shared out alike. A month that a bill touches has a fee, be its share 0; others have none.
+/// days nobody was served, goes to the bills whose days it overlaps most, the earliest of several; what is still
+/// negative then is 0. Gross and cash are shared out alike. A month that a bill touches has a fee, be its share 0;
+/// others have none.
 pub fn allocate(items: &[FeeItem], as_of_ms: Option<i64>, terms: &Terms, allocation: Allocation) -> Fees {
     let holding = holding(items, as_of_ms);
     let Some(currency) = holding.first().map(|item| item.currency) else { return Fees::default() };
@@ -363,8 +365,8 @@ impl Group {
         firsts.into_iter().zip(sums.map(|(gross, cash)| Sum { gross, cash }))
     }
 
-    /// The first day of the service month in which it was charged, by `cash_date`. Charged outside of service, it is the
-    /// last month touched that began before, or else the first one touched.
+    /// The first day of the service month in which it was charged, by `cash_date`. Charged outside of service, it is
+    /// the last month touched that began before, or else the first one touched.
     fn charged_in(self, months: &[Touched], terms: &Terms) -> Option<LocalDay> {
         let touched = || months.iter().map(|month| month.first);
         let served = terms.period_of(self.charged_on).map(|period| period.first);

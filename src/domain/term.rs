@@ -1,7 +1,7 @@
 //! Terms of service and their service months (clause 1.2).
 //!
-//! A term is whole local days; its service months are the calendar months it touches, cut to it. They are computed where
-//! they are asked for and never listed, so an open-ended term is as cheap as a short one.
+//! A term is whole local days; its service months are the calendar months it touches, cut to it. They are computed
+//! where they are asked for and never listed, so an open-ended term is as cheap as a short one.
 
 use std::sync::Arc;
 
@@ -86,8 +86,8 @@ impl OrderEnd {
     }
 }
 
-/// The last day of a term of whole months: the day before the same day number `months` later. Where that number does not
-/// exist, `month_end` decides. No months end the day before they start; a term ends by 9999-12-31 at the latest.
+/// The last day of a term of whole months: the day before the same day number `months` later. Where that number does
+/// not exist, `month_end` decides. No months end the day before they start; a term ends by 9999-12-31 at the latest.
 pub fn last_day_of_months(start: LocalDay, months: u32, month_end: MonthEnd) -> LocalDay {
     let target = i64::from(start.month().0) + i64::from(months);
     let Some(target) = i32::try_from(target).ok().map(Month).filter(|target| *target <= LAST_DAY.month()) else {
@@ -142,9 +142,10 @@ impl Term {
 }
 
 impl Terms {
-    /// What these orders of one tenant cover. Of one order id the version recorded last holds (by `as_of_ms`, if given),
-    /// then the later one in the slice. An order whose end lies before its start covers nothing; orders that overlap or
-    /// follow each other without a day between join to one term. `month_end` is asked with the policy an order names.
+    /// What these orders of one tenant cover. Of one order id the version recorded last holds (by `as_of_ms`, if
+    /// given), then the later one in the slice. An order whose end lies before its start covers nothing; orders that
+    /// overlap or follow each other without a day between join to one term. `month_end` is asked with the policy an
+    /// order names.
     pub fn of(orders: &[Order], as_of_ms: Option<i64>, month_end: impl Fn(Option<&str>) -> MonthEnd) -> Self {
         let known = orders.iter().filter(|order| as_of_ms.is_none_or(|as_of| order.recorded_at_ms <= as_of));
         let mut versions: SmallVec<[&Order; 4]> = known.collect();
@@ -215,8 +216,8 @@ impl Terms {
         self.orders[..begun].iter().rfind(|order| order.term.contains(day))?.policy.as_deref()
     }
 
-    /// The name of one of the service months: `2026-03`, or its first day, `2026-03-17`, where another one starts earlier
-    /// in the same calendar month.
+    /// The name of one of the service months: `2026-03`, or its first day, `2026-03-17`, where another one starts
+    /// earlier in the same calendar month.
     pub fn label(&self, period: Period) -> String {
         let month = period.month();
         let ended = self.merged.partition_point(|term| term.last.is_some_and(|last| last < period.first));

@@ -1,8 +1,8 @@
 //! Working days, claim windows and claim states (clause 3.2).
 //!
 //! China's holidays and the weekend days worked for them are announced year by year, so a year nobody has entered is
-//! *unknown*: nothing here takes it for a plain one. The list is CSV, [`Workdays::from_csv`]; a year is added to it from
-//! the JSON of the holiday-cn project, [`HolidayYear::from_holiday_cn`] and [`merge_into`].
+//! *unknown*: nothing here takes it for a plain one. The list is CSV, [`Workdays::from_csv`]; a year is added to it
+//! from the JSON of the holiday-cn project, [`HolidayYear::from_holiday_cn`] and [`merge_into`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -80,8 +80,8 @@ const FORMAT: &str = "write `kind,from,to,year,name` with coverage, off or work 
 const LONGEST_RUN: i32 = 366;
 
 impl Workdays {
-    /// From lines of `kind,from,to,year,name`: `coverage` says which days are known, `off` which do not work, `work` which
-    /// weekend days do. Dates are inclusive. Of days not listed, Monday to Friday work. `#` begins a comment.
+    /// From lines of `kind,from,to,year,name`: `coverage` says which days are known, `off` which do not work, `work`
+    /// which weekend days do. Dates are inclusive. Of days not listed, Monday to Friday work. `#` begins a comment.
     ///
     /// # Errors
     /// A line that is none of these, or a day that is both off and worked; with the line's number.
@@ -189,7 +189,8 @@ impl ClaimState {
 
 /// Where the claim for `period` stands at `now_ms`. `events` are those of its tenant and service month, in the order in
 /// which they were recorded; the last one that had happened by then decides, if it is about the claim: `filed`, `paid`,
-/// `rejected`; `withdrawn` leaves it to the days again. Without a known opening, the state is `Ended` until the last day.
+/// `rejected`; `withdrawn` leaves it to the days again. Without a known opening, the state is `Ended` until the last
+/// day.
 pub fn claim_state(period: Period, window: ClaimWindow, zone: Tz, now_ms: i64, events: &[&ClaimEvent]) -> ClaimState {
     let happened = events.iter().filter(|event| event.at_ms <= now_ms).rev();
     let told = happened.map(|event| event.event).find(|event| *event != ClaimEventKind::OtherDamages);
@@ -213,8 +214,8 @@ impl HolidayYear {
     /// "date":"2026-01-01","isOffDay":true},…]}`.
     ///
     /// # Errors
-    /// Not that format; a year without days, that is, not announced yet; days outside of the years next to it; a day that
-    /// is both off and worked.
+    /// Not that format; a year without days, that is, not announced yet; days outside of the years next to it; a day
+    /// that is both off and worked.
     pub fn from_holiday_cn(json: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct File {
@@ -256,8 +257,8 @@ impl HolidayYear {
         Ok(Self { year, papers, days: known })
     }
 
-    /// Lines as [`Workdays::from_csv`] reads them: the coverage of the whole year, then runs of days, holiday by holiday,
-    /// days off before days worked.
+    /// Lines as [`Workdays::from_csv`] reads them: the coverage of the whole year, then runs of days, holiday by
+    /// holiday, days off before days worked.
     pub fn to_csv_rows(&self) -> String {
         self.coverage_row() + &self.exception_rows()
     }
@@ -314,8 +315,8 @@ pub fn merge_into(csv_text: &str, added: &HolidayYear) -> Result<String, String>
         let differs = there.keys().chain(new.keys()).find(|day| works(&there, **day) != works(&new, **day));
         return match differs {
             Some(day) => Err(format!(
-                "{year} is there already and says something else about {day}; compare it with the notice, and delete its \
-                 lines to replace it"
+                "{year} is there already and says something else about {day}; compare it with the notice, and delete \
+                 its lines to replace it"
             )),
             None if row.first <= first_day && last_day <= row.last => Ok(csv_text.to_owned()),
             None => {
