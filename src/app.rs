@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -13,9 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ExportedTenants};
+use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
-use crate::domain::contract::Contract;
-use crate::domain::policy::Policy;
 use crate::domain::term::Period;
 use crate::http::{self, AppState, Health, ReloadError};
 use crate::kafka::tail::now_ms;
@@ -37,6 +36,8 @@ pub struct Service {
     pub view: Arc<View>,
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
+    /// The contract's documents in force.
+    pub documents: Arc<ArcSwap<DocumentSet>>,
     /// Process metrics.
     pub metrics: Arc<ProcessMetrics>,
     /// Readiness.
@@ -54,6 +55,8 @@ pub struct Service {
 pub struct Options {
     /// The configuration.
     pub config: Config,
+    /// The contract's documents.
+    pub documents: DocumentSet,
     /// Reloads the configuration; `None` where there is no file (the demo).
     pub config_file: Option<PathBuf>,
     /// For changes of the level.
@@ -83,14 +86,24 @@ impl Service {
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
-        let view = Arc::new(View::new(shards, Arc::new(Contract::of_policy(Policy::tencent_ccc()))));
+        let view = Arc::new(View::new(shards, Arc::new(options.documents.contract(None))));
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
+        metrics.set_documents(&options.documents.files);
+        let documents = Arc::new(ArcSwap::from_pointee(options.documents));
         let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let stop = CancellationToken::new();
-        let reload =
-            Arc::new(reloader(config.clone(), options.config_file, options.logging, metrics.clone(), health.clone()));
+        let reload = Arc::new(Reloader {
+            file: options.config_file,
+            config: config.clone(),
+            documents: documents.clone(),
+            view: view.clone(),
+            logging: options.logging,
+            metrics: metrics.clone(),
+            health: health.clone(),
+        });
+        let reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync> = Arc::new(move || reload.reload());
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
             let reload = reload.clone();
             move || reload()
@@ -99,7 +112,7 @@ impl Service {
         let http_stop = CancellationToken::new();
         let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
         let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
-        Ok(Self { view, config, metrics, health, address, reload, stop, http_stop, threads, http })
+        Ok(Self { view, config, documents, metrics, health, address, reload, stop, http_stop, threads, http })
     }
 
     /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT.
@@ -248,50 +261,76 @@ fn plan(config: &Config) -> CardinalityPlan {
     CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
 }
 
-/// Loads the file again, takes over what can be, and says what cannot. An error keeps everything as it was.
-fn reloader(
-    config: Arc<ArcSwap<Config>>,
+/// Reads the configuration and the contract's documents again, takes over what can be, and says what cannot. A mistake in
+/// any file keeps everything as it was.
+struct Reloader {
     file: Option<PathBuf>,
+    config: Arc<ArcSwap<Config>>,
+    documents: Arc<ArcSwap<DocumentSet>>,
+    view: Arc<View>,
     logging: Option<logging::Handle>,
     metrics: Arc<ProcessMetrics>,
     health: Arc<Health>,
-) -> impl Fn() -> Result<String, ReloadError> + Send + Sync {
-    move || {
-        let Some(file) = &file else {
+}
+
+impl Reloader {
+    fn reload(&self) -> Result<String, ReloadError> {
+        let Some(file) = &self.file else {
             return Err(ReloadError::Invalid("there is no configuration file to reload".into()));
         };
-        let old = config.load_full();
-        let loaded = Config::load(file).map_err(|e| e.to_string());
-        let new = loaded.and_then(|new| {
-            let taken = old.reloaded(&new);
-            if let Some(logging) = &logging {
-                logging.set_level(&taken.logging.level)?;
-            }
-            Ok((taken, Config::reload_diff(&old, &new)))
-        });
-        match new {
-            Ok((new, left)) => {
-                health.set_max_lag(new.ready.max_lag);
-                config.store(Arc::new(new));
-                metrics.reload(Some(now_ms()));
-                tracing::info!(file = %file.display(), "configuration reloaded");
-                let mut answer = String::from("configuration reloaded\n");
-                for key in left {
-                    tracing::warn!(
-                        key = key.key,
-                        old = key.old,
-                        new = key.new,
-                        "this change needs a restart; the old value stays"
-                    );
-                    answer.push_str(&format!("{} needs a restart; the old value stays\n", key.key));
-                }
-                Ok(answer)
-            }
+        let (config, documents) = match self.load(file) {
+            Ok(loaded) => loaded,
             Err(error) => {
-                metrics.reload(None);
-                tracing::error!(file = %file.display(), error, "configuration not reloaded; the old one stays in force");
-                Err(ReloadError::Invalid(error))
+                self.metrics.reload(None);
+                tracing::error!(file = %file.display(), error, "nothing reloaded; what was in force stays");
+                return Err(ReloadError::Invalid(error));
             }
+        };
+        let old = self.config.load_full();
+        let left = Config::reload_diff(&old, &config);
+        let config = old.reloaded(&config);
+        self.health.set_max_lag(config.ready.max_lag);
+        self.config.store(Arc::new(config));
+        let mut answer = String::from("configuration reloaded\n");
+        for key in left {
+            let (name, old, new) = (&key.key, &key.old, &key.new);
+            tracing::warn!(key = name, old, new, "this change needs a restart; the old value stays");
+            answer.push_str(&format!("{name} needs a restart; the old value stays\n"));
         }
+        answer.push_str(&self.adopt(documents));
+        self.metrics.reload(Some(now_ms()));
+        tracing::info!(file = %file.display(), "configuration and documents reloaded");
+        Ok(answer)
+    }
+
+    fn load(&self, file: &Path) -> Result<(Config, DocumentSet), String> {
+        let config = Config::load(file).map_err(|e| e.to_string())?;
+        let expected = self.config.load().expected_ledger();
+        let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
+        let level = &config.logging.level;
+        self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
+        Ok((config, documents))
+    }
+
+    /// Judges by these documents, if they are others. Counting and flushing go on meanwhile.
+    fn adopt(&self, documents: DocumentSet) -> String {
+        let old = self.documents.load_full();
+        let changed: Vec<_> = documents.files.iter().filter(|file| !old.files.contains(file)).collect();
+        let gone = old.files.iter().filter(|file| !documents.files.iter().any(|new| new.name == file.name));
+        let mut answer = String::new();
+        for (name, what) in changed.iter().map(|f| (&f.name, "read")).chain(gone.map(|f| (&f.name, "gone"))) {
+            tracing::info!(document = name, what, "document changed");
+            answer.push_str(&format!("{name} {what}\n"));
+        }
+        if answer.is_empty() {
+            return "no document changed\n".into();
+        }
+        let began = std::time::Instant::now();
+        self.view.adopt(&Arc::new(documents.contract(None)));
+        self.metrics.set_documents(&documents.files);
+        self.documents.store(Arc::new(documents));
+        let (tenants, took) = (self.view.standings().len(), began.elapsed());
+        tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
+        answer
     }
 }

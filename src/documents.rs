@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 pub use registry::{FEE_COLUMNS, ORDER_COLUMNS};
 
+use crate::domain::contract::Contract;
 use crate::domain::documents::Documents;
 use crate::domain::money::Currency;
 use crate::domain::policy::{Policies, Policy};
@@ -177,6 +178,11 @@ impl Default for DocumentSet {
 }
 
 impl DocumentSet {
+    /// What standings are judged by: all documents, or those recorded by an instant.
+    pub fn contract(&self, as_of_ms: Option<i64>) -> Contract {
+        Contract::new(self.policies.clone(), self.registry.clone(), &self.documents, as_of_ms)
+    }
+
     /// Reads and checks all documents of a directory.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub use expected::{Expected, Malformed, Meant, Quarantined};
 pub use plan::{Incident, Plan, PlanError, Shares, Trouble};
 
 use catalog::Catalog;
+pub use catalog::tenant_name;
 use encode::{Encoder, Fields, Flag};
 use expected::{Outcome, Tally};
 use incidents::{Incidents, Window};

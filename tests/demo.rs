@@ -27,7 +27,18 @@ fn the_demo_shows_counted_tenants_and_ends_on_ctrl_c() {
     assert!(exported >= 200, "{exported} tenants exported");
     // The tenants in trouble are in the table, in breach, from the start.
     demo.wait_for_log(" breach", LIMIT);
-    assert!(demo.log().contains("tenant               calls  failed availability  tier  headroom  state"));
+    assert!(
+        demo.log()
+            .contains("tenant               calls  failed  excluded availability  tier  headroom         owed  state")
+    );
+    // The contract applies: money is owed, a ruling and clause 5.7 exclude.
+    demo.wait_for_log(" owed\n", LIMIT);
+    let text = ready("metrics").text().unwrap();
+    for series in
+        ["sla_failures_excluded{tenant=\"soylent\"", "sla_compensation_amount{tenant=\"acme\"", "clause=\"5.9\""]
+    {
+        assert!(text.contains(series), "no {series}");
+    }
     demo.signal(Signal::Interrupt);
     let status = demo.wait_exit(Duration::from_secs(15));
     assert!(status.success(), "{status}: {}", demo.log_tail());

@@ -1,15 +1,14 @@
 //! `sla-ledger replay` as a user runs it, and the scenarios' events through the shard and the book.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sla_ledger::domain::availability::Availability;
 use sla_ledger::domain::contract::Contract;
-use sla_ledger::domain::{codes::Class, policy::Policy};
+use sla_ledger::domain::policy::Policy;
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::replay::Replay;
 use sla_ledger::report::standing::Standing;

@@ -1,8 +1,11 @@
 //! `sla-ledger demo`: an embedded broker, generated traffic, the service itself, and a table of the riskiest tenants.
 
+mod contract;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +23,7 @@ use crate::generate::live::{self, Live};
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
 use crate::logging;
 use crate::view::View;
+use contract::DemoContract;
 
 /// Lines of the table on a terminal, and of each report elsewhere.
 const ROWS: usize = 16;
@@ -63,13 +67,15 @@ async fn demo(args: &Args) -> Result<()> {
     config.http.listen = free_address(args.listen);
     config.metrics.tenants = crate::config::ExportedTenants::All;
     broker.create_topics(&config).context("the embedded broker's topics cannot be created")?;
-    let options = Options { config, config_file: None, logging: None, embedded_shards: Some(SHARDS) };
+    let contract = DemoContract::write(&config, live::wall_clock_ms())?;
+    let documents = contract.load(&config)?;
+    let options = Options { config, documents, config_file: None, logging: None, embedded_shards: Some(SHARDS) };
     let service = Service::start(options).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let failure = Arc::new(Mutex::new(None));
     let generator = spawn_generator(broker.address(), service.stop_token(), sent.clone(), failure.clone())?;
     let screen = Screen::new(&service, sent);
-    screen.greet();
+    screen.greet(contract.directory());
     if let Some(lasting) = args.lasting {
         let stop = service.stop_token();
         tokio::spawn(async move {
@@ -82,6 +88,7 @@ async fn demo(args: &Args) -> Result<()> {
     _ = drawing.await;
     _ = generator.join();
     drop(broker);
+    drop(contract);
     if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return result.and(Err(anyhow::anyhow!("the traffic generator failed: {error}")));
     }
@@ -134,16 +141,19 @@ impl Screen {
         Self { view: service.view.clone(), address: service.address, sent, terminal: std::io::stdout().is_terminal() }
     }
 
-    fn greet(&self) {
+    fn greet(&self, contract: &Path) {
         let address = self.address;
         self.print(&format!(
             "sla-ledger demo: 200 tenants call a cloud call center; 99.50 % of their calls are promised to work.\n\
              \n\
              \x20 http://{address}/metrics   gauges per tenant and month (try: curl -s http://{address}/metrics | grep hooli)\n\
              \x20 http://{address}/readyz    is it counting?\n\
+             \x20 {}   the contract: terms, fees, notices, declarations, rulings\n\
              \n\
              Look at `hooli`: an incident begins ten seconds after the traffic does and takes it through every level\n\
-             and tier. The month's past is counted first, so the table starts full. Ctrl-C ends it.\n\n"
+             and tier. `acme` declared no call rate: clause 5.7 excludes failures of its busy seconds; some of `soylent`'s\n\
+             are excluded by a ruling. The month's past is counted first, so the table starts full. Ctrl-C ends it.\n\n",
+            contract.display()
         ));
     }
 

@@ -10,9 +10,8 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::{Config, ConfigErrors};
-use crate::domain::contract::Contract;
-use crate::domain::policy::Policy;
+use crate::config::Config;
+use crate::documents::{DocumentSet, ExpectedLedger};
 use crate::pipeline::settings::CountingSettings;
 use crate::replay::input::{Lines, total_bytes};
 use crate::replay::report::{Judgement, Report};
@@ -78,14 +77,14 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("error: stdin (`-`) can be read only once: name it once in --calls");
         return ExitCode::from(2);
     }
-    let settings = match settings(args.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(errors) => {
-            eprintln!("error: the configuration has mistakes\n{}", errors.render(io::stderr().is_terminal()));
+    let (settings, documents) = match inputs(args.config.as_deref()) {
+        Ok(inputs) => inputs,
+        Err(report) => {
+            eprintln!("error: the configuration has mistakes\n{report}");
             return ExitCode::from(2);
         }
     };
-    match replay(&args, &settings) {
+    match replay(&args, &settings, &documents) {
         Ok(()) => ExitCode::SUCCESS,
         // `replay … | head`: the reader has enough.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
@@ -98,11 +97,11 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
+fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> anyhow::Result<()> {
     for (field, path) in fields_without_source(settings) {
         eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
     }
-    let contract = Arc::new(Contract::of_policy(Policy::tencent_ccc()));
+    let contract = Arc::new(documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis())));
     let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
     let mut line = Vec::new();
@@ -126,14 +125,20 @@ fn replay(args: &Args, settings: &CountingSettings) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// The counting settings of the configuration; the built-in ones without one, or with a directory that has none.
-fn settings(config: Option<&Path>) -> Result<CountingSettings, ConfigErrors> {
-    let Some(path) = config else { return Ok(CountingSettings::default()) };
+/// The counting settings and documents of the configuration. Without one, the built-in ones; a directory without a
+/// configuration file may still have documents.
+fn inputs(config: Option<&Path>) -> Result<(CountingSettings, DocumentSet), String> {
+    let color = super::stderr_is_terminal();
+    let Some(path) = config else { return Ok((CountingSettings::default(), DocumentSet::default())) };
     let file = if path.is_dir() { path.join("sla-ledger.yaml") } else { path.to_owned() };
-    if path.is_dir() && !file.exists() {
-        return Ok(CountingSettings::default());
-    }
-    Ok(Config::load(&file)?.counting)
+    let (settings, directory, expected) = if path.is_dir() && !file.exists() {
+        (CountingSettings::default(), path.to_owned(), ExpectedLedger::default())
+    } else {
+        let config = Config::load(&file).map_err(|errors| errors.render(color))?;
+        (config.counting.clone(), config.contract.directory(&file), config.expected_ledger())
+    };
+    let documents = DocumentSet::load(&directory, &expected).map_err(|errors| errors.render(color))?;
+    Ok((settings, documents))
 }
 
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {

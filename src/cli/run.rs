@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use crate::app::{Options, Service};
 use crate::config::Config;
+use crate::documents::DocumentSet;
 use crate::logging;
 
-/// Count calls from Kafka and export the tenants' availability.
+/// Count calls from Kafka, judge them by the contract, export availability and what it costs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sla-ledger run /etc/sla-ledger/sla-ledger.yaml
@@ -28,6 +29,14 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let directory = config.contract.directory(&args.config);
+    let documents = match DocumentSet::load(&directory, &config.expected_ledger()) {
+        Ok(documents) => documents,
+        Err(errors) => {
+            super::complain(&errors.render(super::stderr_is_terminal()));
+            return ExitCode::from(2);
+        }
+    };
     let logging = match logging::init(&config.logging) {
         Ok(handle) => handle,
         Err(error) => {
@@ -35,8 +44,8 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let options =
-        Options { config, config_file: Some(args.config.clone()), logging: Some(logging), embedded_shards: None };
+    let config_file = Some(args.config.clone());
+    let options = Options { config, documents, config_file, logging: Some(logging), embedded_shards: None };
     super::finish(super::runtime().and_then(|runtime| {
         let result = runtime.block_on(async {
             let service = Service::start(options).await?;

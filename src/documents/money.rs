@@ -22,6 +22,9 @@ pub(super) fn minor(text: &str, currency: Currency) -> Judged<i64> {
     match currency.parse_minor(text) {
         Ok(minor) if (-MOST_MINOR..=MOST_MINOR).contains(&minor) => Ok(minor),
         Ok(_) => accuse(format!("is out of range: {}", shown_text(text)), "correct the amount"),
+        Err(_) if text.len() > 15 && text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b)) => {
+            accuse(format!("is out of range: {}", shown_text(text)), "correct the amount")
+        }
         Err(_) => {
             let (places, example) =
                 (currency.places(), currency.format_minor(10_i64.pow(currency.places() as u32) * 900));

@@ -49,7 +49,7 @@ const NAMES: [&str; 32] = [
 ];
 
 /// The name of the tenant at a rank (0 = the busiest).
-pub(super) fn tenant_name(rank: u32) -> String {
+pub fn tenant_name(rank: u32) -> String {
     NAMES.get(rank as usize).map_or_else(|| format!("tenant-{:04}", rank + 1), |name| (*name).to_owned())
 }
 

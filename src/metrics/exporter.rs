@@ -3,7 +3,7 @@
 //! Two steps, so that the standings need to be locked only for the first: [`Exporter::collect`] chooses the tenants and
 //! copies their counts, [`Exporter::write`] renders them. A tenant's labels are escaped once and copied into each line.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
@@ -92,6 +92,8 @@ pub struct Exporter {
     ends: HashMap<LocalDay, i64>,
     fleet: Vec<(Month, Fleet)>,
     states: [u64; Level::ALL.len()],
+    /// Policies and the calendar years whose working days they miss.
+    calendar_missing: BTreeSet<(String, i32)>,
     stats: ExportStats,
 }
 
@@ -167,6 +169,13 @@ impl Exporter {
         let first = Month(view.today.month().0 - PAST_MONTHS);
         self.fleet.clear();
         self.fleet.extend(standings.fleet().range(first..).map(|(month, fleet)| (*month, fleet.clone())));
+
+        self.calendar_missing.clear();
+        for policy in standings.contract().policies.versions() {
+            let ends = standings.fleet().range(first..).map(|(month, _)| month.last_day());
+            let missing = ends.filter_map(|end| ClaimWindow::missing_year(end, &policy.claim, &policy.workdays));
+            self.calendar_missing.extend(missing.map(|year| (policy.id.clone(), year)));
+        }
 
         let allow: HashSet<&str> = view.plan.allow.iter().map(String::as_str).collect();
         let mut candidates = Vec::with_capacity(standings.len());
@@ -330,6 +339,14 @@ impl Exporter {
         write_header(text.out, names::TENANTS);
         for level in Level::ALL {
             text.unsigned(names::TENANTS, "", &["state=\"", level.as_str(), "\""], self.states[level as usize]);
+        }
+        if !self.calendar_missing.is_empty() {
+            write_header(text.out, names::CALENDAR_MISSING);
+        }
+        for (policy, year) in &self.calendar_missing {
+            let mut label = String::from("policy=\"");
+            escape_label(&mut label, policy);
+            text.unsigned(names::CALENDAR_MISSING, "", &[&label, "\",year=\"", &year.to_string(), "\""], 1);
         }
         if self.fleet.is_empty() {
             return;

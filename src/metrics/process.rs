@@ -12,6 +12,7 @@ use prometheus::{Opts, Registry, TextEncoder};
 
 use super::exporter::ExportStats;
 use super::names::{self, Metric};
+use crate::documents::DocumentFile;
 use crate::domain::call::Rejection;
 use crate::pipeline::protocol::TransactionEnd;
 use crate::pipeline::record::Gap;
@@ -51,6 +52,7 @@ pub struct ProcessMetrics {
     shards_stopped: IntGauge,
     offset_differs: IntCounter,
     split_tenants: IntGauge,
+    documents: IntGaugeVec,
 }
 
 impl Default for ProcessMetrics {
@@ -113,6 +115,7 @@ impl ProcessMetrics {
             shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
             offset_differs: counter(r, names::OFFSET_DIFFERS),
             split_tenants: int_gauge(r, names::SPLIT_TENANTS),
+            documents: int_gauges(r, names::DOCUMENTS_INFO, &["kind", "name", "sha256"]),
             registry,
         }
     }
@@ -206,6 +209,14 @@ impl ProcessMetrics {
         self.reload_successful.set(loaded_at_ms.is_some().into());
         if let Some(ms) = loaded_at_ms {
             self.reload_timestamp.set(ms as f64 / 1000.0);
+        }
+    }
+
+    /// The contract's documents in force.
+    pub fn set_documents(&self, documents: &[DocumentFile]) {
+        self.documents.reset();
+        for file in documents {
+            self.documents.with_label_values(&[file.kind.as_str(), &file.name, &file.sha256]).set(1);
         }
     }
 
