@@ -134,3 +134,31 @@ fn the_schema_file_says_what_the_code_writes() {
     let in_code = code.matches("#[prost(").count();
     assert_eq!(fields, in_code, "fields in the schema and in the code");
 }
+
+#[test]
+fn a_tally_read_without_copying_it_is_the_same() {
+    use sla_ledger::pipeline::record::{Tally, TallyDay, TallyView};
+    let day = |day: u32| TallyDay {
+        day,
+        actions: vec![0, 1],
+        calls: vec![u64::from(day), 1 << 40],
+        outcome_actions: vec![1],
+        outcome_codes: vec![2],
+        outcome_flags: vec![day % 3],
+        outcome_calls: vec![7],
+    };
+    let names = ["", "拨号", "InternalError"].map(String::from).to_vec();
+    let tally = Tally { seq: 9, cov: -1, names, days: (1..=31).map(day).collect() };
+    let bytes = tally.encode_value();
+    let view = TallyView::read(&bytes).expect("a tally");
+    assert_eq!(view.names(), tally.names);
+    let mut days = Vec::new();
+    view.for_each_day(&mut TallyDay::default(), |day| days.push(day.clone()));
+    assert_eq!(days, tally.days);
+    for end in 0..bytes.len() {
+        // Cut anywhere: an error or fewer days, never a panic.
+        if let Ok(view) = TallyView::read(&bytes[..end]) {
+            view.for_each_day(&mut TallyDay::default(), |_| {});
+        }
+    }
+}

@@ -1,15 +1,21 @@
 //! Standings with given figures, for tests and for the benchmark of a scrape. They come through the book, as all do.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
-use crate::domain::calendar::Month;
+use crate::domain::calendar::{Month, day_start_ms};
 use crate::domain::contract::Contract;
-use crate::domain::policy::Policy;
+use crate::domain::documents::{Documents, Notice};
+use crate::domain::money::{Currency, FeeItem};
+use crate::domain::policy::{Clause, Policies, Policy};
+use crate::domain::registry::Registry;
+use crate::domain::term::{Order, OrderEnd};
 use crate::pipeline::book::{Book, Event};
-use crate::pipeline::record::{Checkpoint, Digest, Key, Tally, TallyDay, Totals};
+use crate::pipeline::record::{Checkpoint, Chunk, Digest, Item, Key, Tally, TallyDay, Totals};
 use crate::pipeline::standings::Standings;
+use crate::view::View;
 
 /// What a tenant's month is to come to.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,141 @@ pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standing
     let mut standings = Standings::new(Arc::new(Contract::of_policy(Policy::tencent_ccc())));
     standings.refresh(&book, &tenants);
     standings
+}
+
+/// What judging all tenants anew takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rejudged {
+    /// From the new documents until all standings follow them.
+    pub adopt: Duration,
+    /// The longest that a reader of the ledger had to wait for the book meanwhile.
+    pub longest_wait: Duration,
+    /// Evaluating one tenant.
+    pub one_tenant: Duration,
+}
+
+/// Judges this many tenants, with three months of calls each, by a contract with an order, a bill and a window for each.
+///
+/// # Panics
+/// When the standings do not follow the new contract.
+pub fn measure_adoption(tenants: usize) -> Rejudged {
+    let months = [1, 2, 3].map(|month| Month(2026 * 12 + month));
+    let names: Vec<Arc<str>> = (0..tenants).map(|i| format!("tenant-{i:06}").into()).collect();
+    let view = View::new(1, Arc::new(Contract::of_policy(Policy::tencent_ccc())));
+    let (mut digest, mut totals, mut items, mut offset) = (Digest::default(), Totals::default(), 0, 0);
+    let words = ["CreateCallOutSession", "DescribeTelCdr", "InternalError", "InvalidParameter"].map(String::from);
+    {
+        let mut book = view.book_mut();
+        let mut apply = |key: &Key, value: &[u8]| {
+            let key = key.encode(0);
+            digest.add(Digest::of(key.as_bytes(), value));
+            book.apply(0, offset, key.as_bytes(), Some(value));
+            offset += 1;
+        };
+        for (tenant, month) in names.iter().flat_map(|tenant| months.map(|month| (tenant, month))) {
+            let day = |day| TallyDay {
+                day,
+                actions: vec![0, 1],
+                calls: vec![100, 20],
+                outcome_actions: vec![0, 1],
+                outcome_codes: if day == 9 { vec![3, 4] } else { vec![4, 4] },
+                outcome_flags: vec![0, 0],
+                outcome_calls: vec![2, 3],
+            };
+            let tally = Tally { names: words.to_vec(), days: (1..=28).map(day).collect(), ..Tally::default() };
+            totals.counted += tally.total_calls();
+            apply(&Key::Tally { month, tenant: tenant.clone() }, &tally.encode_value());
+            let item = |i: i64| Item {
+                offset: i,
+                time_ms: day_start_ms(chrono_tz::Asia::Shanghai, month.day(9)) + 36_000_000 + i,
+                action: words[0].clone(),
+                code: Some(words[2].clone()),
+                request_id: format!("r{i}"),
+                calls_in_second: 2,
+                ..Item::default()
+            };
+            let chunk = Chunk { items: (0..2).map(item).collect(), ..Chunk::default() };
+            items += 2;
+            apply(&Key::Chunk { day: month.day(9), chunk: 0, tenant: tenant.clone() }, &chunk.encode_value());
+        }
+        totals.seen = totals.counted;
+        let checkpoint = Checkpoint { seq: 1, totals, items, digest: digest.to_bytes(), ..Checkpoint::default() };
+        book.apply(0, offset, Key::Checkpoint.encode(0).as_bytes(), Some(&checkpoint.encode_value()));
+        assert!(matches!(book.reached_end(0, offset + 1), Some(Event::Published(_))), "a sound ledger is published");
+    }
+    view.refresh(&names);
+    let new = Arc::new(contract_for(&names, months));
+    let (done, waited) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
+    let began = Instant::now();
+    let adopt = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                drop(view.book_mut());
+                let mut longest = waited.lock().unwrap_or_else(PoisonError::into_inner);
+                *longest = longest.max(asked.elapsed());
+                drop(longest);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        view.adopt(&new);
+        done.store(true, Ordering::Relaxed);
+        began.elapsed()
+    });
+    let standings = view.standings();
+    let all = standings.iter().flat_map(|(_, months)| months);
+    let judged = all.filter(|m| m.registered && m.money.is_some() && m.figures.excluded_total() == 2).count();
+    assert_eq!(judged, tenants * months.len(), "every service month has its fee and its excluded failures");
+    drop(standings);
+    let began = Instant::now();
+    view.refresh(&names[..1]);
+    let longest_wait = *waited.lock().unwrap_or_else(PoisonError::into_inner);
+    Rejudged { adopt, longest_wait, one_tenant: began.elapsed() }
+}
+
+fn contract_for(tenants: &[Arc<str>], months: [Month; 3]) -> Contract {
+    let (first, last) = (months[0].first_day(), months[2].last_day());
+    let order = |tenant: &Arc<str>| {
+        let order = Order {
+            order_id: "o".into(),
+            start: first,
+            end: OrderEnd::LastDay(last),
+            terminated_on: None,
+            policy: None,
+            recorded_at_ms: 0,
+        };
+        (tenant.clone(), order)
+    };
+    let fee = |tenant: &Arc<str>| {
+        let fee = FeeItem {
+            bill_id: tenant.clone(),
+            period_start: first,
+            period_end: last,
+            currency: Currency::CNY,
+            gross_minor: 90_000,
+            voucher_minor: 0,
+            charged_on: first,
+            recorded_at_ms: 0,
+        };
+        (tenant.clone(), fee)
+    };
+    let registry = Registry::new(tenants.iter().map(order).collect(), tenants.iter().map(fee).collect());
+    let window = |(id, month): (usize, Month)| {
+        let start_ms = day_start_ms(chrono_tz::Asia::Shanghai, month.day(9));
+        Arc::new(Notice {
+            id: id.to_string(),
+            clause: Clause::MAINTENANCE,
+            announced_at_ms: start_ms - 1,
+            start_ms,
+            end_ms: start_ms + 86_400_000,
+            tenants: Vec::new(),
+            actions: Vec::new(),
+            recorded_at_ms: 0,
+        })
+    };
+    let notices = months.into_iter().enumerate().map(window).collect();
+    let documents = Documents { notices, ..Documents::default() };
+    Contract::new(Policies::single(Policy::tencent_ccc()), Arc::new(registry), &documents, None)
 }
 
 /// What exporting all tenants takes.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::mutation::{Mutation, mutated};
-use super::record::{Checkpoint, Chunk, Digest, Key, RecordError, Tally};
+use super::record::{Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
 use super::shard::{LoadedValue, ShardState};
 use crate::domain::calendar::{LocalDay, Month};
 
@@ -200,6 +200,16 @@ impl ShardBook {
             .into_iter()
             .flat_map(|r| &r.tallies)
             .filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
+    }
+
+    /// The tenant's tallies in this shard, not copied.
+    pub fn tally_views(&self, tenant: &str) -> impl Iterator<Item = (Month, TallyView<'_>)> {
+        let records = self.tenants.get(tenant);
+        // Values were checked when they were read.
+        records
+            .into_iter()
+            .flat_map(|r| &r.tallies)
+            .filter_map(|(month, s)| Some((*month, TallyView::read(&s.bytes).ok()?)))
     }
 
     /// The tenant's items in this shard.

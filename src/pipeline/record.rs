@@ -203,6 +203,63 @@ impl Tally {
     }
 }
 
+/// A [`Tally`] read without copying it: judging all tenants anew reads all of them.
+#[derive(Debug)]
+pub struct TallyView<'a> {
+    names: Vec<&'a str>,
+    days: Vec<&'a [u8]>,
+}
+
+impl<'a> TallyView<'a> {
+    /// Finds names and days in a value that [`Tally::decode_value`] accepts.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+        let damaged = |e: prost::DecodeError| RecordError::Value(e.to_string());
+        let mut rest = match bytes.split_first() {
+            Some((&VALUE_VERSION, rest)) => rest,
+            Some((version, _)) => return Err(RecordError::Version(*version)),
+            None => return Err(RecordError::Value("empty".into())),
+        };
+        let mut view = Self { names: Vec::new(), days: Vec::new() };
+        while !rest.is_empty() {
+            let (tag, wire_type) = decode_key(&mut rest).map_err(damaged)?;
+            if wire_type != WireType::LengthDelimited {
+                skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(damaged)?;
+                continue;
+            }
+            let length = decode_varint(&mut rest).map_err(damaged)?;
+            let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+            let (field, after) = split.ok_or_else(|| RecordError::Value("a tally ends early".into()))?;
+            rest = after;
+            match tag {
+                3 => view.names.push(std::str::from_utf8(field).map_err(|e| RecordError::Value(e.to_string()))?),
+                4 => view.days.push(field),
+                _ => {}
+            }
+        }
+        Ok(view)
+    }
+
+    /// Actions and codes, referred to by position.
+    pub fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
+    /// Every local day with calls, in order. `day` is written over and over.
+    pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(&TallyDay)) {
+        for bytes in &self.days {
+            day.clear();
+            // Values were checked when they came in.
+            if day.merge(*bytes).is_ok() {
+                each(day);
+            }
+        }
+    }
+}
+
 /// `F`: failing calls of one tenant and day whose source offsets lie in one chunk.
 #[derive(Clone, PartialEq, Message)]
 pub struct Chunk {

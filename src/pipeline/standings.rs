@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::book::{Book, ShardBook};
-use super::record::{Digest, Item, Tally, TallyDay};
+use super::record::{Digest, Item, TallyDay};
 use crate::domain::availability::Availability;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::call::Flag;
@@ -319,19 +319,20 @@ impl<'a> Evaluation<'a> {
     fn drafts(&self, days: &mut Days) -> (BTreeMap<LocalDay, Draft>, BTreeMap<Month, u64>) {
         let mut drafts: BTreeMap<LocalDay, Draft> = BTreeMap::new();
         let mut out_of_term = BTreeMap::new();
+        let mut scratch = TallyDay::default();
         for (number, shard) in self.book.shards().iter().enumerate() {
-            for (month, tally) in shard.tallies(self.tenant) {
-                let mut names = Names::new(&tally);
-                for row in &tally.days {
+            for (month, tally) in shard.tally_views(self.tenant) {
+                let mut names = Names::new(tally.names());
+                tally.for_each_day(&mut scratch, |row| {
                     let day = month.day(row.day);
                     let Some(period) = self.period_of(day) else {
                         *out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
-                        continue;
+                        return;
                     };
                     let draft = drafts.entry(period.first).or_insert_with(|| self.draft(period));
                     let facts = DayFacts { shard, number: number as u32, day, row };
                     self.add_day(&draft.policy, &facts, &mut names, days, &mut draft.figures);
-                }
+                });
             }
         }
         (drafts, out_of_term)
@@ -455,18 +456,18 @@ impl Row {
 
 /// A tally's names, and the classes of those that are codes: looked up once a tally, not once a day.
 struct Names<'a> {
-    names: &'a [String],
+    names: &'a [&'a str],
     classes: Vec<Option<Class>>,
     policy: *const Policy,
 }
 
 impl<'a> Names<'a> {
-    fn new(tally: &'a Tally) -> Self {
-        Self { names: &tally.names, classes: Vec::new(), policy: std::ptr::null() }
+    fn new(names: &'a [&'a str]) -> Self {
+        Self { names, classes: Vec::new(), policy: std::ptr::null() }
     }
 
     fn name(&self, index: u32) -> &'a str {
-        self.names.get(index as usize).map_or("", String::as_str)
+        self.names.get(index as usize).copied().unwrap_or("")
     }
 
     fn class(&mut self, policy: &Policy, row: &Row) -> Class {
