@@ -1,3 +1,5 @@
-//! What is told about standings: the JSON object that all outputs share, and statements.
+//! What is told about standings: the JSON object that all outputs share, statements, and the archive that keeps them.
 
+pub mod archive;
 pub mod standing;
+pub mod statement;

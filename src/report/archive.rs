@@ -1,0 +1,263 @@
+//! The archive of issued statements, a directory: `DIR/<tenant>/<period_start>/r1.json`, beside it `r1.<rendering>`.
+//!
+//! A statement's JSON is written last and by a rename, so a revision is in the archive wholly or not at all; one that is
+//! there is never written again. Whatever is read is verified first, the whole chain of revisions: a statement that was
+//! altered on disk must not become the ground of the next one.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::statement::{Statement, VerifyError, canonical, verify};
+use crate::domain::calendar::LocalDay;
+
+/// Longest directory name made of a tenant; file systems take 255 bytes.
+const MAX_NAME: usize = 200;
+
+/// A directory of issued statements.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    dir: PathBuf,
+}
+
+/// A file to be kept beside a statement's JSON.
+pub struct Rendering<'a> {
+    /// Behind `r1.`: `en.html`, `evidence.csv`. ASCII letters, digits, `.`, `-`, `_`.
+    pub name: &'a str,
+    /// Writes it.
+    #[allow(clippy::type_complexity)]
+    pub write: Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>,
+}
+
+/// Why the archive does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The file system.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        source: io::Error,
+    },
+    /// An archived statement is not what was issued.
+    #[error(
+        "the archived statement {} is damaged or was altered: {what}; restore the file from a backup: its recipients hold \
+         the same bytes, and no new revision is issued on top of it",
+        .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The statement is not the next one: somebody else has issued it meanwhile, or it was not made from the latest.
+    #[error("revision {revision} cannot be stored, the archive holds {held}: issue it again from the latest one")]
+    NotNext {
+        /// The revision to be stored.
+        revision: u32,
+        /// The latest one held; 0 = none.
+        held: u32,
+    },
+    /// A statement that is not sound, or a rendering's name that is none.
+    #[error("it cannot be archived: {0}")]
+    Refused(String),
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
+    let path = path.to_owned();
+    |source| ArchiveError::Io { path, source }
+}
+
+impl Archive {
+    /// Opens an archive; the directory is made if it is not there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, ArchiveError> {
+        let dir = dir.into();
+        fs::create_dir_all(&dir).map_err(at(&dir))?;
+        Ok(Self { dir })
+    }
+
+    /// The latest statement of a service month.
+    ///
+    /// # Errors
+    /// Those of the file system; a statement that is damaged or missing.
+    pub fn latest(&self, tenant: &str, period_start: LocalDay) -> Result<Option<Statement>, ArchiveError> {
+        Ok(self.history(tenant, period_start)?.pop())
+    }
+
+    /// All statements of a service month, revision 1 first.
+    ///
+    /// # Errors
+    /// Those of the file system; a statement that is damaged or missing.
+    pub fn history(&self, tenant: &str, period_start: LocalDay) -> Result<Vec<Statement>, ArchiveError> {
+        let dir = self.month_dir(tenant, period_start);
+        let mut revisions = Vec::new();
+        match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(at(&dir)(error)),
+            Ok(entries) => {
+                for entry in entries {
+                    let name = entry.map_err(at(&dir))?.file_name();
+                    let revision =
+                        name.to_str().and_then(|n| n.strip_prefix('r')?.strip_suffix(".json")?.parse::<u32>().ok());
+                    revisions.extend(revision);
+                }
+            }
+        }
+        let last = revisions.into_iter().max().unwrap_or(0);
+        let mut history: Vec<Statement> = Vec::new();
+        for revision in 1..=last {
+            let path = dir.join(format!("r{revision}.json"));
+            let damaged = |what: String| ArchiveError::Damaged { path: path.clone(), what };
+            let text = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(damaged(format!("it is missing, though revision {last} is there")));
+                }
+                Err(error) => return Err(at(&path)(error)),
+                Ok(bytes) => String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8".into()))?,
+            };
+            let statement = verify(&text).map_err(|e: VerifyError| damaged(e.to_string()))?;
+            if (statement.tenant(), statement.period_start()) != (tenant, &period_start.to_string()) {
+                return Err(damaged(format!(
+                    "it is about {} from {}",
+                    statement.tenant().escape_debug(),
+                    statement.period_start().escape_debug()
+                )));
+            }
+            if statement.revision != revision {
+                return Err(damaged(format!("it holds revision {}", statement.revision)));
+            }
+            let supersedes = statement.supersedes.as_ref().map(|s| &s.sha256);
+            if supersedes != history.last().map(|s| &s.sha256) {
+                return Err(damaged(format!("it does not supersede r{}.json as that is now", revision - 1)));
+            }
+            history.push(statement);
+        }
+        Ok(history)
+    }
+
+    /// Stores the next statement of a service month with its renderings; gives the path of its JSON.
+    ///
+    /// # Errors
+    /// Those of the file system and of the renderings; another revision than the next one; a damaged archive.
+    pub fn store(&self, statement: &Statement, renderings: Vec<Rendering<'_>>) -> Result<PathBuf, ArchiveError> {
+        let json = statement.to_json();
+        verify(&json).map_err(|e| ArchiveError::Refused(e.to_string()))?;
+        let day: LocalDay = statement
+            .period_start()
+            .parse()
+            .map_err(|_| ArchiveError::Refused(format!("`{}` is no day", statement.period_start().escape_debug())))?;
+        if let Some(bad) = renderings.iter().find(|r| !file_name(r.name)) {
+            return Err(ArchiveError::Refused(format!("`{}` is no name of a rendering", bad.name.escape_debug())));
+        }
+        let dir = self.month_dir(statement.tenant(), day);
+        fs::create_dir_all(&dir).map_err(at(&dir))?;
+        let lock = dir.join(".lock");
+        let guard = File::create(&lock).map_err(at(&lock))?;
+        guard.lock().map_err(at(&lock))?;
+        let held = self.latest(statement.tenant(), day)?;
+        let supersedes = statement.supersedes.as_ref().map(|s| &s.sha256);
+        if supersedes != held.as_ref().map(|s| &s.sha256) {
+            let held = held.map_or(0, |s| s.revision);
+            return Err(ArchiveError::NotNext { revision: statement.revision, held });
+        }
+        let stem = format!("r{}", statement.revision);
+        for Rendering { name, write } in renderings {
+            replace(&dir, &format!("{stem}.{name}"), write)?;
+        }
+        let path = replace(&dir, &format!("{stem}.json"), |out| out.write_all(json.as_bytes()))?;
+        for dir in [&*dir, dir.parent().unwrap_or(&dir), &self.dir] {
+            File::open(dir).and_then(|d| d.sync_all()).map_err(at(dir))?;
+        }
+        Ok(path)
+    }
+
+    /// Where the statements of a service month are.
+    pub fn month_dir(&self, tenant: &str, period_start: LocalDay) -> PathBuf {
+        self.dir.join(dir_name(tenant)).join(period_start.to_string())
+    }
+}
+
+/// Writes a file beside its place and moves it there.
+fn replace(
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<PathBuf, ArchiveError> {
+    let (path, temporary) = (dir.join(name), dir.join(format!(".{name}.tmp")));
+    let file = File::create(&temporary).map_err(at(&temporary))?;
+    let mut out = BufWriter::new(file);
+    let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, &path)) {
+        _ = fs::remove_file(&temporary);
+        return Err(at(&path)(error));
+    }
+    Ok(path)
+}
+
+/// May it stand behind `r1.`? `json` is the statement itself.
+fn file_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') && name != "json"
+}
+
+/// A tenant as the name of a directory: ASCII letters, digits, `-` and `_` as they are, other bytes as `%2F`. What gets
+/// too long is cut and told apart by a digest behind `~`, which no encoded name holds.
+fn dir_name(tenant: &str) -> String {
+    let mut name = String::new();
+    for byte in tenant.bytes() {
+        let next = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        };
+        if name.len() + next.len() > MAX_NAME {
+            return with_digest(&name, tenant);
+        }
+        name.push_str(&next);
+    }
+    if name.is_empty() { with_digest("", tenant) } else { name }
+}
+
+fn with_digest(prefix: &str, tenant: &str) -> String {
+    let digest = canonical::hex(&Sha256::digest(tenant.as_bytes()));
+    format!("{prefix}~{}", &digest[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tenant_has_a_safe_name_of_its_own() {
+        for (tenant, name) in [
+            ("acme", "acme"),
+            ("a/b", "a%2Fb"),
+            ("..", "%2E%2E"),
+            (".", "%2E"),
+            ("a%2Fb", "a%252Fb"),
+            ("租户", "%E7%A7%9F%E6%88%B7"),
+            ("~x", "%7Ex"),
+            ("a b\0", "a%20b%00"),
+        ] {
+            assert_eq!(dir_name(tenant), name, "{tenant:?}");
+        }
+        let long = |end: &str| format!("{}{end}", "租".repeat(40));
+        assert!(dir_name(&long("a")).len() < 255 && dir_name(&long("a")) != dir_name(&long("b")));
+        assert!(dir_name("").starts_with('~'));
+    }
+
+    #[test]
+    fn names_of_renderings_stay_in_their_directory() {
+        for (name, sound) in
+            [("en.html", true), ("evidence.csv", true), ("json", false), ("../x", false), ("", false), (".x", false)]
+        {
+            assert_eq!(file_name(name), sound, "{name}");
+        }
+    }
+}
