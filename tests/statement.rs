@@ -157,6 +157,7 @@ fn busy() -> (Statement, Vec<EvidenceRow>) {
     case.standing.state = "expired";
     case.standing.complete = false;
     case.standing.incomplete_reasons = vec!["shard 1 has a gap".into()];
+    case.standing.availability_pct_worst_case = Some("80.0000".into());
     case.standing.suspect_5_7 = 1;
     case.standing.unbound = 4;
     case.standing.split = true;
@@ -202,11 +203,13 @@ fn the_evidence_is_rfc_4180_and_no_formula() {
     let statement = case.issue(None);
     let [csv, zh] = [Lang::En, Lang::Zh].map(|lang| rendered(&statement, &case.evidence, Format::Csv, lang));
     assert_eq!(csv, zh);
+    let header = "time,request_id,action,code,system_error,calls,calls_in_second,class,decision,clause,document";
+    let call = "CreateCallOutSession,InternalError.DbError";
     let expected = [
-        "time,request_id,action,code,system_error,calls,calls_in_second,class,decision,clause,document,partition,offset",
-        "2026-03-20T10:00:00.123+08:00,r1,CreateCallOutSession,InternalError.DbError,true,1,1,system_error,excluded,5.14,a1,0,100",
-        "2026-03-20T10:00:07.000+08:00,r2,CreateCallOutSession,InternalError.DbError,true,1,1,system_error,excluded,5.14,a1,0,100",
-        "2026-03-31T23:59:59.999+08:00,'=cmd()|' /C calc'!A0,CreateCallOutSession,InternalError.DbError,,1,1,system_error,counted,,,0,100",
+        &*format!("{header},partition,offset"),
+        &*format!("2026-03-20T10:00:00.123+08:00,r1,{call},true,1,1,system_error,excluded,5.14,a1,0,100"),
+        &*format!("2026-03-20T10:00:07.000+08:00,r2,{call},true,1,1,system_error,excluded,5.14,a1,0,100"),
+        &*format!("2026-03-31T23:59:59.999+08:00,'=cmd()|' /C calc'!A0,{call},,1,1,system_error,counted,,,0,100"),
         "",
     ];
     assert_eq!(csv, expected.join("\r\n"));
@@ -252,8 +255,8 @@ fn the_same_inputs_give_the_same_bytes() {
     assert_eq!(all(Case::acme()), all(turned));
 }
 
-/// Canonical JSON by other code than the crate's: ASCII and integers only, where sorted `serde_json` maps will do; and by
-/// Python, if it is there.
+/// Canonical JSON by other code than the crate's: ASCII and integers only, where sorted `serde_json` maps will do; and
+/// by Python, if it is there.
 #[test]
 fn the_digest_is_recomputed_by_others() {
     use sha2::{Digest, Sha256};
@@ -313,7 +316,8 @@ fn a_new_digest_over_wrong_figures_is_found_too() {
 
 #[test]
 fn figures_that_contradict_each_other_are_not_issued() {
-    let cases: [(&str, fn(&mut Case)); 6] = [
+    type Alter = fn(&mut Case);
+    let cases: [(&str, Alter); 6] = [
         ("failures less", |c| c.standing.failed = 2),
         ("the evidence has 2 failing calls", |c| _ = c.evidence.pop()),
         ("the evidence excludes", |c| c.standing.excluded = BTreeMap::from([("5.12".into(), 2)])),
@@ -364,6 +368,14 @@ fn html_shows_the_first_rows_and_says_where_the_rest_is() {
     let html = rendered(&statement, &case.evidence, Format::Html, Lang::En);
     assert!(html.contains("The first 500 of 700 failing calls. All of them are in the evidence (CSV)."));
     assert!(html.contains("<td>r499</td>") && !html.contains("<td>r500</td>"));
+}
+
+/// Rows are streamed: a generator of any length will do, and nothing of it is kept.
+#[test]
+fn evidence_may_be_long() {
+    let row = call("2026-03-20T02:00:00Z", "9f1c2d3e-4b5a-6978-8796-a5b4c3d2e1f0", Decision::Counted);
+    let found = evidence::digest(std::iter::repeat_n(&row, 1_000_000)).expect("nothing is written");
+    assert_eq!(found.failing_calls, 1_000_000);
 }
 
 #[test]

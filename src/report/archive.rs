@@ -1,7 +1,7 @@
 //! The archive of issued statements, a directory: `DIR/<tenant>/<period_start>/r1.json`, beside it `r1.<rendering>`.
 //!
-//! A statement's JSON is written last and by a rename, so a revision is in the archive wholly or not at all; one that is
-//! there is never written again. Whatever is read is verified first, the whole chain of revisions: a statement that was
+//! A statement's JSON is written last and by a rename, so a revision is in the archive wholly or not at all; one that
+//! is there is never written again. Whatever is read is verified first, the whole chain of revisions: a statement that was
 //! altered on disk must not become the ground of the next one.
 
 use std::fs::{self, File};
@@ -44,8 +44,8 @@ pub enum ArchiveError {
     },
     /// An archived statement is not what was issued.
     #[error(
-        "the archived statement {} is damaged or was altered: {what}; restore the file from a backup: its recipients hold \
-         the same bytes, and no new revision is issued on top of it",
+        "the archived statement {} is damaged or was altered: {what}; restore the file from a backup: its recipients \
+         hold the same bytes, and no new revision is issued on top of it",
         .path.display()
     )]
     Damaged {

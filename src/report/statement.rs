@@ -2,8 +2,8 @@
 //!
 //! Pure: the standing, the evidence's digest, the facts' offsets, the documents and the hour of issue come in as
 //! arguments, so the same inputs give the same bytes. A statement is a number with its grounds: the digest is over the
-//! canonical JSON ([`canonical`]), the evidence and every document are named by theirs, and a revision says which figure
-//! moved and why.
+//! canonical JSON ([`canonical`]), the evidence and every document are named by theirs, and a revision says which
+//! figure moved and why.
 //!
 //! The standing inside is kept as the JSON it was issued as: a later version of this program must read, check and show
 //! statements of today, whatever has been added since.
@@ -46,7 +46,8 @@ use self::figures::Figures;
 /// The schema of a statement.
 pub const SCHEMA: &str = "sla-ledger/statement/v1";
 
-/// One service month's statement. Changing a field breaks the digest: [`Statement::issue`] and [`verify`] make sound ones.
+/// One service month's statement. A changed field breaks the digest: sound ones come from [`Statement::issue`] and
+/// [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// [`SCHEMA`].
@@ -114,7 +115,8 @@ pub enum Cause {
     Facts { detail: String, offsets: Vec<OffsetMove> },
     /// The gaps in the source are others.
     Gaps { before: Vec<Gap>, after: Vec<Gap> },
-    /// Nothing above: the calls and the documents are the same, so the program or its terms changed, or only time passed.
+    /// Nothing above: the calls and the documents are the same, so the program or its terms changed, or only
+    /// time passed.
     Other,
 }
 
@@ -341,8 +343,8 @@ pub enum VerifyError {
     Number(#[from] BadNumber),
     /// It was altered after it was issued.
     #[error(
-        "the digest does not fit: the statement says {stated}, its content gives {computed}; it was altered after it was \
-         issued{}",
+        "the digest does not fit: the statement says {stated}, its content gives {computed}; it was altered after it \
+         was issued{}",
         hints(.contradictions)
     )]
     Digest {

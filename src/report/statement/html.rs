@@ -57,7 +57,7 @@ pub(super) fn write<R: Borrow<EvidenceRow>>(
     self::evidence(statement, evidence, lang, out)?;
     writeln!(
         out,
-        "<footer>\n<p>{}: <code>{}</code></p>\n<p>{}</p>\n</footer>\n</main>\n</body>\n</html>",
+        "<footer>\n<p>{} <code>{}</code></p>\n<p>{}</p>\n</footer>\n</main>\n</body>\n</html>",
         esc(&sheet.digest.0),
         esc(&sheet.digest.1),
         esc(&sheet.check)
@@ -72,7 +72,9 @@ fn section(section: &Section, out: &mut impl Write) -> io::Result<()> {
             Block::Pairs(pairs) => {
                 writeln!(out, "<dl>")?;
                 for (label, value) in pairs {
-                    writeln!(out, "<div><dt>{}</dt><dd>{}</dd></div>", esc(label), esc(value))?;
+                    let digest = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
+                    let (open, close) = if digest { ("<code>", "</code>") } else { ("", "") };
+                    writeln!(out, "<div><dt>{}</dt><dd>{open}{}{close}</dd></div>", esc(label), esc(value))?;
                 }
                 writeln!(out, "</dl>")?;
             }

@@ -34,8 +34,8 @@ pub(super) const SHOWN: usize = 500;
 /// Writes the statement. JSON and CSV are the same in every language: their digests are.
 ///
 /// # Errors
-/// Those of the writer; [`io::ErrorKind::InvalidData`] when the evidence is not the one the statement was issued with (of
-/// CSV all has been written by then: throw it away), or when the statement cannot be read.
+/// Those of the writer; [`io::ErrorKind::InvalidData`] when the evidence is not the one the statement was issued with
+/// (of CSV all has been written by then: throw it away), or when the statement cannot be read.
 pub fn render<R: Borrow<EvidenceRow>>(
     statement: &Statement,
     evidence: impl IntoIterator<Item = R>,

@@ -87,8 +87,8 @@ impl Sheet {
             digest: (lang.pick("SHA-256 of this statement", "本对账单 SHA-256 摘要").into(), statement.sha256.clone()),
             check: lang
                 .pick(
-                    "The digest is taken over the canonical form (RFC 8785) of the statement in JSON without its member \
-                     `sha256`; `sla-ledger statement --check FILE` recomputes it.",
+                    "The digest is taken over the canonical form (RFC 8785) of the statement in JSON without its \
+                     member sha256; sla-ledger statement --check FILE recomputes it.",
                     "摘要按 JSON 格式对账单除 sha256 字段外内容的规范形式（RFC 8785）计算，可用 \
                      sla-ledger statement --check FILE 复核。",
                 )
@@ -240,6 +240,7 @@ impl Page<'_> {
     fn head(&self) -> Section {
         let (s, f) = (self.s, self.f);
         let policy = &f.policy;
+        let (period, zone) = (self.days(&f.period_start, &f.last_day), visible(&s.terms.time_zone));
         let revision = match &s.supersedes {
             None => self.lang.pick(s.revision.to_string(), format!("第 {} 版", s.revision)),
             Some(p) => self.lang.pick(
@@ -252,14 +253,7 @@ impl Page<'_> {
             self.pair(
                 "Service month (1.2)",
                 "服务月度（1.2）",
-                format!(
-                    "{} ({})",
-                    self.days(&f.period_start, &f.last_day),
-                    self.lang.pick(
-                        format!("time zone {}", visible(&s.terms.time_zone)),
-                        format!("时区 {}", visible(&s.terms.time_zone))
-                    )
-                ),
+                self.lang.pick(format!("{period} (time zone {zone})"), format!("{period}（时区 {zone}）")),
             ),
             self.pair(
                 "Contract",
@@ -365,7 +359,10 @@ impl Page<'_> {
             let list: Vec<_> = f
                 .classes
                 .iter()
-                .map(|(class, calls)| format!("{} {}", visible(words::class(class, lang)), grouped(*calls)))
+                .map(|(class, calls)| {
+                    let (class, calls) = (visible(words::class(class, lang)), grouped(*calls));
+                    lang.pick(format!("{class} {calls}"), format!("{class} {calls} 次"))
+                })
                 .collect();
             let list = list.join(lang.comma());
             notes.push(lang.pick(format!("Calls by class: {list}."), format!("调用分类：{list}。")));

@@ -9,6 +9,9 @@ use super::sheet::{Block, Cells, Column, Row, Section, Sheet};
 /// Columns of a line.
 const WIDTH: usize = 100;
 
+/// Columns of `sha256 ` and a digest.
+const DIGEST: usize = 71;
+
 pub(super) fn write(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
     let gap = WIDTH.saturating_sub(display_width(&sheet.title) + display_width(&sheet.subject));
     if gap >= 2 {
@@ -17,7 +20,7 @@ pub(super) fn write(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{}\n{}", sheet.title, wrapped(&sheet.subject, WIDTH).join("\n"))?;
     }
     writeln!(out, "{}", "=".repeat(WIDTH))?;
-    let keys: Vec<_> = sheet.key.iter().map(|k| (k.label.clone(), format!("{}  ({})", k.value, k.detail))).collect();
+    let keys: Vec<_> = sheet.key.iter().map(|k| (k.label.clone(), format!("{} · {}", k.value, k.detail))).collect();
     pairs(&keys, out)?;
     for warning in &sheet.warnings {
         writeln!(out)?;
@@ -27,7 +30,7 @@ pub(super) fn write(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
         self::section(section, out)?;
     }
     writeln!(out, "\n{}", "-".repeat(WIDTH))?;
-    writeln!(out, "{}: {}", sheet.digest.0, sheet.digest.1)?;
+    writeln!(out, "{}  {}", sheet.digest.0, sheet.digest.1)?;
     hanging("", "", &sheet.check, out)
 }
 
@@ -60,14 +63,16 @@ fn table(columns: &[Column], rows: &[Row], out: &mut impl Write) -> io::Result<(
     let mut widths: Vec<usize> = (0..columns.len())
         .map(|i| rows.iter().map(|r| cell(r, i)).chain([display_width(&columns[i].title)]).max().unwrap_or(0))
         .collect();
-    // What is too wide gives way, the widest column first, digests last.
+    // What is too wide gives way: first digests to one a line, then the widest words, at last digests again.
     let room = WIDTH.saturating_sub(2 * columns.len());
     while widths.iter().sum::<usize>() > room {
-        let widest = |digest: bool| {
+        let widest = |digest: bool, least: usize| {
             let at = (0..widths.len()).filter(|i| (columns[*i].cells == Cells::Digest) == digest);
-            at.max_by_key(|i| widths[*i]).filter(|i| widths[*i] > 12)
+            at.max_by_key(|i| widths[*i]).filter(|i| widths[*i] > least)
         };
-        let Some(widest) = widest(false).or_else(|| widest(true)) else { break };
+        let Some(widest) = widest(true, DIGEST).or_else(|| widest(false, 12)).or_else(|| widest(true, 12)) else {
+            break;
+        };
         widths[widest] -= 1;
     }
     let titles = Row { cells: columns.iter().map(|c| c.title.clone()).collect(), strong: false };

@@ -109,7 +109,7 @@ pub(super) fn state(state: &str, lang: Lang) -> &str {
 pub(super) fn class(class: &str, lang: Lang) -> &str {
     let (en, zh) = match class {
         "success" => ("success", "成功"),
-        "system_error" => ("system error", "系统错误（system_error）"),
+        "system_error" => ("system error", "系统错误"),
         "caller_fault" => ("caller's fault", "调用方原因"),
         "throttled" => ("throttled", "超出频率限制"),
         "ambiguous" => ("ambiguous", "责任待定"),
@@ -255,8 +255,8 @@ pub(super) fn amount(minor: i64, currency: &str) -> String {
     if places > 0 { format!("{sign}{whole}.{fraction}") } else { format!("{sign}{whole}") }
 }
 
-/// Decimal places of a currency. TO BE REPLACED by `domain::money::Currency` once that knows its exponent: this stand-in
-/// knows the zero-decimal yen and takes all others for two.
+/// Decimal places of a currency. TO BE REPLACED by `domain::money::Currency` once that knows its exponent: this
+/// stand-in knows the zero-decimal yen and takes all others for two.
 fn exponent(currency: &str) -> u32 {
     if currency == "JPY" { 0 } else { 2 }
 }
