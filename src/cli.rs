@@ -6,6 +6,7 @@ pub mod demo;
 pub mod generate;
 pub mod replay;
 pub mod run;
+pub mod statement;
 pub mod verify;
 
 use std::io::{IsTerminal, Write};
@@ -28,6 +29,7 @@ enum Command {
     Demo(demo::Args),
     CheckConfig(check_config::Args),
     Replay(replay::Args),
+    Statement(Box<statement::Args>),
     Verify(verify::Args),
     /// Generate call events, and the result a counter must find in them.
     Generate(Box<generate::Args>),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Statement(args) => statement::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(*args),
         Command::Completions { shell } => {

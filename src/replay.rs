@@ -258,6 +258,15 @@ impl Replay {
         }
     }
 
+    /// The input has ended: the ledger as an instance reads it, without the months it has closed already.
+    ///
+    /// # Errors
+    /// A ledger that does not add up.
+    pub fn into_book(mut self) -> std::result::Result<Book, ReplayError> {
+        self.flush()?;
+        Ok(self.book)
+    }
+
     /// The input has ended.
     ///
     /// # Errors

@@ -8,7 +8,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use chrono_tz::Tz;
 
-use crate::domain::calendar::day_start_ms;
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
 use crate::pipeline::book::Book;
@@ -180,31 +179,9 @@ impl View {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the service month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
-    /// why not, if it is not.
+    /// Why a service month is not complete; see [`Book::incomplete`].
     pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
-        let begin_ms = day_start_ms(zone, period.first);
-        let end_ms = day_start_ms(zone, period.next_day());
-        let mut reasons = Vec::new();
-        for (shard, book) in self.book().shards().iter().enumerate() {
-            let Some(checkpoint) = book.checkpoint() else {
-                reasons.push(format!("shard {shard} was never counted"));
-                continue;
-            };
-            if checkpoint.watermark_ms.is_none_or(|w| w < end_ms) {
-                reasons.push(format!("shard {shard} has not passed the end of the month"));
-            }
-            if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
-                reasons.push(format!("shard {shard} was first counted after the month had begun"));
-            }
-            if checkpoint.gaps.iter().any(|gap| gap.calls && gap.watermark_ms.is_none_or(|w| w < end_ms)) {
-                reasons.push(format!("shard {shard} has a gap"));
-            }
-            if book.trouble().is_some() {
-                reasons.push(format!("shard {shard} is stopped"));
-            }
-        }
-        reasons
+        self.book().incomplete(period, zone)
     }
 }
 

@@ -127,7 +127,7 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
 
 /// The counting settings and documents of the configuration. Without one, the built-in ones; a directory without a
 /// configuration file may still have documents.
-fn inputs(config: Option<&Path>) -> Result<(CountingSettings, DocumentSet), String> {
+pub(super) fn inputs(config: Option<&Path>) -> Result<(CountingSettings, DocumentSet), String> {
     let color = super::stderr_is_terminal();
     let Some(path) = config else { return Ok((CountingSettings::default(), DocumentSet::default())) };
     let file = if path.is_dir() { path.join("sla-ledger.yaml") } else { path.to_owned() };
@@ -141,7 +141,7 @@ fn inputs(config: Option<&Path>) -> Result<(CountingSettings, DocumentSet), Stri
     Ok((settings, documents))
 }
 
-fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+pub(super) fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     match DateTime::parse_from_rfc3339(text) {
         Ok(at) => Ok(at.to_utc()),
         Err(error) => Err(format!("{error}; write an instant with its offset, e.g. 2026-04-01T00:00:00+08:00")),

@@ -85,7 +85,7 @@ fn verify(args: &Args, config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
+pub(super) fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
     let consumer: BaseConsumer = base.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), std::time::Duration::from_secs(20));
     let metadata = metadata.with_context(|| format!("cannot read the metadata of `{topic}`"))?;

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use super::mutation::{Mutation, mutated};
 use super::record::{Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
 use super::shard::{LoadedValue, ShardState};
-use crate::domain::calendar::{LocalDay, Month};
+use chrono_tz::Tz;
+
+use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::term::Period;
 
 /// The ledger as read so far.
 #[derive(Debug)]
@@ -151,6 +154,33 @@ impl Book {
     /// All tallies of a tenant, over all shards.
     pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
         self.shards.iter().flat_map(move |shard| shard.tallies(tenant))
+    }
+
+    /// Is the service month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
+    /// why not, if it is not.
+    pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
+        let begin_ms = day_start_ms(zone, period.first);
+        let end_ms = day_start_ms(zone, period.next_day());
+        let mut reasons = Vec::new();
+        for (shard, book) in self.shards.iter().enumerate() {
+            let Some(checkpoint) = book.checkpoint() else {
+                reasons.push(format!("shard {shard} was never counted"));
+                continue;
+            };
+            if checkpoint.watermark_ms.is_none_or(|w| w < end_ms) {
+                reasons.push(format!("shard {shard} has not passed the end of the month"));
+            }
+            if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
+                reasons.push(format!("shard {shard} was first counted after the month had begun"));
+            }
+            if checkpoint.gaps.iter().any(|gap| gap.calls && gap.watermark_ms.is_none_or(|w| w < end_ms)) {
+                reasons.push(format!("shard {shard} has a gap"));
+            }
+            if book.trouble().is_some() {
+                reasons.push(format!("shard {shard} is stopped"));
+            }
+        }
+        reasons
     }
 
     /// Tenants of all shards; a tenant whose calls lie in several shards comes once for each.

@@ -426,6 +426,72 @@ impl<'a> Evaluation<'a> {
     }
 }
 
+/// Failures of a service month that are not held one by one: one day, action, code and flag.
+#[derive(Debug, Clone)]
+pub struct UnitemisedEvidence {
+    /// Source partition.
+    pub partition: u32,
+    /// The local day.
+    pub day: LocalDay,
+    /// The API action.
+    pub action: String,
+    /// The error code.
+    pub code: Option<String>,
+    /// The events' `system_error`.
+    pub flag: Flag,
+    /// How many.
+    pub calls: u64,
+    /// What became of them.
+    pub outcome: Outcome,
+    /// The ruling that decided.
+    pub document: Option<String>,
+}
+
+impl Evaluation<'_> {
+    /// The failures of a service month that are not held one by one.
+    pub fn unitemised(&self, month: &ServiceMonth) -> Vec<UnitemisedEvidence> {
+        let policy = &month.policy;
+        let judge = self.judge(policy);
+        let mut found = Vec::new();
+        let mut scratch = TallyDay::default();
+        for (number, shard) in self.book.shards().iter().enumerate() {
+            let partition = number as u32;
+            for (calendar, tally) in shard.tally_views(self.tenant).filter(|(m, _)| *m == month.period.month()) {
+                let names = Names::new(tally.names());
+                tally.for_each_day(&mut scratch, |row| {
+                    let day = calendar.day(row.day);
+                    if !month.period.contains(day) {
+                        return;
+                    }
+                    let items = ItemSums::of(&judge, shard, day);
+                    for row in (0..row.outcome_calls.len()).map(|index| Row::of(row, index)) {
+                        let (action, code) = (names.name(row.action), row.code.map(|c| names.name(c)));
+                        let calls = row.calls.saturating_sub(items.itemised(action, code, row.flag));
+                        let from_ms = day_start_ms(policy.time_zone, day);
+                        let to_ms = day_start_ms(policy.time_zone, LocalDay(day.0 + 1));
+                        let flag = row.flag;
+                        let decision = judge.unitemised(&Unitemised { from_ms, to_ms, action, code, flag });
+                        if calls == 0 || decision.class != Class::SystemError || decision.outcome == Outcome::Unbound {
+                            continue;
+                        }
+                        found.push(UnitemisedEvidence {
+                            partition,
+                            day,
+                            action: action.to_owned(),
+                            code: code.map(str::to_owned),
+                            flag,
+                            calls,
+                            outcome: decision.outcome,
+                            document: decision.document.map(str::to_owned),
+                        });
+                    }
+                });
+            }
+        }
+        found
+    }
+}
+
 /// One day of a tally, and where its items are.
 struct DayFacts<'a> {
     shard: &'a ShardBook,

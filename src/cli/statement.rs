@@ -1,0 +1,434 @@
+//! `sla-ledger statement`: what a tenant's service month came to, to be sent, archived and recomputed.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use chrono::{DateTime, TimeZone, Utc};
+
+use super::replay::{inputs, instant};
+use crate::config::Config;
+use crate::documents::DocumentSet;
+use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::call::Flag;
+use crate::domain::codes::Class;
+use crate::domain::contract::Contract;
+use crate::domain::decision::Outcome;
+use crate::domain::policy::{Clause, Policy};
+use crate::domain::standing::ServiceMonth;
+use crate::kafka::verify::read_ledger;
+use crate::pipeline::book::Book;
+use crate::pipeline::standings::{Evaluation, Standings};
+use crate::replay::Replay;
+use crate::replay::input::Lines;
+use crate::report::archive::{Archive, Rendering};
+use crate::report::standing::Standing;
+use crate::report::statement::evidence::{self, Decision, EvidenceRow, EvidenceTime};
+use crate::report::statement::{DocumentRef, Facts, Format, Gap, Inputs, Issue, Lang, Statement, render, verify};
+
+const EXAMPLES: &str = "\
+Examples:
+  sla-ledger statement --tenant acme --month 2026-03                          from the ledger, to the screen
+  sla-ledger statement --tenant acme --month 2026-03 --format html --lang zh > acme.html
+  sla-ledger statement --tenant acme --month 2026-03 --calls calls.jsonl      from files, without Kafka
+  sla-ledger statement --all --month 2026-03 --archive /var/lib/statements    one of everybody; revisions of what changed
+  sla-ledger statement --tenant acme --month 2026-03 --as-of 2026-04-10T00:00:00+08:00
+  sla-ledger statement --check acme.json                                      is it what was issued?
+
+The same facts, documents, --as-of and --now give the same bytes.
+Exit codes: 0 done, 1 it failed (or --check found an alteration), 2 wrong flags or configuration.";
+
+/// Print the statement of a tenant's service month: counts by clause, money, claim window, evidence, digests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("who").required(true).args(["tenant", "all", "check"]))]
+pub struct Args {
+    /// The tenant
+    #[arg(long, value_name = "T")]
+    tenant: Option<String>,
+
+    /// Every tenant with calls in the month
+    #[arg(long, requires = "month")]
+    all: bool,
+
+    /// Only recompute the digest of a statement's JSON
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+
+    /// The service month: YYYY-MM, or YYYY-MM-DD where two begin in one calendar month
+    #[arg(long, value_name = "MONTH")]
+    month: Option<String>,
+
+    /// The service month by its first day
+    #[arg(long, value_name = "DAY", conflicts_with = "month")]
+    period_start: Option<LocalDay>,
+
+    /// The configuration: its file, or the directory with sla-ledger.yaml
+    #[arg(long, value_name = "DIR|FILE")]
+    config: Option<PathBuf>,
+
+    /// Take the calls from these JSONL files instead of the ledger
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    calls: Vec<PathBuf>,
+
+    /// Look only at documents recorded by this instant (RFC 3339)
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    as_of: Option<DateTime<Utc>>,
+
+    /// Issue it at this instant (RFC 3339) [default: the clock]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    now: Option<DateTime<Utc>>,
+
+    /// What to print; csv is the evidence, a failing call a line
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// The language of text and html
+    #[arg(long, value_enum, default_value_t = Lang::En)]
+    lang: Lang,
+
+    /// Keep issued statements here; one whose result changed becomes a numbered revision that says what changed and why
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
+}
+
+/// Runs the command. The statement goes to stdout, everything else to stderr.
+pub fn run(args: &Args) -> ExitCode {
+    if let Some(file) = &args.check {
+        return super::finish(check(file));
+    }
+    if args.month.is_none() && args.period_start.is_none() {
+        super::complain("sla-ledger: name the service month with --month 2026-03, or --period-start 2026-03-17");
+        return ExitCode::from(2);
+    }
+    let default = super::check_config::default_path();
+    let config = args.config.as_deref().or((args.calls.is_empty()).then_some(default.as_path()));
+    let (settings, documents) = match inputs(config) {
+        Ok(inputs) => inputs,
+        Err(report) => {
+            super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
+            return ExitCode::from(2);
+        }
+    };
+    let issue = || -> Result<()> {
+        let (book, topic) = if args.calls.is_empty() {
+            let file = config.map(|c| if c.is_dir() { c.join("sla-ledger.yaml") } else { c.to_owned() });
+            ledger(&file.unwrap_or(default.clone()))?
+        } else {
+            (replayed(&args.calls, &settings)?, names(&args.calls))
+        };
+        let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
+        Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
+    };
+    super::finish(issue())
+}
+
+fn check(file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let statement = verify(&text).with_context(|| file.display().to_string())?;
+    let line = format!(
+        "{}: {} from {}, revision {}, is as it was issued: sha256 {}\n",
+        file.display(),
+        statement.tenant(),
+        statement.period_start(),
+        statement.revision,
+        statement.sha256
+    );
+    Ok(io::stdout().write_all(line.as_bytes())?)
+}
+
+/// The ledger as it stands in Kafka, and the source topic.
+fn ledger(file: &Path) -> Result<(Book, String)> {
+    let config = Config::load(file)?;
+    let base = config.kafka.client().context("the Kafka client cannot be configured")?;
+    let shards = super::verify::partitions(&base, &config.ledger.topic)?;
+    let book = read_ledger(&base, &config.ledger.topic, shards)?;
+    for (shard, state) in book.shards().iter().enumerate() {
+        if let Some(trouble) = state.trouble() {
+            bail!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
+        }
+    }
+    Ok((book, config.source.topic))
+}
+
+fn replayed(files: &[PathBuf], settings: &crate::pipeline::settings::CountingSettings) -> Result<Book> {
+    let contract = Contract::of_policy(Policy::tencent_ccc());
+    let mut replay = Replay::new(settings, Arc::new(contract), false)?;
+    let mut line = Vec::new();
+    for path in files {
+        let mut lines = Lines::open(path)?;
+        while lines.next_into(&mut line)? {
+            replay.line(&line).with_context(|| format!("{}, line {}", lines.file(), lines.line()))?;
+        }
+    }
+    Ok(replay.into_book()?)
+}
+
+fn names(files: &[PathBuf]) -> String {
+    let name =
+        |path: &PathBuf| path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
+    files.iter().map(name).collect::<Vec<String>>().join(",")
+}
+
+/// Issues statements from one reading of the facts.
+struct Office<'a> {
+    args: &'a Args,
+    book: Book,
+    topic: String,
+    contract: Contract,
+    documents: DocumentSet,
+    zone: chrono_tz::Tz,
+}
+
+impl Office<'_> {
+    fn issue(&self) -> Result<()> {
+        let archive = self.args.archive.as_ref().map(Archive::open).transpose()?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let Some(tenant) = &self.args.tenant else { return self.issue_all(archive.as_ref(), &mut out) };
+        let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
+        let month = self.month_of(&evaluation, tenant)?;
+        let (statement, rows) = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
+        render(&statement, &rows, self.args.format, self.args.lang, &mut out)?;
+        Ok(out.flush()?)
+    }
+
+    fn issue_all(&self, archive: Option<&Archive>, out: &mut impl Write) -> Result<()> {
+        let mut tenants: Vec<Arc<str>> = self.book.tenants().cloned().collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let wanted = self.wanted()?;
+        let mut standings = Standings::new(Arc::new(self.contract.clone()));
+        standings.refresh(&self.book, &tenants);
+        let mut issued = 0;
+        for tenant in &tenants {
+            for month in standings.months(tenant).iter().filter(|m| wanted.names(m)) {
+                let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
+                let (statement, rows) = self.statement(tenant, month, &evaluation, archive)?;
+                render(&statement, &rows, self.args.format, self.args.lang, out)?;
+                issued += 1;
+            }
+        }
+        out.flush()?;
+        super::complain(&format!("{issued} statements of {} tenants with calls", tenants.len()));
+        Ok(())
+    }
+
+    fn wanted(&self) -> Result<Wanted> {
+        if let Some(first) = self.args.period_start {
+            return Ok(Wanted::Day(first));
+        }
+        let text = self.args.month.as_deref().unwrap_or_default();
+        if let Ok(day) = text.parse() {
+            return Ok(Wanted::Day(day));
+        }
+        let month = text.parse().map_err(|_| anyhow!("`{text}` is no month; write it as 2026-03 or 2026-03-17"))?;
+        Ok(Wanted::Month(month))
+    }
+
+    fn month_of(&self, evaluation: &Evaluation<'_>, tenant: &str) -> Result<ServiceMonth> {
+        let wanted = self.wanted()?;
+        let first = match wanted {
+            Wanted::Day(day) => Some(day),
+            Wanted::Month(month) if evaluation.terms().is_empty() => Some(month.first_day()),
+            Wanted::Month(month) => {
+                evaluation.terms().periods(month.first_day(), month.last_day()).next().map(|period| period.first)
+            }
+        };
+        let known = self.book.shards().iter().any(|shard| shard.has_tenant(tenant));
+        if !known && evaluation.terms().is_empty() {
+            bail!("`{tenant}` has no calls in the ledger and no order in tenants.csv: is the name right?");
+        }
+        if let Some(month) = first.and_then(|first| evaluation.month(first)) {
+            return Ok(month);
+        }
+        let terms = evaluation.terms().terms();
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|term| {
+                term.last.map_or_else(|| format!("from {}", term.first), |last| format!("{} to {last}", term.first))
+            })
+            .collect();
+        bail!("`{tenant}` has no service month {wanted}; its terms are {}", terms.join(", "))
+    }
+
+    /// The statement with its evidence: the archived one where nothing changed, else a new one, which is archived.
+    fn statement(
+        &self,
+        tenant: &str,
+        month: &ServiceMonth,
+        evaluation: &Evaluation<'_>,
+        archive: Option<&Archive>,
+    ) -> Result<(Statement, Vec<EvidenceRow>)> {
+        let rows = rows(month, evaluation);
+        let now = self.args.now.unwrap_or_else(Utc::now);
+        let claims = self.contract.rulebook.claims(tenant);
+        let standing = Standing::of(tenant, month, now.timestamp_millis(), self.incomplete(month, now), claims);
+        let previous = match archive {
+            Some(archive) => archive.latest(tenant, month.period.first)?,
+            None => None,
+        };
+        let inputs = Inputs {
+            standing: &standing,
+            policy: &month.policy,
+            issued_at: now,
+            as_of: self.args.as_of,
+            evidence: evidence::digest(&rows)?,
+            facts: self.facts(),
+            documents: self.documents_of(tenant, month),
+        };
+        let statement = match (Statement::issue(inputs, previous.as_ref())?, previous) {
+            (Issue::Issued(statement), _) => *statement,
+            (Issue::Unchanged, Some(previous)) => return Ok((previous, rows)),
+            (Issue::Unchanged, None) => bail!("there is no earlier statement that could still hold"),
+        };
+        if let Some(archive) = archive {
+            let html = |lang: Lang| -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + '_> {
+                let (statement, rows) = (&statement, &rows);
+                Box::new(move |mut out| render(statement, rows, Format::Html, lang, &mut out))
+            };
+            let csv = |mut out: &mut dyn Write| render(&statement, &rows, Format::Csv, Lang::En, &mut out);
+            let renderings = vec![
+                Rendering { name: "en.html", write: html(Lang::En) },
+                Rendering { name: "zh.html", write: html(Lang::Zh) },
+                Rendering { name: "evidence.csv", write: Box::new(csv) },
+            ];
+            let path = archive.store(&statement, renderings)?;
+            super::complain(&format!("revision {} is kept in {}", statement.revision, path.display()));
+        }
+        Ok((statement, rows))
+    }
+
+    fn incomplete(&self, month: &ServiceMonth, now: DateTime<Utc>) -> Vec<String> {
+        if self.args.calls.is_empty() {
+            return self.book.incomplete(month.period, self.zone);
+        }
+        // Files are the whole source: nothing can follow once the month is over.
+        let end_ms = day_start_ms(self.zone, month.period.next_day());
+        let watermark = self.book.shard(0).and_then(|shard| shard.checkpoint()?.watermark_ms);
+        let over = now.timestamp_millis() >= end_ms || watermark.is_some_and(|ms| ms >= end_ms);
+        if over { Vec::new() } else { vec!["running".into()] }
+    }
+
+    fn facts(&self) -> Facts {
+        let checkpoints = || (0i32..).zip(self.book.shards()).filter_map(|(s, shard)| Some((s, shard.checkpoint()?)));
+        let offsets: BTreeMap<i32, i64> = checkpoints().map(|(shard, c)| (shard, c.next_offset)).collect();
+        let gap = |partition, gap: &crate::pipeline::record::Gap| Gap {
+            partition,
+            from: gap.from_offset,
+            to: gap.to_offset,
+            kind: if gap.calls { "calls" } else { "window" }.into(),
+        };
+        let gaps = checkpoints().flat_map(|(shard, c)| c.gaps.iter().map(move |g| gap(shard, g))).collect();
+        Facts { topic: self.topic.clone(), offsets, gaps }
+    }
+
+    /// The files in force, and the rulings about the tenant, one by one.
+    fn documents_of(&self, tenant: &str, month: &ServiceMonth) -> Vec<DocumentRef> {
+        let files = self.documents.files.iter().map(|file| DocumentRef {
+            kind: file.kind.as_str().into(),
+            id: file.name.clone(),
+            sha256: file.sha256.clone(),
+        });
+        let end_ms = day_start_ms(self.zone, month.period.next_day());
+        let begin_ms = day_start_ms(self.zone, month.period.first);
+        let concerns =
+            |from: Option<i64>, to: Option<i64>| from.is_none_or(|f| f < end_ms) && to.is_none_or(|t| t > begin_ms);
+        let rules = self.contract.rulebook.tenant(tenant);
+        let rulings = rules.rulings.iter().filter(|ruling| match ruling.verdict.scope() {
+            Some(crate::domain::documents::Scope::Calls { day, .. }) => month.period.contains(*day),
+            Some(crate::domain::documents::Scope::Range { from_ms, to_ms, .. }) => concerns(*from_ms, *to_ms),
+            None => false,
+        });
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let rulings = rulings.map(|r| DocumentRef { kind: "ruling".into(), id: r.id.clone(), sha256: hex(&r.sha256) });
+        files.chain(rulings).collect()
+    }
+}
+
+/// The service month asked for.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Month(Month),
+    Day(LocalDay),
+}
+
+impl Wanted {
+    fn names(self, month: &ServiceMonth) -> bool {
+        match self {
+            Self::Month(wanted) => month.period.month() == wanted,
+            Self::Day(day) => month.period.first == day,
+        }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Month(month) => month.fmt(f),
+            Self::Day(day) => day.fmt(f),
+        }
+    }
+}
+
+/// All failing calls of the month, in order of time, then of the source.
+fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
+    let zone = month.policy.time_zone;
+    let flag = |flag: Flag| match flag {
+        Flag::Absent => None,
+        Flag::False => Some(false),
+        Flag::True => Some(true),
+    };
+    let decided = |outcome: Outcome| -> (Decision, Option<Clause>) {
+        match outcome {
+            Outcome::Excluded(clause) => (Decision::Excluded, Some(clause)),
+            Outcome::Suspect => (Decision::Suspect, Some(Clause::CALL_RATE)),
+            Outcome::Counted | Outcome::NoFailure | Outcome::Unbound => (Decision::Counted, None),
+        }
+    };
+    let mut items: Vec<_> = evaluation.evidence(month, false).collect();
+    items.sort_by_key(|e| (e.item.time_ms, e.partition, e.item.offset));
+    let one = |e: crate::pipeline::standings::Evidence| {
+        let (decision, clause) = decided(e.outcome);
+        EvidenceRow {
+            time: EvidenceTime::Instant(
+                zone.timestamp_millis_opt(e.item.time_ms)
+                    .single()
+                    .unwrap_or_else(|| zone.from_utc_datetime(&DateTime::UNIX_EPOCH.naive_utc())),
+            ),
+            request_id: e.item.request_id,
+            action: e.item.action,
+            code: e.item.code.unwrap_or_default(),
+            flag: flag(Flag::from_number(e.item.flag).unwrap_or(Flag::Absent)),
+            calls: 1,
+            calls_in_second: Some(e.item.calls_in_second),
+            class: e.class,
+            decision,
+            clause,
+            document: e.document,
+            partition: Some(e.partition as i32),
+            offset: Some(e.item.offset),
+        }
+    };
+    let group = |u: crate::pipeline::standings::UnitemisedEvidence| {
+        let (decision, clause) = decided(u.outcome);
+        EvidenceRow {
+            time: EvidenceTime::Day(u.day),
+            request_id: String::new(),
+            action: u.action,
+            code: u.code.unwrap_or_default(),
+            flag: flag(u.flag),
+            calls: u.calls,
+            calls_in_second: None,
+            class: Class::SystemError,
+            decision: if decision == Decision::Counted { Decision::Unitemised } else { decision },
+            clause,
+            document: u.document,
+            partition: Some(u.partition as i32),
+            offset: None,
+        }
+    };
+    items.into_iter().map(one).chain(evaluation.unitemised(month).into_iter().map(group)).collect()
+}
