@@ -149,7 +149,7 @@ fn the_output_is_exactly_this() {
         concat!(
             r#"{"tenant":"acme","month":"2026-03","period_start":"2026-03-01","last_day":"2026-03-31","#,
             r#""registration":"unregistered","state":"ended","complete":true,"incomplete_reasons":[],"#,
-            r#""total":2,"denominator":2,"system_error_raw":1,"excluded":{},"failed":1,"suspect_5_7":0,"unbound":0,"#,
+            r#""total":2,"denominator":2,"system_error_raw":1,"excluded":{},"failed":1,"suspect_5_7":0,"unitemised":0,"split":false,"unbound":0,"#,
             r#""classes":{"success":1,"system_error":1},"availability_pct":"50.0000","availability_pct_raw":"50.0000","#,
             r#""availability_pct_worst_case":"50.0000","tier":"T3","rate_pct":"50","#,
             r#""budget":{"consumed_pct":"10000.00","level":"breach","headroom":{"T1":-1,"T2":-1,"T3":-1},"#,
@@ -424,7 +424,7 @@ fn what_is_generated_is_found() {
         assert_eq!(days(&output["facts"]).len(), days(&expected["days"]).len(), "{name}");
         let months: Vec<Value> = days(&output["standings"])
             .iter()
-            .map(|s| json!({"tenant": s["tenant"], "month": s["month"], "total": s["total"], "failed": s["failed"]}))
+            .map(|s| json!({"tenant": s["tenant"], "month": s["month"], "total": s["total"], "failed": s["system_error_raw"]}))
             .collect();
         assert_eq!(json!(months), expected["months"], "{name}");
     }

@@ -333,6 +333,33 @@ fn figures_that_contradict_each_other_are_not_issued() {
     }
 }
 
+/// gross, cash, what 6.1 leaves; base and rounding; before caps, payout: all at 50 %, as the standing would have them.
+#[test]
+fn money_is_recomputed_under_every_policy() {
+    use sla_ledger::domain::policy::{FeeBase, Rounding};
+    for (gross, cash, left, base, rounding, raw, payout) in [
+        (14675, 14675, 90000, FeeBase::Cash, Rounding::HalfUp, 7338, 7338),
+        (14675, 14675, 90000, FeeBase::Cash, Rounding::Floor, 7337, 7337),
+        (14675, 14675, 90000, FeeBase::Cash, Rounding::HalfEven, 7338, 7338),
+        (14673, 14673, 90000, FeeBase::Cash, Rounding::HalfEven, 7336, 7336),
+        (14673, 14673, 90000, FeeBase::Cash, Rounding::Ceil, 7337, 7337),
+        (100000, 20000, 90000, FeeBase::Cash, Rounding::HalfUp, 10000, 10000),
+        (100000, 20000, 90000, FeeBase::Gross, Rounding::HalfUp, 50000, 20000),
+        (100000, 100000, 900, FeeBase::Cash, Rounding::HalfUp, 50000, 900),
+        (100000, 100000, -5, FeeBase::Cash, Rounding::HalfUp, 50000, 0),
+        (-500, 0, 90000, FeeBase::Gross, Rounding::HalfUp, 0, 0),
+    ] {
+        let mut case = Case::acme();
+        (case.policy.fee_base, case.policy.rounding) = (base, rounding);
+        case.standing.fee = Some(Fee { currency: "CNY".into(), gross_minor: gross, cash_minor: cash });
+        let owed = |payout| Some(Compensation { raw_minor: raw, cap_left_minor: left, payout_minor: payout });
+        case.standing.compensation = owed(payout);
+        assert_eq!(verify(&case.issue(None).to_json()).map(|s| s.revision), Ok(1), "{gross} {base:?} {rounding:?}");
+        case.standing.compensation = owed(payout + 1);
+        assert!(matches!(case.try_issue(None), Err(IssueError::Contradictions(_))), "{gross} {base:?} {rounding:?}");
+    }
+}
+
 #[test]
 fn data_stays_data() {
     let mut case = Case::acme();

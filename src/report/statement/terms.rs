@@ -82,7 +82,7 @@ impl Terms {
     /// What is owed for these counts before the caps, in minor units; `None` = the fee is unknown.
     pub(super) fn compensation(&self, figures: &Figures, availability: Availability) -> Option<i64> {
         let rate = self.tier(availability).and_then(|t| Ppm::from_percent(&t.rate_pct)).map_or(0, Ppm::parts);
-        let product = i128::from(self.base(figures)?) * i128::from(rate);
+        let product = i128::from(self.base(figures)?.max(0)) * i128::from(rate);
         let (whole, rest) = (product.div_euclid(1_000_000), product.rem_euclid(1_000_000));
         let up = match &*self.rounding {
             "floor" => false,

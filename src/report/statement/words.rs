@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::domain::money::Currency;
+
 /// The language of a statement for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum)]
 pub enum Lang {
@@ -255,10 +257,9 @@ pub(super) fn amount(minor: i64, currency: &str) -> String {
     if places > 0 { format!("{sign}{whole}.{fraction}") } else { format!("{sign}{whole}") }
 }
 
-/// Decimal places of a currency. TO BE REPLACED by `domain::money::Currency` once that knows its exponent: this
-/// stand-in knows the zero-decimal yen and takes all others for two.
+/// Decimal places of a currency; two for one that is not known.
 fn exponent(currency: &str) -> u32 {
-    if currency == "JPY" { 0 } else { 2 }
+    currency.parse::<Currency>().map_or(2, |currency| currency.places() as u32)
 }
 
 #[cfg(test)]
