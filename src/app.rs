@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ExportedTenants};
+use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
 use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
@@ -97,7 +98,14 @@ impl Service {
         });
         // The probes answer until the drain is over.
         let http_stop = CancellationToken::new();
-        let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
+        let api = http::api::ApiState {
+            view: view.clone(),
+            documents: Arc::new(ArcSwap::from_pointee(DocumentSet::default())),
+            zone: config.load().counting.time_zone,
+            clock: Arc::new(now_ms),
+        };
+        let routes = http::router(state).merge(http::api::router(api));
+        let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
         let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
         Ok(Self { view, config, metrics, health, address, reload, stop, http_stop, threads, http })
     }
