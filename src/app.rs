@@ -110,7 +110,14 @@ impl Service {
         });
         // The probes answer until the drain is over.
         let http_stop = CancellationToken::new();
-        let http = tokio::spawn(http::serve(listener, state, http_stop.clone()));
+        let api = http::api::ApiState {
+            view: view.clone(),
+            documents: Arc::new(ArcSwap::from_pointee(DocumentSet::default())),
+            zone: config.load().counting.time_zone,
+            clock: Arc::new(now_ms),
+        };
+        let routes = http::router(state).merge(http::api::router(api));
+        let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
         let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
         Ok(Self { view, config, documents, metrics, health, address, reload, stop, http_stop, threads, http })
     }

@@ -1,5 +1,6 @@
 //! The HTTP side: metrics, probes, reload. Knows no Kafka: what it serves comes in through [`AppState`].
 
+pub mod api;
 pub mod connection;
 pub mod health;
 pub mod scrape;

@@ -168,6 +168,8 @@ async fn index() -> Html<&'static str> {
         "<li><a href=\"metrics\">/metrics</a> the figures, for Prometheus",
         "<li><a href=\"readyz\">/readyz</a> ready, or why not",
         "<li><a href=\"livez\">/livez</a> alive",
+        "<li><a href=\"api/v1/tenants\">/api/v1/tenants</a> every tenant's standing, riskiest first; ",
+        "<a href=\"api/v1/openapi.json\">/api/v1/openapi.json</a> says what else there is",
         "<li>POST /-/reload reads the configuration again",
         "</ul>\n",
     ))

@@ -1,0 +1,215 @@
+//! What a request asks for, read strictly, and what it is told when that makes no sense.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::domain::calendar::{LocalDay, Month};
+use crate::http::server::problem;
+
+/// Rows of a page where `limit` does not say.
+const DEFAULT_LIMIT: usize = 100;
+/// Most rows of a page.
+const MAX_LIMIT: usize = 1000;
+/// Bytes of a wrong value that an error repeats.
+const SHOWN: usize = 64;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    /// The request is wrong: what is, and what is allowed.
+    pub fn bad(detail: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, detail }
+    }
+
+    /// There is no such thing.
+    pub fn not_found(detail: String) -> Self {
+        Self { status: StatusCode::NOT_FOUND, detail }
+    }
+
+    /// There will be an answer later.
+    pub fn unavailable(detail: String) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail }
+    }
+
+    /// Something of ours broke.
+    pub fn internal(detail: &str) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, detail: detail.into() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        problem(self.status, &self.detail)
+    }
+}
+
+/// What is asked for, decoded.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The path as it came, still encoded.
+    path: String,
+    /// What stands at the variable places of the path.
+    captures: Vec<String>,
+    query: Vec<(String, String)>,
+    if_none_match: Vec<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let captures = RawPathParams::from_request_parts(parts, state).await;
+        let captures = captures.map_err(|_| Problem::bad("the path is not UTF-8, percent-encoded".into()))?;
+        let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        Ok(Self {
+            path: parts.uri.path().to_owned(),
+            captures: captures.iter().map(|(_, value)| value.to_owned()).collect(),
+            query: query.into_owned().collect(),
+            if_none_match: tags(&parts.headers),
+        })
+    }
+}
+
+/// The entity tags of `If-None-Match`, without the mark of weak ones: the comparison is the weak one.
+fn tags(headers: &HeaderMap) -> Vec<String> {
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/").to_owned()).collect()
+}
+
+impl Asked {
+    /// Does the client have the answer with this entity tag already?
+    pub fn has(&self, etag: &str) -> bool {
+        self.if_none_match.iter().any(|tag| tag == etag || tag == "*")
+    }
+
+    /// What stands at a variable place of the path, in order from 0.
+    pub fn capture(&self, place: usize) -> &str {
+        self.captures.get(place).map_or("", String::as_str)
+    }
+
+    /// The parameters, if there are no others than these and none twice.
+    ///
+    /// # Errors
+    /// Says which ones there are.
+    pub fn query(&self, allowed: &[&str]) -> Result<Query<'_>, Problem> {
+        for (place, (name, _)) in self.query.iter().enumerate() {
+            if !allowed.contains(&name.as_str()) {
+                let there = if allowed.is_empty() { "there are none here".into() } else { listed("allowed", allowed) };
+                return Err(Problem::bad(format!("unknown query parameter `{}`; {there}", cut(name))));
+            }
+            if self.query[..place].iter().any(|(other, _)| other == name) {
+                return Err(Problem::bad(format!("the query parameter `{name}` is given twice; give it once")));
+            }
+        }
+        Ok(Query { asked: self })
+    }
+}
+
+/// Query parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Query<'a> {
+    asked: &'a Asked,
+}
+
+impl<'a> Query<'a> {
+    /// The value of a parameter.
+    pub fn get(self, name: &str) -> Option<&'a str> {
+        self.asked.query.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    fn parsed<T>(self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let wrong = || Problem::bad(format!("`{name}` must be {expected}, not `{}`", cut(value)));
+        parse(value).ok_or_else(wrong).map(Some)
+    }
+
+    /// `limit`: rows of a page.
+    pub fn limit(self) -> Result<usize, Problem> {
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let limit = |text: &str| number(text).filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        let expected = format!("a number from 1 to {MAX_LIMIT}");
+        Ok(self.parsed("limit", &expected, limit)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// `cursor`: the position behind which the page begins.
+    pub fn cursor<T: DeserializeOwned>(self) -> Result<Option<T>, Problem> {
+        let position = |text: &str| {
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        self.parsed("cursor", "taken from `next` of the page before", position)
+    }
+
+    /// A parameter with a few values.
+    pub fn one_of(self, name: &str, values: &[&'static str]) -> Result<Option<&'static str>, Problem> {
+        let expected = listed("one of", values);
+        self.parsed(name, &expected, |text| values.iter().find(|value| **value == text).copied())
+    }
+
+    /// `YYYY-MM`
+    pub fn month(self, name: &str) -> Result<Option<Month>, Problem> {
+        self.parsed(name, "a month, YYYY-MM", month)
+    }
+
+    /// `YYYY-MM-DD`
+    pub fn day(self, name: &str) -> Result<Option<LocalDay>, Problem> {
+        self.parsed(name, "a date, YYYY-MM-DD", day)
+    }
+
+    /// RFC 3339, in ms.
+    pub fn instant(self, name: &str) -> Result<Option<i64>, Problem> {
+        let expected = "an instant with its offset, e.g. 2026-04-01T00:00:00Z (a `+` is written %2B)";
+        self.parsed(name, expected, |text| DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()))
+    }
+
+    /// A link to the same list behind this position. `pinned`: a parameter that the next page must have.
+    pub fn next(self, position: &impl Serialize, pinned: Option<(&str, &str)>) -> Result<String, Problem> {
+        let position = serde_json::to_vec(position).map_err(|_| Problem::internal("the cursor cannot be written"))?;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.asked.query.iter().filter(|(name, _)| name != "cursor"));
+        if let Some((name, value)) = pinned.filter(|(name, _)| self.get(name).is_none()) {
+            query.append_pair(name, value);
+        }
+        query.append_pair("cursor", &BASE64_URL_SAFE_NO_PAD.encode(position));
+        Ok(format!("{}?{}", self.asked.path, query.finish()))
+    }
+}
+
+/// A month, `YYYY-MM`.
+pub(super) fn month(text: &str) -> Option<Month> {
+    (shaped(text) && text.len() == "YYYY-MM".len()).then(|| text.parse().ok()).flatten()
+}
+
+/// A day, `YYYY-MM-DD`.
+pub(super) fn day(text: &str) -> Option<LocalDay> {
+    (shaped(text) && text.len() == "YYYY-MM-DD".len()).then(|| text.parse().ok()).flatten()
+}
+
+/// The parser of dates takes signs and blanks too.
+fn shaped(text: &str) -> bool {
+    text.bytes().enumerate().all(|(place, b)| if matches!(place, 4 | 7) { b == b'-' } else { b.is_ascii_digit() })
+}
+
+fn listed(before: &str, words: &[&str]) -> String {
+    format!("{before}: {}", words.join(", "))
+}
+
+/// The value, or its beginning.
+pub(super) fn cut(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}

@@ -1,0 +1,141 @@
+//! The evidence: failing calls one by one, and what became of each.
+
+use serde::Serialize;
+
+use super::ask::{Asked, Problem};
+use super::months::Tenant;
+use super::{Answer, ApiState, instant, json};
+use crate::domain::calendar::LocalDay;
+use crate::domain::call::Flag;
+use crate::domain::decision::Outcome;
+use crate::domain::standing::ServiceMonth;
+use crate::domain::term::Period;
+use crate::pipeline::standings::{Evaluation, Evidence};
+
+/// What `decision` can ask for: one decision, or `all` of them. Without it: the failures.
+const DECISIONS: [&str; 6] = ["counted", "suspect", "excluded", "no_failure", "unbound", "all"];
+
+#[derive(Debug, Serialize)]
+struct Call {
+    time: Option<String>,
+    request_id: String,
+    action: String,
+    code: Option<String>,
+    /// The event's `system_error`.
+    flag: Option<bool>,
+    class: &'static str,
+    decision: &'static str,
+    clause: Option<String>,
+    document: Option<String>,
+    calls_in_second: u32,
+    partition: u32,
+    offset: i64,
+}
+
+impl Call {
+    fn of(evidence: Evidence) -> Self {
+        let item = evidence.item;
+        Self {
+            time: instant(item.time_ms),
+            request_id: item.request_id,
+            action: item.action,
+            code: item.code,
+            flag: match Flag::from_number(item.flag) {
+                Some(Flag::True) => Some(true),
+                Some(Flag::False) => Some(false),
+                Some(Flag::Absent) | None => None,
+            },
+            class: evidence.class.as_str(),
+            decision: evidence.outcome.as_str(),
+            clause: match evidence.outcome {
+                Outcome::Excluded(clause) => Some(clause.to_string()),
+                _ => None,
+            },
+            document: evidence.document,
+            calls_in_second: item.calls_in_second,
+            partition: evidence.partition,
+            offset: item.offset,
+        }
+    }
+}
+
+/// A call's place in the source. It never changes, so a walk misses nothing that was there when it began, and shows
+/// nothing twice.
+type Place = (u32, i64);
+
+#[derive(Debug, Serialize)]
+struct Page<'a> {
+    tenant: &'a str,
+    month: String,
+    period_start: String,
+    ledger_as_of: Option<String>,
+    calls: Vec<Call>,
+    next: Option<String>,
+}
+
+/// `/tenants/{tenant}/months/{month}/failing-calls`
+pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
+    let query = asked.query(&["limit", "cursor", "decision"])?;
+    let limit = query.limit()?;
+    let after: Option<Place> = query.cursor()?;
+    let decision = query.one_of("decision", &DECISIONS)?;
+    let tenant = Tenant::find(api, asked, None)?;
+    let month = tenant.month(asked)?;
+    let mut found = evidence(api, &tenant, &month, decision, after, limit)?;
+    let next = match found.len() > limit {
+        true => {
+            found.truncate(limit);
+            found.last().map(|last| query.next(&place(last), None)).transpose()?
+        }
+        false => None,
+    };
+    json(&Page {
+        tenant: &tenant.name,
+        month: month.label(),
+        period_start: month.period.first.to_string(),
+        ledger_as_of: api.ledger_as_of(),
+        calls: found.into_iter().map(Call::of).collect(),
+        next,
+    })
+}
+
+fn place(evidence: &Evidence) -> Place {
+    (evidence.partition, evidence.item.offset)
+}
+
+/// The calls behind a place, in order: one more than a page, if there are so many. The book is held for a day at a time,
+/// and no more than two pages are.
+fn evidence(
+    api: &ApiState,
+    tenant: &Tenant,
+    month: &ServiceMonth,
+    decision: Option<&'static str>,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<Vec<Evidence>, Problem> {
+    let all = matches!(decision, Some("no_failure" | "unbound" | "all"));
+    let wanted = |call: &Evidence| {
+        decision.is_none_or(|decision| decision == "all" || decision == call.outcome.as_str())
+            && after.is_none_or(|after| place(call) > after)
+    };
+    let mut found: Vec<Evidence> = Vec::new();
+    let keep = |found: &mut Vec<Evidence>| {
+        found.sort_unstable_by_key(place);
+        found.truncate(limit + 1);
+    };
+    for day in month.period.first.0..=month.period.last.0 {
+        let day = Period { first: LocalDay(day), last: LocalDay(day) };
+        let day = ServiceMonth { period: day, ..month.clone() };
+        let book = api.view.book();
+        let evaluation = Evaluation::new(&tenant.contract, &book, &tenant.name);
+        for call in evaluation.evidence(&day, all).filter(wanted) {
+            found.push(call);
+            if found.len() > 2 * (limit + 1) {
+                keep(&mut found);
+            }
+        }
+        drop(book);
+    }
+    keep(&mut found);
+    Ok(found)
+}

@@ -1,0 +1,230 @@
+//! What the figures rest on: policies, documents, shards. And the description of it all.
+
+use serde::Serialize;
+use serde_json::{Value, json as value};
+
+use super::ask::{Asked, Problem, cut};
+use super::{Answer, ApiState, OPENAPI, instant, json};
+use crate::domain::availability::Ppm;
+use crate::domain::calendar::Month;
+use crate::domain::policy::{
+    Allocation, CallRateMode, ClaimOpens, Denominator, FeeBase, MonthEnd, Policy, Remedy, Rounding,
+};
+use crate::pipeline::book::ShardBook;
+
+/// `/openapi.json`
+pub(super) fn openapi(_: &ApiState, asked: &Asked) -> Answer {
+    asked.query(&[])?;
+    Ok(OPENAPI.to_owned())
+}
+
+/// `/policy`
+pub(super) fn policy(api: &ApiState, asked: &Asked) -> Answer {
+    let query = asked.query(&["id", "on"])?;
+    let on = query.day("on")?.unwrap_or_else(|| api.today());
+    let policies = &api.documents.load().policies;
+    if let Some(id) = query.get("id").filter(|id| !policies.has(id)) {
+        let mut ids: Vec<_> = policies.versions().iter().map(|policy| policy.id.as_str()).collect();
+        ids.dedup();
+        return Err(Problem::not_found(format!("there is no policy `{}`; there are: {}", cut(id), ids.join(", "))));
+    }
+    json(&described(policies.in_force(query.get("id"), on, None)))
+}
+
+/// `/policies`
+pub(super) fn policies(api: &ApiState, asked: &Asked) -> Answer {
+    asked.query(&[])?;
+    let policies = &api.documents.load().policies;
+    let versions: Vec<_> = policies.versions().iter().map(|policy| described(policy)).collect();
+    json(&value!({"default_id": policies.default_id(), "policies": versions}))
+}
+
+/// A policy with the keys of its file.
+fn described(policy: &Policy) -> Value {
+    let percents = |all: &[Ppm]| all.iter().map(Ppm::to_string).collect::<Vec<_>>();
+    let tiers = policy.tiers.iter();
+    let tiers = tiers.map(|t| value!({"name": t.name, "below": t.below.to_string(), "rate": t.rate.to_string()}));
+    let rules = &policy.exclusions;
+    let trials = rules.trial_actions.iter().map(|trial| {
+        let [from, to] = [trial.from_ms, trial.to_ms].map(|ms| ms.and_then(instant));
+        value!({"action": trial.action, "tenants": trial.tenants, "from": from, "to": to})
+    });
+    value!({
+        "id": policy.id,
+        "effective_from": policy.effective_from.to_string(),
+        "revision": policy.revision,
+        "recorded_at": policy.recorded_at_ms.and_then(instant),
+        "sha256": policy.sha256,
+        "measure": "request_ratio",
+        "time_zone": policy.time_zone.name(),
+        "month_end": match policy.month_end {
+            MonthEnd::MonthEnd => "month_end",
+            MonthEnd::Clamp => "clamp",
+        },
+        "bound_actions": policy.bound_actions.as_ref().map_or_else(|| value!("all"), |actions| value!(actions)),
+        "unbound_actions": policy.unbound_actions,
+        "tiers": tiers.collect::<Vec<_>>(),
+        "remedy": match policy.remedy {
+            Remedy::Cash => "cash",
+            Remedy::Credit => "credit",
+        },
+        "fee": {
+            "base": match policy.fee_base {
+                FeeBase::Cash => "cash",
+                FeeBase::Gross => "gross",
+            },
+            "allocation": match policy.allocation {
+                Allocation::AccrualByDay => "accrual_by_day",
+                Allocation::CashDate => "cash_date",
+                Allocation::EqualPerServiceMonth => "equal_per_service_month",
+            },
+            "rounding": match policy.rounding {
+                Rounding::HalfUp => "half_up",
+                Rounding::HalfEven => "half_even",
+                Rounding::Floor => "floor",
+                Rounding::Ceil => "ceil",
+            },
+            "total_cap": if policy.total_cap { "fees_paid" } else { "none" },
+        },
+        "claim": {
+            "working_day": policy.claim.working_day,
+            "opens": match policy.claim.opens {
+                ClaimOpens::DayAfter => "day_after",
+                ClaimOpens::OnNth => "on_nth",
+                ClaimOpens::NextWorkday => "next_workday",
+            },
+            "last_day_after": policy.claim.last_day_after,
+        },
+        "exclusions": {
+            "denominator": match rules.denominator {
+                Denominator::Keep => "keep",
+                Denominator::Drop => "drop",
+            },
+            "order": rules.order.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "clause_5_7": {
+                "mode": match rules.call_rate_mode {
+                    CallRateMode::Exclude => "exclude",
+                    CallRateMode::Suspect => "suspect",
+                    CallRateMode::Off => "off",
+                },
+                "calls_per_second": rules.calls_per_second,
+            },
+            "clause_5_8": {"actions": trials.collect::<Vec<_>>()},
+            "clause_5_10": {"codes": rules.illegal_number_codes},
+        },
+        "alerts": {
+            "levels": percents(&policy.alerts.levels),
+            "min_calls": policy.alerts.min_calls,
+            "resolve_factor": part(policy.alerts.resolve_factor),
+            "claim_days": policy.alerts.claim_days,
+        },
+    })
+}
+
+/// A part of one, as the file has it: `0.9`.
+fn part(part: Ppm) -> String {
+    let digits = format!("{}.{:06}", part.parts() / 1_000_000, part.parts() % 1_000_000);
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `/documents`
+pub(super) fn documents(api: &ApiState, asked: &Asked) -> Answer {
+    asked.query(&[])?;
+    let set = api.documents.load();
+    let files = set.files.iter();
+    let files = files.map(|file| {
+        value!({"kind": file.kind.as_str(), "name": file.name, "rows": file.rows, "unit": file.kind.unit(),
+            "sha256": file.sha256})
+    });
+    json(&value!({"documents": files.collect::<Vec<_>>()}))
+}
+
+#[derive(Debug, Serialize)]
+struct Shards {
+    ledger_as_of: Option<String>,
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shard {
+    shard: usize,
+    /// Read to its end at least once.
+    published: bool,
+    /// Of the last flush; null: none yet, as the following.
+    seq: Option<u64>,
+    next_offset: Option<i64>,
+    start_offset: Option<i64>,
+    /// The watermark.
+    as_of: Option<String>,
+    /// Who wrote the last flush: the shard's owner, unless it moved since.
+    writer: Option<String>,
+    /// The first month whose calls are still there.
+    horizon: Option<String>,
+    totals: Option<Totals>,
+    items: Option<u64>,
+    gaps: Vec<Gap>,
+    /// Why it is no longer updated; null: it is.
+    stopped: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Totals {
+    seen: u64,
+    counted: u64,
+    duplicate: u64,
+    duplicate_conflicts: u64,
+    malformed: u64,
+    quarantined: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Gap {
+    from_offset: i64,
+    to_offset: i64,
+    /// True: calls are missing. False: only what tells duplicates and call rates around it.
+    calls: bool,
+    as_of: Option<String>,
+}
+
+impl Shard {
+    fn of((shard, book): (usize, &ShardBook)) -> Self {
+        let checkpoint = book.checkpoint();
+        let totals = checkpoint.map(|c| c.totals);
+        let gaps = checkpoint.into_iter().flat_map(|c| &c.gaps);
+        Self {
+            shard,
+            published: book.is_published(),
+            seq: checkpoint.map(|c| c.seq),
+            next_offset: checkpoint.map(|c| c.next_offset),
+            start_offset: checkpoint.map(|c| c.start_offset),
+            as_of: checkpoint.and_then(|c| c.watermark_ms).and_then(instant),
+            writer: checkpoint.map(|c| c.writer.clone()),
+            horizon: checkpoint.filter(|c| c.horizon > 0).map(|c| Month(c.horizon).to_string()),
+            totals: totals.map(|t| Totals {
+                seen: t.seen,
+                counted: t.counted,
+                duplicate: t.duplicate,
+                duplicate_conflicts: t.duplicate_conflicts,
+                malformed: t.malformed,
+                quarantined: t.quarantined,
+            }),
+            items: checkpoint.map(|c| c.items),
+            gaps: gaps
+                .map(|gap| Gap {
+                    from_offset: gap.from_offset,
+                    to_offset: gap.to_offset,
+                    calls: gap.calls,
+                    as_of: gap.watermark_ms.and_then(instant),
+                })
+                .collect(),
+            stopped: book.trouble().map(ToString::to_string),
+        }
+    }
+}
+
+/// `/shards`
+pub(super) fn shards(api: &ApiState, asked: &Asked) -> Answer {
+    asked.query(&[])?;
+    let shards = api.view.book().shards().iter().enumerate().map(Shard::of).collect();
+    json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
+}
