@@ -7,6 +7,7 @@ pub mod facts;
 pub mod mutation;
 pub mod protocol;
 pub mod record;
+pub mod rulings;
 pub mod settings;
 pub mod shard;
 pub mod standings;

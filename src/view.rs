@@ -11,6 +11,7 @@ use chrono_tz::Tz;
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
 use crate::pipeline::book::Book;
+use crate::pipeline::rulings::NotedRuling;
 use crate::pipeline::standings::Standings;
 
 /// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
@@ -33,6 +34,7 @@ pub struct View {
     missed: Mutex<Option<HashSet<Arc<str>>>>,
     /// Held while everybody is judged anew.
     adopting: Mutex<()>,
+    rulings: ArcSwap<Vec<NotedRuling>>,
     shards: u32,
 }
 
@@ -64,6 +66,7 @@ impl View {
             arrivals: Mutex::default(),
             missed: Mutex::default(),
             adopting: Mutex::default(),
+            rulings: ArcSwap::default(),
             shards,
         }
     }
@@ -71,6 +74,17 @@ impl View {
     /// Number of shards.
     pub fn shards(&self) -> u32 {
         self.shards
+    }
+
+    /// The rulings of the documents in force, for the worker to write down.
+    pub fn rulings(&self) -> Arc<Vec<NotedRuling>> {
+        self.rulings.load_full()
+    }
+
+    /// These documents' rulings are in force from now on: the owner of shard 0 writes down those that are new with its next
+    /// flush. To be called when [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found nothing.
+    pub fn set_rulings(&self, rulings: Vec<NotedRuling>) {
+        self.rulings.store(Arc::new(rulings));
     }
 
     /// The book.

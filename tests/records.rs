@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use sla_ledger::pipeline::record::{Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals};
+use sla_ledger::pipeline::record::{
+    AppliedRuling, Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
+};
 
 fn tally() -> Tally {
     Tally {
@@ -59,6 +61,10 @@ fn checkpoint() -> Checkpoint {
     }
 }
 
+fn ruling() -> AppliedRuling {
+    AppliedRuling { sha256: (100..132).collect(), recorded_at_ms: 1_774_972_800_000 }
+}
+
 /// The fixture's bytes; writes it when it does not exist yet and `SLA_LEDGER_WRITE_FIXTURES` is set.
 fn fixture(name: &str, current: &[u8]) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger").join(name);
@@ -81,6 +87,10 @@ fn version_1_reads_and_writes_as_released() {
     let bytes = fixture("v1/checkpoint.bin", &checkpoint().encode_value());
     assert_eq!(Checkpoint::decode_value(&bytes).unwrap(), checkpoint());
     assert_eq!(checkpoint().encode_value(), bytes);
+
+    let bytes = fixture("v1/ruling.bin", &ruling().encode_value());
+    assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), ruling());
+    assert_eq!(ruling().encode_value(), bytes);
 }
 
 #[test]
@@ -92,6 +102,7 @@ fn keys_of_version_1() {
             "F 3 2026-03-31 17 acme corp",
             Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 17, tenant: "acme corp".into() },
         ),
+        ("R 3 r-20260320-1", Key::Ruling { id: "r-20260320-1".into() }),
     ] {
         assert_eq!(key.encode(3), text);
         assert_eq!(Key::decode(text.as_bytes()), Ok((3, key)));

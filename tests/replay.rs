@@ -153,7 +153,7 @@ fn the_output_is_exactly_this() {
             r#""classes":{"success":1,"system_error":1},"availability_pct":"50.0000","availability_pct_raw":"50.0000","#,
             r#""availability_pct_worst_case":"50.0000","tier":"T3","rate_pct":"50","#,
             r#""budget":{"consumed_pct":"10000.00","level":"breach","headroom":{"T1":-1,"T2":-1,"T3":-1},"#,
-            r#""calls_to_recover":{"T1":198,"T2":98,"T3":18}},"fee":null,"compensation":null,"claim":null,"#,
+            r#""calls_to_recover":{"T1":198,"T2":98,"T3":18}},"fee":null,"compensation":null,"next":null,"claim":null,"#,
             r#""policy":{"id":"tccc","effective_from":"2022-08-22","revision":1,"sha256":null}}"#
         )
     );

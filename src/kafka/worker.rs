@@ -576,6 +576,8 @@ impl Worker {
 
     /// One transaction with the snapshots of all shards that have something to say.
     fn flush(&mut self) {
+        let rulings = self.setup.view.rulings();
+        self.shards.values_mut().for_each(|shard| shard.note_rulings(&rulings));
         if self.shards.values().all(|s| !s.wants_flush()) || !self.producer_ready() {
             return;
         }

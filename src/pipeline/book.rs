@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::mutation::{Mutation, mutated};
-use super::record::{Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
-use super::shard::{LoadedValue, ShardState};
 use chrono_tz::Tz;
 
+use super::mutation::{Mutation, mutated};
+use super::record::{AppliedRuling, Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
+use super::shard::{LoadedValue, ShardState};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::term::Period;
 
@@ -26,6 +26,8 @@ pub struct Book {
 pub struct ShardBook {
     checkpoint: Option<Checkpoint>,
     tenants: HashMap<Arc<str>, TenantRecords>,
+    /// By id. No horizon closes them.
+    rulings: BTreeMap<Arc<str>, Stored>,
     waiting: HashMap<Key, Option<Stored>>,
     closed_keys: HashSet<Key>,
     counted: u64,
@@ -187,6 +189,11 @@ impl Book {
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
         self.shards.iter().flat_map(|shard| shard.tenants.keys())
     }
+
+    /// Every ruling ever applied, with its digest.
+    pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
+        self.shards.iter().flat_map(ShardBook::applied_rulings)
+    }
 }
 
 impl ShardBook {
@@ -219,7 +226,8 @@ impl ShardBook {
     pub fn bytes(&self) -> usize {
         let of =
             |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
-        self.tenants.values().map(of).sum()
+        let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
+        self.tenants.values().map(of).sum::<usize>() + rulings
     }
 
     /// The tenant's tallies in this shard.
@@ -282,6 +290,12 @@ impl ShardBook {
     /// The tenants with facts in this shard.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
         self.tenants.keys()
+    }
+
+    /// The rulings this shard holds, by id, with their digests.
+    pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
+        // Values were checked when they were read.
+        self.rulings.iter().filter_map(|(id, s)| Some((&**id, AppliedRuling::decode_value(&s.bytes).ok()?.sha256())))
     }
 
     fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
@@ -351,6 +365,15 @@ impl ShardBook {
     }
 
     fn put(&mut self, key: Key, stored: Option<Stored>) {
+        if let Key::Ruling { id } = key {
+            self.digest.add(stored.as_ref().map_or(Digest::default(), |s| s.digest));
+            let old = match stored {
+                Some(new) => self.rulings.insert(id, new),
+                None => self.rulings.remove(&id),
+            };
+            self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
+            return;
+        }
         let (Key::Tally { tenant, .. } | Key::Chunk { tenant, .. }) = &key else { return };
         let is_tally = matches!(key, Key::Tally { .. });
         self.changed.insert(tenant.clone());
@@ -369,7 +392,7 @@ impl ShardBook {
             (Key::Tally { month, .. }, None) => records.tallies.remove(month),
             (Key::Chunk { day, chunk, .. }, Some(new)) => records.chunks.insert((*day, *chunk), new),
             (Key::Chunk { day, chunk, .. }, None) => records.chunks.remove(&(*day, *chunk)),
-            (Key::Checkpoint, _) => None,
+            (Key::Checkpoint | Key::Ruling { .. }, _) => None,
         };
         if records.tallies.is_empty() && records.chunks.is_empty() {
             self.tenants.remove(tenant);
@@ -452,10 +475,14 @@ impl ShardBook {
                 values.insert(key.clone(), stored.loaded(key));
             }
         }
+        for (id, stored) in &self.rulings {
+            let key = Key::Ruling { id: id.clone() };
+            values.insert(key.clone(), stored.loaded(key));
+        }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
         // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
         for (key, stored) in &self.waiting {
-            let Some(stored) = stored.as_ref().filter(|_| key.month().is_some_and(|m| m >= horizon)) else { continue };
+            let Some(stored) = stored.as_ref().filter(|_| key.month().is_none_or(|m| m >= horizon)) else { continue };
             values.insert(key.clone(), stored.loaded(key.clone()));
         }
         Ok(ShardState {
@@ -477,6 +504,11 @@ impl Stored {
             Key::Chunk { .. } => {
                 let chunk = Chunk::decode_value(bytes)?;
                 (chunk.cov, chunk.items.len() as u64)
+            }
+            // A ruling covers no offsets.
+            Key::Ruling { .. } => {
+                AppliedRuling::decode_value(bytes)?;
+                (i64::MIN, 0)
             }
         };
         Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count })

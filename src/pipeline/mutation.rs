@@ -71,6 +71,8 @@ mutations! {
     CheckWhileLagging,
     /// Calls of months below the horizon are left out of the totals.
     NoClosed,
+    /// A new owner does not load the rulings that the ledger holds.
+    ForgetRulings,
 }
 
 #[cfg(feature = "mutations")]

@@ -6,8 +6,9 @@
 //! | `C <shard>` | [`Checkpoint`] |
 //! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] |
 //! | `F <shard> <YYYY-MM-DD> <chunk> <tenant>` | [`Chunk`] |
+//! | `R <shard> <ruling id>` | [`AppliedRuling`] |
 //!
-//! A tombstone removes a key. The tenant stands last, so it may hold any character.
+//! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::domain::calendar::{LocalDay, Month};
 
 /// Source offsets one chunk of items spans: an item's chunk is its offset divided by this.
 pub const CHUNK_OFFSETS: i64 = 1024;
+/// The shard that all rulings belong to: its owner writes them down.
+pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
 pub const VALUE_VERSION: u8 = 1;
 
@@ -42,6 +45,11 @@ pub enum Key {
         /// The tenant.
         tenant: Arc<str>,
     },
+    /// `R`: a ruling that was applied once. It stays for good.
+    Ruling {
+        /// Its id.
+        id: Arc<str>,
+    },
 }
 
 impl Key {
@@ -51,6 +59,7 @@ impl Key {
             Self::Checkpoint => format!("C {shard}"),
             Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
             Self::Chunk { day, chunk, tenant } => format!("F {shard} {day} {chunk} {tenant}"),
+            Self::Ruling { id } => format!("R {shard} {id}"),
         }
     }
 
@@ -78,14 +87,18 @@ impl Key {
                 let (day, chunk) = (day.parse().map_err(|_| bad())?, chunk.parse().map_err(|_| bad())?);
                 Ok((shard, Self::Chunk { day, chunk, tenant: tenant.into() }))
             }
+            "R" => {
+                let (shard, id) = rest.split_once(' ').ok_or_else(bad)?;
+                Ok((number(shard)?, Self::Ruling { id: id.into() }))
+            }
             _ => Err(bad()),
         }
     }
 
-    /// The month the record belongs to; `None` for a checkpoint.
+    /// The month the record belongs to; `None` for a checkpoint and for a ruling.
     pub fn month(&self) -> Option<Month> {
         match self {
-            Self::Checkpoint => None,
+            Self::Checkpoint | Self::Ruling { .. } => None,
             Self::Tally { month, .. } => Some(*month),
             Self::Chunk { day, .. } => Some(day.month()),
         }
@@ -317,6 +330,41 @@ impl Chunk {
     }
 }
 
+/// `R`: a ruling that was applied once, so that nobody can drop or alter it unseen.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AppliedRuling {
+    /// SHA-256 over its canonical JSON; 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: Vec<u8>,
+    /// When it was written down, by its own word, in ms.
+    #[prost(sint64, tag = "2")]
+    pub recorded_at_ms: i64,
+}
+
+impl AppliedRuling {
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        let ruling: Self = decode_value(bytes)?;
+        let whole = ruling.sha256.len() == 32;
+        if whole { Ok(ruling) } else { Err(RecordError::Value("a ruling's digest is not 32 bytes".into())) }
+    }
+
+    /// The ruling's digest.
+    pub fn sha256(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(&self.sha256).for_each(|(to, from)| *to = *from);
+        bytes
+    }
+}
+
 /// `C`: where a shard stands, and the proof that what was written is whole.
 #[derive(Clone, PartialEq, Message)]
 pub struct Checkpoint {
@@ -501,11 +549,14 @@ mod tests {
                 Key::Checkpoint,
                 Key::Tally { month: "2026-03".parse().unwrap(), tenant: tenant.into() },
                 Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 7, tenant: tenant.into() },
+                Key::Ruling { id: tenant.into() },
             ] {
                 assert_eq!(Key::decode(key.encode(12).as_bytes()), Ok((12, key)));
             }
         }
-        for bytes in [&b""[..], b"X 1", b"T x 2026-03 a", b"T 1 2026-13 a", b"F 1 2026-03-01 a", b"\xff"] {
+        for bytes in
+            [&b""[..], b"X 1", b"T x 2026-03 a", b"T 1 2026-13 a", b"F 1 2026-03-01 a", b"R 1", b"R x a", b"\xff"]
+        {
             assert!(Key::decode(bytes).is_err(), "{bytes:?}");
         }
     }
@@ -518,5 +569,9 @@ mod tests {
             Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
         assert!(Tally::decode_value(&torn.encode_value()).is_err());
         assert!(Checkpoint::decode_value(&[1]).is_err());
+        assert!(
+            AppliedRuling::decode_value(&AppliedRuling { sha256: vec![7; 31], recorded_at_ms: 0 }.encode_value())
+                .is_err()
+        );
     }
 }

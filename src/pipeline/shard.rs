@@ -8,13 +8,14 @@
 //! A flush is `snapshot` → (a Kafka transaction) → `committed`. Calls may be counted in between; a snapshot that did
 //! not commit is simply forgotten, the next one says it all again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::decode::{Decoder, SourceRecord};
 use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
-use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, SettingsEpoch, Totals};
+use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
+use super::rulings::NotedRuling;
 use super::settings::CountingSettings;
 use super::window::{Verdict, Window, WindowContents};
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
@@ -134,7 +135,7 @@ pub struct Flush {
     pub next_offset: i64,
     /// Letters since the last commit.
     pub dead_letters: Vec<DeadLetter>,
-    /// Keys and values of `T` and `F`; `None` is a tombstone.
+    /// Keys and values of `T`, `F` and `R`; `None` is a tombstone.
     pub records: Vec<(String, Option<Vec<u8>>)>,
     /// Key and value of `C`.
     pub checkpoint: (String, Vec<u8>),
@@ -204,6 +205,7 @@ struct Pending {
     checkpoint: Checkpoint,
     generation: u64,
     digests: Vec<(DirtyKey, Digest)>,
+    rulings: Vec<NotedRuling>,
     dead_letters: usize,
     tombstones: usize,
     closed_items: u64,
@@ -243,6 +245,12 @@ pub struct Shard {
     changed_chunks: Vec<i64>,
     /// A torn flush was counted with records that the source has lost: the totals must follow its values.
     settle: bool,
+    /// Rulings that stand in the ledger.
+    applied_rulings: BTreeSet<Arc<str>>,
+    /// Rulings in force that do not, yet.
+    unwritten_rulings: Vec<NotedRuling>,
+    /// The values loaded are not those of the checkpoint: a flush was torn, the next checkpoint vouches for them.
+    unvouched: bool,
 }
 
 impl Shard {
@@ -351,6 +359,9 @@ impl Shard {
             pending: None,
             changed_chunks: Vec::new(),
             settle,
+            applied_rulings: BTreeSet::new(),
+            unwritten_rulings: Vec::new(),
+            unvouched: false,
             written_once: !fresh,
             last,
             owner,
@@ -363,6 +374,13 @@ impl Shard {
         let mut tally_calls = 0;
         let mut digest = Digest::default();
         for value in values {
+            if let Key::Ruling { id } = &value.key {
+                if !mutated(Mutation::ForgetRulings) {
+                    self.applied_rulings.insert(id.clone());
+                    digest.add(value.digest);
+                }
+                continue;
+            }
             tally_calls += value.calls;
             let cov = match value.key {
                 Key::Tally { .. } if mutated(Mutation::NoCoverage) => i64::MIN,
@@ -378,6 +396,7 @@ impl Shard {
         }
         // After a torn flush its values stand beside the checkpoint's; the next checkpoint vouches for them as well, also
         // where compaction has taken away those they replaced.
+        self.unvouched = digest != self.last.digest();
         self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {
             self.totals.counted = tally_calls + self.last.closed;
@@ -634,6 +653,18 @@ impl Shard {
         self.changed_chunks = changed;
     }
 
+    /// The rulings in force: the next snapshot writes down those that the ledger does not hold. One that it holds stays as
+    /// it is, whatever this one says. All belong to shard [`RULINGS_SHARD`]; nothing happens on another one.
+    pub fn note_rulings(&mut self, in_force: &[NotedRuling]) {
+        self.unwritten_rulings.clear();
+        if self.owner.shard != RULINGS_SHARD {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        let unwritten = in_force.iter().filter(|r| !self.applied_rulings.contains(&r.id) && seen.insert(&r.id));
+        self.unwritten_rulings.extend(unwritten.cloned());
+    }
+
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
@@ -642,6 +673,8 @@ impl Shard {
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
+                || !self.unwritten_rulings.is_empty()
+                || self.unvouched
                 || self.gaps != self.last.gaps)
     }
 
@@ -690,6 +723,12 @@ impl Shard {
             records.push((key, Some(value)));
         }
         self.dirty = dirty_keys;
+        for ruling in &self.unwritten_rulings {
+            let key = Key::Ruling { id: ruling.id.clone() }.encode(self.owner.shard);
+            let value = ruling.record().encode_value();
+            digest.add(Digest::of(key.as_bytes(), &value));
+            records.push((key, Some(value)));
+        }
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
         records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
@@ -731,6 +770,7 @@ impl Shard {
             checkpoint,
             generation: self.generation,
             digests,
+            rulings: self.unwritten_rulings.clone(),
             dead_letters: self.dead_letters.len(),
             tombstones: self.tombstones.len(),
             closed_items,
@@ -843,8 +883,12 @@ impl Shard {
         if mutated(Mutation::ClearAllDirty) {
             self.dirty.clear();
         }
+        self.applied_rulings.extend(pending.rulings.into_iter().map(|ruling| ruling.id));
+        let applied = &self.applied_rulings;
+        self.unwritten_rulings.retain(|ruling| !applied.contains(&ruling.id));
         self.last = pending.checkpoint;
         self.written_once = true;
+        self.unvouched = false;
     }
 
     /// Drops the months below the committed horizon; their tombstones go out with the next flush.

@@ -3,12 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sla_ledger::domain::documents::{Ruling, Verdict};
 use sla_ledger::pipeline::book::{Book, Event};
 use sla_ledger::pipeline::decode::SourceRecord;
 use sla_ledger::pipeline::mutation::{Mutation, mutated};
 use sla_ledger::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
+use sla_ledger::pipeline::record::RULINGS_SHARD;
+use sla_ledger::pipeline::rulings::{NotedRuling, RefusedKind, RefusedRuling, refused_rulings};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{Flush, Outcome, Owner, Shard};
 
@@ -44,6 +48,10 @@ pub struct Env {
     /// Print every step.
     pub trace: bool,
     pub steps: u64,
+    /// `rulings.yaml`, as people write it.
+    pub rulings: Vec<Arc<Ruling>>,
+    /// Chooses what happens to rulings, so that schedules without any stay as they are.
+    pub papers: Rng,
     /// Which end the next transaction of an instance has; for directed schedules.
     pub next_end: Option<End>,
 }
@@ -77,6 +85,15 @@ macro_rules! trace {
 impl Env {
     pub fn hit(&mut self, what: &'static str) {
         *self.stats.entry(what).or_default() += 1;
+    }
+
+    /// Somebody puts back what the ledger says of spoiled rulings.
+    pub fn restore_rulings(&mut self) {
+        for ruling in &mut self.rulings {
+            if let Some(sha256) = self.oracle.rulings.get(&ruling.id).filter(|written| **written != ruling.sha256) {
+                *ruling = Arc::new(Ruling { sha256: *sha256, ..(**ruling).clone() });
+            }
+        }
     }
 
     /// Lets the oracle see what a marker made visible.
@@ -121,6 +138,8 @@ pub struct Flushing {
     pub stage: Stage,
     /// Give the shards up and join again afterwards.
     leave: bool,
+    /// Rulings in force at the snapshot of their shard.
+    noted: Vec<NotedRuling>,
 }
 
 /// The steps of a flush.
@@ -152,6 +171,8 @@ pub struct Instance {
     pub phase: Phase,
     pub shards: BTreeMap<u32, Shard>,
     published: Vec<i64>,
+    /// The rulings it goes by.
+    rulings: Vec<NotedRuling>,
 }
 
 impl Instance {
@@ -170,6 +191,7 @@ impl Instance {
             phase: Phase::Out,
             shards: BTreeMap::new(),
             published: vec![i64::MIN; shards],
+            rulings: Vec::new(),
         }
     }
 
@@ -374,8 +396,46 @@ impl Instance {
         }
     }
 
+    /// Tells its shards which rulings are in force.
+    pub fn note_rulings(&mut self) {
+        self.shards.values_mut().for_each(|shard| shard.note_rulings(&self.rulings));
+    }
+
+    /// Reads `rulings.yaml` anew, at times a copy that somebody has spoiled. What the book knows to be spoiled is refused.
+    pub fn reload_rulings(&mut self, env: &mut Env, spoil: bool) -> Check {
+        let mut read = env.rulings.clone();
+        let mut spoiled = None;
+        if spoil && !read.is_empty() {
+            let which = env.papers.below(read.len() as u64) as usize;
+            let id = read[which].id.clone();
+            if env.papers.mille(500) {
+                read.remove(which);
+                spoiled = Some(RefusedRuling { id, kind: RefusedKind::Dropped });
+            } else {
+                read[which] = Arc::new(Ruling { sha256: [0xee; 32], ..(*read[which]).clone() });
+                spoiled = Some(RefusedRuling { id, kind: RefusedKind::Altered });
+            }
+        }
+        let refused = refused_rulings(&self.book, &read);
+        let knows = |id: &str| self.book.applied_rulings().find(|(known, _)| *known == id).map(|(_, sha256)| sha256);
+        if let Some(spoiled) = spoiled
+            && knows(&spoiled.id).is_some_and(|sha256| sha256 != [0xee; 32] || spoiled.kind == RefusedKind::Dropped)
+            && !refused.contains(&spoiled)
+        {
+            return Err(format!("i{}: {spoiled}, and nobody refuses it", self.id));
+        }
+        let hit = if refused.is_empty() { "rulings_reloaded" } else { "rulings_refused" };
+        env.hit(hit);
+        trace!(env, "i{} reads {} rulings anew: {hit}", self.id, read.len());
+        if refused.is_empty() {
+            self.rulings = read.iter().map(|ruling| NotedRuling::from(&**ruling)).collect();
+        }
+        Ok(())
+    }
+
     /// Snapshots every shard that has something to say.
     pub fn begin_flush(&mut self, env: &mut Env, leave: bool) {
+        self.note_rulings();
         let mut flushes = Vec::new();
         for counter in self.shards.values_mut().filter(|s| s.wants_flush()) {
             flushes.push(counter.snapshot());
@@ -409,6 +469,8 @@ impl Instance {
             return;
         }
         env.hit("flushes");
+        let rulings_too = flushes.iter().any(|f| f.shard == RULINGS_SHARD);
+        let noted = if rulings_too { self.rulings.clone() } else { Vec::new() };
         // The checkpoints follow at the end; see `flush_step`.
         self.phase = Phase::Flushing(Box::new(Flushing {
             flushes,
@@ -416,6 +478,7 @@ impl Instance {
             added: BTreeSet::new(),
             stage: Stage::Produce,
             leave,
+            noted,
         }));
     }
 
@@ -500,6 +563,7 @@ impl Instance {
         trace!(env, "i{}: {end:?} → {aftermath:?}", self.id);
         let Phase::Flushing(flushing) = std::mem::replace(&mut self.phase, Phase::Counting) else { return };
         if aftermath.committed {
+            env.oracle.promised.extend(flushing.noted.iter().map(|r| r.id.to_string()));
             for flush in &flushing.flushes {
                 if let Some(counter) = self.shards.get_mut(&flush.shard) {
                     counter.committed();
@@ -590,6 +654,19 @@ impl Instance {
             |s: &Shard| !s.wants_flush() && s.may_flush() && broker.source[s.id() as usize].at(s.position()).is_none();
         matches!(self.phase, Phase::Counting) && self.shards.values().all(done)
     }
+}
+
+/// A ruling of this number, as it was first written.
+pub fn ruling(n: usize) -> Arc<Ruling> {
+    Arc::new(Ruling {
+        id: format!("r {n}"),
+        recorded_at_ms: n as i64,
+        actor: "a".into(),
+        reason: "r".into(),
+        evidence: None,
+        verdict: Verdict::Revoke("r 0".into()),
+        sha256: [n as u8; 32],
+    })
 }
 
 /// Asks the coordinator to end the transaction: what the client learns, whether it asked twice, how long it took.

@@ -100,11 +100,13 @@ struct Chaos {
     retention: u64,
     lag: u64,
     markers: u64,
+    rulings: u64,
 }
 
 impl World {
     fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
+        let mut papers = Rng(seed.wrapping_mul(0x9e6c_63d0_876a_3f6b) ^ 0x9a9e);
         let partitions = 1 + rng.below(3) as usize;
         let limit = rng.pick(&[7, 20_000, 20_000]);
         let variants: Vec<_> = (0..1 + rng.below(3)).map(|_| workload::settings(&mut rng, limit)).collect();
@@ -132,6 +134,7 @@ impl World {
             retention: if rng.mille(30) { 5 } else { 0 },
             lag: rng.below(900),
             markers: 20 + rng.below(400),
+            rulings: rare(&mut papers, 40),
         };
         let faults = Faults {
             torn: rare(&mut rng, 20),
@@ -148,6 +151,8 @@ impl World {
             stats: BTreeMap::new(),
             trace,
             steps: 0,
+            rulings: Vec::new(),
+            papers,
             next_end: None,
         };
         let partitions = env.broker.source.len();
@@ -200,6 +205,13 @@ impl World {
         }
         Self::surroundings(env, chaos, i)?;
         let me = &mut instances[i];
+        if env.papers.mille(chaos.rulings) && env.rulings.len() < 8 {
+            env.rulings.push(instance::ruling(env.rulings.len()));
+        }
+        if me.up && !me.frozen && env.papers.mille(chaos.rulings * 2) {
+            let spoil = env.papers.mille(250);
+            me.reload_rulings(env, spoil)?;
+        }
         if me.up && !me.frozen { Self::instance_step(env, chaos, me) } else { Ok(()) }
     }
 
@@ -352,6 +364,12 @@ impl World {
                     read |= me.tail(env, partition, 1000)?;
                 }
                 let advanced = me.advance(env)?;
+                // Somebody restores what the ledger refuses, and every instance reads all of it.
+                if !env.rulings.is_empty() {
+                    env.restore_rulings();
+                    me.reload_rulings(env, false)?;
+                    me.note_rulings();
+                }
                 if let Phase::Counting = me.phase {
                     for shard in me.shards.keys().copied().collect::<Vec<_>>() {
                         me.ingest(env, shard, 1000);
@@ -394,6 +412,9 @@ impl World {
                     return Err(format!("{key:?} of shard {partition} was closed and has no tombstone"));
                 }
             }
+        }
+        if let Some(ruling) = env.rulings.iter().find(|r| !env.oracle.rulings.contains_key(&r.id)) {
+            return Err(format!("ruling {} was never written down", ruling.id));
         }
         for (what, n) in env.oracle.coverage() {
             *env.stats.entry(what).or_default() += n;

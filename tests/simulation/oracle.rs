@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use chrono::TimeZone;
 use sla_ledger::domain::call::{Call, Flag};
 use sla_ledger::pipeline::book::ShardBook;
-use sla_ledger::pipeline::record::{Checkpoint, Totals};
+use sla_ledger::pipeline::record::{AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::Shard;
 use sla_ledger::pipeline::window::{Window, WindowContents};
@@ -70,6 +70,14 @@ pub struct Oracle {
     letters: BTreeMap<(u32, i64), (u32, u32)>,
     /// Do instances start with other settings?
     settings_change: bool,
+    /// Rulings that became visible, with the digest that was written first.
+    pub rulings: BTreeMap<String, [u8; 32]>,
+    /// The same at every checkpoint of the rulings' shard, by its sequence number.
+    rulings_at: HashMap<u64, BTreeMap<String, [u8; 32]>>,
+    /// Rulings that were in force at a flush that committed.
+    pub promised: BTreeSet<String>,
+    /// Rulings that a torn flush left behind.
+    pub torn_rulings: u64,
 }
 
 fn day_of(time_ms: i64) -> Day {
@@ -294,7 +302,15 @@ impl Recount {
 
 impl Oracle {
     pub fn new(shards: usize, settings_change: bool) -> Self {
-        Self { shards: (0..shards).map(|_| Recount::default()).collect(), letters: BTreeMap::new(), settings_change }
+        Self {
+            shards: (0..shards).map(|_| Recount::default()).collect(),
+            letters: BTreeMap::new(),
+            settings_change,
+            rulings: BTreeMap::new(),
+            rulings_at: HashMap::new(),
+            promised: BTreeSet::new(),
+            torn_rulings: 0,
+        }
     }
 
     /// Records were lost before they were counted (or before a window could be rebuilt).
@@ -324,8 +340,28 @@ impl Oracle {
             } else if entry.key.starts_with(b"C ") {
                 let value = entry.value.as_deref().unwrap_or_default();
                 let checkpoint = Checkpoint::decode_value(value).map_err(|e| e.to_string())?;
+                if partition as u32 == RULINGS_SHARD {
+                    self.rulings_at.insert(checkpoint.seq, self.rulings.clone());
+                }
                 self.checkpoint(&source[partition], partition, checkpoint)?;
+            } else if entry.key.starts_with(b"R ") {
+                self.torn_rulings += u64::from(torn);
+                self.ruling(partition as u32, &entry.key, entry.value.as_deref())?;
             }
+        }
+        Ok(())
+    }
+
+    /// A ruling is written by the owner of its shard, never taken away, and never changed.
+    fn ruling(&mut self, partition: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let Ok((RULINGS_SHARD, Key::Ruling { id })) = Key::decode(key) else {
+            return Err(format!("a ruling under {}", String::from_utf8_lossy(key)));
+        };
+        let value = value.ok_or_else(|| format!("ruling {id} is taken away"))?;
+        let sha256 = AppliedRuling::decode_value(value).map_err(|e| e.to_string())?.sha256();
+        let first = *self.rulings.entry(id.to_string()).or_insert(sha256);
+        if partition != RULINGS_SHARD || first != sha256 {
+            return Err(format!("ruling {id} is altered, or stands in partition {partition}"));
         }
         Ok(())
     }
@@ -372,6 +408,13 @@ impl Oracle {
     /// A book has published a shard: its facts must be those of the checkpoint's prefix.
     pub fn published(&self, shard: u32, book: &ShardBook) -> Result<(), String> {
         let recount = &self.shards[shard as usize];
+        let rulings: BTreeMap<String, [u8; 32]> =
+            book.applied_rulings().map(|(id, sha)| (id.to_owned(), sha)).collect();
+        let none = BTreeMap::new();
+        let expected = book.checkpoint().filter(|_| shard == RULINGS_SHARD).and_then(|c| self.rulings_at.get(&c.seq));
+        if rulings != *expected.unwrap_or(&none) {
+            return Err(format!("shard {shard}: the rulings published are {rulings:?}, written were {expected:?}"));
+        }
         let Some(checkpoint) = book.checkpoint().filter(|_| !recount.gap) else { return Ok(()) };
         let expected = recount.facts_at.get(&checkpoint.next_offset);
         let found = facts(book);
@@ -394,6 +437,17 @@ impl Oracle {
         let checkpoint = book.checkpoint().ok_or_else(|| format!("shard {id} has no checkpoint"))?;
         if checkpoint.next_offset < end {
             return Err(format!("shard {id} ends at {} of {end}", checkpoint.next_offset));
+        }
+        if id == RULINGS_SHARD {
+            let held: BTreeMap<String, [u8; 32]> =
+                book.applied_rulings().map(|(id, sha)| (id.to_owned(), sha)).collect();
+            let lost = self.promised.iter().find(|id| !held.contains_key(*id));
+            if held != self.rulings || lost.is_some() {
+                return Err(format!(
+                    "the book's rulings are {held:?}, written were {:?}; lost: {lost:?}",
+                    self.rulings
+                ));
+            }
         }
         if recount.gap {
             return Ok(());
@@ -418,7 +472,7 @@ impl Oracle {
     }
 
     /// Interesting things in the traffic: late items, calls over the limit, duplicates, conflicts, quarantined, closed calls.
-    pub fn coverage(&self) -> [(&'static str, u64); 7] {
+    pub fn coverage(&self) -> [(&'static str, u64); 9] {
         let sum = |of: fn(&Recount) -> u64| self.shards.iter().map(of).sum();
         [
             ("late_items", sum(|r| r.late_items)),
@@ -428,6 +482,8 @@ impl Oracle {
             ("quarantined", sum(|r| r.totals.quarantined)),
             ("closed_calls", sum(|r| r.closed)),
             ("items", sum(|r| r.item_count)),
+            ("rulings", self.rulings.len() as u64),
+            ("torn_rulings", self.torn_rulings),
         ]
     }
 }

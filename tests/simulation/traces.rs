@@ -64,6 +64,8 @@ impl Hand {
             stats: BTreeMap::new(),
             trace: false,
             steps: 0,
+            rulings: Vec::new(),
+            papers: Rng(2),
             next_end: None,
         };
         Self { env, instances: (0..2).map(|id| Instance::new(id, 1, settings.clone())).collect() }
