@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer,
-# Maven, promtool, and the jars of Apache Kafka (in a cache outside the build output). Quick when all is there.
+# Maven, promtool, Schemathesis (in a Python environment of its own), and the jars of Apache Kafka; the last two in a
+# cache outside the build output. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -11,6 +12,7 @@ pom=tests/support/kafka/pom.xml
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$pom")
 cache=${SLA_LEDGER_CACHE:-$HOME/.cache/sla-ledger}
 jars=$cache/kafka-$version
+schemathesis=$cache/schemathesis
 
 java_major() {
     java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
@@ -21,13 +23,18 @@ missing_packages() {
     command -v mvn >/dev/null || echo maven
     if [ "${1:-}" != --jars ]; then
         command -v promtool >/dev/null || echo prometheus
+        missing_python
     fi
+}
+
+missing_python() {
+    [ -x "$schemathesis/bin/schemathesis" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 # Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
     echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; the tests that kill brokers need one of their own and will fail"
-    packages=$(command -v promtool >/dev/null || echo prometheus)
+    packages=$(command -v promtool >/dev/null || echo prometheus; missing_python)
 else
     packages=$(missing_packages "$@")
 fi
@@ -45,7 +52,7 @@ if [ -n "$packages" ]; then
         cat >&2 <<MESSAGE
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
-  elsewhere:       a JDK 17 or newer (java), Maven (mvn) and Prometheus (promtool) on the PATH
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool) and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
@@ -53,6 +60,24 @@ MESSAGE
         echo "test-deps: java is still older than 17: $(command -v java)" >&2
         exit 1
     fi
+fi
+
+# Schemathesis asks the HTTP API everything its description allows, and more.
+if [ "${1:-}" != --jars ]; then
+    mkdir -p "$cache"
+    (
+        flock 9
+        if [ ! -x "$schemathesis/bin/schemathesis" ]; then
+            echo "test-deps: installing Schemathesis into $schemathesis"
+            rm -rf "$schemathesis"
+            python3 -m venv "$schemathesis"
+            # All of it or nothing: a broken installation is begun anew.
+            if ! "$schemathesis/bin/pip" install --quiet --disable-pip-version-check 'schemathesis>=4,<5'; then
+                rm -rf "$schemathesis"
+                exit 1
+            fi
+        fi
+    ) 9>"$cache/.lock"
 fi
 
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then

@@ -22,6 +22,7 @@ use crate::kafka::{tail, topics, worker};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
+use crate::pipeline::rulings::{NotedRuling, refused_rulings};
 use crate::view::View;
 
 /// How long a stop may take before the process ends anyway.
@@ -90,6 +91,7 @@ impl Service {
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         metrics.set_documents(&options.documents.files);
+        view.set_rulings(noted(&options.documents));
         let documents = Arc::new(ArcSwap::from_pointee(options.documents));
         let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
@@ -112,7 +114,7 @@ impl Service {
         let http_stop = CancellationToken::new();
         let api = http::api::ApiState {
             view: view.clone(),
-            documents: Arc::new(ArcSwap::from_pointee(DocumentSet::default())),
+            documents: documents.clone(),
             zone: config.load().counting.time_zone,
             clock: Arc::new(now_ms),
         };
@@ -130,7 +132,9 @@ impl Service {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        loop {
+        let mut refusal = Box::pin(refuse_altered_rulings(&self.view, &self.documents, &self.stop));
+        let mut judged = false;
+        let refused = loop {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
@@ -140,10 +144,20 @@ impl Service {
                     _ = tokio::task::spawn_blocking(move || reload().is_ok()).await;
                     continue;
                 }
+                result = &mut refusal, if !judged => {
+                    judged = true;
+                    if result.is_ok() {
+                        continue;
+                    }
+                    break result;
+                }
                 () = self.stop.cancelled() => {}
             }
-            return self.stop().await;
-        }
+            break Ok(());
+        };
+        drop(refusal);
+        let stopped = self.stop().await;
+        refused.and(stopped)
     }
 
     /// A token that stops the service when cancelled.
@@ -268,6 +282,28 @@ fn plan(config: &Config) -> CardinalityPlan {
     CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
 }
 
+fn noted(documents: &DocumentSet) -> Vec<NotedRuling> {
+    documents.documents.rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect()
+}
+
+/// Ends the service when the documents it was started with drop or alter a ruling that the ledger has applied: what it would
+/// show is not what was shown before. Looks once, when the ledger has been read.
+async fn refuse_altered_rulings(view: &View, documents: &ArcSwap<DocumentSet>, stop: &CancellationToken) -> Result<()> {
+    let read = || view.book().shards().iter().all(|shard| shard.is_published());
+    while !read() {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    let refused = refused_rulings(&view.book(), &documents.load().documents.rulings);
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let refused: Vec<_> = refused.iter().map(ToString::to_string).collect();
+    Err(anyhow!("rulings.yaml cannot come into force: {}", refused.join("; ")))
+}
+
 /// Reads the configuration and the contract's documents again, takes over what can be, and says what cannot. A mistake in
 /// any file keeps everything as it was.
 struct Reloader {
@@ -314,6 +350,10 @@ impl Reloader {
         let config = Config::load(file).map_err(|e| e.to_string())?;
         let expected = self.config.load().expected_ledger();
         let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
+        let refused = refused_rulings(&self.view.book(), &documents.documents.rulings);
+        if !refused.is_empty() {
+            return Err(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
         let level = &config.logging.level;
         self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
         Ok((config, documents))
@@ -335,6 +375,7 @@ impl Reloader {
         let began = std::time::Instant::now();
         self.view.adopt(&Arc::new(documents.contract(None)));
         self.metrics.set_documents(&documents.files);
+        self.view.set_rulings(noted(&documents));
         self.documents.store(Arc::new(documents));
         let (tenants, took) = (self.view.standings().len(), began.elapsed());
         tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");

@@ -1,4 +1,5 @@
-//! The HTTP side: metrics, probes, reload. Knows no Kafka: what it serves comes in through [`AppState`].
+//! The HTTP side: metrics, the API, probes, reload. Knows no Kafka: what it serves comes in through [`AppState`] and
+//! [`api::ApiState`].
 
 pub mod api;
 pub mod connection;

@@ -2,12 +2,12 @@
 //! of the ledger. `openapi.json` says it all; a test holds it against the routes here.
 //!
 //! Every answer names its body by a strong entity tag, so that asking again costs a line, and carries the instant the
-//! figures reach to (`Ledger-As-Of`: the least watermark over the shards). That instant stands in the header, and not in
-//! every body, because a body that changes with each flush is never the one the client has already. Errors are problems
-//! (RFC 9457) and say what is allowed.
+//! figures reach to (`Ledger-As-Of`: the least watermark over the shards). That instant stands in a header, and only
+//! lists repeat it, because a body that changes with each flush is never the one the client has already. Errors are
+//! problems (RFC 9457) and say what is allowed.
 //!
-//! Deliberately not here: a figure of its own. All of them come from [`View`], judged by the contract in force, or, asked
-//! "as of" an instant, by what the documents said then.
+//! Deliberately not here: a figure of its own. All of them come from [`View`], judged by the contract in force, or,
+//! asked "as of" an instant, by what the documents said then.
 
 mod ask;
 mod calls;
@@ -100,13 +100,10 @@ type Answer = Result<String, Problem>;
 
 /// A route whose answer is made on a blocking thread.
 fn endpoint(work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<ApiState> {
-    get(async move |State(api): State<ApiState>, asked: Asked| {
+    get(async move |State(api): State<ApiState>, asked: Result<Asked, Problem>| {
         let done = tokio::task::spawn_blocking(move || {
-            let answer = work(&api, &asked);
-            let mut response = match answer {
-                Ok(body) => tagged(&asked, body),
-                Err(problem) => problem.into_response(),
-            };
+            let answer = asked.and_then(|asked| work(&api, &asked).map(|body| tagged(&asked, body)));
+            let mut response = answer.unwrap_or_else(IntoResponse::into_response);
             let as_of = api.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
             response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
             response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);

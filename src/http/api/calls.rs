@@ -103,8 +103,8 @@ fn place(evidence: &Evidence) -> Place {
     (evidence.partition, evidence.item.offset)
 }
 
-/// The calls behind a place, in order: one more than a page, if there are so many. The book is held for a day at a time,
-/// and no more than two pages are.
+/// The calls behind a place, in order: one more than a page, if there are so many. The book is locked for a day at a
+/// time, and no more than two pages of calls are kept.
 fn evidence(
     api: &ApiState,
     tenant: &Tenant,

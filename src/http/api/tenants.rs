@@ -79,27 +79,17 @@ impl Consumed {
     const NO_TRAFFIC: Self = Self(0, 0);
 
     fn compare(self, other: Self) -> Ordering {
-        let kind = |Self(numerator, denominator)| (denominator == 0, numerator > 0);
+        let kind = |share| match share {
+            Self(0, 0) => 0,
+            Self(_, 0) => 2,
+            _ => 1,
+        };
         match (kind(self), kind(other)) {
-            ((true, a), (true, b)) => a.cmp(&b),
-            ((true, endless), _) => {
-                if endless {
-                    Ordering::Greater
-                } else {
-                    Ordering::Less
-                }
-            }
-            (_, (true, endless)) => {
-                if endless {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                }
-            }
-            _ => match self.crosswise(other) {
+            (1, 1) => match self.crosswise(other) {
                 Some((a, b)) => a.cmp(&b),
                 None => compare_fractions((self.0, self.1), (other.0, other.1)),
             },
+            (a, b) => a.cmp(&b),
         }
     }
 
@@ -126,9 +116,9 @@ fn compare_fractions((mut a, mut b): (u128, u128), (mut c, mut d): (u128, u128))
 
 /// A place in the list: share of the budget consumed (most first), tenant, first day of the service month.
 ///
-/// A page begins behind such a place, whatever is there now. So a walk always moves on and ends, and a row whose share does
-/// not change in the meantime comes exactly once. One whose share does change may come twice, or be passed over in this
-/// walk; what was passed over has become riskier and stands near the front of the next one.
+/// A page begins behind such a place, whatever is there now. So a walk always moves on and ends, and a row whose share
+/// does not change in the meantime comes exactly once. One whose share does change may come twice, or be passed over in
+/// this walk; what was passed over has become riskier and stands near the front of the next one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Position<N>(Consumed, N, i32);
 

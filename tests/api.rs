@@ -1,0 +1,695 @@
+//! `/api/v1` over a real socket: figures that came through the book, a contract that came from files. Every answer any
+//! test gets is held against `openapi.json`.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use reqwest::Method;
+use reqwest::blocking::{Client, Response};
+use serde_json::{Value, json};
+use sla_ledger::documents::{DocumentSet, ExpectedLedger};
+use sla_ledger::domain::calendar::{LocalDay, Month};
+use sla_ledger::domain::contract::Contract;
+use sla_ledger::http::api::{self, ApiState};
+use sla_ledger::http::{self, AppState, Health, Limits};
+use sla_ledger::pipeline::book::Event;
+use sla_ledger::pipeline::record::{Checkpoint, Chunk, Digest, Gap, Item, Key, Tally, TallyDay, Totals};
+use sla_ledger::view::View;
+use tokio_util::sync::CancellationToken;
+
+const ZONE: chrono_tz::Tz = chrono_tz::Asia::Shanghai;
+/// 2026-03-25 noon in Shanghai.
+const NOW: i64 = 1_774_411_200_000;
+/// 2026-03-20T10:00:00+08:00
+const CALLED: i64 = 1_773_972_000_000;
+/// Names that are awkward in an address.
+const ODD: [&str; 12] =
+    ["a/b", "租户", "%2F", "?", "a b", "#", "&=+", "\"", "..a", "a\u{0}b", "months", "https://x.example/?q=1"];
+
+/// Writes a shard's ledger as an owner would.
+struct Writer {
+    shard: u32,
+    view: Arc<View>,
+    values: HashMap<String, (Vec<u8>, u64, bool)>,
+    offset: i64,
+    last: Checkpoint,
+}
+
+impl Writer {
+    fn new(shard: u32, view: &Arc<View>) -> Self {
+        Self { shard, view: view.clone(), values: HashMap::new(), offset: 0, last: Checkpoint::default() }
+    }
+
+    fn put(&mut self, key: &Key, value: Vec<u8>, count: u64) {
+        let is_item = matches!(key, Key::Chunk { .. });
+        let key = key.encode(self.shard);
+        let event = self.view.book_mut().apply(self.shard, self.offset, key.as_bytes(), Some(&value));
+        assert_eq!(event, None, "a sound record is read");
+        self.values.insert(key.to_string(), (value, count, is_item));
+        self.offset += 1;
+    }
+
+    /// `total` calls on the tenant's day, `failed` of them failures that are not held one by one.
+    fn calls(&mut self, tenant: &str, day: &str, total: u64, failed: u64) {
+        self.tally(tenant, day, total, &[("InternalError", failed)]);
+    }
+
+    fn tally(&mut self, tenant: &str, day: &str, total: u64, outcomes: &[(&str, u64)]) {
+        let day: LocalDay = day.parse().unwrap();
+        let names = ["SendSms"].into_iter().chain(outcomes.iter().map(|(code, _)| *code));
+        let names = names.map(String::from).collect();
+        let day_row = TallyDay {
+            day: day.day_of_month(),
+            actions: vec![0],
+            calls: vec![total],
+            outcome_actions: outcomes.iter().map(|_| 0).collect(),
+            outcome_codes: (2..).take(outcomes.len()).collect(),
+            outcome_flags: outcomes.iter().map(|_| 0).collect(),
+            outcome_calls: outcomes.iter().map(|(_, calls)| *calls).collect(),
+        };
+        let key = Key::Tally { month: day.month(), tenant: tenant.into() };
+        self.put(&key, Tally { names, days: vec![day_row], ..Tally::default() }.encode_value(), total);
+    }
+
+    fn items(&mut self, tenant: &str, day: &str, items: Vec<Item>) {
+        let (day, chunk, count) = (day.parse().unwrap(), items[0].offset, items.len() as u64);
+        let key = Key::Chunk { day, chunk, tenant: tenant.into() };
+        self.put(&key, Chunk { items, ..Chunk::default() }.encode_value(), count);
+    }
+
+    fn flush(&mut self, watermark_ms: i64) {
+        self.flush_as(Checkpoint { watermark_ms: Some(watermark_ms), ..Checkpoint::default() });
+    }
+
+    fn flush_as(&mut self, with: Checkpoint) {
+        let mut digest = Digest::default();
+        self.values.iter().for_each(|(key, (value, ..))| digest.add(Digest::of(key.as_bytes(), value)));
+        let sum = |items: bool| self.values.values().filter(|(.., i)| *i == items).map(|(_, count, _)| count).sum();
+        let counted = sum(false);
+        self.last = Checkpoint {
+            seq: self.last.seq + 1,
+            from: self.last.next_offset,
+            next_offset: self.last.next_offset + 100,
+            totals: Totals { seen: counted, counted, ..Totals::default() },
+            items: sum(true),
+            digest: digest.to_bytes(),
+            writer: "host-1:9464/1".into(),
+            ..with
+        };
+        let (key, value) = (Key::Checkpoint.encode(self.shard), self.last.encode_value());
+        let mut book = self.view.book_mut();
+        book.apply(self.shard, self.offset, key.as_bytes(), Some(&value));
+        self.offset += 1;
+        let event = book.reached_end(self.shard, self.offset);
+        drop(book);
+        let Some(Event::Published(tenants)) = event else { panic!("a sound ledger is published: {event:?}") };
+        self.view.refresh(&tenants);
+    }
+}
+
+/// A service on a free port.
+struct Service {
+    runtime: Option<tokio::runtime::Runtime>,
+    address: std::net::SocketAddr,
+    view: Arc<View>,
+    now: Arc<AtomicI64>,
+    client: Client,
+    shutdown: CancellationToken,
+    description: Value,
+}
+
+impl Service {
+    fn start(shards: u32, documents: DocumentSet) -> Self {
+        let DocumentSet { policies, registry, documents: papers, .. } = documents.clone();
+        let contract = Contract::new(policies, registry, &papers, None);
+        let view = Arc::new(View::new(shards, Arc::new(contract)));
+        let now = Arc::new(AtomicI64::new(NOW));
+        let clock = now.clone();
+        let api = ApiState {
+            view: view.clone(),
+            documents: Arc::new(ArcSwap::from_pointee(documents)),
+            zone: ZONE,
+            clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+        };
+        let state = AppState::new(|_| {}, Arc::new(Health::new(Duration::from_secs(60))), || Ok(String::new()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(http::bind("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let routes = http::router(state).merge(api::router(api));
+        runtime.spawn(http::serve_router(listener, routes, Limits::default(), shutdown.clone()));
+        let client = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let description = serde_json::from_str(api::OPENAPI).unwrap();
+        Self { runtime: Some(runtime), address, view, now, client, shutdown, description }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Status and body, held against the description.
+    fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.client.get(self.url(path)).send().unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(response.headers()["cache-control"], "no-cache", "{path}");
+        let problem = status >= 400;
+        let kind = if problem { "application/problem+json" } else { "application/json" };
+        assert_eq!(response.headers()["content-type"], kind, "{path}");
+        assert_eq!(response.headers().contains_key("etag"), !problem, "{path}");
+        let body: Value = response.json().unwrap();
+        self.check(path, status, kind, &body);
+        (status, body)
+    }
+
+    fn ok(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// The detail of a problem.
+    fn problem(&self, path: &str, expected: u16) -> String {
+        let (status, body) = self.get(path);
+        assert_eq!(status, expected, "{path}: {body}");
+        body["detail"].as_str().unwrap().to_owned()
+    }
+
+    fn check(&self, path: &str, status: u16, kind: &str, body: &Value) {
+        let template = self.template(path.split('?').next().unwrap());
+        let responses = &self.description["paths"][&template]["get"]["responses"];
+        let mut response = &responses[status.to_string()];
+        if let Some(pointer) = response["$ref"].as_str() {
+            response = self.description.pointer(&pointer[1..]).unwrap();
+        }
+        assert!(!response.is_null(), "{template} does not describe status {status}");
+        validate(&self.description, &response["content"][kind]["schema"], body, path);
+    }
+
+    fn template(&self, path: &str) -> String {
+        let fits = |template: &str| {
+            let (a, b): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.starts_with('{') || *a == b)
+        };
+        let paths = self.description["paths"].as_object().unwrap();
+        paths.keys().find(|template| fits(template)).unwrap_or_else(|| panic!("{path} is not described")).clone()
+    }
+
+    fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = self.client.request(method, self.url(path));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().unwrap()
+    }
+
+    /// Walks over all pages; `between` runs after each.
+    fn walk(&self, first: &str, list: &str, mut between: impl FnMut(usize)) -> Vec<Value> {
+        let (mut rows, mut next) = (Vec::new(), Some(first.to_owned()));
+        for page in 0.. {
+            let Some(path) = next else { break };
+            assert!(page < 1000, "an endless walk: {path}");
+            let body = self.ok(&path);
+            rows.extend(body[list].as_array().unwrap().iter().cloned());
+            next = body["next"].as_str().map(String::from);
+            between(page);
+        }
+        rows
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+fn validate(description: &Value, schema: &Value, body: &Value, what: &str) {
+    assert!(schema.is_object(), "{what}: no schema");
+    let schema = json!({"allOf": [schema], "components": description["components"]});
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(body).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{what}: {errors:#?}\n{body:#}");
+}
+
+/// Percent-encoded, for a path or a query.
+fn encoded(text: &str) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric();
+    text.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn names(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["tenant"].as_str().unwrap()).collect()
+}
+
+/// The contract's files.
+fn documents() -> DocumentSet {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write(
+        "tenants.csv",
+        "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n\
+         acme,o-1,2026-03-17,3,,,,2026-03-17T09:00:00+08:00\n\
+         gap,o-2,2026-02-01,,2026-03-10,,,2026-02-01T09:00:00+08:00\n\
+         gap,o-3,2026-03-15,,,,,2026-02-01T09:00:00+08:00\n\
+         quiet,o-4,2026-01-05,,,,,2026-01-05T09:00:00+08:00\n",
+    );
+    write(
+        "fees.csv",
+        "bill_id,tenant,period_start,period_end,currency,gross,voucher,charged_on,recorded_at\n\
+         b-1,acme,2026-03-17,2026-06-16,CNY,900.00,0.00,2026-03-17,2026-03-17T09:00:00+08:00\n\
+         b-2,quiet,2026-01-05,2026-12-31,CNY,100.00,0.00,2026-01-05,2026-01-05T09:00:00+08:00\n",
+    );
+    write(
+        "notices.yaml",
+        "- {id: n1, clause: \"5.12\", announced_at: \"2026-03-19T00:00:00+08:00\", \
+         start: \"2026-03-20T10:00:00+08:00\", end: \"2026-03-20T10:00:01+08:00\", \
+         recorded_at: \"2026-03-19T00:00:00+08:00\"}\n",
+    );
+    write(
+        "rulings.yaml",
+        "- {id: a1, recorded_at: \"2026-03-22T00:00:00+08:00\", actor: kim, clause: \"5.14\", decision: exclude, \
+         reason: power, evidence: T-1, scope: {tenant: acme, day: 2026-03-20, request_ids: [r2]}}\n",
+    );
+    DocumentSet::load(directory.path(), &ExpectedLedger::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Tenants of every sort, in two shards.
+fn sample() -> Service {
+    let service = Service::start(2, documents());
+    let mut first = Writer::new(0, &service.view);
+    first.tally("acme", "2026-03-20", 1000, &[("InternalError", 9), ("InvalidParameter", 4)]);
+    let item = |n: i64| Item {
+        offset: 10 * n,
+        time_ms: CALLED + 1000 * n,
+        action: "SendSms".into(),
+        code: Some("InternalError".into()),
+        request_id: format!("r{n}"),
+        calls_in_second: 1,
+        ..Item::default()
+    };
+    first.items("acme", "2026-03-20", (0..6).map(item).collect());
+    first.items("acme", "2026-03-20", (6..9).map(item).collect());
+    first.calls("gap", "2026-03-09", 1000, 1);
+    for (tenant, failed) in ODD.into_iter().zip(1..) {
+        first.calls(tenant, "2026-03-02", 20_000, failed);
+    }
+    first.calls("late", "2026-03-02", 5, 0);
+    first.flush(CALLED + 60_000);
+    let mut second = Writer::new(1, &service.view);
+    second.calls("acme", "2026-02-27", 2, 0);
+    second.calls("split", "2026-03-01", 400, 1);
+    let gap = Gap { from_offset: 5, to_offset: 9, calls: true, watermark_ms: Some(CALLED) };
+    second.flush_as(Checkpoint { watermark_ms: Some(CALLED), gaps: vec![gap], ..Checkpoint::default() });
+    service
+}
+
+#[test]
+fn a_service_month_reads_as_everywhere() {
+    let service = sample();
+    let month = service.ok("/api/v1/tenants/acme/months/2026-03");
+    for (field, expected) in [
+        ("/total", json!(1000)),
+        ("/system_error_raw", json!(9)),
+        ("/excluded", json!({"5.12": 1, "5.14": 1})),
+        ("/failed", json!(7)),
+        ("/tier", json!("T1")),
+        ("/fee/cash_minor", json!(14674)),
+        ("/compensation/payout_minor", json!(1467)),
+        ("/next/tier", json!("T2")),
+        ("/state", json!("running")),
+        ("/complete", json!(false)),
+        ("/registration", json!("registered")),
+    ] {
+        assert_eq!(month.pointer(field), Some(&expected), "{field} of {month:#}");
+    }
+    assert_eq!(service.ok("/api/v1/tenants/acme/months/2026-03-17"), month, "by its first day");
+    let all = service.ok("/api/v1/tenants/acme/months");
+    assert_eq!(all, json!({"tenant": "acme", "months": [month]}));
+    let tenant = service.ok("/api/v1/tenants/acme");
+    assert_eq!(tenant["terms"], json!([{"first_day": "2026-03-17", "last_day": "2026-06-16"}]));
+    assert_eq!(tenant["out_of_term"], json!({"2026-02": 2}));
+    assert_eq!((&tenant["registration"], &tenant["split"]), (&json!("registered"), &json!(true)));
+    assert_eq!(tenant["months"][0]["owed_minor"], json!(1467));
+    assert_eq!(service.ok("/api/v1/tenants?q=ACME")["tenants"][0], tenant["months"][0], "one row everywhere");
+}
+
+#[test]
+fn as_of_an_instant_the_documents_of_then_hold() {
+    let service = sample();
+    let failed = |as_of: &str| {
+        let path = format!("/api/v1/tenants/acme/months/2026-03-17?as_of={}", encoded(as_of));
+        service.ok(&path)["failed"].clone()
+    };
+    for (as_of, expected) in [
+        ("2026-03-18T00:00:00+08:00", 9),
+        ("2026-03-19T00:00:00+08:00", 8),
+        ("2026-03-21T23:59:59.999+08:00", 8),
+        ("2026-03-21T16:00:00Z", 7),
+        ("2030-01-01T00:00:00Z", 7),
+    ] {
+        assert_eq!(failed(as_of), json!(expected), "{as_of}");
+    }
+    // Before the order was written down, the tenant was one that nobody had registered.
+    let before = service.ok("/api/v1/tenants/acme/months/2026-03?as_of=2026-03-17T00:00:00Z");
+    assert_eq!((&before["registration"], &before["fee"]), (&json!("unregistered"), &Value::Null));
+    assert_eq!(before["period_start"], json!("2026-03-01"));
+}
+
+#[test]
+fn months_without_calls_are_there_when_they_are_registered() {
+    let service = sample();
+    let month = service.ok("/api/v1/tenants/quiet/months/2026-02");
+    assert_eq!(
+        (&month["tier"], &month["total"], &month["state"]),
+        (&json!("no_traffic"), &json!(0), &json!("claimable"))
+    );
+    assert_eq!(month["compensation"]["payout_minor"], json!(0));
+    assert_eq!(service.ok("/api/v1/tenants/quiet/months/2026-12")["state"], json!("running"), "one to come");
+    let months = service.ok("/api/v1/tenants/quiet");
+    let labels: Vec<_> = months["months"].as_array().unwrap().iter().map(|row| row["month"].clone()).collect();
+    assert_eq!(json!(labels), json!(["2026-03", "2026-02", "2026-01"]));
+    // A gap makes two service months in one calendar month.
+    for (name, start, total) in [("2026-03", "2026-03-01", 1000), ("2026-03-15", "2026-03-15", 0)] {
+        let month = service.ok(&format!("/api/v1/tenants/gap/months/{name}"));
+        assert_eq!((&month["month"], &month["period_start"]), (&json!(name), &json!(start)));
+        assert_eq!(month["total"], json!(total));
+    }
+    let rows = service.ok("/api/v1/tenants?q=gap");
+    assert_eq!((&rows["matching"], &rows["tenants"][1]["month"]), (&json!(2), &json!("2026-03-15")));
+}
+
+#[test]
+fn tenants_come_riskiest_first_and_filtered() {
+    let service = sample();
+    let all = service.ok("/api/v1/tenants");
+    let rows = all["tenants"].as_array().unwrap();
+    let mut expected = vec!["acme", "split", "gap"];
+    expected.extend(ODD.iter().rev());
+    // Registered months without calls come last.
+    expected.extend(["late", "gap", "quiet"]);
+    assert_eq!(names(rows), expected);
+    assert_eq!((all["matching"].as_u64(), &all["next"]), (Some(rows.len() as u64), &Value::Null));
+    assert_eq!((&all["month"], &all["ledger_as_of"]), (&json!("2026-03"), &json!("2026-03-20T02:00:00Z")));
+    for (query, expected) in [
+        ("state=breach", vec!["acme"]),
+        ("state=warn_50", vec!["split"]),
+        ("state=no_traffic", vec!["gap", "quiet"]),
+        ("state=warn_80", vec![]),
+        ("tier=T1", vec!["acme"]),
+        ("tier=no_traffic", vec!["gap", "quiet"]),
+        ("tier=T9", vec![]),
+        ("q=租", vec!["租户"]),
+        ("q=SPL", vec!["split"]),
+        ("q=%252f", vec!["%2F"]),
+        ("q=a&tier=none&state=ok", vec!["gap", ODD[11], ODD[9], "..a", "a b", "a/b", "late"]),
+        ("month=2026-02", vec!["gap", "quiet"]),
+        ("month=2020-01", vec![]),
+    ] {
+        let body = service.ok(&format!("/api/v1/tenants?{query}"));
+        assert_eq!(names(body["tenants"].as_array().unwrap()), expected, "{query}");
+    }
+}
+
+#[test]
+fn a_thousand_tenants_come_once_each() {
+    let service = Service::start(1, DocumentSet::default());
+    let mut writer = Writer::new(0, &service.view);
+    let everybody: BTreeSet<String> = (0..1000).map(|i| format!("tenant-{i:04}")).collect();
+    for (i, tenant) in (0u64..).zip(&everybody) {
+        // Many ties: the same share, also of different numbers of calls.
+        writer.calls(tenant, "2026-03-02", 1000 * (1 + i % 3), (i % 7) * (1 + i % 3));
+    }
+    writer.flush(CALLED);
+    let one = service.ok("/api/v1/tenants?limit=1000");
+    assert_eq!((&one["matching"], &one["next"]), (&json!(1000), &Value::Null));
+    for limit in [1000, 999, 100, 7] {
+        let rows = service.walk(&format!("/api/v1/tenants?limit={limit}"), "tenants", |_| {});
+        assert_eq!(Some(&rows), one["tenants"].as_array(), "limit {limit}");
+    }
+    // One in four changes while somebody walks, up and down; the others come exactly once all the same.
+    let changing = || everybody.iter().enumerate().filter(|(i, _)| i % 4 == 0);
+    let rows = service.walk("/api/v1/tenants?limit=37", "tenants", |page| {
+        for (i, tenant) in changing() {
+            writer.calls(tenant, "2026-03-02", 1000, ((i * 31 + page * 17) % 50) as u64);
+        }
+        writer.flush(CALLED + page as i64);
+        // The month ends in the meantime: the walk stays in its own.
+        service.now.store(NOW + 30 * 86_400_000, Ordering::Relaxed);
+    });
+    let found = names(&rows);
+    for (i, tenant) in everybody.iter().enumerate().filter(|(i, _)| i % 4 != 0) {
+        assert_eq!(found.iter().filter(|name| *name == tenant).count(), 1, "{i} {tenant}");
+    }
+    let next = service.walk("/api/v1/tenants?limit=300&month=2026-03", "tenants", |_| {});
+    let next: BTreeSet<String> = names(&next).into_iter().map(String::from).collect();
+    assert_eq!(next, everybody, "the next walk shows everybody");
+}
+
+#[test]
+fn shares_are_compared_exactly() {
+    let service = Service::start(1, DocumentSet::default());
+    let mut writer = Writer::new(0, &service.view);
+    // The products of these need more than 128 bits, and as doubles the shares are the same.
+    writer.calls("least", "2026-03-02", 1 << 61, 1 << 55);
+    writer.calls("most", "2026-03-02", 1 << 61, (1 << 55) + 1);
+    writer.calls("between", "2026-03-02", (1 << 61) - 1, 1 << 55);
+    writer.flush(CALLED);
+    let rows = service.walk("/api/v1/tenants?limit=1", "tenants", |_| {});
+    assert_eq!(names(&rows), ["most", "between", "least"]);
+}
+
+#[test]
+fn failing_calls_are_paged_by_their_place() {
+    let service = sample();
+    let path = "/api/v1/tenants/acme/months/2026-03/failing-calls";
+    let all = service.ok(path);
+    let calls = all["calls"].as_array().unwrap();
+    let told = |call: &Value| {
+        let text = |field: &str| call[field].as_str().unwrap_or("-").to_owned();
+        let words = ["request_id", "class", "decision", "clause", "document"].map(text);
+        format!("{} {}", words.join(" "), call["offset"])
+    };
+    let told: Vec<_> = calls.iter().map(told).collect();
+    assert_eq!(told[0], "r0 system_error excluded 5.12 n1 0");
+    assert_eq!(told[1], "r1 system_error counted - - 10");
+    assert_eq!(told[2], "r2 system_error excluded 5.14 a1 20");
+    assert_eq!((told.len(), calls[1]["time"].as_str()), (9, Some("2026-03-20T02:00:01Z")));
+    for limit in [1, 2, 8, 9, 10] {
+        assert_eq!(&service.walk(&format!("{path}?limit={limit}"), "calls", |_| {}), calls, "limit {limit}");
+    }
+    for (decision, expected) in
+        [("counted", 7), ("excluded", 2), ("suspect", 0), ("no_failure", 0), ("unbound", 0), ("all", 9)]
+    {
+        let found = service.walk(&format!("{path}?decision={decision}&limit=2"), "calls", |_| {});
+        assert_eq!(found.len(), expected, "{decision}");
+    }
+    assert_eq!(service.ok("/api/v1/tenants/quiet/months/2026-02/failing-calls")["calls"], json!([]));
+}
+
+#[test]
+fn odd_names_are_found() {
+    let service = sample();
+    for (tenant, failed) in ODD.into_iter().zip(1..) {
+        let path = format!("/api/v1/tenants/{}", encoded(tenant));
+        assert_eq!(service.ok(&path)["tenant"], json!(tenant));
+        let month = service.ok(&format!("{path}/months/2026-03"));
+        assert_eq!((&month["tenant"], &month["failed"]), (&json!(tenant), &json!(failed)));
+        service.ok(&format!("{path}/months"));
+        service.ok(&format!("{path}/months/2026-03/failing-calls"));
+        let rows = service.ok(&format!("/api/v1/tenants?q={}", encoded(tenant)));
+        assert!(names(rows["tenants"].as_array().unwrap()).contains(&tenant), "{tenant:?}");
+    }
+}
+
+#[test]
+fn what_the_figures_rest_on_is_told() {
+    let service = sample();
+    let shards = service.ok("/api/v1/shards");
+    assert_eq!(shards["shards"][0]["as_of"], json!("2026-03-20T02:01:00Z"));
+    let second = &shards["shards"][1];
+    assert_eq!((&second["seq"], &second["next_offset"]), (&json!(1), &json!(100)));
+    assert_eq!((&second["totals"]["counted"], &second["gaps"][0]["from_offset"]), (&json!(402), &json!(5)));
+    assert_eq!(shards["ledger_as_of"], second["as_of"], "the least");
+    let files = service.ok("/api/v1/documents");
+    let kinds: Vec<_> = files["documents"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["rows"])).collect();
+    assert_eq!(json!(kinds), json!([["tenants", 4], ["fees", 2], ["notices", 1], ["rulings", 1]]));
+    let policy = service.ok("/api/v1/policy?id=tccc&on=2026-03-17");
+    assert_eq!((&policy["id"], &policy["tiers"][0]["below"]), (&json!("tccc"), &json!("99.5")));
+    assert_eq!(policy["alerts"]["resolve_factor"], json!("0.9"));
+    assert_eq!(service.ok("/api/v1/policy"), policy);
+    assert_eq!(service.ok("/api/v1/policies"), json!({"default_id": "tccc", "policies": [policy]}));
+}
+
+#[test]
+fn an_answer_the_client_has_costs_a_line() {
+    let service = sample();
+    for path in api::paths().map(|path| path.replace("{tenant}", "acme").replace("{month}", "2026-03")) {
+        let first = service.send(Method::GET, &path, &[]);
+        let header = |response: &Response, name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        let (etag, length) = (header(&first, "etag"), header(&first, "content-length"));
+        assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+        assert_eq!(header(&first, "ledger-as-of"), "2026-03-20T02:00:00Z");
+        let body = first.text().unwrap();
+        let head = service.send(Method::HEAD, &path, &[]);
+        assert_eq!((head.status().as_u16(), header(&head, "etag")), (200, etag.clone()));
+        assert_eq!((header(&head, "content-length"), head.text().unwrap()), (length, String::new()));
+        for (tags, expected) in [
+            (etag.clone(), 304),
+            (format!("\"x\", W/{etag}"), 304),
+            ("*".into(), 304),
+            ("\"x\"".into(), 200),
+            (etag.replace('"', ""), 200),
+        ] {
+            let again = service.send(Method::GET, &path, &[("if-none-match", &tags)]);
+            assert_eq!(again.status().as_u16(), expected, "{path} {tags}");
+            assert_eq!((header(&again, "etag"), header(&again, "cache-control")), (etag.clone(), "no-cache".into()));
+            assert_eq!(again.text().unwrap(), if expected == 304 { "" } else { &body });
+        }
+    }
+}
+
+#[test]
+fn problems_say_what_is_allowed() {
+    let service = sample();
+    let month = "/api/v1/tenants/acme/months/2026-03";
+    for (path, status, expected) in [
+        ("/api/v1/tenants?limit=0", 400, "`limit` must be a number from 1 to 1000, not `0`"),
+        ("/api/v1/tenants?limit=1001", 400, "from 1 to 1000"),
+        ("/api/v1/tenants?limit=%2B5", 400, "from 1 to 1000"),
+        ("/api/v1/tenants?limit=", 400, "from 1 to 1000"),
+        ("/api/v1/tenants?limit=99999999999999999999999", 400, "from 1 to 1000"),
+        ("/api/v1/tenants?limit=1&limit=1", 400, "`limit` is given twice"),
+        ("/api/v1/tenants?page=2", 400, "`page`; allowed: limit, cursor, state, tier, q, month"),
+        ("/api/v1/tenants?state=bad", 400, "one of: no_traffic, ok, warn_50"),
+        ("/api/v1/tenants?month=2026-3", 400, "`month` must be a month, YYYY-MM"),
+        ("/api/v1/tenants?month=2026-13", 400, "YYYY-MM"),
+        ("/api/v1/tenants?month=%2B2026-01", 400, "YYYY-MM"),
+        ("/api/v1/tenants?cursor=nonsense", 400, "taken from `next`"),
+        ("/api/v1/tenants?cursor=", 400, "taken from `next`"),
+        ("/api/v1/tenants?cursor=W10", 400, "taken from `next`"),
+        ("/api/v1/tenants/nobody", 404, "unknown tenant `nobody`"),
+        ("/api/v1/tenants/nobody/months/2026-03", 404, "unknown tenant `nobody`"),
+        ("/api/v1/tenants/acme?x=", 400, "there are none here"),
+        ("/api/v1/tenants/%FF", 400, "not UTF-8"),
+        ("/api/v1/tenants/acme/months/2026-02", 404, "`acme` has no service month 2026-02: there are 2026-03"),
+        ("/api/v1/tenants/acme/months/2026-03-18", 404, "there are 2026-03"),
+        ("/api/v1/tenants/acme/months/2026-02-30", 400, "write YYYY-MM"),
+        ("/api/v1/tenants/acme/months/now", 400, "write YYYY-MM"),
+        ("/api/v1/tenants/acme/months/%2B026-03", 400, "write YYYY-MM"),
+        ("/api/v1/tenants/late/months/2026-02", 404, "there are 2026-03"),
+        ("/api/v1/tenants/gap/months/2026-03-11", 404, "there are 2026-03-15, 2026-03, 2026-02"),
+        ("/api/v1/policy?id=x", 404, "there is no policy `x`; there are: tccc"),
+        ("/api/v1/policy?on=2026-02-30", 400, "a date, YYYY-MM-DD"),
+        (&format!("{month}?as_of=2026-03-01"), 400, "an instant with its offset"),
+        (&format!("{month}?as_of=2026-03-01T00:00:00+08:00"), 400, "a `+` is written %2B"),
+        (&format!("{month}/failing-calls?decision=x"), 400, "one of: counted, suspect, excluded"),
+        (&format!("{month}/failing-calls?cursor=bnVsbA"), 400, "taken from `next`"),
+    ] {
+        let detail = service.problem(path, status);
+        assert!(detail.contains(expected), "{path}: {detail}");
+    }
+    // Written by hand, a cursor is a place like any other.
+    for cursor in [r#"[[0,0],"",0]"#, r#"[[1,0],"",0]"#, r#"[[340282366920938463463374607431768211455,1],"x",-1]"#] {
+        use base64::Engine;
+        let cursor = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(cursor);
+        service.ok(&format!("/api/v1/tenants?cursor={cursor}"));
+    }
+    for method in [Method::POST, Method::DELETE, Method::PUT, Method::PATCH, Method::OPTIONS] {
+        let response = service.send(method, "/api/v1/tenants", &[]);
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+    let response = service.send(Method::GET, "/api/v1/nothing", &[]);
+    assert_eq!(response.status().as_u16(), 404);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+}
+
+#[test]
+fn there_are_no_figures_before_the_ledger_was_read() {
+    let service = Service::start(1, documents());
+    for path in ["", "/acme", "/acme/months", "/acme/months/2026-03", "/acme/months/2026-03/failing-calls"] {
+        let detail = service.problem(&format!("/api/v1/tenants{path}"), 503);
+        assert!(detail.contains("has not been read yet"), "{detail}");
+    }
+    assert_eq!(service.ok("/api/v1/shards")["shards"][0]["published"], json!(false));
+    service.ok("/api/v1/documents");
+}
+
+#[test]
+fn dropped_months_are_no_quiet_ones() {
+    let service = Service::start(1, documents());
+    let mut writer = Writer::new(0, &service.view);
+    writer.calls("acme", "2026-03-20", 10, 0);
+    let march: Month = "2026-03".parse().unwrap();
+    writer.flush_as(Checkpoint { watermark_ms: Some(CALLED), horizon: march.0, ..Checkpoint::default() });
+    let detail = service.problem("/api/v1/tenants/quiet/months/2026-02", 404);
+    assert_eq!(detail, "the ledger no longer holds the calls of 2026-02: it begins with 2026-03");
+    assert_eq!(service.ok("/api/v1/tenants/quiet")["months"].as_array().unwrap().len(), 1);
+    assert_eq!(service.ok("/api/v1/tenants?month=2026-02")["matching"], json!(0));
+    assert_eq!(service.ok("/api/v1/shards")["shards"][0]["horizon"], json!("2026-03"));
+}
+
+#[test]
+fn the_description_and_the_routes_agree() {
+    let service = sample();
+    let description = &service.description;
+    let described: BTreeSet<&str> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(described, api::paths().collect(), "every route is described, and nothing else");
+    for (path, item) in description["paths"].as_object().unwrap() {
+        assert_eq!(item.as_object().unwrap().keys().collect::<Vec<_>>(), ["get"], "{path}");
+        let operation = &item["get"];
+        // The examples fit their schemas, and asking with all of them is answered.
+        let content = &operation["responses"]["200"]["content"]["application/json"];
+        if let Some(example) = content.get("example") {
+            validate(description, &content["schema"], example, &format!("the example of {path}"));
+        }
+        let (mut asked, mut query) = (path.clone(), Vec::new());
+        for parameter in operation["parameters"].as_array().unwrap() {
+            let pointer = parameter["$ref"].as_str().map(|pointer| &pointer[1..]);
+            let parameter = pointer.map_or(parameter, |pointer| description.pointer(pointer).unwrap());
+            let (name, example) = (parameter["name"].as_str().unwrap(), &parameter["example"]);
+            if example.is_null() {
+                continue;
+            }
+            validate(description, &parameter["schema"], example, &format!("{name} of {path}"));
+            let text = example.as_str().map_or_else(|| example.to_string(), String::from);
+            match parameter["in"].as_str() {
+                Some("path") => asked = asked.replace(&format!("{{{name}}}"), &text),
+                _ => query.push(format!("{name}={}", encoded(&text))),
+            }
+        }
+        service.ok(&asked);
+        service.ok(&format!("{asked}?{}", query.join("&")));
+    }
+    assert_eq!(&service.ok("/api/v1/openapi.json"), description);
+}
+
+/// Where `scripts/test-deps.sh` puts it.
+fn schemathesis() -> PathBuf {
+    let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/sla-ledger")));
+    cache.unwrap().join("schemathesis/bin/schemathesis")
+}
+
+#[test]
+fn schemathesis_finds_nothing() {
+    let program = schemathesis();
+    assert!(program.exists(), "{} is not there: run `make test-deps`", program.display());
+    let service = sample();
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(program)
+        .current_dir(directory.path())
+        .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/schemathesis"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("SCHEMATHESIS_HOOKS", "cursors")
+        .args(["run", &service.url("/api/v1/openapi.json"), "--checks", "all", "--max-examples", "30"])
+        .args(["--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"])
+        .output()
+        .unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+}

@@ -1,0 +1,22 @@
+"""Strings that are cursors: a schema cannot say what an opaque string must be like, so Schemathesis is told here."""
+
+import base64
+import json
+
+import schemathesis
+from hypothesis import strategies as st
+
+
+def written(position):
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
+natural = st.integers(min_value=0, max_value=2**64 - 1)
+offset = st.integers(min_value=-(2**63), max_value=2**63 - 1)
+day = st.integers(min_value=-(2**31), max_value=2**31 - 1)
+partition = st.integers(min_value=0, max_value=2**32 - 1)
+
+schemathesis.openapi.format(
+    "tenants-cursor", st.tuples(st.tuples(natural, natural), st.text(max_size=8), day).map(written)
+)
+schemathesis.openapi.format("calls-cursor", st.tuples(partition, offset).map(written))
