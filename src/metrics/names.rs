@@ -127,6 +127,8 @@ metrics! {
         "1 when the last load of the configuration succeeded, else 0."
     RELOAD_TIMESTAMP Gauge "sla_ledger_config_last_reload_success_timestamp_seconds"
         "When the configuration in force was loaded, in seconds since 1970."
+    REGISTRY_REJECTED Counter "sla_ledger_registry_rejected_total"
+        "Messages of the registry topic that are no valid order or bill; the earlier version stays."
     READY Gauge "sla_ledger_ready"
         "1 when /readyz says ready, else 0."
     SHARDS_OWNED Gauge "sla_ledger_shards_owned"

@@ -46,6 +46,7 @@ pub struct ProcessMetrics {
     tenants_exported: IntGauge,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
+    registry_rejected: IntCounter,
     ready: IntGauge,
     shards_owned: IntGauge,
     shards_stopped: IntGauge,
@@ -108,6 +109,7 @@ impl ProcessMetrics {
             tenants_exported: int_gauge(r, names::TENANTS_EXPORTED),
             reload_successful: int_gauge(r, names::RELOAD_SUCCESSFUL),
             reload_timestamp: register(r, made(Gauge::with_opts(opts(names::RELOAD_TIMESTAMP)))),
+            registry_rejected: counter(r, names::REGISTRY_REJECTED),
             ready: int_gauge(r, names::READY),
             shards_owned: int_gauge(r, names::SHARDS_OWNED),
             shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
@@ -207,6 +209,11 @@ impl ProcessMetrics {
         if let Some(ms) = loaded_at_ms {
             self.reload_timestamp.set(ms as f64 / 1000.0);
         }
+    }
+
+    /// A message of the registry topic was refused.
+    pub fn registry_rejected(&self) {
+        self.registry_rejected.inc();
     }
 
     /// Ready as `/readyz` says it?
