@@ -7,8 +7,8 @@
 //!
 //! Every value is text, as in the files; an absent or null field is empty. A message without a value removes the row.
 //! Of one key the last message holds, since compaction leaves no other. Rows of files and topic are versions side by
-//! side: the domain takes the one recorded last. What would not be taken in one file (a bill under two tenants, a tenant
-//! with two currencies) is left out of the topic's rows, whatever the order in which they came.
+//! side: the domain takes the one recorded last. What would not be taken in one file (a bill under two tenants, a
+//! tenant with two currencies) is left out of the topic's rows, whatever the order in which they came.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -78,8 +78,8 @@ impl TopicRows {
         }
     }
 
-    /// The rows of the files and these, and those of these that cannot stand beside the others. Depends on nothing but the
-    /// rows. Where both have a version of the same `recorded_at`, the files' holds.
+    /// The rows of the files and these, and those of these that cannot stand beside the others. Depends on nothing but
+    /// the rows. Where both have a version of the same `recorded_at`, the files' holds.
     pub fn merged(&self, files: &Registry) -> (Registry, Vec<Refused>) {
         let mut refused = Vec::new();
         let (mut orders, mut fees) = (Vec::new(), Vec::new());

@@ -30,6 +30,7 @@ pub struct ProcessMetrics {
     quarantined: IntCounter,
     duplicate_conflicts: IntCounter,
     dead_letters: [IntCounter; Rejection::ALL.len()],
+    registry_rejected: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     flush_duration: Histogram,
@@ -46,7 +47,6 @@ pub struct ProcessMetrics {
     tenants_exported: IntGauge,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
-    registry_rejected: IntCounter,
     ready: IntGauge,
     shards_owned: IntGauge,
     shards_stopped: IntGauge,
@@ -93,6 +93,7 @@ impl ProcessMetrics {
             quarantined,
             duplicate_conflicts: counter(r, names::DUPLICATE_CONFLICTS),
             dead_letters: Rejection::ALL.map(|reason| dead_letters.with_label_values(&[reason.as_str()])),
+            registry_rejected: counter(r, names::REGISTRY_REJECTED),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
             flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
@@ -109,7 +110,6 @@ impl ProcessMetrics {
             tenants_exported: int_gauge(r, names::TENANTS_EXPORTED),
             reload_successful: int_gauge(r, names::RELOAD_SUCCESSFUL),
             reload_timestamp: register(r, made(Gauge::with_opts(opts(names::RELOAD_TIMESTAMP)))),
-            registry_rejected: counter(r, names::REGISTRY_REJECTED),
             ready: int_gauge(r, names::READY),
             shards_owned: int_gauge(r, names::SHARDS_OWNED),
             shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
@@ -140,6 +140,11 @@ impl ProcessMetrics {
     /// A dead letter was committed.
     pub fn dead_letter(&self, reason: Rejection) {
         self.dead_letters[reason.index()].inc();
+    }
+
+    /// A message of the registry topic was refused.
+    pub fn registry_rejected(&self) {
+        self.registry_rejected.inc();
     }
 
     /// How far an owned partition's ledger is behind its source: records, and the age of the oldest of them.
@@ -209,11 +214,6 @@ impl ProcessMetrics {
         if let Some(ms) = loaded_at_ms {
             self.reload_timestamp.set(ms as f64 / 1000.0);
         }
-    }
-
-    /// A message of the registry topic was refused.
-    pub fn registry_rejected(&self) {
-        self.registry_rejected.inc();
     }
 
     /// Ready as `/readyz` says it?
