@@ -1,6 +1,7 @@
 //! The command line: one file a command. Exit codes: 0 fine, 1 it failed (or `verify` found differences), 2 wrong
 //! usage or configuration.
 
+pub mod calendar;
 pub mod check_config;
 pub mod demo;
 pub mod generate;
@@ -31,6 +32,7 @@ enum Command {
     Replay(replay::Args),
     Statement(Box<statement::Args>),
     Verify(verify::Args),
+    Calendar(calendar::Args),
     /// Generate call events, and the result a counter must find in them.
     Generate(Box<generate::Args>),
     /// Print a completion script for a shell.
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Statement(args) => statement::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Calendar(args) => calendar::run(&args),
         Command::Generate(args) => generate::run(*args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());

@@ -9,12 +9,15 @@
 //! A file that is not there is empty; a directory without policies has the one that is compiled in. Documents with one
 //! id are versions: all are kept, the domain says which one holds at which instant.
 //!
-//! Not here: what a document does to a call (`domain`), when files are read again, and the registry from a topic.
+//! [`registry_topic`] is the registry from a Kafka topic, in the same columns.
+//!
+//! Not here: what a document does to a call (`domain`), when files are read again, and who reads the topic (`kafka`).
 
 mod money;
 mod papers;
 mod policies;
 mod registry;
+pub mod registry_topic;
 pub mod rulings;
 mod table;
 mod values;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod embedded;
 pub mod ledger_log;
 pub mod membership;
+pub mod registry;
 pub mod tail;
 pub mod topics;
 pub mod verify;

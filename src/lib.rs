@@ -44,6 +44,7 @@
 //! 5. **Integers until the gauge.** Availability, tiers and headroom are cross-multiplied; an `f64` is made in the
 //!    exposition and nowhere else.
 //! 6. **Nothing is dropped.** A record is counted, a duplicate, or a dead letter with its reason and original bytes.
+//! 7. **Rulings are append-only.** The ledger holds the digest of every one ever applied ([`pipeline::rulings`]).
 //!
 //! # Choices that differ from what one might expect
 //!

@@ -81,8 +81,8 @@ impl View {
         self.rulings.load_full()
     }
 
-    /// These documents' rulings are in force from now on: the owner of shard 0 writes down those that are new with its next
-    /// flush. To be called when [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found nothing.
+    /// These documents' rulings are in force from now on: the owner of shard 0 writes down those that are new with its
+    /// next flush. To be called when [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found nothing.
     pub fn set_rulings(&self, rulings: Vec<NotedRuling>) {
         self.rulings.store(Arc::new(rulings));
     }
@@ -112,8 +112,8 @@ impl View {
         }
     }
 
-    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated beside the
-    /// ones in use, a few tenants at a time, and take their place when they are whole.
+    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated beside
+    /// the ones in use, a few tenants at a time, and take their place when they are whole.
     pub fn adopt(&self, contract: &Arc<Contract>) {
         let _turn = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());

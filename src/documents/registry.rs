@@ -139,6 +139,19 @@ fn policy<'a>(id: &'a str, policies: Option<&Policies>) -> super::values::Judged
     }
 }
 
+/// One order from named fields that hold what the columns of `tenants.csv` do; a field that is not there is empty.
+pub(super) fn order_of<'t>(
+    field: impl Fn(&str) -> &'t str,
+    policies: Option<&Policies>,
+) -> Result<(Arc<str>, Order), Vec<Found>> {
+    table::single(&ORDER_COLUMNS, field, |row| order(row, &mut Names::default(), policies))
+}
+
+/// One bill from named fields that hold what the columns of `fees.csv` do; a field that is not there is empty.
+pub(super) fn fee_of<'t>(field: impl Fn(&str) -> &'t str) -> Result<(Arc<str>, FeeItem), Vec<Found>> {
+    table::single(&FEE_COLUMNS, field, |row| fee(row, &mut Names::default()))
+}
+
 /// Reads `fees.csv`.
 pub(super) fn fees(file: &str, text: &str) -> Result<Vec<(Arc<str>, FeeItem)>, FileErrors> {
     let mut found = Vec::new();

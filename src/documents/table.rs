@@ -83,11 +83,8 @@ fn header<const N: usize>(
             Some(column) if columns[column] == usize::MAX => columns[column] = index,
             Some(_) => found.push((format!("the column `{given}` stands twice"), "remove one".into(), place)),
             None => {
-                let help = match similar(given, names.iter().copied()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("remove it; the columns are {}", names.join(",")),
-                };
-                found.push((format!("`{}` is no column of this file", given.escape_debug()), help, place));
+                let message = format!("`{}` is no column of this file", given.escape_debug());
+                found.push((message, no_column(given, names), place));
             }
         }
     }
@@ -96,6 +93,27 @@ fn header<const N: usize>(
         found.push((format!("the column `{name}` is missing"), help, field(text, at, usize::MAX)));
     }
     (found.len() == before).then_some(columns)
+}
+
+/// Reads one row that stands in no file: `text` gives the text of a column. Its mistakes have no place.
+pub(super) fn single<'t, const N: usize, T>(
+    names: &[&'static str; N],
+    text: impl Fn(&str) -> &'t str,
+    read: impl FnOnce(&mut Row<N>) -> Option<T>,
+) -> Result<T, Vec<Found>> {
+    let record: StringRecord = names.iter().map(|name| text(name)).collect();
+    let columns: [usize; N] = std::array::from_fn(|column| column);
+    let mut found = Vec::new();
+    let row = read(&mut Row { text: "", record: &record, names, columns: &columns, at: 0, found: &mut found });
+    row.filter(|_| found.is_empty()).ok_or(found)
+}
+
+/// The help for a column that is none.
+pub(super) fn no_column<const N: usize>(given: &str, names: &[&'static str; N]) -> String {
+    match similar(given, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("remove it; the columns are {}", names.join(",")),
+    }
 }
 
 impl<'a, const N: usize> Row<'a, N> {

@@ -134,11 +134,7 @@ impl Rulebook {
 }
 
 /// Of every id the version recorded last, then the one further down; in the order of the first appearance of the ids.
-fn latest<'a, T>(
-    all: &'a [Arc<T>],
-    known: impl Fn(i64) -> bool,
-    key: impl Fn(&T) -> (&String, i64),
-) -> Vec<&'a Arc<T>> {
+fn latest<T>(all: &[Arc<T>], known: impl Fn(i64) -> bool, key: impl Fn(&T) -> (&String, i64)) -> Vec<&Arc<T>> {
     let mut places: HashMap<&String, usize> = HashMap::new();
     let mut found: Vec<&Arc<T>> = Vec::new();
     for document in all {

@@ -97,6 +97,8 @@ metrics! {
         "Duplicates that said something else than the first call of that request id."
     DEAD_LETTERS Counter "sla_ledger_dead_letters_total"
         "Dead letters written, by reason."
+    REGISTRY_REJECTED Counter "sla_ledger_registry_rejected_total"
+        "Messages of the registry topic that are no valid order or bill; the earlier version stays."
     LAG_RECORDS Gauge "sla_ledger_consumer_lag_records"
         "Records of an owned source partition that are not in the ledger yet."
     LAG_SECONDS Gauge "sla_ledger_consumer_lag_seconds"

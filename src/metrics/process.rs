@@ -31,6 +31,7 @@ pub struct ProcessMetrics {
     quarantined: IntCounter,
     duplicate_conflicts: IntCounter,
     dead_letters: [IntCounter; Rejection::ALL.len()],
+    registry_rejected: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     flush_duration: Histogram,
@@ -94,6 +95,7 @@ impl ProcessMetrics {
             quarantined,
             duplicate_conflicts: counter(r, names::DUPLICATE_CONFLICTS),
             dead_letters: Rejection::ALL.map(|reason| dead_letters.with_label_values(&[reason.as_str()])),
+            registry_rejected: counter(r, names::REGISTRY_REJECTED),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
             flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
@@ -141,6 +143,11 @@ impl ProcessMetrics {
     /// A dead letter was committed.
     pub fn dead_letter(&self, reason: Rejection) {
         self.dead_letters[reason.index()].inc();
+    }
+
+    /// A message of the registry topic was refused.
+    pub fn registry_rejected(&self) {
+        self.registry_rejected.inc();
     }
 
     /// How far an owned partition's ledger is behind its source: records, and the age of the oldest of them.

@@ -81,3 +81,151 @@ pub fn refused_rulings(book: &Book, rulings: &[Arc<Ruling>]) -> Vec<RefusedRulin
     refused.sort();
     refused
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::documents::Verdict;
+    use crate::pipeline::book::{Event, Trouble};
+    use crate::pipeline::record::{Key, RULINGS_SHARD};
+    use crate::pipeline::settings::CountingSettings;
+    use crate::pipeline::shard::{Flush, Owner, Shard, ShardState};
+
+    fn ruling(id: &str, digest: u8) -> Arc<Ruling> {
+        Arc::new(Ruling {
+            id: id.into(),
+            recorded_at_ms: 7,
+            actor: "a".into(),
+            reason: "r".into(),
+            evidence: None,
+            verdict: Verdict::Revoke("x".into()),
+            sha256: [digest; 32],
+        })
+    }
+
+    fn noted(rulings: &[Arc<Ruling>]) -> Vec<NotedRuling> {
+        rulings.iter().map(|r| NotedRuling::from(&**r)).collect()
+    }
+
+    fn owner(shard: u32, state: ShardState) -> Shard {
+        let owner = Owner::new(shard, "w", (1, 2));
+        Shard::take_over(owner, &CountingSettings::default(), state, 0).expect("settings")
+    }
+
+    /// Keys of the rulings in a flush.
+    fn keys(flush: &Flush) -> Vec<&str> {
+        flush.records.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with("R ")).collect()
+    }
+
+    fn apply(book: &mut Book, at: &mut i64, flush: &Flush, torn: bool) -> Option<Event> {
+        for (key, value) in &flush.records {
+            book.apply(flush.shard, *at, key.as_bytes(), value.as_deref());
+            *at += 1;
+        }
+        if !torn {
+            let (key, value) = &flush.checkpoint;
+            book.apply(flush.shard, *at, key.as_bytes(), Some(value));
+            *at += 1;
+        }
+        book.reached_end(flush.shard, *at)
+    }
+
+    #[test]
+    fn a_ruling_is_written_once_and_survives_takeovers() {
+        let (mut book, mut at) = (Book::new(2), 0);
+        let mut shard = owner(RULINGS_SHARD, ShardState::default());
+        let rulings = [ruling("b", 2), ruling("a 1", 1)];
+        shard.note_rulings(&noted(&rulings));
+        // A snapshot that did not commit is said again.
+        assert_eq!(keys(&shard.snapshot()), ["R 0 b", "R 0 a 1"]);
+        let flush = shard.snapshot();
+        assert_eq!(keys(&flush), ["R 0 b", "R 0 a 1"]);
+        // One more comes between the snapshot and its commit.
+        shard.note_rulings(&noted(&[rulings[0].clone(), rulings[1].clone(), ruling("c", 3)]));
+        shard.committed();
+        assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
+        assert_eq!(book.applied_rulings().collect::<Vec<_>>(), [("a 1", [1; 32]), ("b", [2; 32])]);
+        assert!(shard.wants_flush());
+        let flush = shard.snapshot();
+        assert_eq!(keys(&flush), ["R 0 c"]);
+        shard.committed();
+        assert!(!shard.wants_flush());
+        assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
+        let state = book.shard(RULINGS_SHARD).expect("it is there").state().expect("sound");
+        let mut next = owner(RULINGS_SHARD, state);
+        assert!(!next.wants_flush());
+        // The next owner's documents say otherwise: what is written stays.
+        next.note_rulings(&noted(&[ruling("a 1", 9), ruling("d", 4)]));
+        let flush = next.snapshot();
+        assert_eq!(keys(&flush), ["R 0 d"]);
+        assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
+        assert_eq!(book.applied_rulings().count(), 4);
+    }
+
+    #[test]
+    fn a_torn_ruling_is_vouched_for() {
+        let (mut book, mut at) = (Book::new(1), 0);
+        let mut shard = owner(RULINGS_SHARD, ShardState::default());
+        let flush = shard.snapshot();
+        shard.committed();
+        assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
+        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        assert_eq!(apply(&mut book, &mut at, &shard.snapshot(), true), None);
+        assert_eq!(book.applied_rulings().count(), 0);
+        let mut next = owner(RULINGS_SHARD, book.shard(RULINGS_SHARD).expect("it is there").state().expect("sound"));
+        assert!(next.wants_flush());
+        let flush = next.snapshot();
+        assert_eq!(keys(&flush), [""; 0]);
+        next.committed();
+        assert!(!next.wants_flush());
+        assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
+        assert_eq!(book.applied_rulings().collect::<Vec<_>>(), [("a", [1; 32])]);
+    }
+
+    #[test]
+    fn a_ruling_that_somebody_removes_from_the_topic_is_missed() {
+        let (mut book, mut at) = (Book::new(1), 0);
+        let mut shard = owner(RULINGS_SHARD, ShardState::default());
+        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        let flush = shard.snapshot();
+        shard.committed();
+        apply(&mut book, &mut at, &flush, false);
+        let key = Key::Ruling { id: "a".into() }.encode(RULINGS_SHARD);
+        book.apply(RULINGS_SHARD, at, key.as_bytes(), None);
+        at += 1;
+        let trouble = apply(&mut book, &mut at, &shard.snapshot(), false);
+        assert!(matches!(trouble, Some(Event::Trouble(Trouble::Digest { .. }))), "{trouble:?}");
+    }
+
+    #[test]
+    fn other_shards_write_no_rulings() {
+        let mut shard = owner(1, ShardState::default());
+        shard.snapshot();
+        shard.committed();
+        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        assert!(!shard.wants_flush());
+    }
+
+    #[test]
+    fn documents_that_drop_or_alter_a_ruling_are_refused() {
+        let (mut book, mut at) = (Book::new(1), 0);
+        let mut shard = owner(RULINGS_SHARD, ShardState::default());
+        let all = [ruling("a", 1), ruling("b", 2), ruling("c", 3)];
+        assert_eq!(refused_rulings(&book, &[]), []);
+        shard.note_rulings(&noted(&all));
+        apply(&mut book, &mut at, &shard.snapshot(), false);
+        assert_eq!(refused_rulings(&book, &all), []);
+        let lines: Vec<String> = refused_rulings(&book, &[ruling("c", 9), ruling("b", 2), ruling("d", 4)])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let help = "rulings are never removed or edited: restore it and revoke it with a new ruling";
+        assert_eq!(
+            lines,
+            [
+                format!("ruling `a` is missing, but the ledger has applied it: {help}"),
+                format!("ruling `c` is not what it was when the ledger applied it: {help}"),
+            ]
+        );
+    }
+}

@@ -255,7 +255,8 @@ pub struct Shard {
 
 impl Shard {
     /// Takes a shard over. Without a checkpoint it begins at `first_offset`; otherwise reading begins at
-    /// [`Shard::position`], which is the checkpoint's floor or `first_offset`, the source's first offset, if that is later.
+    /// [`Shard::position`], which is the checkpoint's floor or `first_offset`, the source's first offset, if that is
+    /// later.
     ///
     /// # Errors
     /// Settings that cannot be used, or another time zone than the ledger's.
@@ -575,8 +576,8 @@ impl Shard {
         Outcome::Counted
     }
 
-    /// Is there room for the call's row? Rows are never taken away, so a row that is there was counted whenever it came,
-    /// and one that is missing from a full month was not: the rule also holds for offsets counted before.
+    /// Is there room for the call's row? Rows are never taken away, so a row that is there was counted whenever it
+    /// came, and one that is missing from a full month was not: the rule also holds for offsets counted before.
     #[inline]
     fn admits(&mut self, tenant: TenantId, day: LocalDay, month: Month, row: Row) -> bool {
         let limit = self.epochs[self.epoch].settings.rows_per_tenant_month as usize;
@@ -653,8 +654,8 @@ impl Shard {
         self.changed_chunks = changed;
     }
 
-    /// The rulings in force: the next snapshot writes down those that the ledger does not hold. One that it holds stays as
-    /// it is, whatever this one says. All belong to shard [`RULINGS_SHARD`]; nothing happens on another one.
+    /// The rulings in force: the next snapshot writes down those that the ledger does not hold. One that it holds stays
+    /// as it is, whatever this one says. All belong to shard [`RULINGS_SHARD`]; nothing happens on another one.
     pub fn note_rulings(&mut self, in_force: &[NotedRuling]) {
         self.unwritten_rulings.clear();
         if self.owner.shard != RULINGS_SHARD {
@@ -679,7 +680,8 @@ impl Shard {
     }
 
     /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
-    /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have counted.
+    /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have
+    /// counted.
     pub fn must_flush(&self) -> bool {
         self.may_flush()
             && (!self.written_once || self.settings_unrecorded())

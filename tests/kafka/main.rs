@@ -16,6 +16,7 @@ mod dead_letters;
 mod events;
 mod operations;
 mod read;
+mod registry;
 mod restart;
 mod security;
 mod service;

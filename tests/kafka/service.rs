@@ -43,6 +43,19 @@ impl Names {
     }
 }
 
+const PLAIN_POLICY: &str = r#"
+schema: sla-ledger/policy/v1
+id: tccc
+effective_from: 2022-08-22
+recorded_at: "2022-08-22T00:00:00+08:00"
+tiers:
+  - {name: T1, below: "99.50", rate: "10"}
+  - {name: T2, below: "99.00", rate: "30"}
+  - {name: T3, below: "95.00", rate: "50"}
+codes: {file: error_codes.csv}
+exclusions: {order: []}
+"#;
+
 /// An instance: a configuration file, and the process when it runs.
 pub struct Instance {
     name: String,
@@ -76,7 +89,11 @@ impl Instance {
             "logging": {"format": "json"},
         });
         let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
-        Instance { name: name.to_owned(), port, directory, config, program: None }
+        let instance = Instance { name: name.to_owned(), port, directory, config, program: None };
+        // What is sent is expected back as it is: a policy without exclusions.
+        std::fs::create_dir(instance.directory.path().join("policies")).expect("a directory");
+        instance.write_file("policies/plain.yaml", PLAIN_POLICY);
+        instance
     }
 
     /// Sets a key of the configuration by JSON Pointer (`/flush/interval`); takes effect with the next start or reload.

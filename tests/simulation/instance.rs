@@ -401,7 +401,8 @@ impl Instance {
         self.shards.values_mut().for_each(|shard| shard.note_rulings(&self.rulings));
     }
 
-    /// Reads `rulings.yaml` anew, at times a copy that somebody has spoiled. What the book knows to be spoiled is refused.
+    /// Reads `rulings.yaml` anew, at times a copy that somebody has spoiled. What the book knows to be spoiled is
+    /// refused.
     pub fn reload_rulings(&mut self, env: &mut Env, spoil: bool) -> Check {
         let mut read = env.rulings.clone();
         let mut spoiled = None;

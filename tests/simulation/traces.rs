@@ -337,3 +337,28 @@ fn a_tail_behind_the_compaction_says_nothing() {
         hand.end(0)
     });
 }
+
+#[test]
+fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
+    caught_by(&[Mutation::ForgetRulings], || {
+        let mut hand = Hand::new(steady(12), 4);
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.flush(0)?;
+        // Nothing but a ruling to say, and only the ruling becomes visible.
+        hand.env.rulings.push(crate::instance::ruling(0));
+        hand.instances[0].reload_rulings(&mut hand.env, false)?;
+        hand.produce_all_but(0, 1);
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.finish_flush(0)?;
+        // The next owner never heard of it, and there is no call to count: it only warms its windows.
+        hand.expel(0);
+        hand.become_owner(1)?;
+        hand.count(1, 12);
+        if !hand.instances[1].shards[&0].wants_flush() {
+            return Err("the ledger waits for a checkpoint, and nobody writes one".into());
+        }
+        hand.end(1)
+    });
+}
