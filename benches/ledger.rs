@@ -44,11 +44,20 @@ fn main() {
         return;
     }
     exposition();
+    adoption();
     let cluster = Cluster::start_with(&Options::new(1).heap_mib(1024));
     pipeline(&cluster);
     for tenants in [10_000, 100_000] {
         memory(&cluster, tenants);
     }
+}
+
+/// New documents for 100,000 tenants with three months each: until all follow them, and how long the tail waited.
+fn adoption() {
+    let judged = sample::measure_adoption(100_000);
+    bench("reload_100k_tenants_3_months", judged.adopt.as_secs_f64(), "s");
+    bench("reload_100k_longest_wait_of_the_tail", judged.longest_wait.as_secs_f64() * 1e3, "ms");
+    bench("evaluate_one_tenant", judged.one_tenant.as_secs_f64() * 1e6, "us");
 }
 
 fn bench(name: &str, value: f64, unit: &str) {

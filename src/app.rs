@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ExportedTenants};
 use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
+use crate::domain::registry::Registry;
 use crate::domain::term::Period;
 use crate::http::{self, AppState, Health, ReloadError};
 use crate::kafka::tail::now_ms;
-use crate::kafka::{tail, topics, worker};
+use crate::kafka::{registry, tail, topics, worker};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
@@ -96,11 +97,17 @@ impl Service {
         let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let stop = CancellationToken::new();
+        let office = Arc::new(Office {
+            file_registry: ArcSwap::new(documents.load().registry.clone()),
+            documents: documents.clone(),
+            view: view.clone(),
+            metrics: metrics.clone(),
+            turn: Mutex::default(),
+        });
         let reload = Arc::new(Reloader {
             file: options.config_file,
             config: config.clone(),
-            documents: documents.clone(),
-            view: view.clone(),
+            office: office.clone(),
             logging: options.logging,
             metrics: metrics.clone(),
             health: health.clone(),
@@ -120,7 +127,15 @@ impl Service {
         };
         let routes = http::router(state).merge(http::api::router(api));
         let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
-        let threads = start_threads(base, &config, instance, &view, &metrics, &health, &stop)?;
+        let mut threads = start_threads(base.clone(), &config, instance, &view, &metrics, &health, &stop)?;
+        if let Some(topic) = config.load().contract.registry_topic.clone() {
+            let (office, metrics, stop, service_stop) = (office.clone(), metrics.clone(), stop.clone(), stop.clone());
+            let read = move || {
+                let adopt = |registry| office.adopt_registry(registry);
+                Ok(registry::run(&base, &topic, &office.file_registry, adopt, &metrics, &stop)?)
+            };
+            threads.push(("registry", spawn("registry", service_stop, read)?));
+        }
         Ok(Self { view, config, documents, metrics, health, address, reload, stop, http_stop, threads, http })
     }
 
@@ -309,8 +324,7 @@ async fn refuse_altered_rulings(view: &View, documents: &ArcSwap<DocumentSet>, s
 struct Reloader {
     file: Option<PathBuf>,
     config: Arc<ArcSwap<Config>>,
-    documents: Arc<ArcSwap<DocumentSet>>,
-    view: Arc<View>,
+    office: Arc<Office>,
     logging: Option<logging::Handle>,
     metrics: Arc<ProcessMetrics>,
     health: Arc<Health>,
@@ -340,7 +354,8 @@ impl Reloader {
             tracing::warn!(key = name, old, new, "this change needs a restart; the old value stays");
             answer.push_str(&format!("{name} needs a restart; the old value stays\n"));
         }
-        answer.push_str(&self.adopt(documents));
+        let from_topic = self.config.load().contract.registry_topic.is_some();
+        answer.push_str(&self.office.adopt(documents, from_topic));
         self.metrics.reload(Some(now_ms()));
         tracing::info!(file = %file.display(), "configuration and documents reloaded");
         Ok(answer)
@@ -350,7 +365,7 @@ impl Reloader {
         let config = Config::load(file).map_err(|e| e.to_string())?;
         let expected = self.config.load().expected_ledger();
         let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
-        let refused = refused_rulings(&self.view.book(), &documents.documents.rulings);
+        let refused = refused_rulings(&self.office.view.book(), &documents.documents.rulings);
         if !refused.is_empty() {
             return Err(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
         }
@@ -358,9 +373,24 @@ impl Reloader {
         self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
         Ok((config, documents))
     }
+}
 
-    /// Judges by these documents, if they are others. Counting and flushing go on meanwhile.
-    fn adopt(&self, documents: DocumentSet) -> String {
+/// Brings documents into force.
+struct Office {
+    documents: Arc<ArcSwap<DocumentSet>>,
+    /// Orders and bills of the files, without those of the topic.
+    file_registry: ArcSwap<Registry>,
+    view: Arc<View>,
+    metrics: Arc<ProcessMetrics>,
+    /// Held while documents come into force.
+    turn: Mutex<()>,
+}
+
+impl Office {
+    /// Judges by these documents, if they are others. Counting and flushing go on meanwhile. `from_topic`: orders and bills
+    /// come from a topic as well; its thread tells when the files' new ones have joined them.
+    fn adopt(&self, mut documents: DocumentSet, from_topic: bool) -> String {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.documents.load_full();
         let changed: Vec<_> = documents.files.iter().filter(|file| !old.files.contains(file)).collect();
         let gone = old.files.iter().filter(|file| !documents.files.iter().any(|new| new.name == file.name));
@@ -372,6 +402,21 @@ impl Reloader {
         if answer.is_empty() {
             return "no document changed\n".into();
         }
+        self.file_registry.store(documents.registry.clone());
+        if from_topic {
+            documents.registry = old.registry.clone();
+        }
+        self.bring_into_force(documents);
+        answer
+    }
+
+    /// Orders and bills of the topic have changed.
+    fn adopt_registry(&self, registry: Arc<Registry>) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
+    }
+
+    fn bring_into_force(&self, documents: DocumentSet) {
         let began = std::time::Instant::now();
         self.view.adopt(&Arc::new(documents.contract(None)));
         self.metrics.set_documents(&documents.files);
@@ -379,6 +424,5 @@ impl Reloader {
         self.documents.store(Arc::new(documents));
         let (tenants, took) = (self.view.standings().len(), began.elapsed());
         tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
-        answer
     }
 }

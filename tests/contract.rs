@@ -635,7 +635,6 @@ proptest! {
 #[test]
 fn a_new_contract_reaches_every_tenant() {
     let judged = sla_ledger::metrics::sample::measure_adoption(2_000);
-    println!("2,000 tenants x 3 months: {judged:?}");
     assert!(judged.longest_wait < judged.adopt.max(std::time::Duration::from_millis(500)), "{judged:?}");
 }
 

@@ -11,12 +11,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use sla_ledger::documents::{DocumentFile, DocumentKind};
 use sla_ledger::domain::calendar::Month;
+use sla_ledger::domain::calendar::day_start_ms;
 use sla_ledger::domain::call::Rejection;
-use sla_ledger::domain::term::Period;
+use sla_ledger::domain::contract::Contract;
+use sla_ledger::domain::documents::Documents;
+use sla_ledger::domain::money::{Currency, FeeItem};
+use sla_ledger::domain::policy::{Policies, Policy, TrialAction};
+use sla_ledger::domain::registry::Registry;
+use sla_ledger::domain::term::{Order, OrderEnd, Period};
 use sla_ledger::http::{self, AppState, Health, Limits, ReloadError};
 use sla_ledger::metrics::exporter::{CardinalityPlan, ExportStats, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
+use sla_ledger::metrics::sample::standings_under;
 use sla_ledger::metrics::sample::{Figures, standings};
 use sla_ledger::metrics::{self, names};
 use sla_ledger::pipeline::protocol::TransactionEnd;
@@ -370,12 +378,48 @@ const UGLY: [&str; 9] = [
 ];
 
 /// Everything the service can say.
+/// Everybody pays from February 2026 on; a failure in February is one of an action on trial (clause 5.8).
+fn paid_contract(tenants: &[String]) -> Contract {
+    let first = Month(MARCH.0 - 1).first_day();
+    let order = |tenant: &String| {
+        let end = OrderEnd::Open;
+        let order =
+            Order { order_id: "o".into(), start: first, end, terminated_on: None, policy: None, recorded_at_ms: 0 };
+        (tenant.as_str().into(), order)
+    };
+    let fee = |tenant: &String| {
+        let fee = FeeItem {
+            bill_id: tenant.as_str().into(),
+            period_start: first,
+            period_end: MARCH.last_day(),
+            currency: Currency::CNY,
+            gross_minor: 59_000,
+            voucher_minor: 0,
+            charged_on: first,
+            recorded_at_ms: 0,
+        };
+        (tenant.as_str().into(), fee)
+    };
+    let registry = Registry::new(tenants.iter().map(order).collect(), tenants.iter().map(fee).collect());
+    let mut policy = Policy::tencent_ccc();
+    let to_ms = Some(day_start_ms(policy.time_zone, Month(MARCH.0 - 1).day(2)));
+    let trial = TrialAction { action: String::new(), tenants: Vec::new(), from_ms: None, to_ms };
+    policy.exclusions.trial_actions.push(trial);
+    Contract::new(Policies::single(policy), Arc::new(registry), &Documents::default(), None)
+}
+
 fn whole_exposition() -> String {
     let mut names: Vec<String> = UGLY.iter().map(|t| t.to_string()).collect();
     names.extend((0..50).map(|i| format!("tenant-{i}")));
-    let standings = standings(names.iter().enumerate().flat_map(|(i, tenant)| {
-        [figures(tenant, MARCH, 2000 - i as u64, 110), figures(tenant, Month(MARCH.0 - 1), 500, 1)]
-    }));
+    let far = Month(MARCH.0 + 48);
+    let figures = names.iter().enumerate().flat_map(|(i, tenant)| {
+        [
+            figures(tenant, MARCH, 2000 - i as u64, 110),
+            figures(tenant, Month(MARCH.0 - 1), 500, 10),
+            figures(tenant, far, 9, 0),
+        ]
+    });
+    let standings = standings_under(paid_contract(&names), figures);
     let process = ProcessMetrics::new();
     process.records(Outcome::Counted, 12);
     Rejection::ALL.into_iter().for_each(|reason| process.dead_letter(reason));
@@ -391,6 +435,13 @@ fn whole_exposition() -> String {
     process.set_ready(true);
     process.set_shards(2, 1);
     process.set_split_tenants(3);
+    process.registry_rejected();
+    process.set_documents(&[DocumentFile {
+        kind: DocumentKind::Rulings,
+        name: "rulings.yaml".into(),
+        sha256: "ab".repeat(32),
+        rows: 3,
+    }]);
     let plan = CardinalityPlan { max_tenants: 40, ..all() };
     let mut exporter = Exporter::new();
     exporter.collect(&standings, &view(&plan));
@@ -431,6 +482,31 @@ fn promtool_finds_nothing_to_say() {
     assert_eq!(promtool(&fresh), (true, String::new()));
     // It does find what is wrong.
     assert!(!promtool(&text.replacen("# TYPE sla_calls gauge", "# TYPE sla_calls nonsense", 1)).0);
+}
+
+#[test]
+fn money_claims_and_exclusions_are_told_of_each_month() {
+    let text = whole_exposition();
+    let of = |name: &str, month: &str| {
+        let start = format!("{name}{{tenant=\"tenant-0\",month=\"{month}\"");
+        text.lines().find(|l| l.starts_with(&start)).and_then(|l| l.rsplit_once(' ')).map(|(_, value)| value.to_owned())
+    };
+    let value = |name: &str, month: &str| of(name, month).unwrap_or_default();
+    // 590.00 over 28 + 31 days; in March 110 of some 2000 calls failed: the last tier, half of 310.00.
+    assert_eq!(value("sla_compensation_amount", "2026-03"), "155.0");
+    assert_eq!(of("sla_compensation_next_amount", "2026-03"), None);
+    assert_eq!(
+        (value("sla_compensation_amount", "2026-02"), value("sla_compensation_next_amount", "2026-02")),
+        ("0.0".into(), "28.0".into())
+    );
+    assert_eq!(value("sla_failures_excluded", "2026-02"), "10");
+    assert_eq!(of("sla_failures_excluded", "2026-03"), None);
+    // 2026-04-09 and 2026-05-31, 00:00 in Shanghai.
+    assert_eq!(value("sla_claim_opens_timestamp_seconds", "2026-03"), "1775664000");
+    assert_eq!(value("sla_claim_closes_timestamp_seconds", "2026-03"), "1780156800");
+    assert_eq!(of("sla_claim_opens_timestamp_seconds", "2026-02"), None);
+    assert!(text.contains("sla_calendar_missing{policy=\"tccc\",year=\"2030\"} 1\n"));
+    assert!(text.contains("sla_fleet_failures_excluded{month=\"2026-02\",clause=\"5.8\"} "));
 }
 
 #[test]

@@ -285,17 +285,17 @@ impl Office<'_> {
             (Issue::Unchanged, None) => bail!("there is no earlier statement that could still hold"),
         };
         if let Some(archive) = archive {
-            let html = |lang: Lang| -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + '_> {
-                let (statement, rows) = (&statement, &rows);
-                Box::new(move |mut out| render(statement, rows, Format::Html, lang, &mut out))
+            let (statement, rows) = (&statement, &rows);
+            let rendering = |name, format, lang| Rendering {
+                name,
+                write: Box::new(move |mut out| render(statement, rows, format, lang, &mut out)),
             };
-            let csv = |mut out: &mut dyn Write| render(&statement, &rows, Format::Csv, Lang::En, &mut out);
             let renderings = vec![
-                Rendering { name: "en.html", write: html(Lang::En) },
-                Rendering { name: "zh.html", write: html(Lang::Zh) },
-                Rendering { name: "evidence.csv", write: Box::new(csv) },
+                rendering("en.html", Format::Html, Lang::En),
+                rendering("zh.html", Format::Html, Lang::Zh),
+                rendering("evidence.csv", Format::Csv, Lang::En),
             ];
-            let path = archive.store(&statement, renderings)?;
+            let path = archive.store(statement, renderings)?;
             super::complain(&format!("revision {} is kept in {}", statement.revision, path.display()));
         }
         Ok((statement, rows))

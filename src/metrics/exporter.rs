@@ -326,13 +326,11 @@ impl Exporter {
 
     /// One family: its header, then `line` for every row. No header without rows.
     fn family(&self, text: &mut Text<'_>, metric: Metric, mut line: impl FnMut(&mut Text<'_>, &str, &Row)) {
-        if self.rows.is_empty() {
-            return;
-        }
-        write_header(text.out, metric);
-        for row in &self.rows {
-            line(text, &self.labels[row.labels.clone()], row);
-        }
+        text.family(metric, |text| {
+            for row in &self.rows {
+                line(text, &self.labels[row.labels.clone()], row);
+            }
+        });
     }
 
     fn write_fleet(&self, text: &mut Text<'_>) {
@@ -340,44 +338,36 @@ impl Exporter {
         for level in Level::ALL {
             text.unsigned(names::TENANTS, "", &["state=\"", level.as_str(), "\""], self.states[level as usize]);
         }
-        if !self.calendar_missing.is_empty() {
-            write_header(text.out, names::CALENDAR_MISSING);
-        }
-        for (policy, year) in &self.calendar_missing {
-            let mut label = String::from("policy=\"");
-            escape_label(&mut label, policy);
-            text.unsigned(names::CALENDAR_MISSING, "", &[&label, "\",year=\"", &year.to_string(), "\""], 1);
-        }
-        if self.fleet.is_empty() {
-            return;
-        }
+        text.family(names::CALENDAR_MISSING, |text| {
+            for (policy, year) in &self.calendar_missing {
+                let mut label = String::from("policy=\"");
+                escape_label(&mut label, policy);
+                text.unsigned(names::CALENDAR_MISSING, "", &[&label, "\",year=\"", &year.to_string(), "\""], 1);
+            }
+        });
         let months: Vec<_> = self.fleet.iter().map(|(month, fleet)| (format!("month=\"{month}\""), fleet)).collect();
-        write_header(text.out, names::FLEET_CALLS);
-        for (labels, fleet) in &months {
-            text.calls(names::FLEET_CALLS, labels, &fleet.figures);
-        }
-        write_header(text.out, names::FLEET_EXCLUDED);
-        for (labels, fleet) in &months {
+        let mut each = |metric: Metric, line: &dyn Fn(&mut Text<'_>, &str, &Fleet)| {
+            text.family(metric, |text| months.iter().for_each(|(labels, fleet)| line(text, labels, fleet)));
+        };
+        each(names::FLEET_CALLS, &|text, labels, fleet| text.calls(names::FLEET_CALLS, labels, &fleet.figures));
+        each(names::FLEET_EXCLUDED, &|text, labels, fleet| {
             for (clause, calls) in fleet.figures.excluded() {
                 text.unsigned(names::FLEET_EXCLUDED, labels, &[",clause=\"", &clause.to_string(), "\""], *calls);
             }
-        }
-        write_header(text.out, names::FLEET_AVAILABILITY);
-        for (labels, fleet) in &months {
+        });
+        each(names::FLEET_AVAILABILITY, &|text, labels, fleet| {
             text.ratio(names::FLEET_AVAILABILITY, labels, &[], fleet.availability().ratio());
-        }
-        write_header(text.out, names::FLEET_COMPENSATION);
-        for (labels, fleet) in &months {
+        });
+        each(names::FLEET_COMPENSATION, &|text, labels, fleet| {
             for (currency, money) in &fleet.money {
                 text.money(names::FLEET_COMPENSATION, labels, *currency, money.owed);
             }
-        }
-        write_header(text.out, names::FLEET_COMPENSATION_NEXT);
-        for (labels, fleet) in &months {
+        });
+        each(names::FLEET_COMPENSATION_NEXT, &|text, labels, fleet| {
             for (currency, money) in &fleet.money {
                 text.money(names::FLEET_COMPENSATION_NEXT, labels, *currency, money.next);
             }
-        }
+        });
     }
 }
 
@@ -446,6 +436,17 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
+    /// One family: its header, then what `lines` writes; nothing at all without a line.
+    fn family(&mut self, metric: Metric, lines: impl FnOnce(&mut Self)) {
+        let begin = self.out.len();
+        write_header(self.out, metric);
+        let header = self.out.len();
+        lines(self);
+        if self.out.len() == header {
+            self.out.truncate(begin);
+        }
+    }
+
     fn line(
         &mut self,
         metric: Metric,

@@ -37,6 +37,14 @@ pub struct Figures<'a> {
 /// # Panics
 /// When a tenant and month come twice, or failures exceed the calls.
 pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standings {
+    standings_under(Contract::of_policy(Policy::tencent_ccc()), figures)
+}
+
+/// The same under another contract.
+///
+/// # Panics
+/// When a tenant and month come twice, or failures exceed the calls.
+pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item = Figures<'a>>) -> Standings {
     let mut book = Book::new(1);
     let (mut digest, mut totals, mut offset) = (Digest::default(), Totals::default(), 0);
     let mut apply = |key: &Key, value: &[u8]| {
@@ -67,7 +75,7 @@ pub fn standings<'a>(figures: impl IntoIterator<Item = Figures<'a>>) -> Standing
     let Some(Event::Published(tenants)) = book.reached_end(0, offset + 1) else {
         panic!("a sound ledger is published")
     };
-    let mut standings = Standings::new(Arc::new(Contract::of_policy(Policy::tencent_ccc())));
+    let mut standings = Standings::new(Arc::new(contract));
     standings.refresh(&book, &tenants);
     standings
 }

@@ -52,7 +52,6 @@ tiers:
   - {name: T1, below: "99.50", rate: "10"}
   - {name: T2, below: "99.00", rate: "30"}
   - {name: T3, below: "95.00", rate: "50"}
-codes: {file: error_codes.csv}
 exclusions: {order: []}
 "#;
 
