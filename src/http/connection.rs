@@ -16,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -32,6 +33,8 @@ pub struct Guard<L> {
 pub struct Connections {
     limits: Limits,
     open: Mutex<HashMap<usize, Arc<Connection>>>,
+    /// A connection has left its handler, or is gone.
+    left: Notify,
 }
 
 /// What one connection is about.
@@ -81,7 +84,7 @@ pub struct Handle {
 impl<L> Guard<L> {
     /// Guards what the listener accepts.
     pub fn new(listener: L, limits: Limits) -> Self {
-        Self { listener, connections: Arc::new(Connections { limits, open: Mutex::default() }) }
+        Self { listener, connections: Arc::new(Connections { limits, open: Mutex::default(), left: Notify::new() }) }
     }
 
     /// The open connections.
@@ -95,21 +98,23 @@ impl<L: Listener> Listener for Guard<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = self.listener.accept().await;
-            if let Some((id, connection)) = self.connections.admit() {
-                let stream = GuardedStream {
-                    stream,
-                    id,
-                    timer: Box::pin(tokio::time::sleep_until(connection.state().until)),
-                    close: Box::pin(connection.close.clone().cancelled_owned()),
-                    connection,
-                    connections: self.connections.clone(),
-                };
-                return (stream, address);
+        let (stream, address) = self.listener.accept().await;
+        // Where every connection has a handler at work, the new one waits for the first that has done its work.
+        let (id, connection) = loop {
+            match self.connections.admit() {
+                Some(admitted) => break admitted,
+                None => self.connections.left.notified().await,
             }
-            // Every connection has a handler at work: this one is closed.
-        }
+        };
+        let stream = GuardedStream {
+            stream,
+            id,
+            timer: Box::pin(tokio::time::sleep_until(connection.state().until)),
+            close: Box::pin(connection.close.clone().cancelled_owned()),
+            connection,
+            connections: self.connections.clone(),
+        };
+        (stream, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -200,6 +205,7 @@ impl<S> GuardedStream<S> {
 impl<S> Drop for GuardedStream<S> {
     fn drop(&mut self) {
         self.connections.open().remove(&self.id);
+        self.connections.left.notify_one();
     }
 }
 
@@ -266,5 +272,6 @@ pub async fn track(ConnectInfo(handle): ConnectInfo<Handle>, request: Request, n
     handle.connection.enter(Phase::Handling, limits.request_timeout + limits.response_timeout);
     let response = next.run(request).await;
     handle.connection.enter(Phase::Sending, limits.response_timeout);
+    handle.connections.left.notify_one();
     response
 }

@@ -12,6 +12,7 @@
 mod support;
 
 mod chaos;
+mod contract;
 mod dead_letters;
 mod events;
 mod operations;

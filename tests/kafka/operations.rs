@@ -122,7 +122,7 @@ fn sighup_reloads_and_a_mistake_keeps_the_old_configuration() {
     // A good one: the level, and which tenants are shown.
     instance.set("/logging/level", json!("info")).set("/metrics", json!({"tenants": "at_risk", "top": 0}));
     hang_up(&mut instance);
-    instance.program().wait_for_log("configuration reloaded", LIMIT);
+    instance.program().wait_for_log("configuration and documents reloaded", LIMIT);
     assert_eq!(instance.metric(reloaded), Some(1.0));
     assert_eq!(instance.metric(&calls), None, "the tenant is not at risk");
 
@@ -130,7 +130,7 @@ fn sighup_reloads_and_a_mistake_keeps_the_old_configuration() {
     instance.set("/metrics", json!({"tenants": "everybody"}));
     hang_up(&mut instance);
     instance.wait_metric(reloaded, |ok| ok == 0.0);
-    instance.program().wait_for_log("configuration not reloaded", LIMIT);
+    instance.program().wait_for_log("nothing reloaded; what was in force stays", LIMIT);
     assert_eq!(instance.metric(&calls), None);
 
     // A good one that cannot be taken over while running.

@@ -1,0 +1,128 @@
+//! The contract on the real broker: terms, a window loaded afterwards, a ruling, a crash in between, and statements that
+//! stay what they were, byte by byte.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::read::read_ledger;
+use crate::service::{Instance, Names};
+use crate::support::Signal;
+use crate::support::kafka::shared;
+use crate::write::{self, Sent, rfc3339};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// 2026-03-20T10:00:00+08:00: always the same month, so that the statements are comparable; it is allowed to be old.
+const AT_MS: i64 = 1_773_972_000_000;
+const POLICY: &str = r#"
+schema: sla-ledger/policy/v1
+id: tccc
+effective_from: 2022-08-22
+recorded_at: "2022-08-22T00:00:00+08:00"
+tiers: [{name: T1, below: "99.50", rate: "10"}, {name: T2, below: "99.00", rate: "30"}, {name: T3, below: "95.00", rate: "50"}]
+exclusions: {order: ["5.12"]}
+"#;
+const TENANTS: &str = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at
+acme,o-1,2026-03-17,3,,,,2026-03-17T09:00:00+08:00
+";
+const FEES: &str = "bill_id,tenant,period_start,period_end,currency,gross,voucher,charged_on,recorded_at
+b-1,acme,2026-03-17,2026-06-16,CNY,900.00,0.00,2026-03-17,2026-03-17T09:00:00+08:00
+";
+const NOTICE: &str = r#"
+- {id: n1, clause: "5.12", announced_at: "2026-03-18T10:00:00+08:00", start: "2026-03-20T10:00:00+08:00",
+   end: "2026-03-20T10:00:04+08:00", recorded_at: "2026-04-01T10:00:00+08:00"}
+"#;
+const RULING: &str = r#"
+- {id: a1, recorded_at: "2026-04-02T09:00:00+08:00", actor: zhang.san, clause: "5.14", decision: exclude, reason: typhoon,
+   evidence: "https://tickets.example/1", scope: {tenant: acme, day: 2026-03-20, request_ids: [r4, r5]}}
+"#;
+
+fn statement(instance: &Instance) -> Value {
+    let arguments = [
+        "statement",
+        "--tenant",
+        "acme",
+        "--month",
+        "2026-03",
+        "--format",
+        "json",
+        "--now",
+        "2026-04-10T00:00:00+08:00",
+        "--config",
+    ];
+    let (status, output) = instance.command(&arguments, LIMIT);
+    assert!(status.success(), "{output}");
+    json!({"bytes": output, "statement": serde_json::from_str::<Value>(&output).expect("JSON")})
+}
+
+#[test]
+fn documents_come_late_and_statements_survive_a_crash() {
+    let _machine = crate::beside_others();
+    let (cluster, names) = (shared(), Names::new("contract"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 2);
+    let mut instance = Instance::new("a", cluster, &names)
+        .with("/source/start", json!("earliest"))
+        .with("/limits", json!({"max_age": "3650d"}))
+        .with("/kafka/librdkafka/session.timeout.ms", json!(6000));
+    for (name, text) in [("policies/plain.yaml", POLICY), ("tenants.csv", TENANTS), ("fees.csv", FEES)] {
+        instance.write_file(name, text);
+    }
+    instance.start_ready();
+    // One call a second; the first ten fail. They arrive when they are made.
+    let calls = (0..200).map(|n| {
+        let code = if n < 10 { "InternalError" } else { "" };
+        Sent::failing_call(0, "acme", &format!("r{n}"), AT_MS + n * 1000, code)
+    });
+    write::send(brokers, &names.calls, calls.collect::<Vec<_>>());
+    let counted = |instance: &mut Instance| {
+        instance.wait_metric("sla_ledger_records_total{outcome=\"counted\"}", |counted| counted == 200.0);
+    };
+    counted(&mut instance);
+    // Old months are not exported; the API and statements have them.
+    let standing = |instance: &Instance| -> Value {
+        let (_, text) = instance.get("/api/v1/tenants/acme/months/2026-03").expect("an answer");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let wait_failed = |instance: &mut Instance, failed: u64| {
+        crate::support::wait_until(&format!("{failed} failures"), LIMIT, || standing(instance)["failed"] == failed);
+    };
+    wait_failed(&mut instance, 10);
+    let first = standing(&instance);
+    assert_eq!((&first["tier"], &first["compensation"]["payout_minor"]), (&json!("T2"), &json!(4402)), "{first}");
+    assert_eq!(first["claim"]["opens"], "2026-04-09");
+
+    // A window that was announced in time and is loaded afterwards, then a ruling.
+    instance.write_file("notices.yaml", NOTICE);
+    instance.program().signal(Signal::HangUp);
+    wait_failed(&mut instance, 6);
+    assert_eq!(standing(&instance)["excluded"], json!({"5.12": 4}));
+    instance.write_file("rulings.yaml", RULING);
+    instance.program().signal(Signal::HangUp);
+    wait_failed(&mut instance, 4);
+    let applied = || {
+        let ledger = read_ledger(brokers, &names.ledger);
+        ledger.book().applied_rulings().map(|(id, _)| id.to_owned()).collect::<Vec<_>>()
+    };
+    crate::support::wait_until("the ruling in the ledger", LIMIT, || applied() == ["a1"]);
+    let before = statement(&instance);
+    let told = &before["statement"]["standing"];
+    assert_eq!((&told["excluded"], &told["tier"]), (&json!({"5.12": 4, "5.14": 2}), &json!("T2")), "{told}");
+
+    instance.kill();
+    assert_eq!(statement(&instance)["bytes"], before["bytes"], "without any instance");
+    instance.start_ready();
+    wait_failed(&mut instance, 4);
+    assert_eq!(statement(&instance)["bytes"], before["bytes"], "after the crash");
+
+    // A ruling that was applied cannot be dropped: the old documents stay, and nothing starts with the new ones.
+    instance.write_file("rulings.yaml", "[]\n");
+    instance.program().signal(Signal::HangUp);
+    instance.wait_metric("sla_ledger_config_last_reload_successful", |ok| ok == 0.0);
+    assert_eq!(standing(&instance)["failed"], 4);
+    instance.stop();
+    instance.start();
+    let log = instance.wait_refusal();
+    assert!(log.contains("ruling `a1` is missing"), "{log}");
+    assert_eq!(rfc3339(AT_MS), "2026-03-20T02:00:00.000Z");
+}
