@@ -6,6 +6,7 @@ pub mod check_config;
 pub mod demo;
 pub mod generate;
 pub mod replay;
+pub mod ruling;
 pub mod run;
 pub mod statement;
 pub mod verify;
@@ -30,6 +31,9 @@ enum Command {
     Demo(demo::Args),
     CheckConfig(check_config::Args),
     Replay(replay::Args),
+    /// Rulings: a person's decisions about calls
+    #[command(subcommand)]
+    Ruling(ruling::Command),
     Statement(Box<statement::Args>),
     Verify(verify::Args),
     Calendar(calendar::Args),
@@ -49,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Ruling(command) => ruling::run(&command),
         Command::Statement(args) => statement::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Calendar(args) => calendar::run(&args),

@@ -21,6 +21,7 @@ use crate::domain::policy::{Clause, Policy};
 use crate::domain::standing::ServiceMonth;
 use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
+use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::Replay;
 use crate::replay::input::Lines;
@@ -114,12 +115,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let (book, topic) = if args.calls.is_empty() {
-            let file = config.map(|c| if c.is_dir() { c.join("sla-ledger.yaml") } else { c.to_owned() });
-            ledger(&file.unwrap_or(default.clone()))?
-        } else {
-            (replayed(&args.calls, &settings)?, names(&args.calls))
-        };
+        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings)?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
         Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
     };
@@ -140,6 +136,15 @@ fn check(file: &Path) -> Result<()> {
     Ok(io::stdout().write_all(line.as_bytes())?)
 }
 
+/// The facts, and what they come from: these files, or the ledger of the configuration.
+pub(super) fn facts(calls: &[PathBuf], config: &Path, settings: &CountingSettings) -> Result<(Book, String)> {
+    if !calls.is_empty() {
+        return Ok((replayed(calls, settings)?, names(calls)));
+    }
+    let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
+    ledger(&file)
+}
+
 /// The ledger as it stands in Kafka, and the source topic.
 fn ledger(file: &Path) -> Result<(Book, String)> {
     let config = Config::load(file)?;
@@ -154,7 +159,7 @@ fn ledger(file: &Path) -> Result<(Book, String)> {
     Ok((book, config.source.topic))
 }
 
-fn replayed(files: &[PathBuf], settings: &crate::pipeline::settings::CountingSettings) -> Result<Book> {
+fn replayed(files: &[PathBuf], settings: &CountingSettings) -> Result<Book> {
     let contract = Contract::of_policy(Policy::tencent_ccc());
     let mut replay = Replay::new(settings, Arc::new(contract), false)?;
     let mut line = Vec::new();

@@ -1,0 +1,270 @@
+//! `sla-ledger ruling add`: what a ruling would change, and then the ruling.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+
+use super::replay::{inputs, instant};
+use super::statement::facts;
+use crate::config::Config;
+use crate::documents::DocumentSet;
+use crate::documents::rulings::{NewRuling, append};
+use crate::domain::calendar::LocalDay;
+use crate::domain::contract::Contract;
+use crate::domain::documents::{Ruling, Scope, Verdict};
+use crate::domain::policy::Clause;
+use crate::domain::standing::ServiceMonth;
+use crate::pipeline::book::Book;
+use crate::pipeline::standings::Standings;
+
+const EXAMPLES: &str = "\
+Examples:
+  sla-ledger ruling add --decision exclude --clause 5.14 --tenant acme --from 2026-03-20T10:00:00+08:00 \\
+      --to 2026-03-20T10:30:00+08:00 --actor zhang.san --reason typhoon --evidence https://tickets.example/4711
+  sla-ledger ruling add --decision reinstate --clause 5.7 --tenant acme --day 2026-03-20 --request-id r2 \\
+      --actor zhang.san --reason 'the rate was declared by telephone' --evidence https://tickets.example/4712
+  sla-ledger ruling add --decision revoke --revokes r-20260402-1 --actor li.si --reason 'the record was wrong'
+
+First it prints what changes, a service month a line; nothing is written before it was agreed to (or --yes).
+Exit codes: 0 written (or shown, with --dry-run), 1 it failed or was not agreed to, 2 wrong flags or configuration.";
+
+/// Rulings: a person's decisions about calls. Append-only.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what a ruling changes, then append it to rulings.yaml
+    Add(Box<Args>),
+}
+
+/// What `ruling add` is told.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// What is decided
+    #[arg(long, value_enum)]
+    decision: Decision,
+
+    /// The clause it rests on, e.g. 5.14; not for revoke
+    #[arg(long, required_if_eq_any = [("decision", "exclude"), ("decision", "reinstate"), ("decision", "count_as_failure")])]
+    clause: Option<Clause>,
+
+    /// Whose calls; may be repeated
+    #[arg(long, value_name = "T")]
+    tenant: Vec<String>,
+
+    /// The local day of the calls named by --request-id
+    #[arg(long, requires = "request_id")]
+    day: Option<LocalDay>,
+
+    /// A call by its request id; needs one --tenant and --day; may be repeated
+    #[arg(long, value_name = "ID", requires = "day")]
+    request_id: Vec<String>,
+
+    /// Calls from this instant (RFC 3339)
+    #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "request_id")]
+    from: Option<DateTime<Utc>>,
+
+    /// Calls before this instant (RFC 3339)
+    #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with = "request_id")]
+    to: Option<DateTime<Utc>>,
+
+    /// Calls of this action; may be repeated
+    #[arg(long, conflicts_with = "request_id")]
+    action: Vec<String>,
+
+    /// Calls with this code; may be repeated
+    #[arg(long, conflicts_with = "request_id")]
+    code: Vec<String>,
+
+    /// The ruling that does nothing any more
+    #[arg(long, value_name = "ID", required_if_eq("decision", "revoke"))]
+    revokes: Option<String>,
+
+    /// Who decides
+    #[arg(long)]
+    actor: String,
+
+    /// Why
+    #[arg(long)]
+    reason: String,
+
+    /// On what grounds: a link, a ticket; revoke may do without
+    #[arg(long, required_if_eq_any = [("decision", "exclude"), ("decision", "reinstate"), ("decision", "count_as_failure")])]
+    evidence: Option<String>,
+
+    /// The ruling's id [default: made of the date]
+    #[arg(long)]
+    id: Option<String>,
+
+    /// The configuration: its file, or the directory with sla-ledger.yaml
+    #[arg(long, value_name = "DIR|FILE")]
+    config: Option<PathBuf>,
+
+    /// Take the calls from these JSONL files instead of the ledger
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    calls: Vec<PathBuf>,
+
+    /// Write without asking
+    #[arg(long)]
+    yes: bool,
+
+    /// Only show what it changes
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+/// What is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Decision {
+    /// The calls are no failures of the provider's
+    Exclude,
+    /// The calls count as failures after all
+    Reinstate,
+    /// The calls are failures, whatever their code
+    CountAsFailure,
+    /// An earlier ruling does nothing any more
+    Revoke,
+}
+
+/// Runs the command.
+pub fn run(command: &Command) -> ExitCode {
+    let Command::Add(args) = command;
+    let default = super::check_config::default_path();
+    let config = args.config.clone().unwrap_or(default);
+    let (settings, documents) = match inputs(Some(&config)) {
+        Ok(inputs) => inputs,
+        Err(report) => {
+            super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
+            return ExitCode::from(2);
+        }
+    };
+    super::finish(facts(&args.calls, &config, &settings).and_then(|(book, _)| add(args, &config, documents, &book)))
+}
+
+fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Book) -> Result<()> {
+    let now_ms = Utc::now().timestamp_millis();
+    let verdict = verdict(args)?;
+    let changes = changes(&documents, &verdict, now_ms, book);
+    let mut out = io::stdout();
+    for change in &changes {
+        writeln!(out, "{change}")?;
+    }
+    if changes.is_empty() {
+        writeln!(out, "no service month in the ledger changes")?;
+    }
+    if args.dry_run {
+        return Ok(());
+    }
+    if !args.yes && !agreed()? {
+        bail!("nothing was written");
+    }
+    let (actor, reason) = (args.actor.clone(), args.reason.clone());
+    let new = NewRuling { id: args.id.clone(), actor, reason, evidence: args.evidence.clone(), verdict };
+    let path = directory(config)?.join("rulings.yaml");
+    let ruling = append(&path, &new, now_ms).with_context(|| path.display().to_string())?;
+    writeln!(out, "ruling {} is in {}; a running service takes it over with a reload", ruling.id, path.display())?;
+    Ok(())
+}
+
+fn directory(config: &std::path::Path) -> Result<PathBuf> {
+    let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
+    Ok(if config.is_dir() && !file.exists() {
+        config.to_owned()
+    } else {
+        Config::load(&file)?.contract.directory(&file)
+    })
+}
+
+fn agreed() -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("nobody can be asked here: add --yes to write it, or --dry-run to look only; nothing was written");
+    }
+    write!(io::stdout(), "write it? [y/N] ")?;
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn verdict(args: &Args) -> Result<Verdict> {
+    if let Some(id) = &args.revokes {
+        if args.decision != Decision::Revoke {
+            bail!("--revokes goes with --decision revoke only");
+        }
+        return Ok(Verdict::Revoke(id.clone()));
+    }
+    let scope = match (args.day, args.tenant.as_slice()) {
+        (Some(day), [tenant]) => Scope::Calls { tenant: tenant.clone(), day, request_ids: args.request_id.clone() },
+        (Some(_), _) => bail!("--request-id needs exactly one --tenant: request ids are a tenant's own"),
+        (None, tenants) => Scope::Range {
+            tenants: tenants.to_vec(),
+            from_ms: args.from.map(|at| at.timestamp_millis()),
+            to_ms: args.to.map(|at| at.timestamp_millis()),
+            actions: args.action.clone(),
+            codes: args.code.clone(),
+        },
+    };
+    let clause = args.clause.context("--clause is missing")?;
+    Ok(match args.decision {
+        Decision::Exclude => Verdict::Exclude(clause, scope),
+        Decision::Reinstate => Verdict::Reinstate(clause, scope),
+        Decision::CountAsFailure => Verdict::CountAsFailure(clause, scope),
+        Decision::Revoke => bail!("--decision revoke needs --revokes ID"),
+    })
+}
+
+/// Every service month whose figures the ruling changes, a line each.
+fn changes(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book) -> Vec<String> {
+    let named: Vec<Arc<str>> = match concerned(documents, verdict) {
+        Some(tenants) if !tenants.is_empty() => tenants.iter().map(|tenant| tenant.as_str().into()).collect(),
+        _ => book.tenants().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+    };
+    let judged = |documents: &DocumentSet| {
+        let contract: Contract = documents.contract(None);
+        let mut standings = Standings::new(Arc::new(contract));
+        standings.refresh(book, &named);
+        standings
+    };
+    let mut with = documents.clone();
+    with.documents.rulings.push(Arc::new(Ruling {
+        id: "(new)".into(),
+        recorded_at_ms: now_ms,
+        actor: String::new(),
+        reason: String::new(),
+        evidence: None,
+        verdict: verdict.clone(),
+        sha256: [0; 32],
+    }));
+    let (before, after) = (judged(documents), judged(&with));
+    let pairs = named.iter().flat_map(|t| before.months(t).iter().zip(after.months(t)).map(move |pair| (t, pair)));
+    pairs.filter(|(_, (a, b))| a.figures != b.figures).map(|(tenant, (a, b))| change(tenant, a, b)).collect()
+}
+
+/// The tenants a ruling names; those of the ruling it takes back.
+fn concerned<'a>(documents: &'a DocumentSet, verdict: &'a Verdict) -> Option<Vec<&'a String>> {
+    let verdict = match verdict {
+        Verdict::Revoke(id) => &documents.documents.rulings.iter().find(|ruling| ruling.id == *id)?.verdict,
+        verdict => verdict,
+    };
+    match verdict.scope()? {
+        Scope::Calls { tenant, .. } => Some(vec![tenant]),
+        Scope::Range { tenants, .. } => Some(tenants.iter().collect()),
+    }
+}
+
+/// `2026-03 acme: failures 3 → 1, tier 30 % → 10 %, −¥600.00`
+fn change(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> String {
+    let mut parts = vec![format!("failures {} → {}", before.figures.failed(), after.figures.failed())];
+    let rate = |month: &ServiceMonth| month.tier().map_or_else(|| "none".into(), |tier| format!("{} %", tier.rate));
+    let (old, new) = (rate(before), rate(after));
+    parts.push(if old == new { format!("tier {old} as before") } else { format!("tier {old} → {new}") });
+    if let (Some(a), Some(b)) = (&before.money, &after.money) {
+        parts.push(b.currency().format_change(b.payout.payout_minor - a.payout.payout_minor));
+    }
+    format!("{} {}: {}", after.label(), tenant.escape_debug(), parts.join(", "))
+}
