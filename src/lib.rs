@@ -4,9 +4,10 @@
 //! read from that log.
 //!
 //! ```text
-//!  calls topic ──> Shard, one a partition ──flush──> ledger topic ──tail──> Book ──> Standings ──> /metrics, demo, verify
-//!                  decode → dedupe → tally           (compacted)            facts     facts under
+//!  calls topic ──> Shard, one a partition ──flush──> ledger topic ──tail──> Book ──> Standings ──> /metrics, /api/v1,
+//!                  decode → dedupe → tally           (compacted)            facts     facts under   statements, demo
 //!                                                                                     the contract
+//!                                  policies, tenants, fees, notices, declarations, rulings ──┘
 //! ```
 //!
 //! # Where things are
@@ -55,6 +56,11 @@
 //! - Rebalance callbacks only take notes. The worker answers an assignment with an empty one, takes the shards over while
 //!   it goes on polling, and assigns them with their exact offsets when it is done; so a takeover of any length never
 //!   blocks a rebalance.
+//! - A contract that changes is evaluated for everybody beside the one in force ([`view::View::adopt`]) and takes its place
+//!   whole. A tenant is evaluated from its facts alone; one in the middle of an incident (many chunks of failing calls)
+//!   remembers what its days came to.
+//! - A ruling is applied to what the rulings before it left: counting a call as a failure and then excluding it shows both.
+//! - Refunds and bills without a served day join the bill they overlap most, so that net cash is what is spread over days.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
 pub mod app;
