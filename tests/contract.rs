@@ -424,12 +424,13 @@ mod model {
     /// (total, raw, excluded, suspect, unbound, doubtful) by tenant and calendar month.
     pub fn recount(
         calls: &[Call],
+        in_term: impl Fn(&&Call) -> bool,
         documents: &Documents,
         policy: &Policy,
         as_of: Option<i64>,
     ) -> BTreeMap<(usize, bool), Figures> {
         let mut all: BTreeMap<(usize, bool), Figures> = BTreeMap::new();
-        for call in calls {
+        for call in calls.iter().filter(in_term) {
             let april = call.time_ms >= 1_774_972_800_000;
             let (total, raw, excluded, suspect, unbound, doubtful) = all.entry((call.tenant, april)).or_default();
             if policy.unbound_actions.contains(&ACTIONS[call.action].to_owned()) {
@@ -572,6 +573,17 @@ fn policies() -> impl Strategy<Value = Policy> {
     })
 }
 
+/// An order of acme's: first day, and days to the last.
+fn registry(term: Option<(i32, i32)>) -> Registry {
+    use sla_ledger::domain::calendar::LocalDay;
+    let order = term.map(|(first, days)| {
+        let (start, end) = (LocalDay(first), OrderEnd::LastDay(LocalDay(first + days)));
+        let order = Order { order_id: "o".into(), start, end, terminated_on: None, policy: None, recorded_at_ms: 0 };
+        (TENANTS[0].into(), order)
+    });
+    Registry::new(order.into_iter().collect(), Vec::new())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
@@ -584,13 +596,17 @@ proptest! {
         as_of in proptest::option::of(0..6i64),
         adopt_at in proptest::collection::vec(0..60usize, 0..3),
         flush_every in 1..20usize,
+        // acme's term, in days around the calls; none: nobody registered it.
+        term in proptest::option::of((20_532..20_545i32, 0..14i32)),
     ) {
+        let registry = Arc::new(registry(term));
         let contract = |documents: &Documents, as_of| {
-            Arc::new(Contract::new(Policies::single(policy.clone()), Arc::default(), documents, as_of))
+            Arc::new(Contract::new(Policies::single(policy.clone()), registry.clone(), documents, as_of))
         };
         let last = contract(&documents, as_of);
         let mut known_from_the_start = Ledger::new(&last);
-        let mut comes_bit_by_bit = Ledger::new(&contract(&Documents::default(), None));
+        let nothing = Contract::of_policy(policy.clone());
+        let mut comes_bit_by_bit = Ledger::new(&Arc::new(nothing));
         for (index, call) in calls.iter().enumerate() {
             let event = call.event();
             known_from_the_start.call(&event);
@@ -609,10 +625,15 @@ proptest! {
         known_from_the_start.flush();
         comes_bit_by_bit.flush();
         comes_bit_by_bit.view.adopt(&last);
-        let (found, _) = known_from_the_start.standings();
-        prop_assert_eq!(&found, &comes_bit_by_bit.standings().0);
+        let (found, out_of_term) = known_from_the_start.standings();
+        prop_assert_eq!((&found, out_of_term), (&comes_bit_by_bit.standings().0, comes_bit_by_bit.standings().1));
 
-        let expected = model::recount(&calls, &documents, &policy, as_of);
+        let in_term = |call: &&Call| {
+            let day = (call.time_ms + 8 * HOUR).div_euclid(24 * HOUR) as i32;
+            call.tenant > 0 || term.is_none_or(|(first, days)| (first..=first + days).contains(&day))
+        };
+        let expected = model::recount(&calls, in_term, &documents, &policy, as_of);
+        prop_assert_eq!(out_of_term, calls.iter().filter(|call| !in_term(call)).count() as u64);
         prop_assert_eq!(found.len(), expected.len());
         for (standing, ((tenant, april), (total, raw, excluded, suspect, unbound, doubtful))) in found.iter().zip(expected) {
             let failed = raw - excluded.values().sum::<u64>();

@@ -28,7 +28,9 @@ use crate::replay::input::Lines;
 use crate::report::archive::{Archive, Rendering};
 use crate::report::standing::Standing;
 use crate::report::statement::evidence::{self, Decision, EvidenceRow, EvidenceTime};
-use crate::report::statement::{DocumentRef, Facts, Format, Gap, Inputs, Issue, Lang, Statement, render, verify};
+use crate::report::statement::{
+    DocumentRef, Facts, Format, Gap, IndexFormat, Inputs, Issue, Lang, Statement, render, render_index, verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,7 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
 
-    /// Every tenant with calls in the month
+    /// Every tenant with calls in the month: text one after the other, json and csv a list with a line for each; the
+    /// documents themselves, html too, go to --archive
     #[arg(long, requires = "month")]
     all: bool,
 
@@ -207,14 +210,22 @@ impl Office<'_> {
         let wanted = self.wanted()?;
         let mut standings = Standings::new(Arc::new(self.contract.clone()));
         standings.refresh(&self.book, &tenants);
-        let mut issued = 0;
+        let (mut issued, mut statements) = (0, Vec::new());
         for tenant in &tenants {
             for month in standings.months(tenant).iter().filter(|m| wanted.names(m)) {
                 let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
                 let (statement, rows) = self.statement(tenant, month, &evaluation, archive)?;
-                render(&statement, &rows, self.args.format, self.args.lang, out)?;
+                match self.args.format {
+                    Format::Text => render(&statement, &rows, Format::Text, self.args.lang, out)?,
+                    Format::Json | Format::Csv | Format::Html => statements.push(statement),
+                }
                 issued += 1;
             }
+        }
+        match self.args.format {
+            Format::Text => {}
+            Format::Json => render_index(&statements, IndexFormat::JsonLines, out)?,
+            Format::Csv | Format::Html => render_index(&statements, IndexFormat::Csv, out)?,
         }
         out.flush()?;
         super::complain(&format!("{issued} statements of {} tenants with calls", tenants.len()));
