@@ -266,7 +266,8 @@ fn render(
         let config = config.load_full();
         let zone = config.counting.time_zone;
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
-        let today = LocalClock::new(zone).day(now_ms());
+        let now_ms = now_ms();
+        let today = LocalClock::new(zone).day(now_ms);
         let home = view.home();
         let plan = plan(&config);
         let known = RefCell::new(HashMap::new());
@@ -275,7 +276,9 @@ fn render(
             complete: |_: &str, period: Period| {
                 *known.borrow_mut().entry(period).or_insert_with(|| view.incomplete(period, zone).is_empty())
             },
+            windows: |tenant: &str| view.windows(tenant, now_ms),
             today,
+            now_ms,
             zone,
             plan: &plan,
         };

@@ -19,6 +19,7 @@ pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSou
 
 use crate::documents::ExpectedLedger;
 use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
+use crate::report::alert::{Encoding, Issuer, RUNBOOK};
 use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
 pub use crate::yaml::{FileErrors as ConfigErrors, Mistake};
@@ -42,6 +43,8 @@ pub struct Config {
     pub contract: ContractConfig,
     /// What counting depends on: `counting`, `limits`, and the mapping of `source`. Recorded in the ledger.
     pub counting: CountingSettings,
+    /// How alerts are told.
+    pub alerts: AlertsConfig,
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
     /// When counts become durable and visible.
@@ -135,6 +138,21 @@ impl ContractConfig {
     pub fn directory(&self, config_file: &Path) -> PathBuf {
         let base = config_file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         self.directory.as_ref().map_or_else(|| base.to_owned(), |directory| base.join(directory))
+    }
+}
+
+/// How alerts are told; when, says the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AlertsConfig {
+    /// How an event is laid out in the alerts topic.
+    pub encoding: Encoding,
+    /// Where the runbook is: the alert's name is appended as its anchor.
+    pub runbook_url: String,
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self { encoding: Encoding::default(), runbook_url: RUNBOOK.into() }
     }
 }
 
@@ -253,6 +271,7 @@ impl Config {
             ledger: LedgerConfig::default(),
             source: SourceConfig { topic: source_topic.into(), start: Start::default(), keyed_by_tenant: true },
             contract: ContractConfig::default(),
+            alerts: AlertsConfig::default(),
             counting: CountingSettings::default(),
             kafka: KafkaConfig::new(brokers),
             flush: FlushConfig::default(),
@@ -300,6 +319,7 @@ impl Config {
                 ledger: root.section("ledger", LedgerConfig::read),
                 source: root.section("source", |section| SourceConfig::read(section, &mut counting)),
                 contract: root.section("contract", ContractConfig::read),
+                alerts: root.section("alerts", AlertsConfig::read),
                 kafka: root.section("kafka", KafkaConfig::read),
                 flush: root.section("flush", FlushConfig::read),
                 http: root.section("http", HttpConfig::read),
@@ -334,6 +354,12 @@ impl Config {
                 );
             }
         }
+    }
+
+    /// In whose name alerts are told, and how.
+    pub fn issuer(&self) -> Issuer {
+        let AlertsConfig { encoding, runbook_url } = self.alerts.clone();
+        Issuer { ledger: self.ledger.name.clone(), runbook_url, encoding }
     }
 
     /// What the contract's documents must fit.
@@ -511,6 +537,17 @@ impl ContractConfig {
             directory: section.optional("directory", read::text).map(PathBuf::from),
             default_policy: section.or("default_policy", Self::default().default_policy, read::text),
             registry_topic: section.optional("registry_topic", read::topic),
+        }
+    }
+}
+
+impl AlertsConfig {
+    fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        let encodings = [("structured", Encoding::Structured), ("binary", Encoding::Binary)];
+        Self {
+            encoding: section.or("encoding", default.encoding, read::choice(&encodings)),
+            runbook_url: section.or("runbook_url", default.runbook_url, read::text),
         }
     }
 }

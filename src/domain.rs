@@ -1,5 +1,6 @@
 //! What the contract says: calls, calendar, terms, fees, availability, exclusions. No I/O, no clocks.
 
+pub mod alert;
 pub mod availability;
 pub mod calendar;
 pub mod call;
@@ -7,6 +8,7 @@ pub mod codes;
 pub mod contract;
 pub mod decision;
 pub mod documents;
+pub mod forecast;
 pub mod money;
 pub mod policy;
 pub mod registry;

@@ -63,6 +63,7 @@
 //! - Refunds and bills without a served day join the bill they overlap most, so that net cash is what is spread over days.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
+pub mod alerting;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -8,15 +8,21 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use chrono_tz::Tz;
 
+use crate::domain::alert::Windows;
+use crate::domain::availability::Availability;
+use crate::domain::calendar::{LocalClock, LocalDay};
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
 use crate::pipeline::book::Book;
+use crate::pipeline::pace::Pace;
 use crate::pipeline::rulings::NotedRuling;
 use crate::pipeline::standings::Standings;
 
 /// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
 type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
 
+/// The shard whose owner speaks for the fleet.
+pub const FLEET_SHARD: u32 = 0;
 /// Tenants that are judged anew between two releases of the book, so that the tail need not wait.
 const TENANTS_AT_ONCE: usize = 64;
 
@@ -24,6 +30,10 @@ const TENANTS_AT_ONCE: usize = 64;
 pub struct View {
     book: RwLock<Book>,
     standings: RwLock<Standings>,
+    /// The last hours of every tenant, as this instance has seen them.
+    pace: RwLock<Pace>,
+    /// Tenants whose standing may have changed since their alerts were judged.
+    unjudged: Mutex<Unjudged>,
     home: ArcSwap<Home>,
     /// Until when the home holds, unless the worker says so again.
     home_until: Mutex<Instant>,
@@ -38,6 +48,15 @@ pub struct View {
     shards: u32,
 }
 
+/// Whose alerts are to be judged.
+#[derive(Debug)]
+pub enum Unjudged {
+    /// Everybody's.
+    All,
+    /// Those of these tenants.
+    Some(HashSet<Arc<str>>),
+}
+
 /// The shards this instance speaks for.
 #[derive(Debug, Clone, Default)]
 pub struct Home {
@@ -47,7 +66,31 @@ pub struct Home {
     of: u32,
 }
 
+impl Default for Unjudged {
+    fn default() -> Self {
+        Self::Some(HashSet::new())
+    }
+}
+
+impl Unjudged {
+    fn extend(&mut self, tenants: &[Arc<str>]) {
+        if let Self::Some(some) = self {
+            some.extend(tenants.iter().cloned());
+        }
+    }
+}
+
 impl Home {
+    /// Does it speak for anybody?
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// Does it speak for the fleet? The owner of shard 0 does.
+    pub fn speaks_for_fleet(&self) -> bool {
+        self.shards.contains(&FLEET_SHARD)
+    }
+
     /// Does this instance export the tenant's gauges? Exactly one does: the owner of shard hash(tenant) mod shards.
     pub fn speaks_for(&self, tenant: &str) -> bool {
         self.shards.contains(&home_shard(tenant, self.of))
@@ -60,6 +103,8 @@ impl View {
         Self {
             book: RwLock::new(Book::new(shards)),
             standings: RwLock::new(Standings::new(contract)),
+            pace: RwLock::default(),
+            unjudged: Mutex::new(Unjudged::All),
             home: ArcSwap::default(),
             home_until: Mutex::new(Instant::now()),
             publishing: Mutex::default(),
@@ -102,11 +147,36 @@ impl View {
         self.standings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Evaluates these tenants anew.
+    /// Evaluates these tenants anew. What that adds to their current service months belongs to their last hours.
     pub fn refresh(&self, tenants: &[Arc<str>]) {
         let book = self.book();
         let mut standings = self.standings.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clock = LocalClock::new(standings.contract().policies.versions()[0].time_zone);
+        let watermark = |tenant: &Arc<str>| {
+            let shards = book.shards().iter().filter(|shard| shard.has_tenant(tenant));
+            shards.filter_map(|shard| shard.checkpoint()?.watermark_ms).max()
+        };
+        let mut before: Vec<(i64, LocalDay, Option<(LocalDay, Availability)>)> = Vec::with_capacity(tenants.len());
+        for tenant in tenants {
+            let watermark_ms = watermark(tenant).unwrap_or(i64::MIN);
+            let day = clock.day(watermark_ms.max(0));
+            // A tenant that was not known is a reading of the ledger's past, not of the last minute.
+            let known = standings.tenant(tenant).is_some();
+            let counted = || standings.current(tenant, day).unwrap_or((day, Availability::default()));
+            before.push((watermark_ms, day, known.then(counted)));
+        }
         standings.refresh(&book, tenants);
+        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        for (tenant, (watermark_ms, day, before)) in tenants.iter().zip(before) {
+            let (Some((first, before)), Some((now_first, now))) = (before, standings.current(tenant, day)) else {
+                continue;
+            };
+            let before = if first == now_first { before } else { Availability::default() };
+            let (total, failed) = (now.total.saturating_sub(before.total), now.failed.saturating_sub(before.failed));
+            pace.add(tenant, watermark_ms, Availability { total, failed });
+        }
+        drop(pace);
+        self.unjudged().extend(tenants);
         if let Some(missed) = &mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner) {
             missed.extend(tenants.iter().cloned());
         }
@@ -144,8 +214,33 @@ impl View {
         let missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner).take();
         new.refresh(&book, &missed.unwrap_or_default());
         let old = std::mem::replace(&mut *standings, new);
+        *self.unjudged() = Unjudged::All;
         drop((standings, book));
         drop(old);
+    }
+
+    /// The last hours of a tenant.
+    pub fn windows(&self, tenant: &str, now_ms: i64) -> Windows {
+        self.pace.read().unwrap_or_else(PoisonError::into_inner).windows(tenant, now_ms)
+    }
+
+    /// Forgets the last hours of tenants that were not called in them.
+    pub fn forget_idle(&self, now_ms: i64) {
+        self.pace.write().unwrap_or_else(PoisonError::into_inner).forget_idle(now_ms);
+    }
+
+    /// Whose alerts are to be judged; from now on, nobody's.
+    pub fn take_unjudged(&self) -> Unjudged {
+        std::mem::take(&mut *self.unjudged())
+    }
+
+    /// Everybody's alerts are to be judged: of those shards, or of that time, nobody has judged any yet.
+    pub fn judge_all(&self) {
+        *self.unjudged() = Unjudged::All;
+    }
+
+    fn unjudged(&self) -> MutexGuard<'_, Unjudged> {
+        self.unjudged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the shards this instance speaks for.
@@ -202,4 +297,11 @@ impl View {
 /// The shard whose owner speaks for a tenant.
 pub fn home_shard(tenant: &str, shards: u32) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()) % u64::from(shards.max(1))) as u32
+}
+
+impl View {
+    /// TEMP
+    pub fn lag(&self, _shard: u32, _now_ms: i64) -> Option<std::time::Duration> {
+        Some(std::time::Duration::ZERO)
+    }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use sla_ledger::documents::{DocumentFile, DocumentKind};
+use sla_ledger::domain::alert::Windows;
+use sla_ledger::domain::availability::Availability;
 use sla_ledger::domain::calendar::Month;
 use sla_ledger::domain::calendar::day_start_ms;
 use sla_ledger::domain::call::Rejection;
@@ -40,11 +42,15 @@ fn figures(tenant: &str, month: Month, total: u64, failed: u64) -> Figures<'_> {
 }
 
 /// All of the standings' tenants are at home and complete.
-fn view(plan: &CardinalityPlan) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn(&str, Period) -> bool> {
+fn view(
+    plan: &CardinalityPlan,
+) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn(&str, Period) -> bool, impl Fn(&str) -> Windows> {
     TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,
+        windows: |_: &str| Windows::default(),
         today: MARCH.first_day(),
+        now_ms: day_start_ms(chrono_tz::Asia::Shanghai, MARCH.first_day()),
         zone: chrono_tz::Asia::Shanghai,
         plan,
     }
@@ -179,6 +185,9 @@ fn the_tenants_series_read_exactly() {
     sla_calls{tenant="calm",month="2026-02",result="good"} 200
     sla_calls{tenant="calm",month="2026-02",result="failed"} 0
     sla_calls{tenant="calm",month="2026-02",result="excluded"} 0
+    # HELP sla_failures Failures of the service month that count, by action and code: the five most frequent; sla_calls has all.
+    # TYPE sla_failures gauge
+    sla_failures{tenant="acme",month="2026-03",action="",code="InternalError"} 6
     # HELP sla_failures_headroom Failures left before the tier applies; negative once there are too many.
     # TYPE sla_failures_headroom gauge
     sla_failures_headroom{tenant="acme",month="2026-03",tier="T1"} -1
@@ -320,15 +329,16 @@ fn what_is_left_out_is_counted_and_totals_stay_whole() {
         figures("d", MARCH, 1000, 0),
         figures("d", Month(MARCH.0 - 1), 500, 0),
     ]);
-    // Two ratios, the budget, compensation, the month's end, completeness; calls by 3 results; 2 by 3 tiers.
+    // Two ratios, the budget, compensation, the month's end, completeness; calls by 3 results; 2 by 3 tiers. What failed
+    // adds a series for its action and code.
     let per_row = 15;
     let plan = CardinalityPlan { tenants: Exported::AtRisk, top: 0, allow: vec![], max_tenants: 1 };
     let (text, stats) = export(&standings, &plan);
     let expected = ExportStats {
         tenants: 1,
-        series: per_row,
+        series: per_row + 1,
         suppressed_by_plan: 3 * per_row,
-        suppressed_by_limit: per_row,
+        suppressed_by_limit: per_row + 1,
         limit: 1,
     };
     assert_eq!(stats, expected);
@@ -350,7 +360,9 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     let view = TenantView {
         is_home: |tenant: &str| tenant == "here",
         complete: |_: &str, period: Period| period.month() < MARCH,
+        windows: |_: &str| Windows::default(),
         today: MARCH.first_day(),
+        now_ms: day_start_ms(chrono_tz::Asia::Shanghai, MARCH.first_day()),
         zone: chrono_tz::Asia::Shanghai,
         plan: &plan,
     };
@@ -413,8 +425,14 @@ fn whole_exposition() -> String {
     names.extend((0..50).map(|i| format!("tenant-{i}")));
     let far = Month(MARCH.0 + 48);
     let figures = names.iter().enumerate().flat_map(|(i, tenant)| {
+        // In the last tier, in one before it, and half of the budget used.
+        let failed = match i % 8 {
+            1 => 110,
+            2 => 90,
+            _ => 5,
+        };
         [
-            figures(tenant, MARCH, 2000 - i as u64, 110),
+            figures(tenant, MARCH, 2000 - i as u64, failed),
             figures(tenant, Month(MARCH.0 - 1), 500, 10),
             figures(tenant, far, 9, 0),
         ]
@@ -443,8 +461,21 @@ fn whole_exposition() -> String {
         rows: 3,
     }]);
     let plan = CardinalityPlan { max_tenants: 40, ..all() };
+    // In the middle of the month, one call in ten failing.
+    let view = TenantView {
+        is_home: |_: &str| true,
+        complete: |_: &str, _: Period| true,
+        windows: |_: &str| {
+            let window = Availability { total: 100, failed: 10 };
+            Windows { five_minutes: window, half_hour: window, hour: window, six_hours: window }
+        },
+        today: MARCH.day(16),
+        now_ms: day_start_ms(chrono_tz::Asia::Shanghai, MARCH.day(16)),
+        zone: chrono_tz::Asia::Shanghai,
+        plan: &plan,
+    };
     let mut exporter = Exporter::new();
-    exporter.collect(&standings, &view(&plan));
+    exporter.collect(&standings, &view);
     let mut out = Vec::new();
     metrics::write(&exporter, &process, &mut out);
     String::from_utf8(out).unwrap()
@@ -849,7 +880,8 @@ fn an_address_in_use_says_what_to_change() {
 #[test]
 fn a_scrape_of_ten_thousand_tenants_is_measured() {
     let measured = metrics::sample::measure(10_000, 1);
-    assert_eq!(measured.series, 10_000 * 15);
+    // 15 of the standing, burn rates in 4 windows, forecasts: 3 bounds, 3 tiers, the end; some with a failing action.
+    assert!((26 * 10_000..29 * 10_000).contains(&measured.series), "{measured:?}");
     assert!(measured.bytes > 5_000_000 && measured.gzip_bytes < measured.bytes / 4, "{measured:?}");
     println!("{measured:?}");
 }

@@ -3,8 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use sla_ledger::pipeline::record::{
-    AppliedRuling, Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
+    AlertRecord, AppliedRuling, Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
 };
 
 fn tally() -> Tally {
@@ -65,6 +66,19 @@ fn ruling() -> AppliedRuling {
     AppliedRuling { sha256: (100..132).collect(), recorded_at_ms: 1_774_972_800_000 }
 }
 
+fn alert() -> AlertState {
+    AlertState {
+        status: Status::Resolved,
+        generation: 2,
+        severity: Severity::Critical,
+        reason: Reason::FellBelow,
+        starts_at_ms: 1_774_972_800_000,
+        ends_at_ms: Some(1_774_976_400_000),
+        settled: true,
+        grouped: true,
+    }
+}
+
 /// The fixture's bytes; writes it when it does not exist yet and `SLA_LEDGER_WRITE_FIXTURES` is set.
 fn fixture(name: &str, current: &[u8]) -> Vec<u8> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ledger").join(name);
@@ -91,6 +105,10 @@ fn version_1_reads_and_writes_as_released() {
     let bytes = fixture("v1/ruling.bin", &ruling().encode_value());
     assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), ruling());
     assert_eq!(ruling().encode_value(), bytes);
+
+    let bytes = fixture("v1/alert.bin", &AlertRecord::new(&alert(), 7).encode_value());
+    assert_eq!(AlertRecord::decode_value(&bytes).unwrap(), (alert(), 7));
+    assert_eq!(AlertRecord::new(&alert(), 7).encode_value(), bytes);
 }
 
 #[test]
@@ -103,6 +121,16 @@ fn keys_of_version_1() {
             Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 17, tenant: "acme corp".into() },
         ),
         ("R 3 r-20260320-1", Key::Ruling { id: "r-20260320-1".into() }),
+        (
+            "A 3 2026-03-17 SlaTierReached 2 T1 acme corp",
+            Key::Alert(AlertKey {
+                tenant: "acme corp".into(),
+                period_start: Some("2026-03-17".parse().unwrap()),
+                alert: AlertName::TierReached,
+                detail: "T1".into(),
+            }),
+        ),
+        ("A 3 - SlaUnknownCode 3 X Y ", Key::Alert(AlertKey::fleet(AlertName::UnknownCode, "X Y"))),
     ] {
         assert_eq!(key.encode(3), text);
         assert_eq!(Key::decode(text.as_bytes()), Ok((3, key)));

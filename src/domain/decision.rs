@@ -52,6 +52,13 @@ pub struct Decision<'a> {
     pub document: Option<&'a str>,
 }
 
+impl Decision<'_> {
+    /// Is it a failure that counts?
+    pub fn counts(&self) -> bool {
+        matches!(self.outcome, Outcome::Counted | Outcome::Suspect)
+    }
+}
+
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::availability::{Availability, Level};
+use super::availability::{Availability, Level, Ppm};
+use super::calendar::day_start_ms;
 use super::codes::Class;
 use super::decision::{Decision, Outcome};
-use super::money::{Currency, MonthFee, Payout};
+use super::documents::ClaimEvent;
+use super::money::{Currency, MonthFee, Payout, payout};
 use super::policy::{Clause, Denominator, Policy, Tier};
 use super::term::Period;
+use super::workdays::{ClaimState, ClaimWindow, claim_state};
 
 /// Calls of one tenant, by what they came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -149,10 +152,23 @@ pub struct ServiceMonth {
     pub policy: Arc<Policy>,
     /// Its calls.
     pub figures: Figures,
+    /// The most frequent of the failures that count, those first.
+    pub top_failing: Box<[FailingCalls]>,
     /// The tenant's calls lie in several partitions.
     pub split: bool,
     /// Its fee and what is owed; `None`: no bill is known.
     pub money: Option<Money>,
+}
+
+/// Failures that count of one action and code.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FailingCalls {
+    /// The API action.
+    pub action: Box<str>,
+    /// The error code.
+    pub code: Option<Box<str>>,
+    /// How many.
+    pub failures: u64,
 }
 
 /// The money of a service month, in minor units.
@@ -199,6 +215,28 @@ impl ServiceMonth {
     /// How far the error budget is used up.
     pub fn level(&self) -> Level {
         self.availability().level(self.policy.target())
+    }
+
+    /// Where its claim stands at `now_ms`, and the window; none without a registered term. `claims`: the tenant's, in the
+    /// order they were recorded.
+    pub fn claim(&self, claims: &[Arc<ClaimEvent>], now_ms: i64) -> (ClaimState, Option<ClaimWindow>) {
+        let (zone, period) = (self.policy.time_zone, self.period);
+        if !self.registered {
+            let ended = now_ms >= day_start_ms(zone, period.next_day());
+            return (if ended { ClaimState::Ended } else { ClaimState::Running }, None);
+        }
+        let window = ClaimWindow::of(period.last, &self.policy.claim, &self.policy.workdays);
+        let own = claims.iter().filter(|claim| claim.period_start == period.first);
+        let own: SmallVec<[&ClaimEvent; 4]> = own.map(AsRef::as_ref).collect();
+        (claim_state(period, window, zone, now_ms, &own), Some(window))
+    }
+
+    /// What would be owed, in minor units, if this were its availability; `None`: no bill is known.
+    pub fn payout_at(&self, availability: Availability) -> Option<i64> {
+        let Money { fee, payout: now, .. } = self.money.as_ref()?;
+        let rate = self.policy.tier(availability).map_or(Ppm(0), |tier| tier.rate);
+        let (base, rounding) = (self.policy.fee_base, self.policy.rounding);
+        Some(payout(rate, fee, base, rounding, now.cap_left_minor).payout_minor)
     }
 
     /// What it is called: `YYYY-MM`, or `YYYY-MM-DD` where that would name two.

@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::membership::Membership;
 use crate::pipeline::protocol::TransactionEnd;
-use crate::pipeline::shard::{DeadLetter, Flush, Shard};
+use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush, Shard};
 
 /// After this the broker ends a transaction by itself.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ pub struct Topics {
     pub ledger: String,
     /// Dead letters.
     pub dead_letters: String,
+    /// Alerts.
+    pub alerts: String,
 }
 
 /// The transactional producer.
@@ -111,6 +113,8 @@ impl LedgerLog {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "5")
+            // Alerts of one tenant keep their order, wherever a Java client would look for them.
+            .set("partitioner", "murmur2_random")
             .set("message.max.bytes", super::topics::MAX_MESSAGE_BYTES.to_string())
             .set("queue.buffering.max.messages", "2000000")
             .set("queue.buffering.max.kbytes", "1048576");
@@ -170,6 +174,12 @@ impl LedgerLog {
                 self.send(flush.shard, key.as_bytes(), value.as_deref())?;
             }
         }
+        if flushes.iter().any(|flush| !flush.alerts.is_empty()) {
+            self.await_acknowledgements()?;
+            for alert in flushes.iter().flat_map(|flush| &flush.alerts) {
+                self.send_alert(alert)?;
+            }
+        }
         for flush in flushes {
             let (key, value) = shard(flush.shard).map_or_else(|| flush.checkpoint.clone(), |s| s.checkpoint_of(flush));
             self.send(flush.shard, key.as_bytes(), Some(&value))?;
@@ -180,6 +190,16 @@ impl LedgerLog {
     fn send(&self, shard: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), KafkaError> {
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.ledger).partition(shard as i32).key(key);
         record.payload = value;
+        self.enqueue(record)
+    }
+
+    fn send_alert(&self, alert: &AlertMessage) -> Result<(), KafkaError> {
+        let headers = alert
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.alerts).headers(headers).payload(&alert.payload);
+        record.key = alert.key.as_deref();
         self.enqueue(record)
     }
 

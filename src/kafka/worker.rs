@@ -17,6 +17,7 @@ use super::batch::{self, BatchQueue, Fetched};
 use super::ledger_log::{Fence, LedgerLog, Topics};
 use super::membership::{Membership, Notes, Rebalanced};
 use super::tail::{TailNews, now_ms, reader_config};
+use crate::alerting::Desk;
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::Health;
@@ -112,6 +113,7 @@ struct Worker {
     reader: BaseConsumer,
     log: LedgerLog,
     log_broken: bool,
+    desk: Desk,
     state: State,
     shards: BTreeMap<u32, Shard>,
     queue: Option<BatchQueue>,
@@ -184,7 +186,9 @@ impl Worker {
             source: config.source.topic.clone(),
             ledger: config.ledger.topic.clone(),
             dead_letters: config.ledger.dead_letters_topic.clone(),
+            alerts: config.ledger.alerts_topic.clone(),
         };
+        let desk = Desk::new(config.issuer());
         let client = consumer_config(&setup.base, &config, &setup.instance);
         let consumer: BaseConsumer<Notes> = client
             .create_with_context(Notes::default())
@@ -208,6 +212,7 @@ impl Worker {
             reader,
             log,
             log_broken: false,
+            desk,
             state: State::Waiting,
             shards: BTreeMap::new(),
             queue: None,
@@ -466,7 +471,8 @@ impl Worker {
             let owner = Owner::new(shard, self.writer.clone(), self.keys);
             let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
             match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
-                Ok(counter) => {
+                Ok(mut counter) => {
+                    self.desk.tell_again(&self.setup.view, &mut counter, now_ms());
                     for gap in counter.gaps().iter().skip(known_gaps) {
                         tracing::error!(
                             shard,
@@ -578,6 +584,11 @@ impl Worker {
     fn flush(&mut self) {
         let rulings = self.setup.view.rulings();
         self.shards.values_mut().for_each(|shard| shard.note_rulings(&rulings));
+        // What is told goes out with what was counted, in one transaction; without the former's time, in the next.
+        if matches!(self.state, State::Counting { judged: true, .. }) {
+            let (view, metrics, now_ms) = (&self.setup.view, &self.setup.metrics, now_ms());
+            self.desk.judge(view, &mut self.shards, |shard| view.lag(shard, now_ms), metrics, now_ms);
+        }
         if self.shards.values().all(|s| !s.wants_flush()) || !self.producer_ready() {
             return;
         }

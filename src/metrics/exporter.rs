@@ -3,23 +3,28 @@
 //! Two steps, so that the standings need to be locked only for the first: [`Exporter::collect`] chooses the tenants and
 //! copies their counts, [`Exporter::write`] renders them. A tenant's labels are escaped once and copied into each line.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
 
 use super::names::{self, Metric};
+use crate::domain::alert::Windows;
 use crate::domain::availability::{Level, Ppm};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::forecast::burn_rate;
 use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
 use crate::domain::standing::{Figures, ServiceMonth};
 use crate::domain::term::Period;
 use crate::domain::workdays::ClaimWindow;
 use crate::pipeline::standings::{Fleet, Standings};
+use crate::pipeline::trend::Trend;
 
 /// Months before the current one that are exported: a claim can be open for 60 days after its month.
 pub const PAST_MONTHS: i32 = 3;
+/// How long the fleet's forecast holds, in ms: it looks at every tenant.
+const FLEET_FORECAST_MS: i64 = 60_000;
 
 /// Which tenants get series of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +57,17 @@ pub enum Exported {
 
 /// How the standings are looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct TenantView<'a, H, C> {
+pub struct TenantView<'a, H, C, W> {
     /// Does this instance export the tenant?
     pub is_home: H,
     /// Is every call of the tenant's service month known to be counted?
     pub complete: C,
+    /// The tenant's last hours.
+    pub windows: W,
     /// Today.
     pub today: LocalDay,
+    /// Now, in ms.
+    pub now_ms: i64,
     /// The zone the months are in.
     pub zone: Tz,
     /// Which tenants get series of their own.
@@ -91,6 +100,9 @@ pub struct Exporter {
     /// First instants after days, in seconds since 1970.
     ends: HashMap<LocalDay, i64>,
     fleet: Vec<(Month, Fleet)>,
+    /// By how much, in minor units, the fleet will owe more than now if the last hour goes on; and when that was found.
+    fleet_forecast: BTreeMap<(Month, Currency), i64>,
+    fleet_forecast_ms: Option<i64>,
     states: [u64; Level::ALL.len()],
     /// Policies and the calendar years whose working days they miss.
     calendar_missing: BTreeSet<(String, i32)>,
@@ -103,12 +115,22 @@ struct Row {
     end_s: i64,
     complete: bool,
     month: ServiceMonth,
+    trend: Trend,
     /// Begin and end of the claim window in seconds, where something is owed to a registered tenant; no begin while the
     /// working days are not known.
     claim_s: Option<(Option<i64>, i64)>,
 }
 
-/// Series of a service month, as [`Exporter::write`] writes them.
+/// Series of a running service month's burn rate and forecast, as [`Exporter::write`] writes them.
+fn trend_series(month: &ServiceMonth, trend: &Trend) -> u64 {
+    let Some(outlook) = &trend.outlook else { return 0 };
+    let burning = trend.windows.all().into_iter().filter_map(|window| burn_rate(window, outlook.sustainable)).count();
+    let reached = outlook.reached_at_ms.iter().flatten().count();
+    let ends = usize::from(outlook.at_end.total > 0) + usize::from(month.money.is_some());
+    (burning + 3 + outlook.allowed.len() + reached + ends) as u64
+}
+
+/// Series of a service month, as [`Exporter::write`] writes them, without those of [`trend_series`].
 fn series(month: &ServiceMonth) -> u64 {
     let availability = month.availability();
     let ratios = if availability.total > 0 { 2 } else { 0 };
@@ -117,7 +139,7 @@ fn series(month: &ServiceMonth) -> u64 {
     let recover = tiers.iter().filter(|t| availability.calls_to_recover(t.below).is_some()).count();
     let money = month.money.map_or(0, |money| 1 + u64::from(money.next_payout.is_some()));
     let claim = claim_window(month).map_or(0, |window| 1 + u64::from(window.opens.is_some()));
-    let excluded = month.figures.excluded().len() as u64;
+    let excluded = (month.figures.excluded().len() + month.top_failing.len()) as u64;
     // Calls by result, compensation, the month's end, complete or not.
     ratios + consumed + (tiers.len() + recover) as u64 + money + claim + excluded + 3 + 1 + 1 + 1
 }
@@ -155,10 +177,11 @@ impl Exporter {
     }
 
     /// Chooses the tenants and copies what their series say.
-    pub fn collect<H, C>(&mut self, standings: &Standings, view: &TenantView<'_, H, C>)
+    pub fn collect<H, C, W>(&mut self, standings: &Standings, view: &TenantView<'_, H, C, W>)
     where
         H: Fn(&str) -> bool,
         C: Fn(&str, Period) -> bool,
+        W: Fn(&str) -> Windows,
     {
         self.collected = true;
         self.labels.clear();
@@ -170,12 +193,7 @@ impl Exporter {
         self.fleet.clear();
         self.fleet.extend(standings.fleet().range(first..).map(|(month, fleet)| (*month, fleet.clone())));
 
-        self.calendar_missing.clear();
-        for policy in standings.contract().policies.versions() {
-            let ends = standings.fleet().range(first..).map(|(month, _)| month.last_day());
-            let missing = ends.filter_map(|end| ClaimWindow::missing_year(end, &policy.claim, &policy.workdays));
-            self.calendar_missing.extend(missing.map(|year| (policy.id.clone(), year)));
-        }
+        self.calendar_missing = standings.calendar_missing(first);
 
         let allow: HashSet<&str> = view.plan.allow.iter().map(String::as_str).collect();
         let mut candidates = Vec::with_capacity(standings.len());
@@ -198,8 +216,9 @@ impl Exporter {
         };
         let exported = chosen.min(view.plan.max_tenants);
         for candidate in &candidates[..exported] {
-            self.add(candidate, view);
+            self.add(standings, candidate, view);
         }
+        self.forecast_fleet(standings, view);
         let left_out =
             |candidates: &[Candidate<'_>]| -> u64 { candidates.iter().flat_map(|c| c.months).map(series).sum() };
         self.stats.tenants = exported as u64;
@@ -207,10 +226,36 @@ impl Exporter {
         self.stats.suppressed_by_plan = left_out(&candidates[chosen..]);
     }
 
-    fn add<H, C>(&mut self, candidate: &Candidate<'_>, view: &TenantView<'_, H, C>)
+    /// What all tenants will owe, exported or not; now and then, for it looks at all of them.
+    fn forecast_fleet<H, C, W>(&mut self, standings: &Standings, view: &TenantView<'_, H, C, W>)
+    where
+        W: Fn(&str) -> Windows,
+    {
+        if self.fleet_forecast_ms.is_some_and(|found| (found..found + FLEET_FORECAST_MS).contains(&view.now_ms)) {
+            return;
+        }
+        self.fleet_forecast_ms = Some(view.now_ms);
+        self.fleet_forecast.clear();
+        for (tenant, months) in standings.iter() {
+            // What has not failed yet owes nothing then either.
+            let current = months.iter().find(|m| m.period.contains(view.today) && m.figures.failed() > 0);
+            let (Some(month), Some(standing)) = (current, standings.tenant(tenant)) else { continue };
+            let Some(money) = month.money else { continue };
+            let trend = Trend::of(standing, month, (view.windows)(tenant), view.now_ms);
+            let then = trend.outlook.and_then(|outlook| month.payout_at(outlook.at_end));
+            let more = then.map_or(0, |then| then - money.payout.payout_minor);
+            if more != 0 {
+                *self.fleet_forecast.entry((month.period.first.month(), money.currency())).or_insert(0) += more;
+            }
+        }
+    }
+
+    fn add<H, C, W>(&mut self, standings: &Standings, candidate: &Candidate<'_>, view: &TenantView<'_, H, C, W>)
     where
         C: Fn(&str, Period) -> bool,
+        W: Fn(&str) -> Windows,
     {
+        let windows = (view.windows)(candidate.tenant);
         let tenant_from = self.labels.len();
         self.labels.push_str("tenant=\"");
         escape_label(&mut self.labels, candidate.tenant);
@@ -234,10 +279,12 @@ impl Exporter {
                 let opens = window.opens.map(|day| day_after(LocalDay(day.0 - 1)));
                 (opens, day_after(window.last_day))
             });
-            self.stats.series += series(month);
+            let trend = standings.tenant(candidate.tenant).map(|t| Trend::of(t, month, windows, view.now_ms));
+            let trend = trend.unwrap_or_default();
+            self.stats.series += series(month) + trend_series(month, &trend);
             let complete = (view.complete)(candidate.tenant, month.period);
             let labels = from..self.labels.len();
-            self.rows.push(Row { labels, end_s, complete, month: month.clone(), claim_s });
+            self.rows.push(Row { labels, end_s, complete, month: month.clone(), trend, claim_s });
         }
     }
 
@@ -252,6 +299,7 @@ impl Exporter {
         if self.collected {
             let mut text = Text { out, integer: itoa::Buffer::new(), float: ryu::Buffer::new() };
             self.write_tenants(&mut text);
+            self.write_trends(&mut text);
             self.write_money(&mut text);
             self.write_fleet(&mut text);
         }
@@ -269,6 +317,16 @@ impl Exporter {
         self.family(text, names::FAILURES_EXCLUDED, |text, labels, row| {
             for (clause, calls) in row.month.figures.excluded() {
                 text.unsigned(names::FAILURES_EXCLUDED, labels, &[",clause=\"", &clause.to_string(), "\""], *calls);
+            }
+        });
+        self.family(text, names::FAILURES, |text, labels, row| {
+            for failing in &row.month.top_failing {
+                let mut more = String::from(",action=\"");
+                escape_label(&mut more, &failing.action);
+                more.push_str("\",code=\"");
+                escape_label(&mut more, failing.code.as_deref().unwrap_or(""));
+                more.push('"');
+                text.unsigned(names::FAILURES, labels, &[&more], failing.failures);
             }
         });
         let mut tiers = TierLabels::default();
@@ -296,6 +354,49 @@ impl Exporter {
         self.family(text, names::MONTH_END, |text, labels, row| text.signed(names::MONTH_END, labels, &[], row.end_s));
         self.family(text, names::MONTH_COMPLETE, |text, labels, row| {
             text.unsigned(names::MONTH_COMPLETE, labels, &[], row.complete.into());
+        });
+    }
+
+    fn write_trends(&self, text: &mut Text<'_>) {
+        self.family(text, names::BURN_RATE, |text, labels, row| {
+            let Some(outlook) = &row.trend.outlook else { return };
+            for (label, window) in Windows::LABELS.iter().zip(row.trend.windows.all()) {
+                let rate = burn_rate(window, outlook.sustainable);
+                text.ratio(names::BURN_RATE, labels, &[",window=\"", label, "\""], rate);
+            }
+        });
+        self.family(text, names::FORECAST_CALLS, |text, labels, row| {
+            let Some(outlook) = &row.trend.outlook else { return };
+            let calls = outlook.calls;
+            for (bound, calls) in [("low", calls.low), ("expected", calls.expected), ("high", calls.high)] {
+                text.unsigned(names::FORECAST_CALLS, labels, &[",bound=\"", bound, "\""], calls);
+            }
+        });
+        let mut tiers = TierLabels::default();
+        self.family(text, names::FORECAST_ALLOWED, |text, labels, row| {
+            let Some(outlook) = &row.trend.outlook else { return };
+            for (allowed, label) in outlook.allowed.iter().zip(tiers.of(&row.month.policy)) {
+                text.signed(names::FORECAST_ALLOWED, labels, &[label], *allowed);
+            }
+        });
+        self.family(text, names::FORECAST_AVAILABILITY, |text, labels, row| {
+            let at_end = row.trend.outlook.as_ref().and_then(|outlook| outlook.at_end.ratio());
+            text.ratio(names::FORECAST_AVAILABILITY, labels, &[], at_end);
+        });
+        self.family(text, names::FORECAST_TIER, |text, labels, row| {
+            let Some(outlook) = &row.trend.outlook else { return };
+            for (at_ms, label) in outlook.reached_at_ms.iter().zip(tiers.of(&row.month.policy)) {
+                if let Some(at_ms) = at_ms {
+                    text.signed(names::FORECAST_TIER, labels, &[label], at_ms.div_euclid(1000));
+                }
+            }
+        });
+        self.family(text, names::FORECAST_AMOUNT, |text, labels, row| {
+            if let (Some(outlook), Some(money)) = (&row.trend.outlook, &row.month.money)
+                && let Some(minor) = row.month.payout_at(outlook.at_end)
+            {
+                text.money(names::FORECAST_AMOUNT, labels, money.currency(), minor);
+            }
         });
     }
 
@@ -363,6 +464,19 @@ impl Exporter {
                 text.money(names::FLEET_COMPENSATION, labels, *currency, money.owed);
             }
         });
+        let more = |month: Month, currency| self.fleet_forecast.get(&(month, currency)).copied().unwrap_or(0);
+        text.family(names::FLEET_FORECAST_AMOUNT, |text| {
+            for (month, fleet) in &self.fleet {
+                let labels = format!("month=\"{month}\"");
+                for (currency, money) in &fleet.money {
+                    let then = money.owed + more(*month, *currency);
+                    text.money(names::FLEET_FORECAST_AMOUNT, &labels, *currency, then);
+                }
+            }
+        });
+        let mut each = |metric: Metric, line: &dyn Fn(&mut Text<'_>, &str, &Fleet)| {
+            text.family(metric, |text| months.iter().for_each(|(labels, fleet)| line(text, labels, fleet)));
+        };
         each(names::FLEET_COMPENSATION_NEXT, &|text, labels, fleet| {
             for (currency, money) in &fleet.money {
                 text.money(names::FLEET_COMPENSATION_NEXT, labels, *currency, money.next);

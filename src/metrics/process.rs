@@ -1,5 +1,6 @@
 //! What this process does, for those who run it. Counters begin at 0 with the process.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use prometheus::{Opts, Registry, TextEncoder};
 use super::exporter::ExportStats;
 use super::names::{self, Metric};
 use crate::documents::DocumentFile;
+use crate::domain::alert::{AlertName, Held, Status};
 use crate::domain::call::Rejection;
 use crate::pipeline::protocol::TransactionEnd;
 use crate::pipeline::record::Gap;
@@ -31,6 +33,8 @@ pub struct ProcessMetrics {
     quarantined: IntCounter,
     duplicate_conflicts: IntCounter,
     dead_letters: [IntCounter; Rejection::ALL.len()],
+    alerts: IntCounterVec,
+    alerts_held: IntGaugeVec,
     registry_rejected: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
@@ -86,6 +90,12 @@ impl ProcessMetrics {
         for kind in ["calls", "window"] {
             gaps.with_label_values(&[kind]);
         }
+        let alerts = counters(r, names::ALERTS, &["alert", "status"]);
+        let alerts_held = int_gauges(r, names::ALERTS_HELD, &["reason"]);
+        for alert in AlertName::ALL {
+            Status::ALL.iter().for_each(|s| _ = alerts.with_label_values(&[alert.as_str(), s.as_str()]));
+        }
+        Held::ALL.iter().for_each(|held| _ = alerts_held.with_label_values(&[held.as_str()]));
         let suppressed = int_gauges(r, names::SERIES_SUPPRESSED, &["reason"]);
         let options = HistogramOpts::new(names::FLUSH_DURATION.name, names::FLUSH_DURATION.help);
         Self {
@@ -95,6 +105,8 @@ impl ProcessMetrics {
             quarantined,
             duplicate_conflicts: counter(r, names::DUPLICATE_CONFLICTS),
             dead_letters: Rejection::ALL.map(|reason| dead_letters.with_label_values(&[reason.as_str()])),
+            alerts,
+            alerts_held,
             registry_rejected: counter(r, names::REGISTRY_REJECTED),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
@@ -143,6 +155,19 @@ impl ProcessMetrics {
     /// A dead letter was committed.
     pub fn dead_letter(&self, reason: Rejection) {
         self.dead_letters[reason.index()].inc();
+    }
+
+    /// An alert was told.
+    pub fn alert(&self, alert: AlertName, status: Status) {
+        self.alerts.with_label_values(&[alert.as_str(), status.as_str()]).inc();
+    }
+
+    /// Tenants that are not judged at present.
+    pub fn set_alerts_held(&self, tenants: &BTreeMap<Held, u64>) {
+        for held in Held::ALL {
+            let tenants = tenants.get(held).copied().unwrap_or(0);
+            self.alerts_held.with_label_values(&[held.as_str()]).set(int(tenants));
+        }
     }
 
     /// A message of the registry topic was refused.

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
+use crate::domain::alert::Windows;
+use crate::domain::availability::Availability;
 use crate::domain::calendar::{Month, day_start_ms};
 use crate::domain::contract::Contract;
 use crate::domain::documents::{Documents, Notice};
@@ -255,7 +257,13 @@ pub fn measure(tenants: usize, rounds: usize) -> Measured {
     let view = TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,
-        today: month.first_day(),
+        // Mid-month, one call in a hundred failing: every series there is.
+        windows: |_: &str| {
+            let window = |total| Availability { total, failed: total / 100 };
+            Windows { five_minutes: window(100), half_hour: window(600), hour: window(1200), six_hours: window(7200) }
+        },
+        today: month.day(15),
+        now_ms: day_start_ms(zone, month.day(15)),
         zone,
         plan: &plan,
     };

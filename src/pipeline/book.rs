@@ -10,10 +10,14 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 
 use super::mutation::{Mutation, mutated};
-use super::record::{AppliedRuling, Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
+use super::record::{AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
 use super::shard::{LoadedValue, ShardState};
+use crate::domain::alert::{AlertKey, AlertState};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::term::Period;
+
+/// Why a month is not complete while it runs; behind the shard.
+pub const STILL_RUNNING: &str = "has not passed the end of the month";
 
 /// The ledger as read so far.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct ShardBook {
     tenants: HashMap<Arc<str>, TenantRecords>,
     /// By id. No horizon closes them.
     rulings: BTreeMap<Arc<str>, Stored>,
+    /// What was last told, by tenant.
+    alerts: BTreeMap<AlertKey, (AlertState, Stored)>,
     waiting: HashMap<Key, Option<Stored>>,
     closed_keys: HashSet<Key>,
     counted: u64,
@@ -170,7 +176,7 @@ impl Book {
                 continue;
             };
             if checkpoint.watermark_ms.is_none_or(|w| w < end_ms) {
-                reasons.push(format!("shard {shard} has not passed the end of the month"));
+                reasons.push(format!("shard {shard} {STILL_RUNNING}"));
             }
             if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
                 reasons.push(format!("shard {shard} was first counted after the month had begun"));
@@ -188,6 +194,17 @@ impl Book {
     /// Tenants of all shards; a tenant whose calls lie in several shards comes once for each.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
         self.shards.iter().flat_map(|shard| shard.tenants.keys())
+    }
+
+    /// What was last told of an alert. Where partitions were added it may stand in several shards: the last firing holds.
+    pub fn alert(&self, key: &AlertKey) -> Option<AlertState> {
+        let found = self.shards.iter().filter_map(|shard| Some(shard.alerts.get(key)?.0));
+        found.max_by_key(|state| (state.generation, state.ends_at_ms))
+    }
+
+    /// What was last told of every alert, over all shards.
+    pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
+        self.shards.iter().flat_map(ShardBook::alerts)
     }
 
     /// Every ruling ever applied, with its digest.
@@ -227,7 +244,8 @@ impl ShardBook {
         let of =
             |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
         let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
-        self.tenants.values().map(of).sum::<usize>() + rulings
+        let alerts: usize = self.alerts.values().map(|(_, s)| s.bytes.len()).sum();
+        self.tenants.values().map(of).sum::<usize>() + rulings + alerts
     }
 
     /// The tenant's tallies in this shard.
@@ -296,6 +314,11 @@ impl ShardBook {
     pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
         // Values were checked when they were read.
         self.rulings.iter().filter_map(|(id, s)| Some((&**id, AppliedRuling::decode_value(&s.bytes).ok()?.sha256())))
+    }
+
+    /// What was last told of every alert this shard holds.
+    pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
+        self.alerts.iter().map(|(key, (state, _))| (key, state))
     }
 
     fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
@@ -374,6 +397,20 @@ impl ShardBook {
             self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
             return;
         }
+        if let Key::Alert(alert) = &key {
+            // Values were checked when they were read.
+            let new = stored.and_then(|s| Some((AlertRecord::decode_value(&s.bytes).ok()?.0, s)));
+            self.digest.add(new.as_ref().map_or(Digest::default(), |(_, s)| s.digest));
+            let old = match new {
+                Some(new) => self.alerts.insert(alert.clone(), new),
+                None => {
+                    self.closed_keys.remove(&key);
+                    self.alerts.remove(alert)
+                }
+            };
+            self.digest.remove(old.map_or(Digest::default(), |(_, s)| s.digest));
+            return;
+        }
         let (Key::Tally { tenant, .. } | Key::Chunk { tenant, .. }) = &key else { return };
         let is_tally = matches!(key, Key::Tally { .. });
         self.changed.insert(tenant.clone());
@@ -392,7 +429,7 @@ impl ShardBook {
             (Key::Tally { month, .. }, None) => records.tallies.remove(month),
             (Key::Chunk { day, chunk, .. }, Some(new)) => records.chunks.insert((*day, *chunk), new),
             (Key::Chunk { day, chunk, .. }, None) => records.chunks.remove(&(*day, *chunk)),
-            (Key::Checkpoint | Key::Ruling { .. }, _) => None,
+            (Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_), _) => None,
         };
         if records.tallies.is_empty() && records.chunks.is_empty() {
             self.tenants.remove(tenant);
@@ -414,6 +451,8 @@ impl ShardBook {
             let chunks = records.chunks.keys().filter(|(day, _)| day.month() < horizon);
             closed.extend(chunks.map(|(day, chunk)| Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() }));
         }
+        let ended = self.alerts.keys().filter(|alert| alert.period_start.is_some_and(|day| day.month() < horizon));
+        closed.extend(ended.cloned().map(Key::Alert));
         for key in closed {
             self.put(key.clone(), None);
             self.closed_keys.insert(key);
@@ -479,6 +518,10 @@ impl ShardBook {
             let key = Key::Ruling { id: id.clone() };
             values.insert(key.clone(), stored.loaded(key));
         }
+        for (alert, (_, stored)) in &self.alerts {
+            let key = Key::Alert(alert.clone());
+            values.insert(key.clone(), stored.loaded(key));
+        }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
         // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
         for (key, stored) in &self.waiting {
@@ -508,6 +551,11 @@ impl Stored {
             // A ruling covers no offsets.
             Key::Ruling { .. } => {
                 AppliedRuling::decode_value(bytes)?;
+                (i64::MIN, 0)
+            }
+            // Nor does an alert.
+            Key::Alert(_) => {
+                AlertRecord::decode_value(bytes)?;
                 (i64::MIN, 0)
             }
         };

@@ -73,6 +73,14 @@ mutations! {
     NoClosed,
     /// A new owner does not load the rulings that the ledger holds.
     ForgetRulings,
+    /// A new owner does not load what was told of alerts.
+    ForgetAlerts,
+    /// What a torn flush told of alerts is not told again.
+    TornAlertsNotRepeated,
+    /// An alert is told before the ledger holds that it was.
+    ToldBeforeWritten,
+    /// Two states of one alert are told in one flush.
+    ToldTwiceAtOnce,
 }
 
 #[cfg(feature = "mutations")]

@@ -7,14 +7,17 @@
 //! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] |
 //! | `F <shard> <YYYY-MM-DD> <chunk> <tenant>` | [`Chunk`] |
 //! | `R <shard> <ruling id>` | [`AppliedRuling`] |
+//! | `A <shard> <YYYY-MM-DD> <alert> <length of detail> <detail> <tenant>` | [`AlertRecord`] |
 //!
-//! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character.
+//! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character; an alert's detail
+//! (a level, a tier, a code) may too, since its length in bytes stands before it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use prost::Message;
 
+use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use crate::domain::calendar::{LocalDay, Month};
 
 /// Source offsets one chunk of items spans: an item's chunk is its offset divided by this.
@@ -50,6 +53,8 @@ pub enum Key {
         /// Its id.
         id: Arc<str>,
     },
+    /// `A`: what was last told of an alert.
+    Alert(AlertKey),
 }
 
 impl Key {
@@ -60,6 +65,10 @@ impl Key {
             Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
             Self::Chunk { day, chunk, tenant } => format!("F {shard} {day} {chunk} {tenant}"),
             Self::Ruling { id } => format!("R {shard} {id}"),
+            Self::Alert(AlertKey { tenant, period_start, alert, detail }) => {
+                let day = period_start.map_or_else(|| "-".to_owned(), |day| day.to_string());
+                format!("A {shard} {day} {alert} {} {detail} {tenant}", detail.len())
+            }
         }
     }
 
@@ -91,14 +100,26 @@ impl Key {
                 let (shard, id) = rest.split_once(' ').ok_or_else(bad)?;
                 Ok((number(shard)?, Self::Ruling { id: id.into() }))
             }
+            "A" => {
+                let mut parts = rest.splitn(5, ' ');
+                let mut next = || parts.next().ok_or_else(bad);
+                let (shard, day, alert, length, rest) = (number(next()?)?, next()?, next()?, next()?, next()?);
+                let period_start = if day == "-" { None } else { Some(day.parse().map_err(|_| bad())?) };
+                let alert = AlertName::from_name(alert).ok_or_else(bad)?;
+                let length: usize = length.parse().map_err(|_| bad())?;
+                let detail = rest.get(..length).ok_or_else(bad)?;
+                let tenant = rest[length..].strip_prefix(' ').ok_or_else(bad)?;
+                Ok((shard, Self::Alert(AlertKey { tenant: tenant.into(), period_start, alert, detail: detail.into() })))
+            }
             _ => Err(bad()),
         }
     }
 
-    /// The month the record belongs to; `None` for a checkpoint and for a ruling.
+    /// The month the record belongs to; `None` for a checkpoint, a ruling, and an alert of the fleet.
     pub fn month(&self) -> Option<Month> {
         match self {
             Self::Checkpoint | Self::Ruling { .. } => None,
+            Self::Alert(key) => key.period_start.map(LocalDay::month),
             Self::Tally { month, .. } => Some(*month),
             Self::Chunk { day, .. } => Some(day.month()),
         }
@@ -365,6 +386,80 @@ impl AppliedRuling {
     }
 }
 
+/// `A`: what was last told of an alert, so that nobody tells it twice or forgets it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AlertRecord {
+    /// Sequence number of the flush that wrote it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// `firing` or `resolved`.
+    #[prost(string, tag = "2")]
+    pub status: String,
+    /// Counts firings, from 1.
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// `critical`, `warning` or `info`.
+    #[prost(string, tag = "4")]
+    pub severity: String,
+    /// Why it was told.
+    #[prost(string, tag = "5")]
+    pub reason: String,
+    /// When it began to fire, in ms.
+    #[prost(sint64, tag = "6")]
+    pub starts_at_ms: i64,
+    /// When it was resolved, in ms; absent while it fires.
+    #[prost(sint64, optional, tag = "7")]
+    pub ends_at_ms: Option<i64>,
+    /// It was resolved although what it watches still holds.
+    #[prost(bool, tag = "8")]
+    pub settled: bool,
+    /// Told to the topic alone, since many tenants alerted at once.
+    #[prost(bool, tag = "9")]
+    pub grouped: bool,
+}
+
+impl AlertRecord {
+    /// The record of a state, as flush `seq` writes it.
+    pub fn new(state: &AlertState, seq: u64) -> Self {
+        Self {
+            seq,
+            status: state.status.as_str().into(),
+            generation: state.generation,
+            severity: state.severity.as_str().into(),
+            reason: state.reason.as_str().into(),
+            starts_at_ms: state.starts_at_ms,
+            ends_at_ms: state.ends_at_ms,
+            settled: state.settled,
+            grouped: state.grouped,
+        }
+    }
+
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value: the state and the flush that wrote it.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<(AlertState, u64), RecordError> {
+        let record: Self = decode_value(bytes)?;
+        let unknown = |what: &str, word: &str| RecordError::Value(format!("an alert's {what} is `{word}`"));
+        let state = AlertState {
+            status: Status::from_name(&record.status).ok_or_else(|| unknown("status", &record.status))?,
+            generation: record.generation,
+            severity: Severity::from_name(&record.severity).ok_or_else(|| unknown("severity", &record.severity))?,
+            reason: Reason::from_name(&record.reason).ok_or_else(|| unknown("reason", &record.reason))?,
+            starts_at_ms: record.starts_at_ms,
+            ends_at_ms: record.ends_at_ms,
+            settled: record.settled,
+            grouped: record.grouped,
+        };
+        Ok((state, record.seq))
+    }
+}
+
 /// `C`: where a shard stands, and the proof that what was written is whole.
 #[derive(Clone, PartialEq, Message)]
 pub struct Checkpoint {
@@ -550,13 +645,35 @@ mod tests {
                 Key::Tally { month: "2026-03".parse().unwrap(), tenant: tenant.into() },
                 Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 7, tenant: tenant.into() },
                 Key::Ruling { id: tenant.into() },
+                Key::Alert(AlertKey {
+                    tenant: tenant.into(),
+                    period_start: Some("2026-03-17".parse().unwrap()),
+                    alert: AlertName::BudgetConsumed,
+                    detail: "80".into(),
+                }),
+                Key::Alert(AlertKey {
+                    tenant: "".into(),
+                    period_start: None,
+                    alert: AlertName::UnknownCode,
+                    detail: tenant.into(),
+                }),
             ] {
                 assert_eq!(Key::decode(key.encode(12).as_bytes()), Ok((12, key)));
             }
         }
-        for bytes in
-            [&b""[..], b"X 1", b"T x 2026-03 a", b"T 1 2026-13 a", b"F 1 2026-03-01 a", b"R 1", b"R x a", b"\xff"]
-        {
+        for bytes in [
+            &b""[..],
+            b"X 1",
+            b"T x 2026-03 a",
+            b"T 1 2026-13 a",
+            b"F 1 2026-03-01 a",
+            b"R 1",
+            b"R x a",
+            b"\xff",
+            b"A 1 - SlaX 0  a",
+            b"A 1 - SlaUnknownCode 9 a b",
+            b"A 1 2026-03-01 SlaTierReached 2 T1",
+        ] {
             assert!(Key::decode(bytes).is_err(), "{bytes:?}");
         }
     }

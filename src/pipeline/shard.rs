@@ -8,16 +8,17 @@
 //! A flush is `snapshot` → (a Kafka transaction) → `committed`. Calls may be counted in between; a snapshot that did
 //! not commit is simply forgotten, the next one says it all again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::decode::{Decoder, SourceRecord};
 use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
-use super::record::{CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
+use super::record::{AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
 use super::rulings::NotedRuling;
 use super::settings::CountingSettings;
 use super::window::{Verdict, Window, WindowContents};
+use crate::domain::alert::{AlertKey, AlertName, AlertState};
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::call::{Call, Flag, Malformed, Quarantined, Rejection};
 
@@ -124,7 +125,20 @@ impl DeadLetter {
     }
 }
 
-/// Everything one flush of one shard writes, in this order: dead letters, `records`, `checkpoint`.
+/// An alert as it goes to the alerts topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertMessage {
+    /// The record's key; `None` for an alert of the fleet.
+    pub key: Option<Vec<u8>>,
+    /// The record's value.
+    pub payload: Vec<u8>,
+    /// The record's headers.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Everything one flush of one shard writes, in this order: dead letters, `records`, alerts, `checkpoint`. An alert goes
+/// out when the records are acknowledged: a torn flush may then hold a record whose alert nobody saw, which is told again;
+/// the other way round, nobody would know of an alert that must be resolved one day.
 #[derive(Debug, Clone)]
 pub struct Flush {
     /// The shard.
@@ -133,9 +147,11 @@ pub struct Flush {
     pub seq: u64,
     /// First source offset not counted; what goes to the consumer group.
     pub next_offset: i64,
+    /// Alerts since the last commit.
+    pub alerts: Vec<AlertMessage>,
     /// Letters since the last commit.
     pub dead_letters: Vec<DeadLetter>,
-    /// Keys and values of `T`, `F` and `R`; `None` is a tombstone.
+    /// Keys and values of `T`, `F`, `R` and `A`; `None` is a tombstone.
     pub records: Vec<(String, Option<Vec<u8>>)>,
     /// Key and value of `C`.
     pub checkpoint: (String, Vec<u8>),
@@ -206,9 +222,24 @@ struct Pending {
     generation: u64,
     digests: Vec<(DirtyKey, Digest)>,
     rulings: Vec<NotedRuling>,
+    alerts: Vec<(AlertKey, Digest)>,
+    alert_messages: usize,
     dead_letters: usize,
     tombstones: usize,
     closed_items: u64,
+}
+
+/// What was last told of an alert, or will be with the next flush.
+#[derive(Debug)]
+struct AlertSlot {
+    state: AlertState,
+    /// Of the pair in the ledger; `None`: there is none yet.
+    digest: Option<Digest>,
+    dirty: bool,
+    /// The snapshot generation in which it changed.
+    changed: u64,
+    /// A torn flush wrote it; whether its message arrived nobody knows.
+    torn: bool,
 }
 
 /// The counter of one shard.
@@ -249,6 +280,9 @@ pub struct Shard {
     applied_rulings: BTreeSet<Arc<str>>,
     /// Rulings in force that do not, yet.
     unwritten_rulings: Vec<NotedRuling>,
+    alerts: BTreeMap<AlertKey, AlertSlot>,
+    /// Alerts that go out with the next flush.
+    alert_messages: VecDeque<AlertMessage>,
     /// The values loaded are not those of the checkpoint: a flush was torn, the next checkpoint vouches for them.
     unvouched: bool,
 }
@@ -362,6 +396,8 @@ impl Shard {
             settle,
             applied_rulings: BTreeSet::new(),
             unwritten_rulings: Vec::new(),
+            alerts: BTreeMap::new(),
+            alert_messages: VecDeque::new(),
             unvouched: false,
             written_once: !fresh,
             last,
@@ -379,6 +415,17 @@ impl Shard {
                 if !mutated(Mutation::ForgetRulings) {
                     self.applied_rulings.insert(id.clone());
                     digest.add(value.digest);
+                }
+                continue;
+            }
+            if let Key::Alert(alert) = &value.key {
+                // Values were checked when they were read.
+                let Ok((state, seq)) = AlertRecord::decode_value(&value.bytes) else { continue };
+                digest.add(value.digest);
+                if !mutated(Mutation::ForgetAlerts) {
+                    let torn = seq > self.last.seq && !mutated(Mutation::TornAlertsNotRepeated);
+                    let slot = AlertSlot { state, digest: Some(value.digest), dirty: false, changed: 0, torn };
+                    self.alerts.insert(alert.clone(), slot);
                 }
                 continue;
             }
@@ -666,6 +713,52 @@ impl Shard {
         self.unwritten_rulings.extend(unwritten.cloned());
     }
 
+    /// What was last told of an alert, or will be with the next flush.
+    pub fn alert(&self, key: &AlertKey) -> Option<AlertState> {
+        self.alerts.get(key).map(|slot| slot.state)
+    }
+
+    /// Does the next flush tell something of this alert? Then it is not judged anew before that has committed: a torn flush
+    /// repeats what its record says, and that must be all there was to tell.
+    pub fn is_telling(&self, key: &AlertKey) -> bool {
+        self.alerts.get(key).is_some_and(|slot| slot.dirty) && !mutated(Mutation::ToldTwiceAtOnce)
+    }
+
+    /// What was last told of every alert of this shard, or will be with the next flush.
+    pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
+        self.alerts.iter().map(|(key, slot)| (key, &slot.state))
+    }
+
+    /// Was anything ever told of this service month?
+    pub fn has_alerts(&self, tenant: &Arc<str>, first: LocalDay) -> bool {
+        let (tenant, period_start, alert) = (tenant.clone(), Some(first), AlertName::ALL[0]);
+        let least = AlertKey { tenant, period_start, alert, detail: "".into() };
+        let next = self.alerts.range(&least..).next();
+        next.is_some_and(|(key, _)| key.tenant == least.tenant && key.period_start == least.period_start)
+    }
+
+    /// The next flush writes this state, and with it the message that tells it, if anybody is told. Of a month that is
+    /// closed nothing is told any more.
+    pub fn tell(&mut self, key: AlertKey, state: AlertState, message: Option<AlertMessage>) {
+        if is_before(&key, self.horizon) {
+            return;
+        }
+        let changed = self.generation;
+        let slot =
+            self.alerts.entry(key).or_insert(AlertSlot { state, digest: None, dirty: true, changed, torn: false });
+        (slot.state, slot.dirty, slot.changed) = (state, true, changed);
+        self.alert_messages.extend(message);
+    }
+
+    /// What a torn flush may or may not have told: it is told again, under the same id, with the first flush, which
+    /// vouches for the torn one's values. To be called between takeover and first flush.
+    pub fn tell_again(&mut self, mut message: impl FnMut(&AlertKey, &AlertState) -> AlertMessage) {
+        for (key, slot) in self.alerts.iter_mut().filter(|(_, slot)| slot.torn) {
+            (slot.torn, slot.dirty, slot.changed) = (false, true, self.generation);
+            self.alert_messages.push_back(message(key, &slot.state));
+        }
+    }
+
     /// Has the shard counted (or must it say) anything the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
@@ -675,6 +768,8 @@ impl Shard {
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
                 || !self.unwritten_rulings.is_empty()
+                || !self.alert_messages.is_empty()
+                || self.alerts.values().any(|slot| slot.dirty)
                 || self.unvouched
                 || self.gaps != self.last.gaps)
     }
@@ -731,6 +826,19 @@ impl Shard {
             digest.add(Digest::of(key.as_bytes(), &value));
             records.push((key, Some(value)));
         }
+        let mut alert_digests = Vec::new();
+        for (alert, slot) in self.alerts.iter().filter(|(_, slot)| slot.dirty) {
+            let key = Key::Alert(alert.clone());
+            if key.month().is_some_and(|month| month < self.horizon) {
+                continue;
+            }
+            let (key, value) = (key.encode(self.owner.shard), AlertRecord::new(&slot.state, seq).encode_value());
+            let new = Digest::of(key.as_bytes(), &value);
+            digest.remove(slot.digest.unwrap_or_default());
+            digest.add(new);
+            alert_digests.push((alert.clone(), new));
+            records.push((key, Some(value)));
+        }
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
         records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
@@ -764,6 +872,7 @@ impl Shard {
             shard: self.owner.shard,
             seq,
             next_offset,
+            alerts: self.alert_messages.iter().cloned().collect(),
             dead_letters: self.dead_letters.iter().cloned().collect(),
             records,
             checkpoint: (Key::Checkpoint.encode(self.owner.shard), checkpoint.encode_value()),
@@ -773,6 +882,8 @@ impl Shard {
             generation: self.generation,
             digests,
             rulings: self.unwritten_rulings.clone(),
+            alerts: alert_digests,
+            alert_messages: self.alert_messages.len(),
             dead_letters: self.dead_letters.len(),
             tombstones: self.tombstones.len(),
             closed_items,
@@ -833,6 +944,8 @@ impl Shard {
                 day.chunks.values().for_each(|c| digest.add(c.written.digest.unwrap_or_default()));
             }
         }
+        let ended = self.alerts.iter().filter(|(alert, _)| is_before(alert, self.horizon));
+        ended.for_each(|(_, slot)| digest.add(slot.digest.unwrap_or_default()));
         (calls, items, digest)
     }
 
@@ -869,6 +982,13 @@ impl Shard {
                 }
             }
         }
+        for (key, digest) in pending.alerts {
+            if let Some(slot) = self.alerts.get_mut(&key) {
+                slot.digest = Some(digest);
+                slot.dirty = slot.changed > pending.generation;
+            }
+        }
+        self.alert_messages.drain(..pending.alert_messages);
         self.dead_letters.drain(..pending.dead_letters).for_each(|l| self.dead_letter_bytes -= l.bytes());
         self.tombstones.drain(..pending.tombstones);
         if pending.checkpoint.horizon != self.last.horizon {
@@ -910,12 +1030,20 @@ impl Shard {
             }
             tenant.days.retain(|d| d.day.month() >= horizon);
         }
+        let ended = self.alerts.iter().filter(|(alert, slot)| is_before(alert, horizon) && slot.digest.is_some());
+        self.tombstones.extend(ended.map(|(alert, _)| Key::Alert(alert.clone())));
+        self.alerts.retain(|alert, _| !is_before(alert, horizon));
     }
 
     /// The settings in force for the next offset.
     pub fn settings(&self) -> &CountingSettings {
         &self.epochs[self.epoch].settings
     }
+}
+
+/// Is it an alert of a service month that begins before this month?
+fn is_before(alert: &AlertKey, horizon: Month) -> bool {
+    alert.period_start.is_some_and(|day| day.month() < horizon)
 }
 
 impl From<Malformed> for Rejection {

@@ -3,7 +3,7 @@
 //! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no replay:
 //! [`Standings::rebuild`] evaluates everybody, [`Standings::refresh`] those whose facts changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -19,12 +19,20 @@ use crate::domain::decision::{Decision, FailingCall, Judge, Outcome, Unitemised}
 use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
 use crate::domain::rulebook::TenantRules;
-use crate::domain::standing::{Figures, ServiceMonth};
+use crate::domain::standing::{FailingCalls, Figures, ServiceMonth};
 use crate::domain::term::{Period, Terms};
+use crate::domain::workdays::ClaimWindow;
 
 /// A tenant with more chunks of items than this keeps what its days came to, so that a call in the middle of an incident
 /// does not look at the whole incident again.
 const REMEMBER_FROM_CHUNKS: usize = 32;
+
+/// Days of a tenant's own past that a forecast looks at.
+const FORECAST_DAYS: usize = 42;
+/// Actions and codes of a service month whose failures are kept apart, the most frequent ones.
+const TOP_FAILING: usize = 5;
+/// Codes without a class that are kept of one tenant.
+const UNKNOWN_CODES: usize = 8;
 
 /// The service months of every tenant.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub struct Standings {
     tenants: HashMap<Arc<str>, TenantStanding>,
     fleet: BTreeMap<Month, Fleet>,
     split: usize,
+    /// Codes without a class, with the number of tenants they were seen of.
+    unknown_codes: BTreeMap<Arc<str>, usize>,
 }
 
 /// One tenant.
@@ -44,6 +54,10 @@ pub struct TenantStanding {
     pub out_of_term: BTreeMap<Month, u64>,
     /// Its calls lie in several shards: counts are exact, but duplicates across shards are not seen.
     pub split: bool,
+    /// Calls of the last days with calls, in order of time: what a forecast goes by.
+    pub calls_by_day: Vec<(LocalDay, u64)>,
+    /// Some of the codes of its calls that no policy of its service months classifies.
+    pub unknown_codes: Vec<Arc<str>>,
     days: Days,
 }
 
@@ -96,7 +110,7 @@ impl Fleet {
 impl Standings {
     /// No tenants yet.
     pub fn new(contract: Arc<Contract>) -> Self {
-        Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new(), split: 0 }
+        Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new(), split: 0, unknown_codes: BTreeMap::new() }
     }
 
     /// What they are judged by.
@@ -125,6 +139,13 @@ impl Standings {
     fn account(&mut self, standing: &TenantStanding, sign: i64) {
         self.split =
             if sign > 0 { self.split + usize::from(standing.split) } else { self.split - usize::from(standing.split) };
+        for code in &standing.unknown_codes {
+            let tenants = self.unknown_codes.entry(code.clone()).or_default();
+            *tenants = if sign > 0 { *tenants + 1 } else { *tenants - 1 };
+            if *tenants == 0 {
+                self.unknown_codes.remove(code);
+            }
+        }
         for month in &standing.months {
             self.fleet.entry(month.period.first.month()).or_default().add(month, sign);
         }
@@ -153,9 +174,32 @@ impl Standings {
         self.tenants.get(tenant).map_or(&[], |standing| &standing.months)
     }
 
+    /// The first day and the availability of a tenant's service month that holds this day.
+    pub fn current(&self, tenant: &str, day: LocalDay) -> Option<(LocalDay, Availability)> {
+        let month = self.months(tenant).iter().rfind(|month| month.period.contains(day))?;
+        Some((month.period.first, month.availability()))
+    }
+
     /// All tenants together, by the calendar month their service months begin in.
     pub fn fleet(&self) -> &BTreeMap<Month, Fleet> {
         &self.fleet
+    }
+
+    /// Policies and the calendar years whose working days they lack for claims of service months that begin in or after
+    /// this month.
+    pub fn calendar_missing(&self, first: Month) -> BTreeSet<(String, i32)> {
+        let mut all = BTreeSet::new();
+        for policy in self.contract.policies.versions() {
+            let ends = self.fleet.range(first..).map(|(month, _)| month.last_day());
+            let missing = ends.filter_map(|end| ClaimWindow::missing_year(end, &policy.claim, &policy.workdays));
+            all.extend(missing.map(|year| (policy.id.clone(), year)));
+        }
+        all
+    }
+
+    /// Codes that no policy classifies, with the number of tenants they were seen of.
+    pub fn unknown_codes(&self) -> &BTreeMap<Arc<str>, usize> {
+        &self.unknown_codes
     }
 
     /// Tenants whose calls lie in several shards.
@@ -181,8 +225,18 @@ type Days = HashMap<(u32, LocalDay), (Digest, Arc<ItemSums>)>;
 #[derive(Debug, Clone, Default)]
 struct ItemSums {
     figures: Figures,
-    /// Items by row of the tally.
-    rows: Vec<(String, Option<String>, Flag, u64)>,
+    rows: Vec<ItemRow>,
+}
+
+/// Items of one row of the tally.
+#[derive(Debug, Clone)]
+struct ItemRow {
+    action: String,
+    code: Option<String>,
+    flag: Flag,
+    items: u64,
+    /// Those that count as failures.
+    failures: u64,
 }
 
 impl ItemSums {
@@ -212,20 +266,29 @@ impl ItemSums {
                 continue;
             }
             sums.figures.add(&decision, 1);
-            let row = sums.rows.iter_mut().find(|(action, code, flag, _)| {
-                action == call.action && code.as_deref() == call.code && *flag == call.flag
-            });
-            match row {
-                Some((.., items)) => *items += 1,
-                None => sums.rows.push((item.action.clone(), item.code.clone(), call.flag, 1)),
+            let failures = u64::from(decision.counts());
+            match sums.rows.iter_mut().find(|row| row.is(call.action, call.code, call.flag)) {
+                Some(row) => {
+                    row.items += 1;
+                    row.failures += failures;
+                }
+                None => {
+                    let (action, code, flag) = (item.action.clone(), item.code.clone(), call.flag);
+                    sums.rows.push(ItemRow { action, code, flag, items: 1, failures });
+                }
             }
         }
         sums
     }
 
     fn itemised(&self, action: &str, code: Option<&str>, flag: Flag) -> u64 {
-        let row = self.rows.iter().find(|(a, c, f, _)| a == action && c.as_deref() == code && *f == flag);
-        row.map_or(0, |(.., items)| *items)
+        self.rows.iter().find(|row| row.is(action, code, flag)).map_or(0, |row| row.items)
+    }
+}
+
+impl ItemRow {
+    fn is(&self, action: &str, code: Option<&str>, flag: Flag) -> bool {
+        self.action == action && self.code.as_deref() == code && self.flag == flag
     }
 }
 
@@ -271,6 +334,37 @@ struct Draft {
     period: Period,
     policy: Arc<Policy>,
     figures: Figures,
+    failing: Vec<FailingCalls>,
+}
+
+/// All service months under evaluation, and what lies beside them.
+#[derive(Default)]
+struct Drafts {
+    months: BTreeMap<LocalDay, Draft>,
+    /// Calls on days that no registered term holds.
+    out_of_term: BTreeMap<Month, u64>,
+    calls_by_day: BTreeMap<LocalDay, u64>,
+    unknown_codes: Vec<Arc<str>>,
+}
+
+impl Draft {
+    fn add_failing(&mut self, action: &str, code: Option<&str>, failures: u64) {
+        if failures == 0 {
+            return;
+        }
+        match self.failing.iter_mut().find(|known| &*known.action == action && known.code.as_deref() == code) {
+            Some(known) => known.failures += failures,
+            None => self.failing.push(FailingCalls { action: action.into(), code: code.map(Into::into), failures }),
+        }
+    }
+
+    /// The most frequent ones, those first.
+    fn top_failing(mut self) -> (Self, Box<[FailingCalls]>) {
+        self.failing.sort_unstable_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.cmp(b)));
+        self.failing.truncate(TOP_FAILING);
+        let top = std::mem::take(&mut self.failing).into_boxed_slice();
+        (self, top)
+    }
 }
 
 impl<'a> Evaluation<'a> {
@@ -299,7 +393,7 @@ impl<'a> Evaluation<'a> {
     /// The service month of this first day, with or without calls; `None`: there is no such service month.
     pub fn month(&self, first_day: LocalDay) -> Option<ServiceMonth> {
         let period = self.period_of(first_day).filter(|period| period.first == first_day)?;
-        let (mut drafts, _) = self.drafts(&mut HashMap::new());
+        let mut drafts = self.drafts(&mut HashMap::new()).months;
         drafts.entry(first_day).or_insert_with(|| self.draft(period));
         self.finish(drafts).into_iter().find(|month| month.period == period)
     }
@@ -307,18 +401,25 @@ impl<'a> Evaluation<'a> {
     /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
     /// tenant was not split since.
     fn standing(&self, mut days: Days) -> TenantStanding {
-        let (drafts, out_of_term) = self.drafts(&mut days);
-        TenantStanding { months: self.finish(drafts), out_of_term, split: self.split, days }
+        let Drafts { months, out_of_term, calls_by_day, unknown_codes } = self.drafts(&mut days);
+        let older = calls_by_day.len().saturating_sub(FORECAST_DAYS);
+        TenantStanding {
+            months: self.finish(months),
+            out_of_term,
+            split: self.split,
+            calls_by_day: calls_by_day.into_iter().skip(older).collect(),
+            unknown_codes,
+            days,
+        }
     }
 
     fn draft(&self, period: Period) -> Draft {
         let policy = self.contract.policy(&self.terms, period.first).clone();
-        Draft { period, policy, figures: Figures::default() }
+        Draft { period, policy, figures: Figures::default(), failing: Vec::new() }
     }
 
-    fn drafts(&self, days: &mut Days) -> (BTreeMap<LocalDay, Draft>, BTreeMap<Month, u64>) {
-        let mut drafts: BTreeMap<LocalDay, Draft> = BTreeMap::new();
-        let mut out_of_term = BTreeMap::new();
+    fn drafts(&self, days: &mut Days) -> Drafts {
+        let mut drafts = Drafts::default();
         let mut scratch = TallyDay::default();
         for (number, shard) in self.book.shards().iter().enumerate() {
             for (month, tally) in shard.tally_views(self.tenant) {
@@ -326,35 +427,38 @@ impl<'a> Evaluation<'a> {
                 tally.for_each_day(&mut scratch, |row| {
                     let day = month.day(row.day);
                     let Some(period) = self.period_of(day) else {
-                        *out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
+                        *drafts.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
                         return;
                     };
-                    let draft = drafts.entry(period.first).or_insert_with(|| self.draft(period));
+                    let draft = drafts.months.entry(period.first).or_insert_with(|| self.draft(period));
                     let facts = DayFacts { shard, number: number as u32, day, row };
-                    self.add_day(&draft.policy, &facts, &mut names, days, &mut draft.figures);
+                    let before = draft.figures.total();
+                    self.add_day(&facts, &mut names, days, draft, &mut drafts.unknown_codes);
+                    *drafts.calls_by_day.entry(day).or_insert(0) += draft.figures.total() - before;
                 });
             }
         }
-        (drafts, out_of_term)
+        drafts
     }
 
     /// Adds one day of one shard. Items are looked at only where something could touch them: where there are failures, or
     /// rulings that make failures.
     fn add_day(
         &self,
-        policy: &Policy,
         facts: &DayFacts<'_>,
         names: &mut Names<'_>,
         days: &mut Days,
-        sum: &mut Figures,
+        draft: &mut Draft,
+        unknown_codes: &mut Vec<Arc<str>>,
     ) {
+        let policy = &*draft.policy.clone();
         let judge = self.judge(policy);
         let mut good = 0;
         for (action, calls) in facts.row.actions.iter().zip(&facts.row.calls) {
             if policy.is_bound(names.name(*action)) {
                 good += calls;
             } else {
-                sum.unbound += calls;
+                draft.figures.unbound += calls;
             }
         }
         let rows = (0..facts.row.outcome_calls.len()).map(|index| Row::of(facts.row, index));
@@ -365,8 +469,15 @@ impl<'a> Evaluation<'a> {
         for row in &rows {
             good -= row.calls.min(good);
             let class = names.class(policy, row);
+            if class == Class::Unknown
+                && let Some(code) = row.code.map(|code| names.name(code))
+                && unknown_codes.len() < UNKNOWN_CODES
+                && !unknown_codes.iter().any(|known| &**known == code)
+            {
+                unknown_codes.push(code.into());
+            }
             let Some(items) = &items else {
-                sum.add_class(class, row.calls);
+                draft.figures.add_class(class, row.calls);
                 continue;
             };
             let (action, code) = (names.name(row.action), row.code.map(|c| names.name(c)));
@@ -375,16 +486,20 @@ impl<'a> Evaluation<'a> {
                 let from_ms = day_start_ms(policy.time_zone, facts.day);
                 let to_ms = day_start_ms(policy.time_zone, LocalDay(facts.day.0 + 1));
                 let decision = judge.unitemised(&Unitemised { from_ms, to_ms, action, code, flag: row.flag });
-                sum.add(&decision, unitemised);
+                draft.figures.add(&decision, unitemised);
                 if decision.class == Class::SystemError {
-                    sum.unitemised += unitemised;
+                    draft.figures.unitemised += unitemised;
                 }
+                draft.add_failing(action, code, if decision.counts() { unitemised } else { 0 });
             }
         }
         if let Some(items) = items {
-            sum.merge(&items.figures);
+            draft.figures.merge(&items.figures);
+            for row in &items.rows {
+                draft.add_failing(&row.action, row.code.as_deref(), row.failures);
+            }
         }
-        sum.add_class(Class::Success, good);
+        draft.figures.add_class(Class::Success, good);
     }
 
     /// The months with their money, in order of time.
@@ -392,14 +507,18 @@ impl<'a> Evaluation<'a> {
         let registered = !self.terms.is_empty();
         let mut months: Vec<ServiceMonth> = drafts
             .into_values()
-            .map(|draft| ServiceMonth {
-                period: draft.period,
-                by_day: registered && self.terms.label(draft.period).len() > "YYYY-MM".len(),
-                registered,
-                policy: draft.policy,
-                figures: draft.figures,
-                split: self.split,
-                money: None,
+            .map(|draft| {
+                let (draft, top_failing) = draft.top_failing();
+                ServiceMonth {
+                    period: draft.period,
+                    by_day: registered && self.terms.label(draft.period).len() > "YYYY-MM".len(),
+                    registered,
+                    policy: draft.policy,
+                    figures: draft.figures,
+                    top_failing,
+                    split: self.split,
+                    money: None,
+                }
             })
             .collect();
         self.contract.price(self.tenant, &self.terms, &mut months);

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::calendar::day_start_ms;
 use crate::domain::codes::Class;
 use crate::domain::documents::ClaimEvent;
 use crate::domain::standing::ServiceMonth;
-use crate::domain::workdays::{ClaimState, ClaimWindow, claim_state};
 
 /// One tenant's service month under the contract.
 #[derive(Debug, Clone, Serialize)]
@@ -154,15 +152,7 @@ impl Standing {
         let availability = month.availability();
         let tier = month.tier();
         let percent = |a: crate::domain::availability::Availability| a.percent().map(|p| p.to_string());
-        let window = month.registered.then(|| ClaimWindow::of(month.period.last, &policy.claim, &policy.workdays));
-        let own = claims.iter().filter(|claim| claim.period_start == month.period.first);
-        let own: Vec<&ClaimEvent> = own.map(AsRef::as_ref).collect();
-        let ended = now_ms >= day_start_ms(policy.time_zone, month.period.next_day());
-        let state = match &window {
-            Some(window) => claim_state(month.period, *window, policy.time_zone, now_ms, &own),
-            None if ended => ClaimState::Ended,
-            None => ClaimState::Running,
-        };
+        let (state, window) = month.claim(claims, now_ms);
         let tiers = policy.tiers.iter();
         Self {
             tenant: tenant.to_owned(),

@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sla_ledger::domain::documents::{Ruling, Verdict};
+use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Verdict, step};
+use sla_ledger::domain::documents::{Ruling, Verdict as RulingVerdict};
 use sla_ledger::pipeline::book::{Book, Event};
 use sla_ledger::pipeline::decode::SourceRecord;
 use sla_ledger::pipeline::mutation::{Mutation, mutated};
 use sla_ledger::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
-use sla_ledger::pipeline::record::RULINGS_SHARD;
+use sla_ledger::pipeline::record::{Key, RULINGS_SHARD};
 use sla_ledger::pipeline::rulings::{NotedRuling, RefusedKind, RefusedRuling, refused_rulings};
 use sla_ledger::pipeline::settings::CountingSettings;
-use sla_ledger::pipeline::shard::{Flush, Outcome, Owner, Shard};
+use sla_ledger::pipeline::shard::{AlertMessage, Flush, Outcome, Owner, Shard};
+use sla_ledger::view::home_shard;
 
 use crate::kafka::{Broker, LateEnd, Produce, Refused};
 use crate::oracle::{FINGERPRINT_KEYS, Oracle, letter_key};
@@ -173,6 +175,8 @@ pub struct Instance {
     published: Vec<i64>,
     /// The rulings it goes by.
     rulings: Vec<NotedRuling>,
+    /// What it took over last: before the tail has passed that, it judges nobody.
+    taken_over: Option<Takeover>,
 }
 
 impl Instance {
@@ -192,6 +196,7 @@ impl Instance {
             shards: BTreeMap::new(),
             published: vec![i64::MIN; shards],
             rulings: Vec::new(),
+            taken_over: None,
         }
     }
 
@@ -358,10 +363,35 @@ impl Instance {
                 counter.checkpoint().seq,
                 if torn { " and a torn flush" } else { "" }
             );
+            let mut counter = counter;
+            counter.tell_again(|key, state| {
+                *env.stats.entry("alerts_told_again").or_default() += 1;
+                alert_message(key, state)
+            });
             self.shards.insert(shard, counter);
         }
+        self.taken_over = Some(takeover.clone());
         self.phase = Phase::Counting;
         Ok(())
+    }
+
+    /// Judges the tenants of its home shards by what it has read; what there is to tell goes out with the next flush.
+    pub fn judge(&mut self, env: &mut Env) {
+        if !self.taken_over.as_ref().is_some_and(|takeover| takeover.may_judge(&self.book)) {
+            return;
+        }
+        for (key, calls) in watched(&self.book) {
+            let home = home_shard(&key.tenant, env.broker.source.len() as u32);
+            let Some(shard) = self.shards.get_mut(&home) else { continue };
+            if shard.is_telling(&key) {
+                continue;
+            }
+            let old = shard.alert(&key).or_else(|| self.book.alert(&key));
+            let Some((state, told)) = step(old, verdict(calls), env.steps as i64) else { continue };
+            trace!(env, "i{} tells {} {} of {key:?}", self.id, state.status, state.generation);
+            let message = told.then(|| alert_message(&key, &state));
+            shard.tell(key, state, message);
+        }
     }
 
     /// Counts up to `max` records of one shard.
@@ -437,11 +467,12 @@ impl Instance {
     /// Snapshots every shard that has something to say.
     pub fn begin_flush(&mut self, env: &mut Env, leave: bool) {
         self.note_rulings();
+        self.judge(env);
         let mut flushes = Vec::new();
         for counter in self.shards.values_mut().filter(|s| s.wants_flush()) {
             flushes.push(counter.snapshot());
         }
-        let letters = env.broker.dead_letters();
+        let (letters, alerts) = (env.broker.dead_letters(), env.broker.alerts());
         let mut queue = VecDeque::new();
         for flush in &flushes {
             for letter in &flush.dead_letters {
@@ -455,6 +486,14 @@ impl Instance {
                     env.hit("tombstones");
                 }
                 queue.push_back((flush.shard as usize, Rc::from(key.as_bytes()), value.as_deref().map(Rc::from)));
+            }
+        }
+        for alert in flushes.iter().flat_map(|flush| &flush.alerts) {
+            let key = alert.key.as_deref().unwrap_or_default();
+            let told: Outgoing = (alerts, Rc::from(key), Some(Rc::from(&*alert.payload)));
+            match mutated(Mutation::ToldBeforeWritten) {
+                true => queue.push_front(told),
+                false => queue.push_back(told),
             }
         }
         trace!(
@@ -657,6 +696,41 @@ impl Instance {
     }
 }
 
+/// What the simulator's rule watches: the calls of a tenant's month, over all shards. The figures come and go between two
+/// states, so that a run sees many firings.
+pub fn watched(book: &Book) -> BTreeMap<AlertKey, u64> {
+    let mut all = BTreeMap::new();
+    for tenant in book.tenants().collect::<BTreeSet<_>>() {
+        for (month, tally) in book.tallies(tenant) {
+            let period_start = Some(month.first_day());
+            let (alert, detail) = (AlertName::BudgetConsumed, "50".into());
+            let key = AlertKey { tenant: tenant.clone(), period_start, alert, detail };
+            *all.entry(key).or_default() += tally.total_calls();
+        }
+    }
+    all
+}
+
+/// Does the rule hold?
+pub fn verdict(calls: u64) -> Verdict {
+    match calls % 6 {
+        0 | 1 => Verdict::Over(Reason::FellBelow),
+        2 | 5 => Verdict::Stands,
+        _ => Verdict::Holds(Severity::Warning, Reason::LevelCrossed, Reason::MinCallsReached),
+    }
+}
+
+/// The alert as it stands in the alerts topic: its ledger key, and its id.
+fn alert_message(key: &AlertKey, state: &AlertState) -> AlertMessage {
+    let key = Key::Alert(key.clone()).encode(0).into_bytes();
+    AlertMessage { key: Some(key), payload: alert_id(state).into_bytes(), headers: Vec::new() }
+}
+
+/// Status and generation: with the key, the id.
+pub fn alert_id(state: &AlertState) -> String {
+    format!("{} {}", state.status, state.generation)
+}
+
 /// A ruling of this number, as it was first written.
 pub fn ruling(n: usize) -> Arc<Ruling> {
     Arc::new(Ruling {
@@ -665,7 +739,7 @@ pub fn ruling(n: usize) -> Arc<Ruling> {
         actor: "a".into(),
         reason: "r".into(),
         evidence: None,
-        verdict: Verdict::Revoke("r 0".into()),
+        verdict: RulingVerdict::Revoke("r 0".into()),
         sha256: [n as u8; 32],
     })
 }

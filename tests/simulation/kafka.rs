@@ -308,7 +308,7 @@ pub type Visible = (usize, bool, Vec<LogEntry>);
 #[derive(Debug)]
 pub struct Broker {
     pub source: Vec<SourceLog>,
-    /// The ledger's partitions, and the dead letters last.
+    /// The ledger's partitions, the dead letters, and the alerts last.
     pub logs: Vec<Log>,
     pub transactions: Vec<Transaction>,
     pub group: Group,
@@ -330,7 +330,7 @@ impl Broker {
         };
         Self {
             source,
-            logs: (0..=shards).map(|_| Log::default()).collect(),
+            logs: (0..shards + 2).map(|_| Log::default()).collect(),
             transactions: (0..ids).map(|_| transaction()).collect(),
             group: Group { assignment: vec![None; shards], committed: vec![None; shards], ..Group::default() },
             wires: vec![VecDeque::new(); ids],
@@ -342,6 +342,11 @@ impl Broker {
     /// The dead letters' number among the logs.
     pub fn dead_letters(&self) -> usize {
         self.source.len()
+    }
+
+    /// The alerts' number among the logs.
+    pub fn alerts(&self) -> usize {
+        self.source.len() + 1
     }
 
     /// `init_transactions`: ends what is open, then gives out a new epoch; `None`: not yet.

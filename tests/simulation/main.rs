@@ -35,6 +35,8 @@ const SEEDS: u64 = 10_000;
 const SOAK_SEEDS: u64 = 2_000_000;
 /// What must have happened at least so often in [`SEEDS`] runs, or the simulator has lost its teeth.
 const TEETH: &[(&str, u64)] = &[
+    ("alerts", 10_000),
+    ("alerts_told_again", 50),
     ("closed_calls", 2000),
     ("committed_offset_pending", 10_000),
     ("compacted", 5000),
@@ -374,6 +376,7 @@ impl World {
                     me.note_rulings();
                 }
                 if let Phase::Counting = me.phase {
+                    me.judge(env);
                     for shard in me.shards.keys().copied().collect::<Vec<_>>() {
                         me.ingest(env, shard, 1000);
                     }
@@ -416,6 +419,8 @@ impl World {
                 }
             }
         }
+        let told = env.oracle.alerts_told(&env.broker, &instances[0].book)?;
+        *env.stats.entry("alerts").or_default() += told;
         if let Some(ruling) = env.rulings.iter().find(|r| !env.oracle.rulings.contains_key(&r.id)) {
             return Err(format!("ruling {} was never written down", ruling.id));
         }

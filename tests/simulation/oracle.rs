@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use chrono::TimeZone;
+use sla_ledger::domain::alert::Verdict;
 use sla_ledger::domain::call::{Call, Flag};
-use sla_ledger::pipeline::book::ShardBook;
-use sla_ledger::pipeline::record::{AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
+use sla_ledger::pipeline::book::{Book, ShardBook};
+use sla_ledger::pipeline::record::{AlertRecord, AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::Shard;
 use sla_ledger::pipeline::window::{Window, WindowContents};
+use sla_ledger::view::home_shard;
 
+use crate::instance::{alert_id, verdict, watched};
 use crate::kafka::{Broker, LogEntry, SourceEntry, SourceLog};
 use crate::workload::{Meaning, PlainCall};
 
@@ -78,6 +81,10 @@ pub struct Oracle {
     pub promised: BTreeSet<String>,
     /// Rulings that a torn flush left behind.
     pub torn_rulings: u64,
+    /// Alerts by key and id: how often a torn flush told them.
+    torn_alerts: HashMap<(Vec<u8>, Vec<u8>), u32>,
+    /// Alerts that became visible in the ledger, by key and id.
+    alerts_written: BTreeSet<(Vec<u8>, Vec<u8>)>,
 }
 
 fn day_of(time_ms: i64) -> Day {
@@ -310,6 +317,8 @@ impl Oracle {
             rulings_at: HashMap::new(),
             promised: BTreeSet::new(),
             torn_rulings: 0,
+            torn_alerts: HashMap::new(),
+            alerts_written: BTreeSet::new(),
         }
     }
 
@@ -327,7 +336,10 @@ impl Oracle {
         entries: &[LogEntry],
     ) -> Result<(), String> {
         for entry in entries {
-            if partition == source.len() {
+            if partition > source.len() {
+                let told = (entry.key.to_vec(), entry.value.as_deref().unwrap_or_default().to_vec());
+                *self.torn_alerts.entry(told).or_default() += u32::from(torn);
+            } else if partition == source.len() {
                 let (shard, offset) = letter_id(&entry.key);
                 let letter = self.letters.entry((shard, offset)).or_default();
                 letter.0 += 1;
@@ -344,6 +356,8 @@ impl Oracle {
                     self.rulings_at.insert(checkpoint.seq, self.rulings.clone());
                 }
                 self.checkpoint(&source[partition], partition, checkpoint)?;
+            } else if entry.key.starts_with(b"A ") {
+                self.alert(&entry.key, entry.value.as_deref())?;
             } else if entry.key.starts_with(b"R ") {
                 self.torn_rulings += u64::from(torn);
                 self.ruling(partition as u32, &entry.key, entry.value.as_deref())?;
@@ -364,6 +378,66 @@ impl Oracle {
             return Err(format!("ruling {id} is altered, or stands in partition {partition}"));
         }
         Ok(())
+    }
+
+    /// What the ledger says of an alert must have been told by the end.
+    fn alert(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        let (_, key) = Key::decode(key).map_err(|e| e.to_string())?;
+        let Some(value) = value else { return Ok(()) };
+        let (state, _) = AlertRecord::decode_value(value).map_err(|e| e.to_string())?;
+        self.alerts_written.insert((key.encode(0).into_bytes(), alert_id(&state).into_bytes()));
+        Ok(())
+    }
+
+    /// Everybody has read everything: was each alert told, once but for torn flushes, in its order, and is what was last
+    /// told what holds?
+    pub fn alerts_told(&self, broker: &Broker, book: &Book) -> Result<u64, String> {
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (told, _, _) = broker.logs[broker.alerts()].read(0, usize::MAX);
+        let mut copies: HashMap<(Vec<u8>, Vec<u8>), u32> = HashMap::new();
+        let mut last: BTreeMap<Vec<u8>, (bool, u64)> = BTreeMap::new();
+        let mut ids = 0;
+        for entry in told {
+            let (key, id) = (entry.key.to_vec(), entry.value.as_deref().unwrap_or_default().to_vec());
+            let copy = copies.entry((key.clone(), id.clone())).or_default();
+            *copy += 1;
+            let torn = self.torn_alerts.get(&(key.clone(), id.clone())).copied().unwrap_or_default();
+            if *copy > torn + 1 {
+                return Err(format!("{} `{}` is told {copy} times, {torn} times torn", shown(&key), shown(&id)));
+            }
+            if *copy > 1 {
+                continue;
+            }
+            ids += 1;
+            let text = shown(&id);
+            let (status, generation) = text.split_once(' ').ok_or("no id")?;
+            let now = (status == "firing", generation.parse::<u64>().map_err(|e| e.to_string())?);
+            let before = last.insert(key.clone(), now).unwrap_or((false, 0));
+            let follows = if now.0 { !before.0 && now.1 == before.1 + 1 } else { before.0 && now.1 == before.1 };
+            if !follows {
+                return Err(format!("{} tells {now:?} after {before:?}", shown(&key)));
+            }
+        }
+        if let Some((key, id)) = self.alerts_written.iter().find(|told| !copies.contains_key(*told)) {
+            return Err(format!("{} `{}` stands in the ledger and was never told", shown(key), shown(id)));
+        }
+        for (key, calls) in watched(book) {
+            let home = book.shard(home_shard(&key.tenant, broker.source.len() as u32));
+            let horizon = home.and_then(|home| home.checkpoint()).map_or(0, |c| c.horizon);
+            if key.period_start.is_some_and(|day| day.month().0 < horizon) {
+                continue;
+            }
+            let told = last.get(&Key::Alert(key.clone()).encode(0).into_bytes()).is_some_and(|(firing, _)| *firing);
+            let right = match verdict(calls) {
+                Verdict::Holds(..) => told,
+                Verdict::Over(_) => !told,
+                _ => true,
+            };
+            if !right {
+                return Err(format!("{key:?} with {calls} calls: firing is {told}"));
+            }
+        }
+        Ok(ids)
     }
 
     fn checkpoint(&mut self, source: &SourceLog, shard: usize, new: Checkpoint) -> Result<(), String> {

@@ -140,7 +140,8 @@ impl Hand {
     fn produce_all_but(&mut self, i: usize, but: usize) {
         self.instances[i].begin_flush(&mut self.env, false);
         let Phase::Flushing(flushing) = &self.instances[i].phase else { return };
-        let records: usize = flushing.flushes.iter().map(|f| f.records.len() + f.dead_letters.len() + 1).sum();
+        let records: usize =
+            flushing.flushes.iter().map(|f| f.alerts.len() + f.records.len() + f.dead_letters.len() + 1).sum();
         for _ in 0..records - but {
             let _ = self.instances[i].advance(&mut self.env);
         }

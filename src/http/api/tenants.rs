@@ -273,6 +273,7 @@ pub(super) fn without_traffic(contract: &Contract, terms: &Terms, period: Period
         registered: true,
         policy: contract.policy(terms, period.first).clone(),
         figures: Figures::default(),
+        top_failing: Box::default(),
         split: false,
         money: None,
     }

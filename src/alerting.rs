@@ -1,0 +1,367 @@
+//! The alert desk: whose alerts are judged when, with what, and what the next flush writes of it.
+//!
+//! It sits on the worker's thread, between the figures that everybody reads ([`View`]) and the shards whose flush carries
+//! what is told. What is decided is the domain's ([`judge`]); here is only who is looked at: tenants of this instance's
+//! home shards whose figures changed, everybody once a minute (time passes for those who are not called too), and nobody
+//! whose shard lags or has a gap, until it has caught up. Then only the present state is told, whatever came in between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::domain::alert::{
+    AlertKey, AlertName, AlertState, Change, Held, LEAST_FAILURES, Reason, Severity, Verdict, Watched, Windows, judge,
+    step,
+};
+use crate::domain::calendar::{LocalClock, Month};
+use crate::domain::standing::ServiceMonth;
+use crate::domain::term::Period;
+use crate::metrics::exporter::PAST_MONTHS;
+use crate::metrics::process::ProcessMetrics;
+use crate::pipeline::book::Book;
+use crate::pipeline::shard::{AlertMessage, Shard};
+use crate::pipeline::standings::{Standings, TenantStanding};
+use crate::pipeline::trend::Trend;
+use crate::report::alert::{Issuer, Subject};
+use crate::report::standing::Standing;
+use crate::view::{FLEET_SHARD, Home, Unjudged, View, home_shard};
+
+/// A tenant whose shard is further behind than this is not judged.
+pub const MAX_LAG: Duration = Duration::from_secs(120);
+/// Everybody is looked at so often, for time passes without calls too.
+const SWEEP: Duration = Duration::from_secs(60);
+/// The fleet's own alerts are looked at so often.
+const FLEET: Duration = Duration::from_secs(2);
+/// How long one pass may keep the worker from counting; the rest waits for the next flush.
+const PASS: Duration = Duration::from_millis(100);
+/// More tenants than this that alert within [`AT_ONCE`] are told as one (semantics: Alerts).
+pub const MANY_TENANTS: usize = 100;
+/// Within so many ms.
+const AT_ONCE_MS: i64 = 5 * 60_000;
+/// For so long a gap is told, in ms.
+const GAP_TOLD_MS: i64 = 7 * 86_400_000;
+/// Codes without a class that are told at once.
+const UNKNOWN_CODES: usize = 50;
+
+/// Judges the tenants of this instance's home shards.
+pub struct Desk {
+    issuer: Issuer,
+    queue: VecDeque<Arc<str>>,
+    queued: HashSet<Arc<str>>,
+    next_sweep: Instant,
+    next_fleet: Instant,
+    home: Arc<Home>,
+}
+
+/// How far each shard is behind, and what else speaks against judging by it.
+type Holds = HashMap<u32, Option<Held>>;
+
+/// Everything one pass looks at.
+struct Pass<'a> {
+    view: &'a View,
+    book: &'a Book,
+    standings: &'a Standings,
+    issuer: &'a Issuer,
+    incomplete: HashMap<Period, Vec<String>>,
+    now_ms: i64,
+}
+
+impl Desk {
+    /// A desk that has judged nobody yet.
+    pub fn new(issuer: Issuer) -> Self {
+        let now = Instant::now();
+        Self {
+            issuer,
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            next_sweep: now,
+            next_fleet: now,
+            home: Arc::default(),
+        }
+    }
+
+    /// Tells again what a torn flush of this shard may or may not have told. To be called before its first flush.
+    pub fn tell_again(&self, view: &View, shard: &mut Shard, now_ms: i64) {
+        let (book, standings) = (view.book(), view.standings());
+        let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
+        shard.tell_again(|key, state| pass.message(key, state));
+    }
+
+    /// Judges who is due, and has the shards' next flush tell what there is to tell. `lag`: how far a shard is behind its
+    /// source; `None`: nobody knows.
+    pub fn judge(
+        &mut self,
+        view: &View,
+        shards: &mut BTreeMap<u32, Shard>,
+        lag: impl Fn(u32) -> Option<Duration>,
+        metrics: &ProcessMetrics,
+        now_ms: i64,
+    ) {
+        let home = view.home();
+        if home.is_empty() {
+            return;
+        }
+        let (began, news) = (Instant::now(), view.take_unjudged());
+        let (book, standings) = (view.book(), view.standings());
+        let new_home = !Arc::ptr_eq(&home, &self.home);
+        if new_home || matches!(news, Unjudged::All) || began >= self.next_sweep {
+            self.home = home.clone();
+            self.next_sweep = began + SWEEP;
+            view.forget_idle(now_ms);
+            // Whoever waits keeps its place.
+            for (tenant, _) in standings.iter().filter(|(tenant, _)| home.speaks_for(tenant)) {
+                self.enqueue(tenant);
+            }
+        }
+        if let Unjudged::Some(tenants) = news {
+            tenants.iter().filter(|tenant| home.speaks_for(tenant)).for_each(|tenant| self.enqueue(tenant));
+        }
+        let holds: Holds = (0..view.shards()).map(|shard| (shard, hold(&book, shard, &lag))).collect();
+        let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
+        let mut held: BTreeMap<Held, u64> = BTreeMap::new();
+        let mut told: Vec<(AlertKey, AlertState)> = Vec::new();
+        let mut again = Vec::new();
+        while let Some(tenant) = self.queue.pop_front() {
+            self.queued.remove(&tenant);
+            let Some(shard) = shards.get_mut(&home_shard(&tenant, view.shards())) else { continue };
+            match pass.held(&tenant, &holds) {
+                Some(reason) => {
+                    *held.entry(reason).or_default() += 1;
+                    again.push(tenant);
+                }
+                None => {
+                    let all = pass.judge(&tenant, shard, &mut told);
+                    again.extend((!all).then_some(tenant));
+                }
+            }
+            if began.elapsed() > PASS {
+                break;
+            }
+        }
+        metrics.set_alerts_held(&held);
+        let grouped = pass.many_at_once(&told) > MANY_TENANTS;
+        let fleet_due = began >= self.next_fleet || grouped;
+        pass.tell(told, grouped, shards, metrics);
+        if fleet_due
+            && home.speaks_for_fleet()
+            && let Some(shard) = shards.get_mut(&FLEET_SHARD)
+        {
+            self.next_fleet = began + FLEET;
+            pass.judge_fleet(shard, metrics);
+        }
+        again.into_iter().for_each(|tenant| self.enqueue(&tenant));
+    }
+
+    fn enqueue(&mut self, tenant: &Arc<str>) {
+        if self.queued.insert(tenant.clone()) {
+            self.queue.push_back(tenant.clone());
+        }
+    }
+}
+
+/// What speaks against judging by a shard.
+fn hold(book: &Book, shard: u32, lag: &impl Fn(u32) -> Option<Duration>) -> Option<Held> {
+    let book = book.shard(shard)?;
+    if book.trouble().is_some() {
+        return Some(Held::Stopped);
+    }
+    // A gap is behind us once calls from after it were counted.
+    let checkpoint = book.checkpoint();
+    let in_gap = checkpoint.is_some_and(|c| c.gaps.iter().any(|gap| gap.calls && gap.to_offset >= c.next_offset));
+    match lag(shard) {
+        _ if in_gap => Some(Held::Gap),
+        Some(lag) if lag <= MAX_LAG => None,
+        _ => Some(Held::Lag),
+    }
+}
+
+impl<'a> Pass<'a> {
+    fn new(view: &'a View, book: &'a Book, standings: &'a Standings, issuer: &'a Issuer, now_ms: i64) -> Self {
+        Self { view, book, standings, issuer, incomplete: HashMap::new(), now_ms }
+    }
+
+    /// Why the tenant cannot be judged now, if so: one of the shards that hold its calls cannot be relied upon.
+    fn held(&self, tenant: &str, holds: &Holds) -> Option<Held> {
+        let shards = self.book.shards().iter().zip(0..).filter(|(shard, _)| shard.has_tenant(tenant));
+        shards.filter_map(|(_, shard)| *holds.get(&shard)?).max()
+    }
+
+    /// Judges one tenant's service months; what is told goes to `told`, what is only remembered to the shard. `false`: an
+    /// alert has to wait for the flush that tells its last change.
+    fn judge(&mut self, tenant: &Arc<str>, shard: &mut Shard, told: &mut Vec<(AlertKey, AlertState)>) -> bool {
+        let Some(standing) = self.standings.tenant(tenant) else { return true };
+        let mut all = true;
+        let windows = self.view.windows(tenant, self.now_ms);
+        for month in &standing.months {
+            let quiet = !shard.has_alerts(tenant, month.period.first);
+            if quiet && !may_alert(month, &windows) {
+                continue;
+            }
+            for Change { alert, detail, state, told: is_told } in self.changes(tenant, standing, month, windows, shard)
+            {
+                let key = AlertKey { tenant: tenant.clone(), period_start: Some(month.period.first), alert, detail };
+                match is_told {
+                    _ if shard.is_telling(&key) => all = false,
+                    true => told.push((key, state)),
+                    false => shard.tell(key, state, None),
+                }
+            }
+        }
+        all
+    }
+
+    fn changes(
+        &self,
+        tenant: &Arc<str>,
+        standing: &TenantStanding,
+        month: &ServiceMonth,
+        windows: Windows,
+        shard: &Shard,
+    ) -> Vec<Change> {
+        let Trend { windows, outlook } = Trend::of(standing, month, windows, self.now_ms);
+        let claims = self.standings.contract().rulebook.claims(tenant);
+        let (claim, claim_window) = month.claim(claims, self.now_ms);
+        let watched = Watched { month, windows, outlook: outlook.as_ref(), claim, claim_window, now_ms: self.now_ms };
+        judge(&watched, |alert, detail| {
+            let key = AlertKey {
+                tenant: tenant.clone(),
+                period_start: Some(month.period.first),
+                alert,
+                detail: detail.into(),
+            };
+            // Before partitions were added it may have been another shard's.
+            shard.alert(&key).or_else(|| self.book.alert(&key))
+        })
+    }
+
+    /// Tenants that began to alert within the last minutes, those to be told now among them.
+    fn many_at_once(&self, told: &[(AlertKey, AlertState)]) -> usize {
+        let counts = |state: &AlertState| {
+            state.is_firing() && state.severity >= Severity::Warning && state.starts_at_ms > self.now_ms - AT_ONCE_MS
+        };
+        let known = self.book.alerts();
+        let all = known.chain(told.iter().map(|(key, state)| (key, state)));
+        let tenants: HashSet<&str> = all
+            .filter(|(key, state)| key.period_start.is_some() && counts(state))
+            .map(|(key, _)| &*key.tenant)
+            .collect();
+        tenants.len()
+    }
+
+    fn tell(
+        &mut self,
+        told: Vec<(AlertKey, AlertState)>,
+        grouped: bool,
+        shards: &mut BTreeMap<u32, Shard>,
+        metrics: &ProcessMetrics,
+    ) {
+        for (key, mut state) in told {
+            // What was told by itself is also resolved by itself.
+            state.grouped |= grouped && state.is_firing() && state.severity >= Severity::Warning;
+            let message = self.message(&key, &state);
+            let home =
+                if key.period_start.is_some() { home_shard(&key.tenant, self.view.shards()) } else { FLEET_SHARD };
+            let Some(shard) = shards.get_mut(&home) else { continue };
+            tracing::info!(
+                alert = %key.alert, detail = %key.detail, tenant = %key.tenant, status = %state.status,
+                severity = %state.severity, reason = %state.reason, generation = state.generation, "alert"
+            );
+            metrics.alert(key.alert, state.status);
+            shard.tell(key, state, Some(message));
+        }
+    }
+
+    fn message(&mut self, key: &AlertKey, state: &AlertState) -> AlertMessage {
+        let found = key.period_start.and_then(|first| {
+            let standing = self.standings.tenant(&key.tenant)?;
+            Some((standing, standing.months.iter().find(|month| month.period.first == first)?))
+        });
+        let subject = found.map(|(standing, month)| {
+            let (view, now_ms) = (self.view, self.now_ms);
+            let zone = month.policy.time_zone;
+            let book = self.book;
+            let incomplete = self.incomplete.entry(month.period).or_insert_with(|| book.incomplete(month.period, zone));
+            let claims = self.standings.contract().rulebook.claims(&key.tenant);
+            let trend = Trend::of(standing, month, view.windows(&key.tenant, now_ms), now_ms);
+            let tier = month.policy.tiers.iter().position(|tier| tier.name == *key.detail);
+            let reached_at_ms = tier.and_then(|tier| trend.outlook?.reached_at_ms.get(tier).copied().flatten());
+            Subject {
+                standing: Standing::of(&key.tenant, month, now_ms, incomplete.clone(), claims),
+                policy: &month.policy,
+                reached_at_ms,
+            }
+        });
+        self.issuer.message(key, state, subject.as_ref(), self.now_ms)
+    }
+
+    /// The alerts that are about no tenant.
+    fn judge_fleet(&mut self, shard: &mut Shard, metrics: &ProcessMetrics) {
+        let mut wanted: BTreeMap<AlertKey, (Severity, Reason)> = BTreeMap::new();
+        for code in self.standings.unknown_codes().keys().take(UNKNOWN_CODES) {
+            wanted.insert(AlertKey::fleet(AlertName::UnknownCode, code), (Severity::Warning, Reason::CodeUnknown));
+        }
+        let today = LocalClock::new(self.standings.contract().policies.versions()[0].time_zone).day(self.now_ms);
+        let first = Month(today.month().0 - PAST_MONTHS);
+        for (policy, year) in self.standings.calendar_missing(first) {
+            let key = AlertKey::fleet(AlertName::CalendarMissing, &format!("{policy}/{year}"));
+            wanted.insert(key, (Severity::Warning, Reason::YearMissing));
+        }
+        for (number, book) in self.book.shards().iter().enumerate() {
+            let gaps = book.checkpoint().into_iter().flat_map(|c| &c.gaps).filter(|gap| gap.calls);
+            let young = |ms: Option<i64>| ms.is_none_or(|ms| ms > self.now_ms - GAP_TOLD_MS);
+            if gaps.clone().any(|gap| young(gap.watermark_ms)) {
+                let key = AlertKey::fleet(AlertName::LedgerGap, &number.to_string());
+                wanted.insert(key, (Severity::Critical, Reason::CallsLost));
+            }
+        }
+        if self.many_at_once(&[]) > MANY_TENANTS {
+            let key = AlertKey::fleet(AlertName::ManyTenantsAtRisk, "");
+            wanted.insert(key, (Severity::Critical, Reason::ManyTenants));
+        }
+        let known: Vec<AlertKey> =
+            shard.alerts().map(|(key, _)| key).filter(|key| key.period_start.is_none()).cloned().collect();
+        let all: BTreeSet<AlertKey> = known.into_iter().chain(wanted.keys().cloned()).collect();
+        for key in all {
+            let verdict = match wanted.get(&key) {
+                Some((severity, reason)) => Verdict::Holds(*severity, *reason, *reason),
+                None => Verdict::Over(over(key.alert)),
+            };
+            if shard.is_telling(&key) {
+                continue;
+            }
+            let Some((state, _)) = step(shard.alert(&key), verdict, self.now_ms) else { continue };
+            let message = self.message(&key, &state);
+            tracing::info!(
+                alert = %key.alert, detail = %key.detail, status = %state.status, severity = %state.severity,
+                reason = %state.reason, generation = state.generation, "alert"
+            );
+            metrics.alert(key.alert, state.status);
+            shard.tell(key, state, Some(message));
+        }
+    }
+}
+
+/// Why an alert of the fleet does not hold any more.
+fn over(alert: AlertName) -> Reason {
+    match alert {
+        AlertName::UnknownCode => Reason::CodeKnown,
+        AlertName::CalendarMissing => Reason::YearKnown,
+        AlertName::LedgerGap => Reason::GapIsOld,
+        _ => Reason::FewTenants,
+    }
+}
+
+/// Could anything fire in a service month of which nothing was told yet? Most tenants are far from it, and this is much
+/// cheaper than to judge them.
+fn may_alert(month: &ServiceMonth, windows: &Windows) -> bool {
+    let availability = month.availability();
+    if availability.failed == 0 {
+        return false;
+    }
+    let (numerator, denominator) = availability.consumed(month.policy.target());
+    let least = month.policy.alerts.levels.iter().map(|level| level.parts()).min().unwrap_or(1_000_000);
+    numerator * 1_000_000 >= denominator * u128::from(least)
+        || !availability.at_least(month.policy.target())
+        || windows.hour.failed >= LEAST_FAILURES
+        || windows.six_hours.failed >= LEAST_FAILURES
+}

@@ -1,0 +1,30 @@
+//! Where a tenant's running service month is going: its last hours and its own days, put together.
+
+use super::standings::TenantStanding;
+use crate::domain::alert::Windows;
+use crate::domain::calendar::day_start_ms;
+use crate::domain::forecast::{Outlook, outlook};
+use crate::domain::standing::ServiceMonth;
+
+/// Last hours and outlook of a service month.
+#[derive(Debug, Clone, Default)]
+pub struct Trend {
+    /// The last hours; empty once the month is over.
+    pub windows: Windows,
+    /// `None`: the month is over, has not begun, or there is nothing to go by.
+    pub outlook: Option<Outlook>,
+}
+
+impl Trend {
+    /// Of one of the tenant's service months.
+    pub fn of(tenant: &TenantStanding, month: &ServiceMonth, windows: Windows, now_ms: i64) -> Self {
+        let (policy, period) = (&month.policy, month.period);
+        let begun = now_ms >= day_start_ms(policy.time_zone, period.first);
+        if !begun || now_ms >= day_start_ms(policy.time_zone, period.next_day()) {
+            return Self { windows: Windows::default(), outlook: None };
+        }
+        let hour = Some(windows.hour).filter(|hour| hour.total > 0);
+        let outlook = outlook(policy, period, month.availability(), &tenant.calls_by_day, hour, now_ms);
+        Self { windows, outlook }
+    }
+}

@@ -1,0 +1,257 @@
+//! An alert as an event: CloudEvents 1.0, structured or binary, and the words in it.
+//!
+//! The id follows from what is told alone (fingerprint, status, generation), so that an event that is written again after
+//! a crash is known for what it is, whatever its standing says by then.
+
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::standing::Standing;
+use super::statement::canonical::hex;
+use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Status};
+use crate::domain::calendar::LocalDay;
+use crate::domain::policy::Policy;
+use crate::pipeline::book::STILL_RUNNING;
+use crate::pipeline::shard::AlertMessage;
+
+/// The type of every event.
+pub const TYPE: &str = "sla-ledger.alert.v1";
+/// `subject` of an alert that is about no tenant.
+const FLEET: &str = "fleet";
+/// Where the runbook is, unless the configuration says otherwise: a file of this repository.
+pub const RUNBOOK: &str = "deploy/runbook.md";
+
+/// How an event is laid out in its Kafka record (CloudEvents, Kafka protocol binding).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Everything in the value.
+    #[default]
+    Structured,
+    /// The attributes in headers, `data` as the value.
+    Binary,
+}
+
+/// Whose alerts these are, and how they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// The ledger's name.
+    pub ledger: String,
+    /// Where the runbook is; the alert's name in lower case is appended as its anchor.
+    pub runbook_url: String,
+    /// How events are laid out.
+    pub encoding: Encoding,
+}
+
+/// A service month as an alert tells it.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// What the figures are.
+    pub standing: Standing,
+    /// What they are judged by.
+    pub policy: &'a Policy,
+    /// When the tier of an [`AlertName::ForecastBreach`] is reached if the last hour goes on, in ms.
+    pub reached_at_ms: Option<i64>,
+}
+
+impl Issuer {
+    /// What an alert is about, as one word: the same for all its events.
+    pub fn fingerprint(&self, key: &AlertKey) -> String {
+        let period = key.period_start.map(|day| day.to_string()).unwrap_or_default();
+        let (ledger, tenant, alert, detail) = (&self.ledger, &key.tenant, key.alert, &key.detail);
+        hex(&Sha256::digest(format!("{ledger}|{tenant}|{period}|{alert}|{detail}")))
+    }
+
+    /// The event's id.
+    pub fn id(&self, key: &AlertKey, state: &AlertState) -> String {
+        let fingerprint = self.fingerprint(key);
+        hex(&Sha256::digest(format!("{fingerprint}|{}|{}", state.status, state.generation)))
+    }
+
+    /// The event, as it goes to the topic. `subject`: the service month; `None` for the fleet, and for a month that is not
+    /// in the ledger any more. `now_ms`: when it is told.
+    pub fn message(
+        &self,
+        key: &AlertKey,
+        state: &AlertState,
+        subject: Option<&Subject<'_>>,
+        now_ms: i64,
+    ) -> AlertMessage {
+        let id = self.id(key, state);
+        let (source, time) = (format!("/sla-ledger/{}", self.ledger), instant(now_ms));
+        let about = match key.period_start {
+            Some(day) => format!("{}/{day}", key.tenant),
+            None => FLEET.to_owned(),
+        };
+        let data = self.data(key, state, subject);
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let header = |name: &str, value: &str| (name.to_owned(), bytes(value));
+        let (headers, payload) = match self.encoding {
+            Encoding::Structured => {
+                let event = json!({
+                    "specversion": "1.0", "id": id, "source": source, "type": TYPE, "subject": about, "time": time,
+                    "datacontenttype": "application/json", "data": data,
+                });
+                (vec![header("content-type", "application/cloudevents+json; charset=UTF-8")], event.to_string())
+            }
+            Encoding::Binary => {
+                let headers = vec![
+                    header("ce_specversion", "1.0"),
+                    header("ce_id", &id),
+                    header("ce_source", &source),
+                    header("ce_type", TYPE),
+                    header("ce_subject", &about),
+                    header("ce_time", &time),
+                    header("content-type", "application/json"),
+                ];
+                (headers, data.to_string())
+            }
+        };
+        let record_key = key.period_start.map(|_| bytes(&key.tenant));
+        AlertMessage { key: record_key, payload: payload.into_bytes(), headers }
+    }
+
+    fn data(&self, key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> Value {
+        let detail = Some(&*key.detail).filter(|detail| !detail.is_empty());
+        let is_tier = matches!(key.alert, AlertName::TierReached | AlertName::ForecastBreach);
+        let fleet = key.period_start.is_none();
+        json!({
+            "alert": key.alert.as_str(),
+            "status": state.status.as_str(),
+            "severity": state.severity.as_str(),
+            "fingerprint": self.fingerprint(key),
+            "generation": state.generation,
+            "starts_at": instant(state.starts_at_ms),
+            "ends_at": state.ends_at_ms.map(instant),
+            "reason": state.reason.as_str(),
+            "level": detail.filter(|_| !is_tier),
+            "tier": detail.filter(|_| is_tier),
+            "tenant": (!fleet).then_some(&*key.tenant),
+            "month": subject.map(|subject| &subject.standing.month),
+            "period_start": key.period_start.map(|day| day.to_string()),
+            "grouped": state.grouped,
+            "summary": summary(key, state, subject),
+            "description": description(key, state, subject),
+            "runbook_url": format!("{}#{}", self.runbook_url, key.alert.as_str().to_lowercase()),
+            "standing": subject.map(|subject| &subject.standing),
+        })
+    }
+}
+
+fn instant(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// One sentence for a pager: who, what, how bad.
+fn summary(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> String {
+    let resolved = state.status == Status::Resolved;
+    let (tenant, detail) = (&key.tenant, &key.detail);
+    let month = match (subject, key.period_start) {
+        (Some(subject), _) => subject.standing.month.clone(),
+        (None, Some(day)) => LocalDay::to_string(&day),
+        (None, None) => String::new(),
+    };
+    let what = match key.alert {
+        AlertName::BudgetConsumed => format!("{tenant} has used {detail} % of the error budget of {month}"),
+        AlertName::TierReached => {
+            let tier = subject.and_then(|subject| subject.policy.tiers.iter().find(|tier| tier.name == **detail));
+            let terms = tier.map(|tier| format!(" ({} % of the fee, below {} %)", tier.rate, tier.below));
+            format!("{tenant} is in tier {detail}{} in {month}", terms.unwrap_or_default())
+        }
+        AlertName::Recovered => format!("{tenant} meets the target of {month} again"),
+        AlertName::BurnRateHigh => format!("{tenant} is using up the error budget of {month} too fast ({detail} burn)"),
+        AlertName::ForecastBreach => {
+            let when = subject.and_then(|subject| subject.reached_at_ms).map(|ms| format!(", at {}", instant(ms)));
+            format!(
+                "{tenant} will be in tier {detail} before {month} ends if the last hour goes on{}",
+                when.unwrap_or_default()
+            )
+        }
+        AlertName::ClaimOpens => format!("{tenant} can claim the compensation of {month}"),
+        AlertName::ClaimCloses => format!("the claim of {tenant} for {month} closes within {detail} days"),
+        AlertName::UnknownCode => format!("calls carry the code {detail:?}, which no policy classifies"),
+        AlertName::CalendarMissing => format!("the calendar lacks the working days of {detail}"),
+        AlertName::ManyTenantsAtRisk => "more than 100 tenants alert at once".to_owned(),
+        AlertName::LedgerGap => format!("calls of shard {detail} were lost before they were counted"),
+    };
+    if resolved { format!("resolved: {what}") } else { what }
+}
+
+/// What stands behind it, and what can be done.
+fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> String {
+    let why = match state.reason {
+        Reason::LevelCrossed => "The use of the error budget has reached the level.",
+        Reason::TierReached => "The availability is below the tier's threshold: money is owed.",
+        Reason::MinCallsReached => "What was information so far has enough calls behind it now.",
+        Reason::MonthEnded => "The service month is over.",
+        Reason::TierSettled => "What is left of the month can neither worsen nor better the tier.",
+        Reason::FellBelow => "It has fallen well below what is watched.",
+        Reason::Corrected => "A late call or a document has changed the result.",
+        Reason::TargetMetAgain => "The availability is at or above the target again.",
+        Reason::TargetMissedAgain => "The availability is below the target again.",
+        Reason::BurningFast => "Both windows fail far more often than the rest of the month can bear.",
+        Reason::BudgetGone => "Nothing is left of the budget; the tier's alert speaks from here on.",
+        Reason::ForecastCrosses => "If the last hour goes on, the tier is reached before the month ends.",
+        Reason::ClaimOpened => "The claim window is open.",
+        Reason::ClaimClosesSoon => "The claim window closes soon and nothing was filed.",
+        Reason::ClaimSettled => "The claim was filed, paid or rejected.",
+        Reason::ClaimClosed => "The claim window has closed.",
+        Reason::NothingOwed => "Nothing is owed any more.",
+        Reason::CodeUnknown => {
+            "Such calls count as no failure and lower the worst-case availability; give the code a class in the policy's \
+             table."
+        }
+        Reason::CodeKnown => "The code has a class now, or is not seen any more.",
+        Reason::YearMissing => {
+            "Claim windows that need the year are provisional until it is added: sla-ledger calendar import."
+        }
+        Reason::YearKnown => "The calendar has the year now, or nothing needs it.",
+        Reason::ManyTenants => {
+            "Single alerts go to the alerts topic only while this lasts; look for a common cause, or lost telemetry."
+        }
+        Reason::FewTenants => "Fewer tenants alert; each is told by itself again.",
+        Reason::CallsLost => {
+            "The calls topic no longer held offsets that were not counted yet; the months concerned are marked incomplete."
+        }
+        Reason::GapIsOld => "A week has passed; the months concerned stay marked incomplete.",
+    };
+    let Some(subject) = subject.filter(|_| key.period_start.is_some()) else { return why.to_owned() };
+    let standing = &subject.standing;
+    let availability = standing.availability_pct.as_deref().unwrap_or("no traffic");
+    let mut text = format!(
+        "{why} {} calls, {} failures that count ({} before exclusions), availability {availability} % (target {} %), \
+         tier {}.",
+        standing.total,
+        standing.failed,
+        standing.system_error_raw,
+        subject.policy.target(),
+        standing.tier,
+    );
+    if let (Some(fee), Some(compensation)) = (&standing.fee, &standing.compensation)
+        && let Ok(currency) = fee.currency.parse::<crate::domain::money::Currency>()
+    {
+        text.push_str(&format!(" Owed now: {} {}.", fee.currency, currency.format_minor(compensation.payout_minor)));
+        if let Some(next) = standing.next.as_ref()
+            && let Some(payout) = next.payout_minor
+        {
+            let (tier, left) = (&next.tier, next.headroom);
+            let amount = currency.format_minor(payout);
+            text.push_str(&format!(" At {tier}, {left} failures away: {} {amount}.", fee.currency));
+        }
+    } else if let Some(next) = &standing.next {
+        text.push_str(&format!(" {} is {} failures away.", next.tier, next.headroom));
+    }
+    let recover = standing.budget.calls_to_recover.iter().rfind(|(tier, _)| *tier == standing.tier);
+    if let Some((tier, Some(calls))) = recover.filter(|(_, calls)| *calls != Some(0)) {
+        text.push_str(&format!(" {calls} calls without a failure would leave {tier}."));
+    }
+    // That a running month is not over needs no words.
+    let gaps = standing.incomplete_reasons.iter().filter(|reason| !reason.ends_with(STILL_RUNNING));
+    let gaps: Vec<&str> = gaps.map(String::as_str).collect();
+    if !gaps.is_empty() {
+        text.push_str(&format!(" Incomplete: {}.", gaps.join(", ")));
+    }
+    text
+}

@@ -1,0 +1,195 @@
+//! Alerts on the real broker: an incident takes a tenant through the levels of its budget, into the first tier and back,
+//! while instances are killed; every step is told once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sla_ledger::generate::live::wall_clock_ms;
+
+use crate::read::Reader;
+use crate::service::{Instance, LIMIT, Names};
+use crate::support::kafka::shared;
+use crate::support::poll_for;
+use crate::write::{self, Sent};
+
+/// From a flush that crosses a level to the alert in the topic.
+const PROMPT: Duration = Duration::from_secs(5);
+/// The next owner first waits for the group to notice that its predecessor is gone.
+const TAKEOVER: Duration = Duration::from_secs(30);
+
+/// Follows the alerts topic.
+struct Told {
+    reader: Reader,
+    /// In the order of the topic.
+    events: Vec<Value>,
+}
+
+impl Told {
+    fn new(brokers: &str, topic: &str) -> Told {
+        Told { reader: Reader::new(brokers, topic), events: Vec::new() }
+    }
+
+    fn read(&mut self, time: Duration) {
+        let events = &mut self.events;
+        self.reader.read(time, |read| {
+            if let Ok(record) = read {
+                let payload = record.payload.as_deref().expect("an event");
+                let event: Value = serde_json::from_slice(payload).expect("JSON");
+                let tenant = event["data"]["tenant"].as_str().map(|tenant| tenant.as_bytes().to_vec());
+                assert_eq!(record.key, tenant, "the key is the tenant");
+                assert_eq!(record.header("content-type"), Some("application/cloudevents+json; charset=UTF-8"));
+                events.push(event);
+            }
+        });
+    }
+
+    /// One line an event: status, alert and detail.
+    fn lines(&self) -> Vec<String> {
+        let line = |event: &Value| {
+            let data = &event["data"];
+            let detail = data["level"].as_str().or(data["tier"].as_str());
+            let detail = detail.map_or(String::new(), |detail| format!(" {detail}"));
+            format!("{} {}{detail}", data["status"].as_str().unwrap_or("?"), data["alert"].as_str().unwrap_or("?"))
+        };
+        self.events.iter().map(line).collect()
+    }
+
+    /// Waits until there are more events than `before`, and as many as `lines`, and compares those.
+    #[track_caller]
+    fn expect(&mut self, before: usize, lines: &[&str], within: Duration) {
+        let begin = Instant::now();
+        while self.events.len() < before + lines.len() && begin.elapsed() < within {
+            self.read(Duration::from_millis(200));
+        }
+        let found = &self.lines()[before..];
+        assert_eq!(found, lines, "after {:?}", begin.elapsed());
+    }
+}
+
+/// The service months begin with a calendar month: this must not happen in the middle of the test.
+fn away_from_the_months_end() {
+    let next = chrono_tz::Asia::Shanghai;
+    let month_of = |ms: i64| {
+        let instant = chrono::DateTime::from_timestamp_millis(ms).expect("an instant").with_timezone(&next);
+        instant.format("%Y-%m").to_string()
+    };
+    let ahead_ms = 5 * 60_000;
+    let same = || (month_of(wall_clock_ms()) == month_of(wall_clock_ms() + ahead_ms)).then_some(());
+    poll_for(Duration::from_millis(ahead_ms as u64) + LIMIT, same).expect("another month");
+}
+
+/// Sends calls of one tenant, of which so many fail.
+struct Traffic<'a> {
+    brokers: &'a str,
+    topic: &'a str,
+    tenant: &'a str,
+    sent: u64,
+}
+
+impl Traffic<'_> {
+    fn send(&mut self, good: u64, failing: u64) {
+        let now_ms = wall_clock_ms();
+        let calls = (0..good + failing).map(|n| {
+            let id = format!("{}-{}", self.tenant, self.sent + n);
+            let code = if n < failing { "InternalError" } else { "" };
+            Sent::failing_call(1, self.tenant, &id, now_ms, code)
+        });
+        write::send(self.brokers, self.topic, calls);
+        self.sent += good + failing;
+    }
+}
+
+/// Which instance speaks for the tenant.
+fn speaker(instances: &mut [Instance], tenant: &str) -> usize {
+    let found = poll_for(LIMIT, || {
+        instances.iter().position(|instance| {
+            let metrics = instance.metrics().unwrap_or_default();
+            metrics.lines().any(|line| line.starts_with("sla_calls{") && line.contains(&format!("tenant=\"{tenant}\"")))
+        })
+    });
+    found.expect("somebody speaks for the tenant")
+}
+
+#[test]
+fn an_incident_is_told_step_by_step_over_crashes() {
+    let _machine = crate::beside_others();
+    away_from_the_months_end();
+    let cluster = shared();
+    let brokers = cluster.bootstrap();
+    let names = Names::new("alerts");
+    names.create_calls(cluster, 4);
+    let mut instances = ["a", "b"].map(|name| {
+        let mut instance = Instance::new(&format!("{}-{name}", names.group), cluster, &names);
+        // The default.
+        instance.set("/flush/interval", "1s".into());
+        instance.start_ready();
+        instance
+    });
+    let mut traffic = Traffic { brokers, topic: &names.calls, tenant: "acme", sent: 0 };
+    let mut told = Told::new(brokers, &names.alerts);
+
+    // 10 failures are the budget of 2000 calls; failing calls are calls too.
+    traffic.send(1990, 4);
+    let series = format!("sla_calls{{tenant=\"acme\",month=\"{}\",result=\"failed\"}}", this_month());
+    let counted = |instances: &mut [Instance], failed: f64| {
+        let found = poll_for(LIMIT, || instances.iter().find_map(|i| i.metric(&series)).filter(|n| *n == failed));
+        assert_eq!(found, Some(failed), "failures counted");
+    };
+    counted(&mut instances, 4.0);
+    told.read(Duration::from_millis(1500));
+    assert_eq!(told.lines(), [""; 0], "nothing is told below the first level");
+
+    let begin = Instant::now();
+    traffic.send(0, 1);
+    told.expect(0, &["firing SlaBudgetConsumed 50"], PROMPT + Duration::from_secs(2));
+    println!("alerts: told {:?} after the call was sent", begin.elapsed());
+    traffic.send(0, 3);
+    told.expect(1, &["firing SlaBudgetConsumed 80"], PROMPT + Duration::from_secs(2));
+
+    // The instance that speaks for the tenant is killed; the calls that cross the next level come while nobody does.
+    let victim = speaker(&mut instances, "acme");
+    instances[victim].kill();
+    traffic.send(0, 3);
+    told.expect(2, &["firing SlaBudgetConsumed 100", "firing SlaTierReached T1"], TAKEOVER);
+    instances[victim].start_ready();
+
+    // Killed again, and back below all levels.
+    counted(&mut instances, 11.0);
+    let victim = speaker(&mut instances, "acme");
+    traffic.send(4000, 0);
+    instances[victim].kill();
+    told.expect(
+        4,
+        &[
+            "resolved SlaBudgetConsumed 50",
+            "resolved SlaBudgetConsumed 80",
+            "resolved SlaBudgetConsumed 100",
+            "resolved SlaTierReached T1",
+            "firing SlaRecovered",
+        ],
+        TAKEOVER,
+    );
+    instances[victim].start_ready();
+    counted(&mut instances, 11.0);
+
+    // Nothing more, and every id once.
+    traffic.send(100, 0);
+    told.read(Duration::from_secs(3));
+    let mut ids: BTreeMap<&str, u32> = BTreeMap::new();
+    for event in &told.events {
+        *ids.entry(event["id"].as_str().expect("an id")).or_default() += 1;
+        assert_eq!(event["specversion"], "1.0");
+        assert_eq!(event["data"]["generation"], 1, "{event}");
+    }
+    assert_eq!((told.events.len(), ids.len()), (9, 9), "{:?}", told.lines());
+    let tier = &told.events[3]["data"];
+    assert_eq!((&tier["severity"], &tier["tenant"], &tier["tier"]), (&"critical".into(), &"acme".into(), &"T1".into()));
+    assert_eq!((&tier["standing"]["failed"], &tier["standing"]["tier"]), (&11.into(), &"T1".into()));
+    instances.iter_mut().for_each(Instance::stop);
+}
+
+fn this_month() -> String {
+    let now = chrono::DateTime::from_timestamp_millis(wall_clock_ms()).expect("an instant");
+    now.with_timezone(&chrono_tz::Asia::Shanghai).format("%Y-%m").to_string()
+}
