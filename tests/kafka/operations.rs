@@ -1,5 +1,6 @@
 //! What operators do to a running service, and what retention, a broken ledger and another process do to it.
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,74 @@ fn sighup_reloads_and_a_mistake_keeps_the_old_configuration() {
     instance.wait_metric(reloaded, |ok| ok == 1.0);
     instance.program().wait_for_log("this change needs a restart", LIMIT);
     assert_eq!(instance.metric(&calls), Some(1.0));
+    instance.stop();
+}
+
+/// The service manager's side of systemd's notification protocol.
+struct Manager {
+    socket: UnixDatagram,
+    directory: tempfile::TempDir,
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
+        let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        Manager { socket, directory }
+    }
+
+    fn address(&self) -> String {
+        self.directory.path().join("notify").display().to_string()
+    }
+
+    /// The lines of all messages, up to that which has a line that begins so.
+    #[track_caller]
+    fn wait_for(&self, beginning: &str) -> Vec<String> {
+        let (mut lines, mut buffer) = (Vec::new(), [0; 4096]);
+        let begin = Instant::now();
+        while begin.elapsed() < LIMIT {
+            let length =
+                self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{beginning}: {error}: {lines:?}"));
+            let message = std::str::from_utf8(&buffer[..length]).expect("text");
+            lines.extend(message.lines().map(str::to_owned));
+            if message.lines().any(|line| line.starts_with(beginning)) {
+                return lines;
+            }
+        }
+        panic!("waited in vain for {beginning}: {lines:?}");
+    }
+}
+
+#[test]
+fn the_service_manager_knows_start_reload_and_end() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("manager"));
+    names.create_calls(cluster, 2);
+    let manager = Manager::new();
+    let mut instance = Instance::new("a", cluster, &names);
+    instance.start_in(&[("NOTIFY_SOCKET", &manager.address()), ("WATCHDOG_USEC", "2000000")]);
+
+    // The status may stand in the message that says ready, or come later, with the lag.
+    let mut said = manager.wait_for("READY=1");
+    assert!(instance.log().contains("takeover done, counting"), "ready before it counts: {}", instance.log());
+    assert!(said[0].starts_with("STATUS=no assignment from the consumer group yet"), "{said:?}");
+    if said.last().is_none_or(|line| line != "STATUS=ready") {
+        said = manager.wait_for("STATUS=ready");
+        assert!(!said.iter().any(|line| line == "READY=1"), "{said:?}");
+    }
+    manager.wait_for("WATCHDOG=1");
+    manager.wait_for("WATCHDOG=1");
+
+    instance.program().signal(crate::support::Signal::HangUp);
+    let said = manager.wait_for("RELOADING=1");
+    assert!(said.last().is_some_and(|line| line.starts_with("MONOTONIC_USEC=")), "{said:?}");
+    manager.wait_for("READY=1");
+    assert!(instance.log().contains("configuration and documents reloaded"), "{}", instance.log());
+
+    instance.program().terminate();
+    let said = manager.wait_for("STOPPING=1");
+    assert!(!said.iter().any(|line| line == "READY=1"), "{said:?}");
     instance.stop();
 }
 

@@ -127,8 +127,15 @@ impl Instance {
 
     /// Starts the process; returns at once.
     pub fn start(&mut self) -> &mut Instance {
+        self.start_in(&[])
+    }
+
+    /// As [`Instance::start`], with variables in the environment.
+    pub fn start_in(&mut self, environment: &[(&str, &str)]) -> &mut Instance {
         let config = self.write_config();
-        self.program = Some(Program::start(&self.name, [std::ffi::OsStr::new("run"), config.as_os_str()]));
+        let mut command = Program::command();
+        command.arg("run").arg(config).envs(environment.iter().copied());
+        self.program = Some(Program::spawn(&self.name, command));
         self
     }
 

@@ -1,0 +1,157 @@
+//! What the service manager that started the process is told: systemd's notification protocol (`Type=notify`).
+//!
+//! Without `NOTIFY_SOCKET` in the environment nothing is said, and nothing here costs anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::http::{Health, NotReady};
+
+/// How often the worker is looked at, unless the watchdog wants it more often.
+const LOOK: Duration = Duration::from_secs(1);
+/// A start may take this much longer than the last sign of life of its worker. More than the longest wait of the worker for
+/// one answer of the brokers.
+const START_EXTENSION_US: u32 = 60_000_000;
+
+/// Speaks to the service manager.
+///
+/// *Ready* is said once, when the group was joined and the ledger is loaded: from then on calls are counted, and a rolling
+/// restart may go on to the next host. Unlike `/readyz` it does not wait for the lag: a first start on a topic with months
+/// of calls has long begun to work. Until then the start's timeout is extended while the worker goes round.
+#[derive(Debug)]
+pub struct Supervisor {
+    health: Arc<Health>,
+    ready: AtomicBool,
+}
+
+impl Supervisor {
+    /// Speaks of what `health` knows.
+    pub fn new(health: Arc<Health>) -> Self {
+        Self { health, ready: AtomicBool::new(false) }
+    }
+
+    /// Says when the service is ready, how it is, and that the worker is alive, as long as it is. Ends with the runtime, or
+    /// at once without a service manager.
+    pub async fn watch(&self) {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return;
+        }
+        let watchdog = sd_notify::watchdog_enabled();
+        let mut said = Said::default();
+        let mut looks = tokio::time::interval(watchdog.map_or(LOOK, |limit| LOOK.min(limit / 4)));
+        loop {
+            looks.tick().await;
+            let news = said.next(&self.health.not_ready_reasons(), self.health.rounds(), watchdog.is_some());
+            if !news.is_empty() {
+                tell(&news);
+            }
+            self.ready.store(said.ready, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs a reload between its announcement and its end. A start is over only when [`Supervisor::watch`] says so, thus a
+    /// reload before that is not announced.
+    pub fn reload<T>(&self, reload: impl FnOnce() -> T) -> T {
+        let announced = self.ready.load(Ordering::Relaxed);
+        if announced && let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[NotifyState::Reloading, now]);
+        }
+        let result = reload();
+        if announced {
+            tell(&[NotifyState::Ready]);
+        }
+        result
+    }
+
+    /// Says that the service is ending.
+    pub fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+}
+
+/// What was said so far.
+#[derive(Debug, Default)]
+struct Said {
+    ready: bool,
+    status: String,
+    rounds: u64,
+}
+
+impl Said {
+    /// What there is to say now. A worker that made no round since the last look is not vouched for.
+    fn next(&mut self, reasons: &[NotReady], rounds: u64, watchdog: bool) -> Vec<NotifyState<'_>> {
+        let mut news = Vec::new();
+        let alive = std::mem::replace(&mut self.rounds, rounds) != rounds;
+        // Only the lag may still be missing.
+        if !self.ready && reasons.iter().all(|reason| matches!(reason, NotReady::Lagging { .. })) {
+            self.ready = true;
+            news.push(NotifyState::Ready);
+        }
+        if alive && !self.ready {
+            news.push(NotifyState::ExtendTimeoutUsec(START_EXTENSION_US));
+        }
+        if alive && watchdog {
+            news.push(NotifyState::Watchdog);
+        }
+        let status = match reasons {
+            [] => "ready".to_owned(),
+            reasons => reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        };
+        if status != self.status {
+            self.status = status;
+            news.push(NotifyState::Status(&self.status));
+        }
+        news
+    }
+}
+
+/// A manager that does not listen is no reason to stop counting.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lagging(seconds: u64) -> NotReady {
+        NotReady::Lagging { lag: Duration::from_secs(seconds), limit: Duration::from_secs(120) }
+    }
+
+    #[test]
+    fn what_is_said_at_each_look() {
+        let mut said = Said::default();
+        let mut look = |reasons: &[NotReady], rounds| -> String {
+            said.next(reasons, rounds, true).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let extended = "EXTEND_TIMEOUT_USEC=60000000";
+        let joining = "STATUS=no assignment from the consumer group yet; the ledger is still being read";
+        for (reasons, rounds, expected) in [
+            (&[NotReady::NotJoined, NotReady::LedgerLoading][..], 0, joining),
+            (&[NotReady::NotJoined, NotReady::LedgerLoading], 7, &format!("{extended} WATCHDOG=1")),
+            (&[NotReady::NotJoined, NotReady::LedgerLoading], 7, ""),
+            (&[NotReady::LedgerLoading], 9, &format!("{extended} WATCHDOG=1 STATUS=the ledger is still being read")),
+            (
+                &[lagging(3600)],
+                12,
+                "READY=1 WATCHDOG=1 STATUS=the ledger is 3600.0 s behind the source, more than 120 s",
+            ),
+            (&[], 14, "WATCHDOG=1 STATUS=ready"),
+            (&[], 14, ""),
+            (&[NotReady::NotJoined], 15, "WATCHDOG=1 STATUS=no assignment from the consumer group yet"),
+            (&[], 15, "STATUS=ready"),
+        ] {
+            assert_eq!(look(reasons, rounds), expected, "{reasons:?} {rounds}");
+        }
+    }
+
+    #[test]
+    fn without_a_watchdog_nobody_is_vouched_for() {
+        assert_eq!(Said::default().next(&[], 5, false).len(), 2, "ready and its status");
+    }
+}
