@@ -11,6 +11,7 @@ use chrono_tz::Tz;
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
 use crate::pipeline::book::Book;
+use crate::pipeline::lag::{ShardLag, SourceEnd};
 use crate::pipeline::rulings::NotedRuling;
 use crate::pipeline::standings::Standings;
 
@@ -35,6 +36,7 @@ pub struct View {
     /// Held while everybody is judged anew.
     adopting: Mutex<()>,
     rulings: ArcSwap<Vec<NotedRuling>>,
+    source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
     shards: u32,
 }
 
@@ -67,6 +69,7 @@ impl View {
             missed: Mutex::default(),
             adopting: Mutex::default(),
             rulings: ArcSwap::default(),
+            source_ends: ArcSwap::default(),
             shards,
         }
     }
@@ -191,6 +194,20 @@ impl View {
 
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the brokers said of the source partitions' ends, by shard.
+    pub fn set_source_ends(&self, ends: Vec<Option<SourceEnd>>) {
+        self.source_ends.store(Arc::new(ends));
+    }
+
+    /// How far a shard is behind its source, whoever owns it. `None`: nobody knows, because the brokers have not said
+    /// lately where the source ends, or because the shard was never counted. Locks the book.
+    pub fn lag(&self, shard: u32, now_ms: i64) -> Option<ShardLag> {
+        let end = (*self.source_ends.load().get(shard as usize)?)?;
+        let book = self.book();
+        let checkpoint = book.shard(shard)?.checkpoint()?;
+        end.lag(checkpoint.next_offset, checkpoint.watermark_ms, now_ms)
     }
 
     /// Why a service month is not complete; see [`Book::incomplete`].
