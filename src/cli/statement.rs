@@ -15,6 +15,7 @@ use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
 use crate::domain::standing::ServiceMonth;
+use crate::kafka::registry;
 use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::settings::CountingSettings;
@@ -104,7 +105,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
     let default = super::check_config::default_path();
     let config = args.config.as_deref().or((args.calls.is_empty()).then_some(default.as_path()));
-    let (settings, documents) = match inputs(config) {
+    let (settings, mut documents) = match inputs(config) {
         Ok(inputs) => inputs,
         Err(report) => {
             super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
@@ -112,7 +113,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings)?;
+        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings, &mut documents)?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
         Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
     };
@@ -133,17 +134,23 @@ fn check(file: &Path) -> Result<()> {
     Ok(io::stdout().write_all(line.as_bytes())?)
 }
 
-/// The facts, and what they come from: these files, or the ledger of the configuration.
-pub(super) fn facts(calls: &[PathBuf], config: &Path, settings: &CountingSettings) -> Result<(Book, String)> {
+/// The facts, and what they come from: these files, or the ledger of the configuration; then orders and bills of its
+/// registry topic join those of the documents.
+pub(super) fn facts(
+    calls: &[PathBuf],
+    config: &Path,
+    settings: &CountingSettings,
+    documents: &mut DocumentSet,
+) -> Result<(Book, String)> {
     if !calls.is_empty() {
         return Ok((replayed(calls, settings)?, names(calls)));
     }
     let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
-    ledger(&file)
+    ledger(&file, documents)
 }
 
 /// The ledger as it stands in Kafka, and the source topic.
-fn ledger(file: &Path) -> Result<(Book, String)> {
+fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     let config = Config::load(file)?;
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;
     let shards = super::verify::partitions(&base, &config.ledger.topic)?;
@@ -152,6 +159,9 @@ fn ledger(file: &Path) -> Result<(Book, String)> {
         if let Some(trouble) = state.trouble() {
             bail!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
         }
+    }
+    if let Some(topic) = &config.contract.registry_topic {
+        documents.registry = registry::read(&base, topic, documents.registry.clone())?;
     }
     Ok((book, config.source.topic))
 }
@@ -250,6 +260,11 @@ impl Office<'_> {
         let known = self.book.shards().iter().any(|shard| shard.has_tenant(tenant));
         if !known && evaluation.terms().is_empty() {
             bail!("`{tenant}` has no calls in the ledger and no order in tenants.csv: is the name right?");
+        }
+        let horizons = self.book.shards().iter().filter_map(|shard| shard.checkpoint().map(|c| c.horizon)).max();
+        let horizon = Month(horizons.unwrap_or_default());
+        if first.is_some_and(|first| first.month() < horizon) {
+            bail!("the ledger no longer holds the calls of {wanted}: it begins with {horizon}");
         }
         if let Some(month) = first.and_then(|first| evaluation.month(first)) {
             return Ok(month);
