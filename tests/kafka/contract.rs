@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::Digest;
 
 use crate::read::read_ledger;
 use crate::service::{Instance, Names};
@@ -118,6 +119,10 @@ fn documents_come_late_and_statements_survive_a_crash() {
     instance.program().signal(Signal::HangUp);
     wait_failed(&mut instance, 6);
     assert_eq!(standing(&instance)["excluded"], json!({"5.12": 4}));
+    // Instances with other files are seen by the digests.
+    let digest: String = sha2::Sha256::digest(NOTICE).iter().map(|byte| format!("{byte:02x}")).collect();
+    let series = format!("sla_ledger_document_info{{kind=\"notices\",name=\"notices.yaml\",sha256=\"{digest}\"}}");
+    instance.wait_metric(&series, |info| info == 1.0);
     instance.write_file("rulings.yaml", RULING);
     instance.program().signal(Signal::HangUp);
     wait_failed(&mut instance, 4);
