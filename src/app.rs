@@ -19,7 +19,7 @@ use crate::domain::registry::Registry;
 use crate::domain::term::Period;
 use crate::http::{self, AppState, Health, ReloadError};
 use crate::kafka::tail::now_ms;
-use crate::kafka::{registry, tail, topics, worker};
+use crate::kafka::{lag, registry, tail, topics, worker};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
@@ -128,6 +128,7 @@ impl Service {
         let api = http::api::ApiState {
             view: view.clone(),
             documents: documents.clone(),
+            topic: config.load().source.topic.as_str().into(),
             zone: config.load().counting.time_zone,
             clock: Arc::new(now_ms),
         };
@@ -248,6 +249,11 @@ fn start_threads(
         let topic = config.load().ledger.topic.clone();
         spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &news, &stop)?))?
     };
+    let lag = {
+        let (base, view, stop) = (base.clone(), view.clone(), stop.clone());
+        let topic = config.load().source.topic.clone();
+        spawn("lag", stop.clone(), move || Ok(lag::run(&base, &topic, &view, &stop)?))?
+    };
     let setup = worker::Setup {
         base,
         config: config.clone(),
@@ -259,7 +265,7 @@ fn start_threads(
         stop: stop.clone(),
     };
     let worker = spawn("worker", stop.clone(), move || Ok(worker::run(setup)?))?;
-    Ok(vec![("worker", worker), ("tail", tail)])
+    Ok(vec![("worker", worker), ("tail", tail), ("lag", lag)])
 }
 
 /// A named thread that stops the service when it ends.

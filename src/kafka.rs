@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod embedded;
+pub mod lag;
 pub mod ledger_log;
 pub mod membership;
 pub mod registry;

@@ -20,7 +20,7 @@
 //! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
 //! | [`kafka`] | consumers, the transactional producer, topics, the worker's loop | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
-//! | [`report`] | standings as JSON, statements, their archive | a figure that is not in the standing |
+//! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload | a number of their own |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
@@ -61,6 +61,10 @@
 //!   remembers what its days came to.
 //! - A ruling is applied to what the rulings before it left: counting a call as a failure and then excluding it shows both.
 //! - Refunds and bills without a served day join the bill they overlap most, so that net cash is what is spread over days.
+//! - The end of a topic with transactions lies beyond its last record. So a shard's lag is asked for in two steps: where the
+//!   source ends, and, where nothing moves, whether a record is left at all ([`pipeline::lag`]).
+//! - A statement of the API is issued at an hour that the ledger, the claims and the day make, not at "now": the same inputs
+//!   give the same bytes, and an entity tag that holds.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
 pub mod alerting;

@@ -4,6 +4,7 @@ pub mod book;
 pub mod compare;
 pub mod decode;
 pub mod facts;
+pub mod lag;
 pub mod mutation;
 pub mod pace;
 pub mod protocol;

@@ -2,5 +2,6 @@
 
 pub mod alert;
 pub mod archive;
+pub mod issue;
 pub mod standing;
 pub mod statement;

@@ -14,6 +14,7 @@ use crate::domain::calendar::{LocalClock, LocalDay};
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
 use crate::pipeline::book::Book;
+use crate::pipeline::lag::{ShardLag, SourceEnd};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::rulings::NotedRuling;
 use crate::pipeline::standings::Standings;
@@ -45,6 +46,7 @@ pub struct View {
     /// Held while everybody is judged anew.
     adopting: Mutex<()>,
     rulings: ArcSwap<Vec<NotedRuling>>,
+    source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
     shards: u32,
 }
 
@@ -112,6 +114,7 @@ impl View {
             missed: Mutex::default(),
             adopting: Mutex::default(),
             rulings: ArcSwap::default(),
+            source_ends: ArcSwap::default(),
             shards,
         }
     }
@@ -288,6 +291,20 @@ impl View {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the brokers said of the source partitions' ends, by shard.
+    pub fn set_source_ends(&self, ends: Vec<Option<SourceEnd>>) {
+        self.source_ends.store(Arc::new(ends));
+    }
+
+    /// How far a shard is behind its source, whoever owns it. `None`: nobody knows, because the brokers have not said
+    /// lately where the source ends, or because the shard was never counted. Locks the book.
+    pub fn lag(&self, shard: u32, now_ms: i64) -> Option<ShardLag> {
+        let end = (*self.source_ends.load().get(shard as usize)?)?;
+        let book = self.book();
+        let checkpoint = book.shard(shard)?.checkpoint()?;
+        end.lag(checkpoint.next_offset, checkpoint.watermark_ms, now_ms)
+    }
+
     /// Why a service month is not complete; see [`Book::incomplete`].
     pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
         self.book().incomplete(period, zone)
@@ -297,11 +314,4 @@ impl View {
 /// The shard whose owner speaks for a tenant.
 pub fn home_shard(tenant: &str, shards: u32) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()) % u64::from(shards.max(1))) as u32
-}
-
-impl View {
-    /// TEMP
-    pub fn lag(&self, _shard: u32, _now_ms: i64) -> Option<std::time::Duration> {
-        Some(std::time::Duration::ZERO)
-    }
 }

@@ -19,10 +19,13 @@ use sla_ledger::domain::contract::Contract;
 use sla_ledger::http::api::{self, ApiState};
 use sla_ledger::http::{self, AppState, Health, Limits};
 use sla_ledger::pipeline::book::Event;
+use sla_ledger::pipeline::lag::{Found, LagWatch};
 use sla_ledger::pipeline::record::{Checkpoint, Chunk, Digest, Gap, Item, Key, Tally, TallyDay, Totals};
+use sla_ledger::report::statement::{verify, verify_evidence};
 use sla_ledger::view::View;
 use tokio_util::sync::CancellationToken;
 
+const TOPIC: &str = "api-calls";
 const ZONE: chrono_tz::Tz = chrono_tz::Asia::Shanghai;
 /// 2026-03-25 noon in Shanghai.
 const NOW: i64 = 1_774_411_200_000;
@@ -134,6 +137,7 @@ impl Service {
         let api = ApiState {
             view: view.clone(),
             documents: Arc::new(ArcSwap::from_pointee(documents)),
+            topic: TOPIC.into(),
             zone: ZONE,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         };
@@ -165,6 +169,17 @@ impl Service {
         let body: Value = response.json().unwrap();
         self.check(path, status, kind, &body);
         (status, body)
+    }
+
+    /// Content type and body of a statement, held against the description.
+    fn statement(&self, path: &str) -> (String, String) {
+        let response = self.client.get(self.url(path)).send().unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(response.status().as_u16(), 200, "{path}: {}", response.text().unwrap());
+        let text = response.text().unwrap();
+        let body = if kind == "application/json" { serde_json::from_str(&text).unwrap() } else { json!(text) };
+        self.check(path, 200, kind.split(';').next().unwrap(), &body);
+        (kind, text)
     }
 
     fn ok(&self, path: &str) -> Value {
@@ -490,6 +505,131 @@ fn failing_calls_are_paged_by_their_place() {
     assert_eq!(service.ok("/api/v1/tenants/quiet/months/2026-02/failing-calls")["calls"], json!([]));
 }
 
+const STATEMENT: &str = "/api/v1/tenants/acme/months/2026-03/statement";
+
+#[test]
+fn a_statement_is_what_finance_sends_and_an_auditor_recomputes() {
+    let service = sample();
+    let (kind, text) = service.statement(STATEMENT);
+    assert_eq!(kind, "application/json");
+    let statement = verify(&text).unwrap();
+    let month = service.ok("/api/v1/tenants/acme/months/2026-03");
+    assert_eq!(statement.standing, month, "one standing everywhere");
+    assert_eq!((statement.revision, &statement.supersedes), (1, &None), "a preview");
+    assert_eq!(statement.facts.topic, TOPIC);
+    assert_eq!(json!(statement.facts.offsets), json!({"0": 100, "1": 100}));
+    assert_eq!((statement.facts.gaps[0].partition, statement.facts.gaps[0].from), (1, 5));
+    let documents: Vec<_> = statement.documents.iter().map(|d| format!("{} {}", d.kind, d.id)).collect();
+    assert_eq!(
+        documents,
+        ["fees fees.csv", "notices notices.yaml", "ruling a1", "rulings rulings.yaml", "tenants tenants.csv"]
+    );
+    assert_eq!((statement.evidence.failing_calls, statement.evidence.excluded["5.14"]), (9, 1));
+
+    let (kind, csv) = service.statement(&format!("{STATEMENT}?format=csv"));
+    assert_eq!((kind.as_str(), csv.lines().count()), ("text/csv; charset=utf-8", 10));
+    verify_evidence(&statement, csv.as_bytes()).unwrap();
+    for (query, expected, words) in [
+        ("format=text", "text/plain; charset=utf-8", "SLA Statement"),
+        ("format=text&lang=zh", "text/plain; charset=utf-8", "SLA"),
+        ("format=html", "text/html; charset=utf-8", "<html lang=\"en\""),
+        ("format=html&lang=zh", "text/html; charset=utf-8", "<html lang=\"zh"),
+    ] {
+        let (kind, text) = service.statement(&format!("{STATEMENT}?{query}"));
+        assert_eq!(kind, expected, "{query}");
+        assert!(text.contains(words) && text.contains(&statement.sha256[..8]), "{query}: {text}");
+    }
+    assert_eq!(service.statement(&format!("{STATEMENT}?format=json&lang=zh")).1, text, "JSON has no language");
+
+    // As of the day after the order, nobody had ruled, and no window was announced.
+    let early = service.ok(&format!("{STATEMENT}?as_of=2026-03-18T00:00:00Z"));
+    assert_eq!((&early["standing"]["failed"], &early["as_of"]), (&json!(9), &json!("2026-03-18T08:00:00+08:00")));
+    // What is claimable and expired goes by the hour of issue.
+    for (now, state) in [("2026-04-09T00:00:00Z", "claimable"), ("2026-07-08T00:00:00Z", "expired")] {
+        assert_eq!(service.ok(&format!("{STATEMENT}?now={now}"))["standing"]["state"], json!(state), "{now}");
+    }
+    let quiet = service.ok("/api/v1/tenants/quiet/months/2026-02/statement");
+    assert_eq!((&quiet["standing"]["tier"], &quiet["evidence"]["failing_calls"]), (&json!("no_traffic"), &json!(0)));
+}
+
+#[test]
+fn the_same_ledger_documents_and_day_give_the_same_statement() {
+    let service = sample();
+    let issued_at = || -> String { service.ok(STATEMENT)["issued_at"].as_str().unwrap().into() };
+    let (first, etag) =
+        (service.statement(STATEMENT).1, service.send(Method::GET, STATEMENT, &[]).headers()["etag"].clone());
+    // Nothing was counted today.
+    assert_eq!(issued_at(), "2026-03-25T00:00:00+08:00");
+    service.now.fetch_add(11 * 3_600_000, Ordering::Relaxed);
+    assert_eq!(service.statement(STATEMENT).1, first, "eleven hours later");
+    let again = service.send(Method::GET, STATEMENT, &[("if-none-match", etag.to_str().unwrap())]);
+    assert_eq!(again.status().as_u16(), 304);
+    service.now.fetch_add(3_600_000, Ordering::Relaxed);
+    assert_eq!(issued_at(), "2026-03-26T00:00:00+08:00", "at midnight");
+    assert_eq!(service.statement(&format!("{STATEMENT}?now=2026-03-25T00:00:00%2B08:00")).1, first, "as it was");
+}
+
+#[test]
+fn a_statement_is_issued_no_earlier_than_what_it_holds() {
+    let service = Service::start(2, documents());
+    let (mut first, mut second) = (Writer::new(0, &service.view), Writer::new(1, &service.view));
+    first.calls("acme", "2026-03-20", 10, 0);
+    first.flush(CALLED);
+    second.flush(NOW - 1500);
+    assert_eq!(service.ok(STATEMENT)["issued_at"], json!("2026-03-25T11:59:58.500+08:00"));
+    // A producer's clock that is ahead moves nothing.
+    second.flush(NOW + 3_600_000);
+    assert_eq!(service.ok(STATEMENT)["issued_at"], json!("2026-03-25T00:00:00+08:00"));
+}
+
+#[test]
+fn a_statement_waits_for_facts_that_belong_together() {
+    let service = Service::start(2, documents());
+    let (mut first, mut second) = (Writer::new(0, &service.view), Writer::new(1, &service.view));
+    first.calls("acme", "2026-03-20", 10, 0);
+    first.flush(CALLED);
+    let detail = service.problem(STATEMENT, 503);
+    assert!(detail.contains("not all of the ledger has been read yet"), "{detail}");
+    second.flush(CALLED);
+    assert_eq!(service.ok(STATEMENT)["standing"]["total"], json!(10));
+    // The tail stands between a tally and its checkpoint.
+    first.calls("acme", "2026-03-20", 15, 0);
+    let detail = service.problem(STATEMENT, 503);
+    assert!(detail.contains("without a pause: ask again"), "{detail}");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| service.ok(STATEMENT)["standing"]["total"].clone());
+        first.flush(CALLED);
+        assert_eq!(asked.join().unwrap(), json!(15), "it comes when the checkpoint does");
+    });
+    // No statement is issued from a ledger that does not add up.
+    let key = Key::Checkpoint.encode(0);
+    let event = service.view.book_mut().apply(0, 100, key.as_bytes(), Some(&Checkpoint::default().encode_value()));
+    assert!(matches!(event, Some(Event::Trouble(_))), "{event:?}");
+    let detail = service.problem(STATEMENT, 503);
+    assert!(detail.contains("the ledger of shard 0 does not add up"), "{detail}");
+}
+
+#[test]
+fn shards_tell_their_lag() {
+    let service = sample();
+    let lags = || -> Vec<_> {
+        let shards = service.ok("/api/v1/shards");
+        shards["shards"].as_array().unwrap().iter().map(|s| json!([s["lag_records"], s["lag_seconds"]])).collect()
+    };
+    assert_eq!(json!(lags()), json!([[null, null], [null, null]]), "nobody has asked the brokers");
+    let mut watch = LagWatch::new(2);
+    watch.seen(0, 100, Some(100), NOW);
+    assert_eq!(watch.seen(1, 130, Some(100), NOW), Some(100));
+    service.view.set_source_ends(watch.source_ends());
+    let watermark_ago = (NOW - CALLED) / 1000;
+    assert_eq!(json!(lags()), json!([[0, 0], [30, watermark_ago]]));
+    watch.found(1, 100, Found::Record { offset: 110, timestamp_ms: Some(NOW - 90_500) });
+    service.view.set_source_ends(watch.source_ends());
+    assert_eq!(json!(lags()), json!([[0, 0], [20, 90]]));
+    service.now.fetch_add(60_000, Ordering::Relaxed);
+    assert_eq!(json!(lags()), json!([[null, null], [null, null]]), "the brokers have said nothing for a minute");
+}
+
 #[test]
 fn odd_names_are_found() {
     let service = sample();
@@ -500,6 +640,9 @@ fn odd_names_are_found() {
         assert_eq!((&month["tenant"], &month["failed"]), (&json!(tenant), &json!(failed)));
         service.ok(&format!("{path}/months"));
         service.ok(&format!("{path}/months/2026-03/failing-calls"));
+        for format in ["json", "text", "csv", "html"] {
+            service.statement(&format!("{path}/months/2026-03/statement?format={format}"));
+        }
         let rows = service.ok(&format!("/api/v1/tenants?q={}", encoded(tenant)));
         assert!(names(rows["tenants"].as_array().unwrap()).contains(&tenant), "{tenant:?}");
     }
@@ -588,6 +731,12 @@ fn problems_say_what_is_allowed() {
         (&format!("{month}?as_of=2026-03-01T00:00:00+08:00"), 400, "a `+` is written %2B"),
         (&format!("{month}/failing-calls?decision=x"), 400, "one of: counted, suspect, excluded"),
         (&format!("{month}/failing-calls?cursor=bnVsbA"), 400, "taken from `next`"),
+        (&format!("{month}/statement?format=pdf"), 400, "`format` must be one of: json, text, csv, html, not `pdf`"),
+        (&format!("{month}/statement?lang=fr"), 400, "`lang` must be one of: en, zh, not `fr`"),
+        (&format!("{month}/statement?now=today"), 400, "an instant with its offset"),
+        (&format!("{month}/statement?month=2026-03"), 400, "allowed: as_of, now, format, lang"),
+        ("/api/v1/tenants/acme/months/2026-02/statement", 404, "`acme` has no service month 2026-02"),
+        ("/api/v1/tenants/nobody/months/2026-02/statement", 404, "unknown tenant `nobody`"),
     ] {
         let detail = service.problem(path, status);
         assert!(detail.contains(expected), "{path}: {detail}");
@@ -611,7 +760,14 @@ fn problems_say_what_is_allowed() {
 #[test]
 fn there_are_no_figures_before_the_ledger_was_read() {
     let service = Service::start(1, documents());
-    for path in ["", "/acme", "/acme/months", "/acme/months/2026-03", "/acme/months/2026-03/failing-calls"] {
+    for path in [
+        "",
+        "/acme",
+        "/acme/months",
+        "/acme/months/2026-03",
+        "/acme/months/2026-03/failing-calls",
+        "/acme/months/2026-03/statement",
+    ] {
         let detail = service.problem(&format!("/api/v1/tenants{path}"), 503);
         assert!(detail.contains("has not been read yet"), "{detail}");
     }

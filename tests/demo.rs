@@ -20,6 +20,16 @@ fn the_demo_shows_counted_tenants_and_ends_on_ctrl_c() {
     let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address to open");
     let ready = |path: &str| reqwest::blocking::get(format!("http://{address}/{path}")).unwrap();
     assert_eq!(ready("livez").status(), 200);
+    // What the screen names is there, and the ends of the source are known.
+    for path in ["metrics", "api/v1/tenants", "readyz"] {
+        assert!(log.contains(&format!("http://{address}/{path}  ")), "{path} is not in {log}");
+    }
+    let tenants: serde_json::Value = ready("api/v1/tenants").json().unwrap();
+    assert_eq!(tenants["matching"], 200, "{tenants}");
+    support::wait_until("the shards' lag", LIMIT, || {
+        let shards: serde_json::Value = ready("api/v1/shards").json().unwrap();
+        shards["shards"].as_array().unwrap().iter().all(|shard| shard["lag_records"].is_u64())
+    });
     let metrics = ready("metrics");
     assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4");
     let text = metrics.text().unwrap();

@@ -1,7 +1,10 @@
-//! `ruling add`: shows what a ruling changes, writes it only when told to, and keeps what was there.
+//! `ruling add`: shows what a ruling changes, writes it only when told to, and keeps what was there. And what becomes of
+//! the statements that `statement --archive` issued before it.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
 
 const WALKTHROUGH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/walkthrough");
 const TYPHOON: [&str; 16] = [
@@ -84,4 +87,92 @@ fn wrong_rulings_are_refused_and_nothing_is_written() {
         let text = std::fs::read_to_string(directory.path().join("rulings.yaml")).unwrap_or_default();
         assert!(!text.contains("id:"), "{text}");
     }
+}
+
+/// Runs `statement` over the directory's calls: exit code, stdout, stderr.
+fn statement(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+    command.arg("statement").args(arguments).stdin(Stdio::null());
+    command.arg("--config").arg(directory).arg("--calls").arg(directory.join("calls.jsonl"));
+    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Issued, unchanged, changed by a ruling, checked, altered.
+#[test]
+fn what_was_issued_stays_until_a_ruling_changes_it() {
+    let directory = directory();
+    let (directory, archive) = (directory.path(), directory.path().join("archive"));
+    let kept = archive.to_str().expect("UTF-8");
+    let issue = |month: &[&str], now: &str| {
+        let arguments = ["--tenant", "acme", "--archive", kept, "--format", "json", "--now", now];
+        let (code, out, err) = statement(directory, &[month, &arguments].concat());
+        assert_eq!(code, 0, "{err}");
+        (out, err)
+    };
+    let (first, told) = issue(&["--month", "2026-03"], "2026-04-10T00:00:00+08:00");
+    assert!(told.contains("revision 1 is kept in "), "{told}");
+    // Asked again, later and by the first day, it is the one that was sent.
+    assert_eq!(issue(&["--period-start", "2026-03-17"], "2026-04-11T00:00:00+08:00"), (first.clone(), String::new()));
+    // As of its day, too, without the archive.
+    let (_, preview, _) = statement(
+        directory,
+        &["--tenant", "acme", "--month", "2026-03", "--format", "json", "--now", "2026-04-10T00:00:00+08:00"],
+    );
+    assert_eq!(preview, first);
+
+    let (code, _, err) = add(directory, &[&TYPHOON[..], &["--yes", "--id", "a1"]].concat());
+    assert_eq!(code, 0, "{err}");
+    let (second, told) = issue(&["--month", "2026-03"], "2026-04-12T00:00:00+08:00");
+    assert!(told.contains("revision 2 is kept in "), "{told}");
+    let (before, after) = (parsed(&first), parsed(&second));
+    assert_eq!((&after["revision"], &after["supersedes"]["sha256"]), (&json!(2), &before["sha256"]));
+    let changes = after["changes"].as_array().expect("changes").iter();
+    let payout = changes.clone().find(|change| change["field"] == "compensation.payout_minor");
+    assert_eq!(payout, Some(&json!({"field": "compensation.payout_minor", "before": 4402, "after": 1467})));
+    let ruling = after["because"].as_array().expect("causes").iter().find(|cause| cause["kind"] == "ruling");
+    assert_eq!(ruling.map(|cause| (&cause["reason"], &cause["id"])), Some((&json!("document_added"), &json!("a1"))));
+
+    // All tenants of the month: nothing new, so what is kept comes out, a line each.
+    for (format, expected) in [("json", parsed(&second)["sha256"].clone()), ("csv", parsed(&second)["sha256"].clone())]
+    {
+        let arguments = [
+            "--all",
+            "--month",
+            "2026-03",
+            "--archive",
+            kept,
+            "--format",
+            format,
+            "--now",
+            "2026-04-13T00:00:00+08:00",
+        ];
+        let (code, out, err) = statement(directory, &arguments);
+        assert_eq!(code, 0, "{err}");
+        assert!(err.contains("1 statements of 1 tenants with calls"), "{err}");
+        let last = out.trim_end().lines().last().expect("a line");
+        assert!(last.contains(expected.as_str().expect("a digest")), "{out}");
+    }
+    let check = |name: &str| {
+        let file = archive.join("acme/2026-03-17").join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        let output = command.args(["statement", "--check"]).arg(file).output().expect("the binary runs");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = check("r2.json");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("revision 2, is as it was issued"), "{said}");
+    let path = archive.join("acme/2026-03-17/r2.json");
+    std::fs::write(&path, second.replace("1467", "1468")).expect("a file");
+    let (code, said) = check("r2.json");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("it was altered after it was issued"), "{said}");
+    let (code, out, err) = statement(directory, &["--tenant", "acme", "--month", "2026-03", "--archive", kept]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("is damaged or was altered"), "{err}");
 }

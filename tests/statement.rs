@@ -677,3 +677,27 @@ fn samples() {
         }
     }
 }
+
+/// Months below the horizon have no calls in the ledger any more; that is not "no traffic".
+#[test]
+fn no_statement_is_issued_of_a_month_whose_calls_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let calls = directory.path().join("calls.jsonl");
+    let call = |day: &str| json!({"tenant": "acme", "request_id": day, "timestamp": format!("{day}T10:00:00+08:00")});
+    let lines: Vec<_> = ["2026-01-05", "2026-08-20"].map(|day| call(day).to_string()).to_vec();
+    std::fs::write(&calls, lines.join("\n")).unwrap();
+    let issue = |month: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        command.args(["statement", "--tenant", "acme", "--month", month, "--format", "csv", "--calls"]).arg(&calls);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, complaint) = issue("2026-01");
+    assert_eq!(code, Some(1), "{complaint}");
+    assert!(
+        complaint.contains("the ledger no longer holds the calls of 2026-01: it begins with 2026-05"),
+        "{complaint}"
+    );
+    assert_eq!(issue("2026-08"), (Some(0), String::new()));
+    assert_eq!(issue("2026-07"), (Some(0), String::new()), "without calls, but within");
+}

@@ -146,8 +146,9 @@ impl Screen {
         self.print(&format!(
             "sla-ledger demo: 200 tenants call a cloud call center; 99.50 % of their calls are promised to work.\n\
              \n\
-             \x20 http://{address}/metrics   gauges per tenant and month (try: curl -s http://{address}/metrics | grep hooli)\n\
-             \x20 http://{address}/readyz    is it counting?\n\
+             \x20 http://{address}/metrics          gauges per tenant and month (try: curl -s http://{address}/metrics | grep hooli)\n\
+             \x20 http://{address}/api/v1/tenants   every tenant as JSON, riskiest first; /api/v1/openapi.json says what else there is\n\
+             \x20 http://{address}/readyz           is it counting?\n\
              \x20 {}   the contract: terms, fees, notices, declarations, rulings\n\
              \n\
              Look at `hooli`: an incident begins ten seconds after the traffic does and takes it through every level\n\

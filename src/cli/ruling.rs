@@ -136,14 +136,15 @@ pub fn run(command: &Command) -> ExitCode {
     let Command::Add(args) = command;
     let default = super::check_config::default_path();
     let config = args.config.clone().unwrap_or(default);
-    let (settings, documents) = match inputs(Some(&config)) {
+    let (settings, mut documents) = match inputs(Some(&config)) {
         Ok(inputs) => inputs,
         Err(report) => {
             super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
             return ExitCode::from(2);
         }
     };
-    super::finish(facts(&args.calls, &config, &settings).and_then(|(book, _)| add(args, &config, documents, &book)))
+    let facts = facts(&args.calls, &config, &settings, &mut documents);
+    super::finish(facts.and_then(|(book, _)| add(args, &config, documents, &book)))
 }
 
 fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Book) -> Result<()> {

@@ -1,24 +1,21 @@
 //! `sla-ledger statement`: what a tenant's service month came to, to be sent, archived and recomputed.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, Utc};
 
 use super::replay::{inputs, instant};
 use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
-use crate::domain::call::Flag;
-use crate::domain::codes::Class;
 use crate::domain::contract::Contract;
-use crate::domain::decision::Outcome;
-use crate::domain::policy::{Clause, Policy};
+use crate::domain::policy::Policy;
 use crate::domain::standing::ServiceMonth;
+use crate::kafka::registry;
 use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::settings::CountingSettings;
@@ -26,11 +23,9 @@ use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::Replay;
 use crate::replay::input::Lines;
 use crate::report::archive::{Archive, Rendering};
-use crate::report::standing::Standing;
-use crate::report::statement::evidence::{self, Decision, EvidenceRow, EvidenceTime};
-use crate::report::statement::{
-    DocumentRef, Facts, Format, Gap, IndexFormat, Inputs, Issue, Lang, Statement, render, render_index, verify,
-};
+use crate::report::issue::{Desk, Hour};
+use crate::report::statement::evidence::EvidenceRow;
+use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,7 +105,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
     let default = super::check_config::default_path();
     let config = args.config.as_deref().or((args.calls.is_empty()).then_some(default.as_path()));
-    let (settings, documents) = match inputs(config) {
+    let (settings, mut documents) = match inputs(config) {
         Ok(inputs) => inputs,
         Err(report) => {
             super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
@@ -118,7 +113,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings)?;
+        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings, &mut documents)?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
         Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
     };
@@ -139,17 +134,23 @@ fn check(file: &Path) -> Result<()> {
     Ok(io::stdout().write_all(line.as_bytes())?)
 }
 
-/// The facts, and what they come from: these files, or the ledger of the configuration.
-pub(super) fn facts(calls: &[PathBuf], config: &Path, settings: &CountingSettings) -> Result<(Book, String)> {
+/// The facts, and what they come from: these files, or the ledger of the configuration; then orders and bills of its
+/// registry topic join those of the documents.
+pub(super) fn facts(
+    calls: &[PathBuf],
+    config: &Path,
+    settings: &CountingSettings,
+    documents: &mut DocumentSet,
+) -> Result<(Book, String)> {
     if !calls.is_empty() {
         return Ok((replayed(calls, settings)?, names(calls)));
     }
     let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
-    ledger(&file)
+    ledger(&file, documents)
 }
 
 /// The ledger as it stands in Kafka, and the source topic.
-fn ledger(file: &Path) -> Result<(Book, String)> {
+fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     let config = Config::load(file)?;
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;
     let shards = super::verify::partitions(&base, &config.ledger.topic)?;
@@ -158,6 +159,9 @@ fn ledger(file: &Path) -> Result<(Book, String)> {
         if let Some(trouble) = state.trouble() {
             bail!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
         }
+    }
+    if let Some(topic) = &config.contract.registry_topic {
+        documents.registry = registry::read(&base, topic, documents.registry.clone())?;
     }
     Ok((book, config.source.topic))
 }
@@ -257,6 +261,11 @@ impl Office<'_> {
         if !known && evaluation.terms().is_empty() {
             bail!("`{tenant}` has no calls in the ledger and no order in tenants.csv: is the name right?");
         }
+        let horizons = self.book.shards().iter().filter_map(|shard| shard.checkpoint().map(|c| c.horizon)).max();
+        let horizon = Month(horizons.unwrap_or_default());
+        if first.is_some_and(|first| first.month() < horizon) {
+            bail!("the ledger no longer holds the calls of {wanted}: it begins with {horizon}");
+        }
         if let Some(month) = first.and_then(|first| evaluation.month(first)) {
             return Ok(month);
         }
@@ -278,24 +287,14 @@ impl Office<'_> {
         evaluation: &Evaluation<'_>,
         archive: Option<&Archive>,
     ) -> Result<(Statement, Vec<EvidenceRow>)> {
-        let rows = rows(month, evaluation);
         let now = self.args.now.unwrap_or_else(Utc::now);
-        let claims = self.contract.rulebook.claims(tenant);
-        let standing = Standing::of(tenant, month, now.timestamp_millis(), self.incomplete(month, now), claims);
         let previous = match archive {
             Some(archive) => archive.latest(tenant, month.period.first)?,
             None => None,
         };
-        let inputs = Inputs {
-            standing: &standing,
-            policy: &month.policy,
-            issued_at: now,
-            as_of: self.args.as_of,
-            evidence: evidence::digest(&rows)?,
-            facts: self.facts(),
-            documents: self.documents_of(tenant, month),
-        };
-        let statement = match (Statement::issue(inputs, previous.as_ref())?, previous) {
+        let hour = Hour { issued_at: now, as_of: self.args.as_of, incomplete: self.incomplete(month, now) };
+        let (issue, rows) = self.desk().issue(tenant, month, evaluation, hour, previous.as_ref())?;
+        let statement = match (issue, previous) {
             (Issue::Issued(statement), _) => *statement,
             (Issue::Unchanged, Some(previous)) => return Ok((previous, rows)),
             (Issue::Unchanged, None) => bail!("there is no earlier statement that could still hold"),
@@ -328,39 +327,9 @@ impl Office<'_> {
         if over { Vec::new() } else { vec!["running".into()] }
     }
 
-    fn facts(&self) -> Facts {
-        let checkpoints = || (0i32..).zip(self.book.shards()).filter_map(|(s, shard)| Some((s, shard.checkpoint()?)));
-        let offsets: BTreeMap<i32, i64> = checkpoints().map(|(shard, c)| (shard, c.next_offset)).collect();
-        let gap = |partition, gap: &crate::pipeline::record::Gap| Gap {
-            partition,
-            from: gap.from_offset,
-            to: gap.to_offset,
-            kind: if gap.calls { "calls" } else { "window" }.into(),
-        };
-        let gaps = checkpoints().flat_map(|(shard, c)| c.gaps.iter().map(move |g| gap(shard, g))).collect();
-        Facts { topic: self.topic.clone(), offsets, gaps }
-    }
-
-    /// The files in force, and the rulings about the tenant, one by one.
-    fn documents_of(&self, tenant: &str, month: &ServiceMonth) -> Vec<DocumentRef> {
-        let files = self.documents.files.iter().map(|file| DocumentRef {
-            kind: file.kind.as_str().into(),
-            id: file.name.clone(),
-            sha256: file.sha256.clone(),
-        });
-        let end_ms = day_start_ms(self.zone, month.period.next_day());
-        let begin_ms = day_start_ms(self.zone, month.period.first);
-        let concerns =
-            |from: Option<i64>, to: Option<i64>| from.is_none_or(|f| f < end_ms) && to.is_none_or(|t| t > begin_ms);
-        let rules = self.contract.rulebook.tenant(tenant);
-        let rulings = rules.rulings.iter().filter(|ruling| match ruling.verdict.scope() {
-            Some(crate::domain::documents::Scope::Calls { day, .. }) => month.period.contains(*day),
-            Some(crate::domain::documents::Scope::Range { from_ms, to_ms, .. }) => concerns(*from_ms, *to_ms),
-            None => false,
-        });
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let rulings = rulings.map(|r| DocumentRef { kind: "ruling".into(), id: r.id.clone(), sha256: hex(&r.sha256) });
-        files.chain(rulings).collect()
+    fn desk(&self) -> Desk<'_> {
+        let Self { book, topic, contract, documents, zone, .. } = self;
+        Desk { book, topic, contract, files: &documents.files, zone: *zone }
     }
 }
 
@@ -387,64 +356,4 @@ impl std::fmt::Display for Wanted {
             Self::Day(day) => day.fmt(f),
         }
     }
-}
-
-/// All failing calls of the month, in order of time, then of the source.
-fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
-    let zone = month.policy.time_zone;
-    let flag = |flag: Flag| match flag {
-        Flag::Absent => None,
-        Flag::False => Some(false),
-        Flag::True => Some(true),
-    };
-    let decided = |outcome: Outcome| -> (Decision, Option<Clause>) {
-        match outcome {
-            Outcome::Excluded(clause) => (Decision::Excluded, Some(clause)),
-            Outcome::Suspect => (Decision::Suspect, Some(Clause::CALL_RATE)),
-            Outcome::Counted | Outcome::NoFailure | Outcome::Unbound => (Decision::Counted, None),
-        }
-    };
-    let mut items: Vec<_> = evaluation.evidence(month, false).collect();
-    items.sort_by_key(|e| (e.item.time_ms, e.partition, e.item.offset));
-    let one = |e: crate::pipeline::standings::Evidence| {
-        let (decision, clause) = decided(e.outcome);
-        EvidenceRow {
-            time: EvidenceTime::Instant(
-                zone.timestamp_millis_opt(e.item.time_ms)
-                    .single()
-                    .unwrap_or_else(|| zone.from_utc_datetime(&DateTime::UNIX_EPOCH.naive_utc())),
-            ),
-            request_id: e.item.request_id,
-            action: e.item.action,
-            code: e.item.code.unwrap_or_default(),
-            flag: flag(Flag::from_number(e.item.flag).unwrap_or(Flag::Absent)),
-            calls: 1,
-            calls_in_second: Some(e.item.calls_in_second),
-            class: e.class,
-            decision,
-            clause,
-            document: e.document,
-            partition: Some(e.partition as i32),
-            offset: Some(e.item.offset),
-        }
-    };
-    let group = |u: crate::pipeline::standings::UnitemisedEvidence| {
-        let (decision, clause) = decided(u.outcome);
-        EvidenceRow {
-            time: EvidenceTime::Day(u.day),
-            request_id: String::new(),
-            action: u.action,
-            code: u.code.unwrap_or_default(),
-            flag: flag(u.flag),
-            calls: u.calls,
-            calls_in_second: None,
-            class: Class::SystemError,
-            decision: if decision == Decision::Counted { Decision::Unitemised } else { decision },
-            clause,
-            document: u.document,
-            partition: Some(u.partition as i32),
-            offset: None,
-        }
-    };
-    items.into_iter().map(one).chain(evaluation.unitemised(month).into_iter().map(group)).collect()
 }

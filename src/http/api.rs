@@ -13,6 +13,7 @@ mod ask;
 mod calls;
 mod months;
 mod service;
+mod statement;
 mod tenants;
 
 use std::collections::HashMap;
@@ -56,6 +57,8 @@ pub struct ApiState {
     pub view: Arc<View>,
     /// The documents they are judged by.
     pub documents: Arc<ArcSwap<DocumentSet>>,
+    /// The calls topic.
+    pub topic: Arc<str>,
     /// The zone of the ledger's days.
     pub zone: Tz,
     /// Now, in ms.
@@ -73,13 +76,14 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<ApiState>); 10] {
+fn routes() -> [(&'static str, MethodRouter<ApiState>); 11] {
     [
         ("/api/v1/tenants", endpoint(tenants::list)),
         ("/api/v1/tenants/{tenant}", endpoint(months::tenant)),
         ("/api/v1/tenants/{tenant}/months", endpoint(months::all)),
         ("/api/v1/tenants/{tenant}/months/{month}", endpoint(months::one)),
         ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", endpoint(calls::list)),
+        ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(statement::one)),
         ("/api/v1/policy", endpoint(service::policy)),
         ("/api/v1/policies", endpoint(service::policies)),
         ("/api/v1/documents", endpoint(service::documents)),
@@ -95,8 +99,13 @@ async fn method_not_allowed(method: Method) -> Response {
     response
 }
 
-/// The body of an answer: JSON.
-type Answer = Result<String, Problem>;
+/// The body of an answer.
+struct Body {
+    kind: HeaderValue,
+    bytes: Vec<u8>,
+}
+
+type Answer = Result<Body, Problem>;
 
 /// A route whose answer is made on a blocking thread.
 fn endpoint(work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<ApiState> {
@@ -114,20 +123,21 @@ fn endpoint(work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<ApiState> {
 }
 
 /// The body under its entity tag, unless the client has it.
-fn tagged(asked: &Asked, body: String) -> Response {
-    let digest = Sha256::digest(body.as_bytes());
+fn tagged(asked: &Asked, Body { kind, bytes }: Body) -> Response {
+    let digest = Sha256::digest(&bytes);
     let etag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let etag = format!("\"{etag}\"");
     let mut response = match asked.has(&etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
+        false => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
     };
     response.headers_mut().extend(HeaderValue::try_from(etag).ok().map(|etag| (header::ETAG, etag)));
     response
 }
 
 fn json(value: &impl Serialize) -> Answer {
-    serde_json::to_string(value).map_err(|_| Problem::internal("the answer cannot be written as JSON"))
+    let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
+    Ok(Body { kind: JSON, bytes })
 }
 
 /// An instant as every output shows it.

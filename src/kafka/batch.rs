@@ -5,13 +5,14 @@
 //! subscribed consumer's own queue must not be read this way (librdkafka would answer rebalances by itself), so the
 //! assigned partitions' queues are forwarded into one queue of ours, which is read instead.
 
-#![expect(unsafe_code, reason = "rdkafka exposes neither the batch call nor the group's membership")]
+#![expect(unsafe_code, reason = "rdkafka exposes neither the batch call, the group's membership nor ListOffsets")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 use smallvec::SmallVec;
 
@@ -226,6 +227,64 @@ pub fn cached_watermarks<C: ConsumerContext>(
         )
     };
     (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
+}
+
+/// Where a topic's partitions end at present: the offset that will be written next in each, whatever the client's
+/// isolation. One request a broker for all of them; a partition that nobody answers for is left out.
+///
+/// # Errors
+/// Nobody answers in time.
+pub fn end_offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: std::ops::Range<i32>,
+    timeout: Duration,
+) -> Result<Vec<(i32, i64)>, KafkaError> {
+    let client = consumer.client().native_ptr();
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        // The end, in the place of an instant.
+        list.add_partition_offset(topic, partition, Offset::End)?;
+    }
+    let timeout_ms = timeout.as_millis().min(60_000) as i32;
+    // SAFETY: the client and the list outlive the call, which copies what it needs; options, queue, event and errors are
+    // ours and destroyed once; infos and partitions are read while their event lives.
+    unsafe {
+        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        let queue = sys::rd_kafka_queue_new(client);
+        let mut why = [0 as c_char; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why.as_mut_ptr(), why.len());
+        let uncommitted = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
+        let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, uncommitted);
+        if !refused.is_null() {
+            sys::rd_kafka_error_destroy(refused);
+        }
+        sys::rd_kafka_ListOffsets(client, list.ptr(), options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        let event = sys::rd_kafka_queue_poll(queue, timeout_ms.saturating_add(1000));
+        sys::rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
+        }
+        let mut ends = Vec::new();
+        let failed = sys::rd_kafka_event_error(event);
+        let result = sys::rd_kafka_event_ListOffsets_result(event);
+        if !result.is_null() {
+            let mut count = 0;
+            let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            for place in 0..count {
+                let partition = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(place));
+                if partition.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && partition.offset >= 0 {
+                    ends.push((partition.partition, partition.offset));
+                }
+            }
+        }
+        sys::rd_kafka_event_destroy(event);
+        match failed {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(ends),
+            code => Err(KafkaError::MetadataFetch(code.into())),
+        }
+    }
 }
 
 /// The generation and member id the client has in its group at present.

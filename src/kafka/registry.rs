@@ -1,7 +1,7 @@
 //! Reads the registry topic from its beginning and keeps reading: orders and bills as soon as they are written down.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,8 @@ const TELL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the log says what is waited for, and the pause before another attempt.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for the topic's end where it is read once.
+const LONGEST: Duration = Duration::from_secs(60);
 /// How often partitions that were added are looked for.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -51,6 +53,39 @@ pub fn run(
         super::discard("registry", consumer);
     }
     Ok(())
+}
+
+/// Why the topic cannot be read now.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The client cannot be made.
+    #[error("cannot create a reader of the registry topic: {0}")]
+    Kafka(#[from] KafkaError),
+    /// Its end was not reached in time.
+    #[error("the registry topic `{topic}` could not be read to its end within {} s: is it there, and may it be read?", LONGEST.as_secs())]
+    Silent {
+        /// The topic.
+        topic: String,
+    },
+}
+
+/// The rows of files and topic together as they stand now.
+///
+/// # Errors
+/// The topic cannot be read to its end within a minute.
+pub fn read(base: &ClientConfig, topic: &str, files: Arc<Registry>) -> Result<Arc<Registry>, ReadError> {
+    let (tell, told) = mpsc::channel();
+    let (files, metrics, stop) = (ArcSwap::new(files), ProcessMetrics::new(), CancellationToken::new());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| run(base, topic, &files, move |registry| _ = tell.send(registry), &metrics, &stop));
+        let found = told.recv_timeout(LONGEST);
+        stop.cancel();
+        match reader.join() {
+            Ok(ended) => ended?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        found.map_err(|_| ReadError::Silent { topic: topic.to_owned() })
+    })
 }
 
 struct Reader<'a, F> {

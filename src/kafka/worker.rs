@@ -588,7 +588,13 @@ impl Worker {
         // What is told goes out with what was counted, in one transaction; without the former's time, in the next.
         if matches!(self.state, State::Counting { judged: true, .. }) {
             let (view, metrics, now_ms) = (&self.setup.view, &self.setup.metrics, now_ms());
-            self.desk.judge(view, &mut self.shards, |shard| view.lag(shard, now_ms), metrics, now_ms);
+            self.desk.judge(
+                view,
+                &mut self.shards,
+                |shard| view.lag(shard, now_ms).map(|lag| lag.behind),
+                metrics,
+                now_ms,
+            );
         }
         if self.shards.values().all(|s| !s.wants_flush()) || !self.producer_ready() {
             return;

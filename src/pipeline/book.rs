@@ -48,7 +48,7 @@ pub struct ShardBook {
     trouble: Option<Trouble>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct TenantRecords {
     tallies: BTreeMap<Month, Stored>,
     chunks: BTreeMap<(LocalDay, i64), Stored>,
@@ -211,6 +211,13 @@ impl Book {
     pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
         self.shards.iter().flat_map(ShardBook::applied_rulings)
     }
+
+    /// A book of one tenant's facts, to be looked at for as long as it takes; it shares the values with this one. `None`:
+    /// the tail is in the middle of something, so that what it has read does not belong together.
+    pub fn of_tenant(&self, tenant: &str) -> Option<Self> {
+        let shards: Option<_> = self.shards.iter().map(|shard| shard.of_tenant(tenant)).collect();
+        Some(Self { shards: shards? })
+    }
 }
 
 impl ShardBook {
@@ -227,6 +234,18 @@ impl ShardBook {
     /// Did the tail stand at the partition's end when it last read? Only there the values belong together.
     pub fn is_at_end(&self) -> bool {
         self.at_end
+    }
+
+    fn of_tenant(&self, tenant: &str) -> Option<Self> {
+        let together = self.published && self.at_end && self.waiting.is_empty() && self.trouble.is_none();
+        together.then(|| Self {
+            checkpoint: self.checkpoint.clone(),
+            tenants: self.tenants.get_key_value(tenant).into_iter().map(|(t, r)| (t.clone(), r.clone())).collect(),
+            position: self.position,
+            at_end: true,
+            published: true,
+            ..Self::default()
+        })
     }
 
     /// What is wrong with the shard's ledger, if anything.

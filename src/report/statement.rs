@@ -217,6 +217,9 @@ pub enum IssueError {
     /// The standing is not as this program knows it.
     #[error("the standing cannot be read: {0}")]
     Standing(String),
+    /// The evidence cannot be written, so that it has no digest.
+    #[error("the evidence cannot be written: {0}")]
+    Evidence(String),
     /// A number that readers of JSON do not agree on.
     #[error(transparent)]
     Number(#[from] BadNumber),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::Digest;
 
 use crate::read::read_ledger;
 use crate::service::{Instance, Names};
@@ -55,6 +56,27 @@ fn statement(instance: &Instance) -> Value {
     json!({"bytes": output, "statement": serde_json::from_str::<Value>(&output).expect("JSON")})
 }
 
+/// What the API says is, byte for byte, what the command writes.
+fn api_gives_the_commands_bytes(instance: &Instance) {
+    for (flags, query) in [
+        (&["--format", "json"][..], "format=json"),
+        (&["--format", "json", "--as-of", "2026-04-01T23:59:59+08:00"], "as_of=2026-04-01T15:59:59Z"),
+        (&["--format", "text", "--lang", "zh"], "format=text&lang=zh"),
+        (&["--format", "csv"], "format=csv"),
+        (&["--format", "html"], "format=html"),
+    ] {
+        let mut arguments =
+            vec!["statement", "--tenant", "acme", "--month", "2026-03", "--now", "2026-04-10T00:00:00+08:00"];
+        arguments.extend(flags);
+        arguments.push("--config");
+        let (status, output) = instance.command(&arguments, LIMIT);
+        assert!(status.success(), "{output}");
+        let path = format!("/api/v1/tenants/acme/months/2026-03/statement?now=2026-04-09T16:00:00Z&{query}");
+        let (status, answer) = instance.get(&path).expect("an answer");
+        assert_eq!((status, answer), (200, output), "{query}");
+    }
+}
+
 #[test]
 fn documents_come_late_and_statements_survive_a_crash() {
     let _machine = crate::beside_others();
@@ -97,6 +119,10 @@ fn documents_come_late_and_statements_survive_a_crash() {
     instance.program().signal(Signal::HangUp);
     wait_failed(&mut instance, 6);
     assert_eq!(standing(&instance)["excluded"], json!({"5.12": 4}));
+    // Instances with other files are seen by the digests.
+    let digest: String = sha2::Sha256::digest(NOTICE).iter().map(|byte| format!("{byte:02x}")).collect();
+    let series = format!("sla_ledger_document_info{{kind=\"notices\",name=\"notices.yaml\",sha256=\"{digest}\"}}");
+    instance.wait_metric(&series, |info| info == 1.0);
     instance.write_file("rulings.yaml", RULING);
     instance.program().signal(Signal::HangUp);
     wait_failed(&mut instance, 4);
@@ -108,6 +134,7 @@ fn documents_come_late_and_statements_survive_a_crash() {
     let before = statement(&instance);
     let told = &before["statement"]["standing"];
     assert_eq!((&told["excluded"], &told["tier"]), (&json!({"5.12": 4, "5.14": 2}), &json!("T2")), "{told}");
+    api_gives_the_commands_bytes(&instance);
 
     instance.kill();
     assert_eq!(statement(&instance)["bytes"], before["bytes"], "without any instance");

@@ -16,6 +16,7 @@ mod chaos;
 mod contract;
 mod dead_letters;
 mod events;
+mod lag;
 mod operations;
 mod read;
 mod registry;

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use sla_ledger::domain::calendar::{LocalClock, LocalDay};
 use sla_ledger::domain::registry::Registry;
+use sla_ledger::generate::live::wall_clock_ms;
 use sla_ledger::kafka::registry;
 use sla_ledger::metrics::process::ProcessMetrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::beside_others;
+use crate::service::{Instance, Names};
 use crate::support::kafka::shared;
 use crate::support::unique;
+use crate::support::{Signal, wait_until};
 use crate::write::{self, Sent};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -194,4 +198,141 @@ fn a_topic_that_is_not_there_yet_is_waited_for() {
     shared().create_topic(&topic, 1, &[("cleanup.policy", "compact")]);
     write::send(shared().bootstrap(), &topic, [order(0, "acme", "2026-03-17", MARCH)]);
     assert_eq!(reader.until(|registry| registry.order_count() == 1).tenants().len(), 1);
+}
+
+/// A running service: its month, and what its API and metrics say of a tenant.
+struct Running {
+    instance: Instance,
+    first: LocalDay,
+    last: LocalDay,
+}
+
+impl Running {
+    /// Registration, last day of the service month, and what is owed in minor units.
+    fn told(&self, tenant: &str) -> Value {
+        let (_, text) = self.instance.get(&format!("/api/v1/tenants/{tenant}")).expect("an answer");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        json!([answer["registration"], answer["months"][0]["last_day"], answer["months"][0]["owed_minor"]])
+    }
+
+    fn amount(&self, tenant: &str) -> Option<f64> {
+        let month = self.first.month();
+        self.instance
+            .metric(&format!("sla_compensation_amount{{tenant=\"{tenant}\",month=\"{month}\",currency=\"CNY\"}}"))
+    }
+
+    #[track_caller]
+    fn wait(&mut self, tenant: &str, told: &Value, amount: Option<f64>) {
+        let mut last = (Value::Null, None);
+        wait_until(&format!("{tenant}: {told} {amount:?}"), LIMIT, || {
+            last = (self.told(tenant), self.amount(tenant));
+            last == (told.clone(), amount)
+        });
+    }
+
+    fn bill(&self, gross: &str, recorded_at: &str) -> Sent {
+        let value = json!({
+            "bill_id": "b-1", "tenant": "acme", "period_start": self.first.to_string(), "period_end": self.last.to_string(),
+            "currency": "CNY", "gross": gross, "voucher": "0.00", "charged_on": self.first.to_string(),
+            "recorded_at": recorded_at,
+        });
+        message(1, "fee/b-1", Some(value))
+    }
+
+    fn reload(&mut self) {
+        self.instance.program().signal(Signal::HangUp);
+    }
+}
+
+#[test]
+fn a_running_service_takes_orders_and_bills_over() {
+    let _machine = beside_others();
+    let (cluster, names, registry) = (shared(), Names::new("registry-live"), topic("registry-live"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 1);
+    let now_ms = wall_clock_ms();
+    let month = LocalClock::new(chrono_tz::Asia::Shanghai).day(now_ms).month();
+    let mut instance = Instance::new("a", cluster, &names).with("/contract/registry_topic", json!(registry));
+    instance.start_ready();
+    let mut service = Running { instance, first: month.first_day(), last: month.last_day() };
+    let (first, last) = (service.first.to_string(), service.last.to_string());
+    // 4 failures in 100 calls: tier T2, 30 % of the month's fee.
+    let calls = ["acme", "globex"].into_iter().flat_map(|tenant| {
+        (0..100).map(move |n| {
+            Sent::failing_call(0, tenant, &format!("r{n}"), now_ms, if n < 4 { "InternalError" } else { "" })
+        })
+    });
+    write::send(brokers, &names.calls, calls.collect::<Vec<_>>());
+    service.wait("acme", &json!(["unregistered", last, null]), None);
+
+    let order = |months: &str, recorded_at: &str| {
+        let value =
+            json!({"tenant": "acme", "order_id": "o-1", "start": first, "months": months, "recorded_at": recorded_at});
+        message(0, "order/acme/o-1", Some(value))
+    };
+    write::send(brokers, &registry, [order("1", MARCH), service.bill("900.00", MARCH)]);
+    service.wait("acme", &json!(["registered", last, 27_000]), Some(270.0));
+    service.wait("globex", &json!(["unregistered", last, null]), None);
+
+    // Corrections with a later recorded_at.
+    write::send(brokers, &registry, [service.bill("1800.00", APRIL)]);
+    service.wait("acme", &json!(["registered", last, 54_000]), Some(540.0));
+    let terminated = json!({
+        "tenant": "acme", "order_id": "o-1", "start": first, "months": "1", "terminated_on": first, "recorded_at": APRIL,
+    });
+    write::send(brokers, &registry, [message(0, "order/acme/o-1", Some(terminated))]);
+    wait_until("the early end", LIMIT, || service.told("acme")[1] == json!(first));
+    write::send(brokers, &registry, [order("1", "2026-05-17T09:00:00+08:00")]);
+    service.wait("acme", &json!(["registered", last, 54_000]), Some(540.0));
+
+    // The files bring another tenant: both sources hold, then and after the next reload.
+    service.instance.write_file(
+        "tenants.csv",
+        &format!(
+            "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\nglobex,o-9,{first},1,,,,{MARCH}\n"
+        ),
+    );
+    service.instance.write_file(
+        "fees.csv",
+        &format!(
+            "bill_id,tenant,period_start,period_end,currency,gross,voucher,charged_on,recorded_at\n\
+             b-9,globex,{first},{last},CNY,100.00,0.00,{first},{MARCH}\n"
+        ),
+    );
+    service.reload();
+    service.wait("globex", &json!(["registered", last, 3_000]), Some(30.0));
+    service.wait("acme", &json!(["registered", last, 54_000]), Some(540.0));
+    service.instance.write_file(
+        "rulings.yaml",
+        &format!(
+            "- {{id: a1, recorded_at: \"{APRIL}\", actor: kim, clause: \"5.14\", decision: exclude, reason: power, \
+             evidence: T-1, scope: {{tenants: [globex]}}}}\n"
+        ),
+    );
+    service.reload();
+    service.wait("globex", &json!(["registered", last, 0]), Some(0.0));
+    service.wait("acme", &json!(["registered", last, 54_000]), Some(540.0));
+    // The topic moves on: the files' rows stay.
+    write::send(brokers, &registry, [service.bill("2700.00", "2026-05-17T09:00:00+08:00")]);
+    service.wait("acme", &json!(["registered", last, 81_000]), Some(810.0));
+    service.wait("globex", &json!(["registered", last, 0]), Some(0.0));
+
+    // The command reads both, too.
+    for tenant in ["acme", "globex"] {
+        let now = "2027-01-01T00:00:00Z";
+        let month = month.to_string();
+        let arguments =
+            ["statement", "--tenant", tenant, "--month", &month, "--now", now, "--format", "json", "--config"];
+        let (status, output) = service.instance.command(&arguments, LIMIT);
+        assert!(status.success(), "{output}");
+        let path = format!("/api/v1/tenants/{tenant}/months/{month}/statement?now={now}");
+        assert_eq!(service.instance.get(&path).expect("an answer").1, output, "{tenant}");
+    }
+    // A wrong file keeps files and topic as they were.
+    service.instance.write_file("fees.csv", "nonsense\n");
+    service.reload();
+    service.instance.wait_metric("sla_ledger_config_last_reload_successful", |ok| ok == 0.0);
+    assert_eq!(service.told("acme"), json!(["registered", last, 81_000]));
+    assert_eq!(service.told("globex"), json!(["registered", last, 0]));
+    service.instance.stop();
 }

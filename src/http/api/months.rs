@@ -79,7 +79,7 @@ impl Tenant {
                 (standings.contract().clone(), read(&standings))
             }
             Some(as_of_ms) => {
-                let contract = Arc::new(contract_as_of(&api.documents.load(), &name, as_of_ms));
+                let contract = Arc::new(contract_of(&api.documents.load(), &name, Some(as_of_ms)));
                 let mut standings = Standings::new(contract.clone());
                 standings.refresh(&api.view.book(), [&name]);
                 (contract, read(&standings))
@@ -149,9 +149,9 @@ impl Tenant {
     }
 }
 
-/// What the documents said of this tenant at an instant. Documents about others are left out, so that a look back costs
-/// what the tenant's own documents cost.
-fn contract_as_of(set: &DocumentSet, tenant: &str, as_of_ms: i64) -> Contract {
+/// What the documents say of this tenant, or said at an instant. Documents about others are left out, so that it costs what
+/// the tenant's own documents cost.
+pub(super) fn contract_of(set: &DocumentSet, tenant: &str, as_of_ms: Option<i64>) -> Contract {
     let among = |tenants: &[String]| tenants.is_empty() || tenants.iter().any(|other| other == tenant);
     let all = &set.documents;
     let documents = Documents {
@@ -166,7 +166,7 @@ fn contract_as_of(set: &DocumentSet, tenant: &str, as_of_ms: i64) -> Contract {
         },
         claims: all.claims.iter().filter(|claim| claim.tenant == tenant).cloned().collect(),
     };
-    Contract::new(set.policies.clone(), set.registry.clone(), &documents, Some(as_of_ms))
+    Contract::new(set.policies.clone(), set.registry.clone(), &documents, as_of_ms)
 }
 
 #[derive(Debug, Serialize)]

@@ -4,18 +4,19 @@ use serde::Serialize;
 use serde_json::{Value, json as value};
 
 use super::ask::{Asked, Problem, cut};
-use super::{Answer, ApiState, OPENAPI, instant, json};
+use super::{Answer, ApiState, Body, JSON, OPENAPI, instant, json};
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
     Allocation, CallRateMode, ClaimOpens, Denominator, FeeBase, MonthEnd, Policy, Remedy, Rounding,
 };
 use crate::pipeline::book::ShardBook;
+use crate::pipeline::lag::ShardLag;
 
 /// `/openapi.json`
 pub(super) fn openapi(_: &ApiState, asked: &Asked) -> Answer {
     asked.query(&[])?;
-    Ok(OPENAPI.to_owned())
+    Ok(Body { kind: JSON, bytes: OPENAPI.into() })
 }
 
 /// `/policy`
@@ -156,6 +157,8 @@ struct Shard {
     start_offset: Option<i64>,
     /// The watermark.
     as_of: Option<String>,
+    lag_records: Option<u64>,
+    lag_seconds: Option<u64>,
     /// Who wrote the last flush: the shard's owner, unless it moved since.
     writer: Option<String>,
     /// The first month whose calls are still there.
@@ -187,7 +190,7 @@ struct Gap {
 }
 
 impl Shard {
-    fn of((shard, book): (usize, &ShardBook)) -> Self {
+    fn of(shard: usize, book: &ShardBook, lag: Option<ShardLag>) -> Self {
         let checkpoint = book.checkpoint();
         let totals = checkpoint.map(|c| c.totals);
         let gaps = checkpoint.into_iter().flat_map(|c| &c.gaps);
@@ -198,6 +201,8 @@ impl Shard {
             next_offset: checkpoint.map(|c| c.next_offset),
             start_offset: checkpoint.map(|c| c.start_offset),
             as_of: checkpoint.and_then(|c| c.watermark_ms).and_then(instant),
+            lag_records: lag.map(|lag| lag.records),
+            lag_seconds: lag.map(|lag| lag.behind.as_secs()),
             writer: checkpoint.map(|c| c.writer.clone()),
             horizon: checkpoint.filter(|c| c.horizon > 0).map(|c| Month(c.horizon).to_string()),
             totals: totals.map(|t| Totals {
@@ -225,6 +230,12 @@ impl Shard {
 /// `/shards`
 pub(super) fn shards(api: &ApiState, asked: &Asked) -> Answer {
     asked.query(&[])?;
-    let shards = api.view.book().shards().iter().enumerate().map(Shard::of).collect();
+    // Before the book is held: the lag looks into it as well.
+    let now_ms = api.now_ms();
+    let lags: Vec<_> = (0..api.view.shards()).map(|shard| api.view.lag(shard, now_ms)).collect();
+    let book = api.view.book();
+    let shards = book.shards().iter().zip(lags).enumerate();
+    let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag)).collect();
+    drop(book);
     json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
 }

@@ -1,0 +1,110 @@
+//! The statement of a service month, as `sla-ledger statement` writes it, byte for byte. A preview: the archive with its
+//! numbered revisions is a directory of the machine that issues statements, so this one is always the first.
+
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use chrono::{DateTime, Utc};
+
+use super::ask::{Asked, Problem, cut};
+use super::months::{Tenant, contract_of};
+use super::{Answer, ApiState, Body, JSON};
+use crate::domain::calendar::day_start_ms;
+use crate::pipeline::book::Book;
+use crate::pipeline::standings::Evaluation;
+use crate::report::issue::{Desk, Hour};
+use crate::report::statement::{Format, Issue, Lang, render};
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// How long is waited for the tail to come to an end of what it reads. It takes a tenth of a second after each flush.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// `/tenants/{tenant}/months/{month}/statement`
+pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
+    let query = asked.query(&["as_of", "now", "format", "lang"])?;
+    let [as_of, now] = [query.instant("as_of")?, query.instant("now")?].map(|ms| ms.and_then(utc));
+    let (format, kind) = match query.one_of("format", &["json", "text", "csv", "html"])? {
+        Some("text") => (Format::Text, TEXT),
+        Some("csv") => (Format::Csv, CSV),
+        Some("html") => (Format::Html, HTML),
+        _ => (Format::Json, JSON),
+    };
+    let lang = match query.one_of("lang", &["en", "zh"])? {
+        Some("zh") => Lang::Zh,
+        _ => Lang::En,
+    };
+    let as_of_ms = as_of.map(|as_of| as_of.timestamp_millis());
+    let tenant = Tenant::find(api, asked, as_of_ms)?;
+    let first = tenant.month(asked)?.period.first;
+    // From here on, one reading of documents and facts: all that the statement says must belong together.
+    let documents = api.documents.load_full();
+    let contract = contract_of(&documents, &tenant.name, as_of_ms);
+    let book = facts(api, &tenant.name)?;
+    let evaluation = Evaluation::new(&contract, &book, &tenant.name);
+    let month = evaluation.month(first).ok_or_else(|| {
+        let detail = format!("the terms of `{}` have changed just now: ask again", cut(&tenant.name));
+        Problem::unavailable(detail)
+    })?;
+    let claims = contract.rulebook.claims(&tenant.name).iter().map(|claim| claim.at_ms);
+    let issued_at = now.or_else(|| utc(hour_of_issue(api, &book, claims)));
+    let issued_at = issued_at.ok_or_else(|| Problem::internal("the ledger's watermark is no instant"))?;
+    let hour = Hour { issued_at, as_of, incomplete: book.incomplete(month.period, api.zone) };
+    let desk = Desk { book: &book, topic: &api.topic, contract: &contract, files: &documents.files, zone: api.zone };
+    let issued = desk.issue(&tenant.name, &month, &evaluation, hour, None);
+    let broken = |error: &dyn std::fmt::Display| {
+        let (tenant, month) = (&tenant.name, month.label());
+        tracing::error!(%tenant, month, %error, "no statement can be issued");
+        Problem::internal(&format!("no statement can be issued: {error}"))
+    };
+    let (Issue::Issued(statement), rows) = issued.map_err(|error| broken(&error))? else {
+        return Err(broken(&"there is no earlier one that could still hold"));
+    };
+    let mut bytes = Vec::new();
+    render(&statement, &rows, format, lang, &mut bytes).map_err(|error| broken(&error))?;
+    Ok(Body { kind, bytes })
+}
+
+fn utc(ms: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(ms)
+}
+
+/// The tenant's facts, as of the last flush of every shard.
+fn facts(api: &ApiState, tenant: &str) -> Result<Book, Problem> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        {
+            let book = api.view.book();
+            if let Some((shard, trouble)) = (0..).zip(book.shards()).find_map(|(n, s)| Some((n, s.trouble()?))) {
+                let detail =
+                    format!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
+                return Err(Problem::unavailable(detail));
+            }
+            if let Some(facts) = book.of_tenant(tenant) {
+                return Ok(facts);
+            }
+            if !book.shards().iter().all(|shard| shard.is_published()) {
+                let detail = "not all of the ledger has been read yet; /readyz says when it has";
+                return Err(Problem::unavailable(detail.into()));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(Problem::unavailable("the ledger is being read without a pause: ask again".into()));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The hour of issue where nobody names one: the latest of the last record that was counted, the beginning of today, and
+/// the tenant's last claim. What a statement says changes with the clock at the beginning of a day only, so the same
+/// ledger and documents give the same bytes all day.
+fn hour_of_issue(api: &ApiState, book: &Book, claims: impl Iterator<Item = i64>) -> i64 {
+    let now_ms = api.now_ms();
+    let counted = book.shards().iter().filter_map(|shard| shard.checkpoint()?.watermark_ms);
+    // A producer's clock may be ahead.
+    let happened = counted.chain(claims).filter(|ms| *ms <= now_ms).max();
+    happened.unwrap_or(i64::MIN).max(day_start_ms(api.zone, api.today()))
+}

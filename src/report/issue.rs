@@ -1,0 +1,175 @@
+//! From facts and documents to a statement: what the command and the API have in common, so that both give the same
+//! bytes for the same inputs.
+//!
+//! Deliberately not here: where the book comes from, the archive, and the clock.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeZone, Utc};
+use chrono_tz::Tz;
+
+use super::standing::Standing;
+use super::statement::evidence::{self, Decision, EvidenceRow, EvidenceTime};
+use super::statement::{DocumentRef, Facts, Gap, Inputs, Issue, IssueError, Statement};
+use crate::documents::DocumentFile;
+use crate::domain::calendar::day_start_ms;
+use crate::domain::call::Flag;
+use crate::domain::codes::Class;
+use crate::domain::contract::Contract;
+use crate::domain::decision::Outcome;
+use crate::domain::documents::Scope;
+use crate::domain::policy::Clause;
+use crate::domain::standing::ServiceMonth;
+use crate::pipeline::book::Book;
+use crate::pipeline::record;
+use crate::pipeline::standings::{self, Evaluation, UnitemisedEvidence};
+
+/// What statements are made of: one reading of the facts, and what they are judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Desk<'a> {
+    /// The facts.
+    pub book: &'a Book,
+    /// The source they come from.
+    pub topic: &'a str,
+    /// What they are judged by.
+    pub contract: &'a Contract,
+    /// The files the contract was read from.
+    pub files: &'a [DocumentFile],
+    /// The zone of the ledger's days.
+    pub zone: Tz,
+}
+
+/// When a statement is issued, and what is looked at.
+#[derive(Debug, Clone)]
+pub struct Hour {
+    /// The hour of issue.
+    pub issued_at: DateTime<Utc>,
+    /// Documents recorded later were not looked at; `None` = all were. The contract's own, told here to be shown.
+    pub as_of: Option<DateTime<Utc>>,
+    /// Why not all calls of the month are known to be counted; empty = they are.
+    pub incomplete: Vec<String>,
+}
+
+impl Desk<'_> {
+    /// The statement of a service month with its evidence, or that the previous one still holds.
+    ///
+    /// # Errors
+    /// Those of [`Statement::issue`].
+    pub fn issue(
+        &self,
+        tenant: &str,
+        month: &ServiceMonth,
+        evaluation: &Evaluation<'_>,
+        hour: Hour,
+        previous: Option<&Statement>,
+    ) -> Result<(Issue, Vec<EvidenceRow>), IssueError> {
+        let rows = rows(month, evaluation);
+        let claims = self.contract.rulebook.claims(tenant);
+        let standing = Standing::of(tenant, month, hour.issued_at.timestamp_millis(), hour.incomplete, claims);
+        let inputs = Inputs {
+            standing: &standing,
+            policy: &month.policy,
+            issued_at: hour.issued_at,
+            as_of: hour.as_of,
+            evidence: evidence::digest(&rows).map_err(|e| IssueError::Evidence(e.to_string()))?,
+            facts: self.facts(),
+            documents: self.documents(tenant, month),
+        };
+        Ok((Statement::issue(inputs, previous)?, rows))
+    }
+
+    fn facts(&self) -> Facts {
+        let checkpoints = || (0i32..).zip(self.book.shards()).filter_map(|(s, shard)| Some((s, shard.checkpoint()?)));
+        let offsets: BTreeMap<i32, i64> = checkpoints().map(|(shard, c)| (shard, c.next_offset)).collect();
+        let gap = |partition, gap: &record::Gap| Gap {
+            partition,
+            from: gap.from_offset,
+            to: gap.to_offset,
+            kind: if gap.calls { "calls" } else { "window" }.into(),
+        };
+        let gaps = checkpoints().flat_map(|(shard, c)| c.gaps.iter().map(move |g| gap(shard, g))).collect();
+        Facts { topic: self.topic.to_owned(), offsets, gaps }
+    }
+
+    /// The files in force, and the rulings about the tenant, one by one.
+    fn documents(&self, tenant: &str, month: &ServiceMonth) -> Vec<DocumentRef> {
+        let files = self.files.iter().map(|file| DocumentRef {
+            kind: file.kind.as_str().into(),
+            id: file.name.clone(),
+            sha256: file.sha256.clone(),
+        });
+        let end_ms = day_start_ms(self.zone, month.period.next_day());
+        let begin_ms = day_start_ms(self.zone, month.period.first);
+        let concerns =
+            |from: Option<i64>, to: Option<i64>| from.is_none_or(|f| f < end_ms) && to.is_none_or(|t| t > begin_ms);
+        let rules = self.contract.rulebook.tenant(tenant);
+        let rulings = rules.rulings.iter().filter(|ruling| match ruling.verdict.scope() {
+            Some(Scope::Calls { day, .. }) => month.period.contains(*day),
+            Some(Scope::Range { from_ms, to_ms, .. }) => concerns(*from_ms, *to_ms),
+            None => false,
+        });
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let rulings = rulings.map(|r| DocumentRef { kind: "ruling".into(), id: r.id.clone(), sha256: hex(&r.sha256) });
+        files.chain(rulings).collect()
+    }
+}
+
+/// All failing calls of the month, in order of time, then of the source.
+fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
+    let zone = month.policy.time_zone;
+    let flag = |flag: Flag| match flag {
+        Flag::Absent => None,
+        Flag::False => Some(false),
+        Flag::True => Some(true),
+    };
+    let decided = |outcome: Outcome| -> (Decision, Option<Clause>) {
+        match outcome {
+            Outcome::Excluded(clause) => (Decision::Excluded, Some(clause)),
+            Outcome::Suspect => (Decision::Suspect, Some(Clause::CALL_RATE)),
+            Outcome::Counted | Outcome::NoFailure | Outcome::Unbound => (Decision::Counted, None),
+        }
+    };
+    let mut items: Vec<_> = evaluation.evidence(month, false).collect();
+    items.sort_by_key(|e| (e.item.time_ms, e.partition, e.item.offset));
+    let one = |e: standings::Evidence| {
+        let (decision, clause) = decided(e.outcome);
+        EvidenceRow {
+            time: EvidenceTime::Instant(
+                zone.timestamp_millis_opt(e.item.time_ms)
+                    .single()
+                    .unwrap_or_else(|| zone.from_utc_datetime(&DateTime::UNIX_EPOCH.naive_utc())),
+            ),
+            request_id: e.item.request_id,
+            action: e.item.action,
+            code: e.item.code.unwrap_or_default(),
+            flag: flag(Flag::from_number(e.item.flag).unwrap_or(Flag::Absent)),
+            calls: 1,
+            calls_in_second: Some(e.item.calls_in_second),
+            class: e.class,
+            decision,
+            clause,
+            document: e.document,
+            partition: Some(e.partition as i32),
+            offset: Some(e.item.offset),
+        }
+    };
+    let group = |u: UnitemisedEvidence| {
+        let (decision, clause) = decided(u.outcome);
+        EvidenceRow {
+            time: EvidenceTime::Day(u.day),
+            request_id: String::new(),
+            action: u.action,
+            code: u.code.unwrap_or_default(),
+            flag: flag(u.flag),
+            calls: u.calls,
+            calls_in_second: None,
+            class: Class::SystemError,
+            decision: if decision == Decision::Counted { Decision::Unitemised } else { decision },
+            clause,
+            document: u.document,
+            partition: Some(u.partition as i32),
+            offset: None,
+        }
+    };
+    items.into_iter().map(one).chain(evaluation.unitemised(month).into_iter().map(group)).collect()
+}
