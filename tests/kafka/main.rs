@@ -15,6 +15,7 @@ mod chaos;
 mod contract;
 mod dead_letters;
 mod events;
+mod notify;
 mod operations;
 mod read;
 mod registry;
