@@ -442,6 +442,7 @@ fn whole_exposition() -> String {
         sha256: "ab".repeat(32),
         rows: 3,
     }]);
+    process.add_receiver("ops");
     let plan = CardinalityPlan { max_tenants: 40, ..all() };
     let mut exporter = Exporter::new();
     exporter.collect(&standings, &view(&plan));

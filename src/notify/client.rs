@@ -129,7 +129,125 @@ fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::WebPkiClientVerifier;
+
     use super::*;
+
+    /// An authority, and certificates it has signed: those of the server, and what clients need as files.
+    struct Authority {
+        directory: tempfile::TempDir,
+        issuer: CertifiedIssuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+            let authority = Self { directory: tempfile::tempdir().unwrap(), issuer };
+            authority.file("ca.pem", &authority.issuer.pem());
+            let (certificate, key) = authority.sign("client");
+            authority.file("client.pem", &certificate.pem());
+            authority.file("client.key", &key.serialize_pem());
+            authority.file("token", "open-sesame\n");
+            authority
+        }
+
+        fn file(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn path(&self, name: &str) -> Option<PathBuf> {
+            Some(self.directory.path().join(name))
+        }
+
+        fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            (params.signed_by(&key, &self.issuer).unwrap(), key)
+        }
+
+        /// A server that wants a client's certificate, answers 200 to whoever shows one and the token, and 403 else.
+        fn serve(&self) -> u16 {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.issuer.der().clone()).unwrap();
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+            let (certificate, key) = self.sign("localhost");
+            let config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+                )
+                .unwrap();
+            let config = Arc::new(config);
+            let listener = std::net::TcpListener::bind("localhost:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+                    let mut tls = rustls::StreamOwned::new(connection, stream);
+                    let mut request = Vec::new();
+                    let mut buffer = [0; 1024];
+                    while !request.ends_with(b"\r\n\r\n{}")
+                        && let Ok(read @ 1..) = tls.read(&mut buffer)
+                    {
+                        request.extend_from_slice(&buffer[..read]);
+                    }
+                    let knows = String::from_utf8_lossy(&request).contains("authorization: Bearer open-sesame\r\n");
+                    let status = if knows { 200 } else { 403 };
+                    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+                    // Who was not let in is gone.
+                    let _ = tls.write_all(answer.as_bytes());
+                    tls.conn.send_close_notify();
+                    let _ = tls.flush();
+                }
+            });
+            port
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_with_both_sides_certificates_and_a_token() {
+        let authority = Authority::new();
+        let url = Url::parse(&format!("https://localhost:{}/hook", authority.serve())).unwrap();
+        let all = HttpAccess {
+            ca_file: authority.path("ca.pem"),
+            certificate_file: authority.path("client.pem"),
+            key_file: authority.path("client.key"),
+            bearer_token_file: authority.path("token"),
+            ..HttpAccess::default()
+        };
+        let post = async |access: &HttpAccess| {
+            let client = Client::new(access, Duration::from_secs(10)).unwrap();
+            client.post(url.clone(), &[], b"{}".to_vec()).await
+        };
+        assert_eq!(post(&all).await, Answer::Accepted);
+        let without_token = HttpAccess { bearer_token_file: None, ..all.clone() };
+        assert_eq!(post(&without_token).await, Answer::Refused("status 403: no".into()));
+        let stranger = HttpAccess { certificate_file: None, key_file: None, ..all.clone() };
+        assert!(matches!(post(&stranger).await, Answer::Failed(_, None)));
+        let trusts_the_system = HttpAccess { ca_file: None, ..all.clone() };
+        let Answer::Failed(why, None) = post(&trusts_the_system).await else { panic!("trusted a stranger") };
+        assert!(why.contains("certificate") && !why.contains("/hook"), "{why}");
+        // A rotated token is found at the next use; one that is gone is a failure, not a refusal.
+        authority.file("token", "another");
+        assert_eq!(post(&all).await, Answer::Refused("status 403: no".into()));
+        std::fs::remove_file(authority.directory.path().join("token")).unwrap();
+        assert!(matches!(post(&all).await, Answer::Failed(_, None)));
+    }
 
     #[test]
     fn which_statuses_are_final() {

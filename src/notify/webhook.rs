@@ -63,7 +63,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commits what is done. A commit that fails is made up for by the next one, or by repetitions.
+    /// Commits what is done and was not committed yet. One that fails is repeated: see [`Membership::commit_callback`].
     fn commit<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
         let offsets = self.queue().committable();
         let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,6 +104,13 @@ impl ConsumerContext for Membership {
                 self.0.queue().revoke();
             }
             Rebalance::Error(error) => tracing::warn!(%error, "a webhook's consumer group does not come together"),
+        }
+    }
+
+    fn commit_callback(&self, result: Result<(), KafkaError>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(topic = self.0.topic, %error, "offsets of a webhook were not committed; trying again");
+            self.0.committed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 }
