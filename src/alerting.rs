@@ -101,6 +101,8 @@ impl Desk {
         if home.is_empty() {
             return;
         }
+        // Before the locks below: it locks the book too.
+        let lags: Vec<Option<Duration>> = (0..view.shards()).map(lag).collect();
         let (began, news) = (Instant::now(), view.take_unjudged());
         let (book, standings) = (view.book(), view.standings());
         let new_home = !Arc::ptr_eq(&home, &self.home);
@@ -116,7 +118,7 @@ impl Desk {
         if let Unjudged::Some(tenants) = news {
             tenants.iter().filter(|tenant| home.speaks_for(tenant)).for_each(|tenant| self.enqueue(tenant));
         }
-        let holds: Holds = (0..view.shards()).map(|shard| (shard, hold(&book, shard, &lag))).collect();
+        let holds: Holds = (0..).zip(lags).map(|(shard, lag)| (shard, hold(&book, shard, lag))).collect();
         let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
         let mut held: BTreeMap<Held, u64> = BTreeMap::new();
         let mut told: Vec<(AlertKey, AlertState)> = Vec::new();
@@ -160,7 +162,7 @@ impl Desk {
 }
 
 /// What speaks against judging by a shard.
-fn hold(book: &Book, shard: u32, lag: &impl Fn(u32) -> Option<Duration>) -> Option<Held> {
+fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
     let book = book.shard(shard)?;
     if book.trouble().is_some() {
         return Some(Held::Stopped);
@@ -168,7 +170,7 @@ fn hold(book: &Book, shard: u32, lag: &impl Fn(u32) -> Option<Duration>) -> Opti
     // A gap is behind us once calls from after it were counted.
     let checkpoint = book.checkpoint();
     let in_gap = checkpoint.is_some_and(|c| c.gaps.iter().any(|gap| gap.calls && gap.to_offset >= c.next_offset));
-    match lag(shard) {
+    match lag {
         _ if in_gap => Some(Held::Gap),
         Some(lag) if lag <= MAX_LAG => None,
         _ => Some(Held::Lag),

@@ -23,6 +23,7 @@ use crate::kafka::{lag, registry, tail, topics, worker};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
+use crate::notify;
 use crate::pipeline::rulings::{NotedRuling, refused_rulings};
 use crate::supervisor::Supervisor;
 use crate::view::View;
@@ -134,7 +135,12 @@ impl Service {
         };
         let routes = http::router(state).merge(http::api::router(api));
         let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
+        // Before the first flush, so that a new receiver's place is before the first alert.
+        let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
         let mut threads = start_threads(base.clone(), &config, instance, &view, &metrics, &health, &stop)?;
+        for notifier in notifiers {
+            threads.push(("notify", spawn("notify", stop.clone(), notifier)?));
+        }
         if let Some(topic) = config.load().contract.registry_topic.clone() {
             let (office, metrics, stop, service_stop) = (office.clone(), metrics.clone(), stop.clone(), stop.clone());
             let read = move || {

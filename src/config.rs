@@ -6,6 +6,7 @@
 //! Not here: the contract's policy, the tenants, fees and rulings. They are documents of their own.
 
 mod kafka;
+mod notify;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,9 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 pub use kafka::{KafkaConfig, Mechanism, Protocol, Secret, SecretError, SecretSource, Security};
+pub use notify::{
+    AlertmanagersConfig, HttpAccess, NotifyConfig, Severity, SigningKeys, UrlSource, WebhookConfig, secret,
+};
 
 use crate::documents::ExpectedLedger;
 use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
@@ -53,6 +57,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// What is exported per tenant.
     pub metrics: MetricsConfig,
+    /// Whom alerts are told.
+    pub notify: NotifyConfig,
     /// When this instance calls itself ready.
     pub ready: ReadyConfig,
     /// What is logged, and how.
@@ -277,6 +283,7 @@ impl Config {
             flush: FlushConfig::default(),
             http: HttpConfig::default(),
             metrics: MetricsConfig::default(),
+            notify: NotifyConfig::default(),
             ready: ReadyConfig::default(),
             logging: LoggingConfig::default(),
         }
@@ -324,6 +331,7 @@ impl Config {
                 flush: root.section("flush", FlushConfig::read),
                 http: root.section("http", HttpConfig::read),
                 metrics: root.section("metrics", MetricsConfig::read),
+                notify: root.section("notify", NotifyConfig::read),
                 ready: root.section("ready", ReadyConfig::read),
                 logging: root.section("logging", LoggingConfig::read),
                 counting: CountingSettings::default(),
@@ -400,6 +408,7 @@ impl Config {
         if self.counting.dedupe_window_s < 60 {
             warn("`counting.dedupe_window` is under a minute: a producer's retry after a broker's failure can come later".into());
         }
+        self.notify.warn(warn);
         warnings
     }
 

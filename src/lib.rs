@@ -12,7 +12,7 @@
 //!
 //! # Where things are
 //!
-//! Arrows point one way: `main → cli → app → {kafka, http, metrics, config} → {pipeline, documents} → domain`.
+//! Arrows point one way: `main → cli → app → {notify, kafka, http, metrics, config} → {pipeline, documents} → domain`.
 //!
 //! | room | what | what is deliberately absent |
 //! |---|---|---|
@@ -22,6 +22,7 @@
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload | a number of their own |
+//! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
@@ -78,6 +79,7 @@ pub mod http;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod pipeline;
 pub mod replay;
 pub mod report;

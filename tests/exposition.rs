@@ -460,6 +460,7 @@ fn whole_exposition() -> String {
         sha256: "ab".repeat(32),
         rows: 3,
     }]);
+    process.add_receiver("ops");
     let plan = CardinalityPlan { max_tenants: 40, ..all() };
     // In the middle of the month, one call in ten failing.
     let view = TenantView {

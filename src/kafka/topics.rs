@@ -15,6 +15,10 @@ use crate::config::Config;
 
 /// Largest message written to any of our topics, in bytes: a tally of 20,000 rows with long names, or a dead letter.
 pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
+/// How long alerts are kept, in ms: 100 days, longer than any of them fires (a month and 60 days until its claims close).
+const ALERTS_RETENTION_MS: i64 = 100 * 86_400_000;
+/// With less, alerts that fire for long are forgotten: 92 days.
+const ALERTS_RETENTION_LEAST_MS: i64 = 92 * 86_400_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a further event of the client.
 const EVENTS: Duration = Duration::from_millis(10);
@@ -86,10 +90,12 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
         ("max.message.bytes", max_bytes.as_str()),
     ];
     let others = [("cleanup.policy", "delete"), ("max.message.bytes", max_bytes.as_str())];
+    let retention = ALERTS_RETENTION_MS.to_string();
+    let alerts = [others[0], others[1], ("retention.ms", retention.as_str())];
     let wanted = [
         Wanted { name: &config.ledger.topic, partitions: shards, settings: &ledger },
         Wanted { name: &config.ledger.dead_letters_topic, partitions: 1, settings: &others },
-        Wanted { name: &config.ledger.alerts_topic, partitions: 1, settings: &others },
+        Wanted { name: &config.ledger.alerts_topic, partitions: 1, settings: &alerts },
     ];
     for topic in &wanted {
         create(&admin, config, topic, counts.get(topic.name).copied()).await?;
@@ -203,7 +209,8 @@ fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaErro
 
 async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
     let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
-    let names = [source, ledger, &config.ledger.dead_letters_topic];
+    let alerts = config.ledger.alerts_topic.as_str();
+    let names = [source, ledger, &config.ledger.dead_letters_topic, alerts];
     let resources = names.map(ResourceSpecifier::Topic);
     let answer = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(TIMEOUT))).await;
     let answer =
@@ -241,6 +248,12 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     let needed_ms = i64::from(config.counting.dedupe_window_s) * 2000 + 600_000;
     if number(source, "retention.ms").is_some_and(|ms| ms >= 0 && ms < needed_ms * 4) {
         warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
+    }
+    if number(alerts, "retention.ms").is_some_and(|ms| (0..ALERTS_RETENTION_LEAST_MS).contains(&ms)) {
+        warnings.push(format!("the alerts topic `{alerts}` keeps records for {} ms (we create it with {ALERTS_RETENTION_MS}): an alert that fires for longer is not told to Alertmanagers after a restart", get(alerts, "retention.ms")));
+    }
+    if get(alerts, "cleanup.policy").contains("compact") {
+        warnings.push(format!("the alerts topic `{alerts}` is compacted: of a tenant's alerts only the last would stay; set cleanup.policy=delete"));
     }
     if mistakes.is_empty() {
         Ok(Checked { shards: shards.max(0) as u32, warnings })

@@ -163,6 +163,10 @@ metrics! {
         "Takeovers at which the consumer group's offset was not the ledger's; the ledger's was used."
     SPLIT_TENANTS Gauge "sla_ledger_split_tenants"
         "Tenants whose calls lie in several partitions, where duplicates across partitions cannot be found."
+    NOTIFICATIONS Counter "sla_ledger_notifications_total"
+        "Alerts told to receivers, by what became of them: delivered, retried (an attempt failed), rejected, dropped (superseded or given up)."
+    NOTIFICATIONS_PENDING Gauge "sla_ledger_notifications_pending"
+        "Alerts read from the topic and not yet told to the receiver."
     BUILD_INFO Gauge "sla_ledger_build_info"
         "Always 1; the labels tell the build."
 }

@@ -58,6 +58,35 @@ pub struct ProcessMetrics {
     offset_differs: IntCounter,
     split_tenants: IntGauge,
     documents: IntGaugeVec,
+    notifications: IntCounterVec,
+    notifications_pending: IntGaugeVec,
+}
+
+/// What became of an attempt to tell a receiver of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// The receiver has it.
+    Delivered,
+    /// The attempt failed; there will be another.
+    Retried,
+    /// The receiver does not want it.
+    Rejected,
+    /// Nobody will tell it: something newer is known, or it was given up.
+    Dropped,
+}
+
+impl Notification {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Retried, Self::Rejected, Self::Dropped];
+
+    /// The label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retried => "retried",
+            Self::Rejected => "rejected",
+            Self::Dropped => "dropped",
+        }
+    }
 }
 
 impl Default for ProcessMetrics {
@@ -130,6 +159,8 @@ impl ProcessMetrics {
             offset_differs: counter(r, names::OFFSET_DIFFERS),
             split_tenants: int_gauge(r, names::SPLIT_TENANTS),
             documents: int_gauges(r, names::DOCUMENTS_INFO, &["kind", "name", "sha256"]),
+            notifications: counters(r, names::NOTIFICATIONS, &["receiver", "outcome"]),
+            notifications_pending: int_gauges(r, names::NOTIFICATIONS_PENDING, &["receiver"]),
             registry,
         }
     }
@@ -266,6 +297,22 @@ impl ProcessMetrics {
     /// Tenants whose calls lie in several shards.
     pub fn set_split_tenants(&self, tenants: usize) {
         self.split_tenants.set(int(tenants as u64));
+    }
+
+    /// There is such a receiver: its counters begin at 0.
+    pub fn add_receiver(&self, receiver: &str) {
+        Notification::ALL.into_iter().for_each(|outcome| self.notification(receiver, outcome, 0));
+        self.set_notifications_pending(receiver, 0);
+    }
+
+    /// This became of some alerts for a receiver.
+    pub fn notification(&self, receiver: &str, outcome: Notification, alerts: usize) {
+        self.notifications.with_label_values(&[receiver, outcome.as_str()]).inc_by(alerts as u64);
+    }
+
+    /// Alerts that a receiver is still to be told.
+    pub fn set_notifications_pending(&self, receiver: &str, alerts: usize) {
+        self.notifications_pending.with_label_values(&[receiver]).set(int(alerts as u64));
     }
 
     /// Writes all of them in the text exposition format.

@@ -17,6 +17,7 @@ mod contract;
 mod dead_letters;
 mod events;
 mod lag;
+mod notify;
 mod operations;
 mod read;
 mod registry;

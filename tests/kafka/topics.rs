@@ -23,6 +23,7 @@ fn run_makes_its_topics() {
         assert_eq!(write::setting(brokers, topic, "cleanup.policy").as_deref(), Some(policy), "{topic}");
         assert_eq!(write::setting(brokers, topic, "max.message.bytes").as_deref(), Some("8388608"), "{topic}");
     }
+    assert_eq!(write::setting(brokers, &names.alerts, "retention.ms").as_deref(), Some("8640000000"));
     instance.stop();
 }
 
