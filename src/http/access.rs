@@ -266,24 +266,28 @@ fn shown(headers: &HeaderMap) -> Shown {
 }
 
 impl Refusal {
-    fn into_response(self) -> Response {
+    fn why(&self) -> &'static str {
         match self {
-            Self::Unauthorized(why, token_would_do) => {
-                let mut response = problem(StatusCode::UNAUTHORIZED, why);
-                let ask = response.headers_mut();
-                ask.append(header::WWW_AUTHENTICATE, ASK_FOR_PASSWORD);
-                if token_would_do {
-                    ask.append(header::WWW_AUTHENTICATE, ASK_FOR_TOKEN);
-                }
-                response
-            }
-            Self::Busy => {
-                let why = "too many passwords are being checked at this moment; ask again";
-                let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, why);
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-                response
-            }
+            Self::Unauthorized(why, _) => why,
+            Self::Busy => "too many passwords are being checked at this moment; ask again",
         }
+    }
+
+    fn into_response(self) -> Response {
+        let (status, asks) = match self {
+            Self::Unauthorized(_, false) => (StatusCode::UNAUTHORIZED, &[ASK_FOR_PASSWORD][..]),
+            Self::Unauthorized(_, true) => (StatusCode::UNAUTHORIZED, &[ASK_FOR_PASSWORD, ASK_FOR_TOKEN][..]),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, &[][..]),
+        };
+        let mut response = problem(status, self.why());
+        let headers = response.headers_mut();
+        for ask in asks {
+            headers.append(header::WWW_AUTHENTICATE, ask.clone());
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -294,9 +298,14 @@ pub fn guarded(routes: Router, door: Arc<Door>) -> Router {
 
 async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let access = door.access();
-    let mut response = match door.judge(&access, request.uri().path(), request.headers()).await {
+    let path = request.uri().path();
+    let judged = door.judge(&access, path, request.headers()).await;
+    let mut response = match judged {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            tracing::debug!(path, why = refusal.why(), "request refused");
+            refusal.into_response()
+        }
     };
     response.headers_mut().extend(access.headers.clone());
     response

@@ -190,7 +190,6 @@ fn tls(section: &mut Section, directory: &Path) -> (Option<Arc<ServerConfig>>, b
 }
 
 /// Whether certificates are required, and what checks them; `None` after a mistake.
-#[expect(clippy::type_complexity, reason = "a verifier that may be absent, or be wrong")]
 fn client_verifier(section: &mut Section, directory: &Path) -> (bool, Option<Option<Arc<dyn ClientCertVerifier>>>) {
     #[derive(Clone, Copy, PartialEq)]
     enum Ask {

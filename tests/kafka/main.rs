@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod chaos;
 mod contract;
 mod dead_letters;
