@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, Response};
 use sla_ledger::http::{self, Access, AppState, Door, Health, Limits};
-use support::web::{Authority, HELLO, Pair, Stuck, hash};
+use support::web::{Authority, HELLO, Pair, StopOnDrop, Stuck, hash};
 use support::{Program, free_port, wait_for};
 use tokio_util::sync::CancellationToken;
 
@@ -678,6 +678,7 @@ fn a_thousand_stuck_clients_do_not_hold_up_a_scrape() {
     let mut slowest = Duration::ZERO;
     let stop = AtomicBool::new(false);
     let connected = std::thread::scope(|scope| {
+        let _end = StopOnDrop(&stop);
         let ticking = scope.spawn(|| {
             let mut connected = stuck.tick();
             while !stop.load(Ordering::Relaxed) {

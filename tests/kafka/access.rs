@@ -10,7 +10,7 @@ use sla_ledger::generate::live::wall_clock_ms;
 use crate::read::read_ledger;
 use crate::service::{Instance, LIMIT, Names, value};
 use crate::support::kafka::shared;
-use crate::support::web::{Authority, Stuck, hash};
+use crate::support::web::{Authority, StopOnDrop, Stuck, hash};
 use crate::support::{Signal, wait_until};
 use crate::write::{self, Sent};
 use crate::{alone, beside_others};
@@ -149,8 +149,7 @@ fn a_thousand_stuck_clients_delay_no_flush_and_no_scrape() {
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let (quiet, stuck, connected) = std::thread::scope(|scope| {
         let (stop, sent, names) = (&stop, &sent, &names);
-        // Whatever fails below, the other threads end.
-        let _end = End(stop);
+        let _end = StopOnDrop(stop);
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let (n, now) = (sent.load(Ordering::Relaxed), wall_clock_ms());
@@ -188,13 +187,4 @@ fn a_thousand_stuck_clients_delay_no_flush_and_no_scrape() {
     ledger.wait_counted(&[each, each], LIMIT);
     assert_eq!(ledger.counted().totals.counted, 2 * each.unsigned_abs());
     instance.stop();
-}
-
-/// Sets the flag when dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

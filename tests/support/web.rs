@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -185,4 +186,13 @@ impl Pair {
 /// The bcrypt hash of a password, as cheap as they come.
 pub fn hash(password: &str) -> String {
     bcrypt::hash(password, 4).expect("a hash")
+}
+
+/// Sets the flag when dropped: whatever fails, the threads that look at it end.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
