@@ -54,7 +54,7 @@ if [ -n "$packages" ]; then
         cat >&2 <<MESSAGE
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
-  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool), systemd
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), systemd
                    (systemd-analyze) and Python 3 with venv on the PATH
 MESSAGE
         exit 1

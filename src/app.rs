@@ -17,7 +17,7 @@ use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
 use crate::domain::registry::Registry;
 use crate::domain::term::Period;
-use crate::http::{self, AppState, Health, ReloadError};
+use crate::http::{self, Access, AppState, Door, Health, ReloadError};
 use crate::kafka::tail::now_ms;
 use crate::kafka::{lag, registry, tail, topics, worker};
 use crate::logging;
@@ -62,6 +62,8 @@ pub struct Options {
     pub config: Config,
     /// The contract's documents.
     pub documents: DocumentSet,
+    /// Who may look.
+    pub access: Access,
     /// Reloads the configuration; `None` where there is no file (the demo).
     pub config_file: Option<PathBuf>,
     /// For changes of the level.
@@ -80,6 +82,8 @@ impl Service {
         let base = config.kafka.client().context("the Kafka client cannot be configured")?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let listener = http::bind(config.http.listen).await?;
+        let door = Arc::new(Door::new(options.access));
+        warn_of_access(&door, &config);
         let address = listener.local_addr()?;
         let shards = match options.embedded_shards {
             Some(shards) => shards,
@@ -111,6 +115,7 @@ impl Service {
             file: options.config_file,
             config: config.clone(),
             office: office.clone(),
+            door: door.clone(),
             logging: options.logging,
             metrics: metrics.clone(),
             health: health.clone(),
@@ -133,7 +138,8 @@ impl Service {
             zone: config.load().counting.time_zone,
             clock: Arc::new(now_ms),
         };
-        let routes = http::router(state).merge(http::api::router(api));
+        let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
+        let listener = http::WebListener::new(listener, door);
         let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
@@ -336,6 +342,12 @@ fn plan(config: &Config) -> CardinalityPlan {
     CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
 }
 
+fn warn_of_access(door: &Door, config: &Config) {
+    if let Some(warning) = door.access().warning(config.http.listen) {
+        tracing::warn!("{warning}");
+    }
+}
+
 fn noted(documents: &DocumentSet) -> Vec<NotedRuling> {
     documents.documents.rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect()
 }
@@ -364,6 +376,7 @@ struct Reloader {
     file: Option<PathBuf>,
     config: Arc<ArcSwap<Config>>,
     office: Arc<Office>,
+    door: Arc<Door>,
     logging: Option<logging::Handle>,
     metrics: Arc<ProcessMetrics>,
     health: Arc<Health>,
@@ -374,7 +387,7 @@ impl Reloader {
         let Some(file) = &self.file else {
             return Err(ReloadError::Invalid("there is no configuration file to reload".into()));
         };
-        let (config, documents) = match self.load(file) {
+        let (config, documents, access) = match self.load(file) {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.metrics.reload(None);
@@ -386,6 +399,8 @@ impl Reloader {
         let left = Config::reload_diff(&old, &config);
         let config = old.reloaded(&config);
         self.health.set_max_lag(config.ready.max_lag);
+        self.door.replace(access);
+        warn_of_access(&self.door, &config);
         self.config.store(Arc::new(config));
         let mut answer = String::from("configuration reloaded\n");
         for key in left {
@@ -400,8 +415,11 @@ impl Reloader {
         Ok(answer)
     }
 
-    fn load(&self, file: &Path) -> Result<(Config, DocumentSet), String> {
+    fn load(&self, file: &Path) -> Result<(Config, DocumentSet, Access), String> {
         let config = Config::load(file).map_err(|e| e.to_string())?;
+        let [web_config, api_tokens] = config.http.files(file);
+        let access = Access::load(web_config.as_deref(), api_tokens.as_deref())
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         let expected = self.config.load().expected_ledger();
         let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
         let refused = refused_rulings(&self.office.view.book(), &documents.documents.rulings);
@@ -410,7 +428,7 @@ impl Reloader {
         }
         let level = &config.logging.level;
         self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
-        Ok((config, documents))
+        Ok((config, documents, access))
     }
 }
 

@@ -142,7 +142,7 @@ impl Default for ContractConfig {
 impl ContractConfig {
     /// The directory of the documents: as given, seen from the directory of `config_file`; by default that one itself.
     pub fn directory(&self, config_file: &Path) -> PathBuf {
-        let base = config_file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let base = directory_of(config_file);
         self.directory.as_ref().map_or_else(|| base.to_owned(), |directory| base.join(directory))
     }
 }
@@ -160,6 +160,10 @@ impl Default for AlertsConfig {
     fn default() -> Self {
         Self { encoding: Encoding::default(), runbook_url: RUNBOOK.into() }
     }
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// When counts become durable and visible.
@@ -181,11 +185,23 @@ impl Default for FlushConfig {
 pub struct HttpConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Encryption and users, in Prometheus' format; see [`files`](Self::files).
+    pub web_config_file: Option<PathBuf>,
+    /// The API's bearer tokens; see [`files`](Self::files).
+    pub api_token_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), web_config_file: None, api_token_file: None }
+    }
+}
+
+impl HttpConfig {
+    /// The web configuration and the file of tokens, seen from the directory of `config_file`.
+    pub fn files(&self, config_file: &Path) -> [Option<PathBuf>; 2] {
+        let base = directory_of(config_file);
+        [&self.web_config_file, &self.api_token_file].map(|file| file.as_ref().map(|file| base.join(file)))
     }
 }
 
@@ -294,19 +310,8 @@ impl Config {
     /// # Errors
     /// With everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let name = path.display().to_string();
-        let unreadable = |message: String, help: &str| ConfigErrors::whole(&name, message, help);
-        let bytes = std::fs::read(path).map_err(|error| {
-            unreadable(
-                format!("the file cannot be read ({error})"),
-                "give the path of a file that sla-ledger's user may read",
-            )
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            unreadable(format!("the file is not UTF-8 (from byte {valid} on)"), "save it as UTF-8")
-        })?;
-        Ok(Self::read(&name, &text, true)?.0)
+        let text = crate::yaml::read_text(path, "give the path of a file that sla-ledger's user may read")?;
+        Ok(Self::read(&path.display().to_string(), &text, true)?.0)
     }
 
     /// Checks a text; `name` is how it is called in messages. Looks at nothing but the text.
@@ -379,16 +384,11 @@ impl Config {
         }
     }
 
-    /// What is legal but should be looked at, one sentence each.
+    /// What is legal but should be looked at, one sentence each. What is said about `http` depends on the files it names:
+    /// [`Access::warning`](crate::http::Access::warning).
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut warn = |sentence: String| warnings.push(sentence);
-        if !self.http.listen.ip().is_loopback() {
-            let listen = self.http.listen;
-            warn(format!(
-                "`http.listen` {listen} is open to other machines: whoever reaches it can read every tenant's figures"
-            ));
-        }
         let security = &self.kafka.security;
         if security.protocol == Protocol::SaslPlaintext && security.sasl_mechanism == Some(Mechanism::Plain) {
             warn("`kafka.security` sends the password in clear text; use `sasl_ssl`, or a SCRAM mechanism".into());
@@ -444,13 +444,15 @@ impl Config {
             .collect()
     }
 
-    /// `self` with what a reload may change taken from `new`: `logging.level`, `metrics`, `ready`, `flush.interval`.
+    /// `self` with what a reload may change taken from `new`: `logging.level`, `metrics`, `ready`, `flush.interval`, the
+    /// files of `http`.
     pub fn reloaded(&self, new: &Self) -> Self {
         let mut config = self.clone();
         config.logging.level.clone_from(&new.logging.level);
         config.metrics.clone_from(&new.metrics);
         config.ready.clone_from(&new.ready);
         config.flush.interval = new.flush.interval;
+        config.http = HttpConfig { listen: config.http.listen, ..new.http.clone() };
         config
     }
 }
@@ -570,7 +572,11 @@ impl FlushConfig {
 
 impl HttpConfig {
     fn read(section: &mut Section) -> Self {
-        Self { listen: section.or("listen", Self::default().listen, read::parsed) }
+        Self {
+            listen: section.or("listen", Self::default().listen, read::parsed),
+            web_config_file: section.optional("web_config_file", read::text).map(PathBuf::from),
+            api_token_file: section.optional("api_token_file", read::text).map(PathBuf::from),
+        }
     }
 }
 
@@ -705,7 +711,6 @@ mod tests {
     #[test]
     fn warnings_name_the_key() {
         for (text, expected) in [
-            ("http: {listen: '0.0.0.0:1'}", "`http.listen` 0.0.0.0:1"),
             ("ledger: {replication_factor: 1}", "`ledger.replication_factor` is 1"),
             ("limits: {max_age: 91d}", "`limits.max_age` is shorter"),
             ("counting: {dedupe_window: 59s}", "`counting.dedupe_window` is under a minute"),

@@ -1,17 +1,23 @@
-//! The HTTP side: metrics, the API, probes, reload. Knows no Kafka: what it serves comes in through [`AppState`] and
+//! The HTTP side: metrics, the API, probes, reload, and who may look. Knows no Kafka: what it serves comes in through [`AppState`] and
 //! [`api::ApiState`].
 
+pub mod access;
 pub mod api;
 pub mod connection;
 pub mod health;
 pub mod scrape;
 pub mod server;
+pub mod tls;
+mod tokens;
+mod web_config;
 
 use std::sync::Arc;
 
+pub use access::{Access, Door, guarded};
 pub use health::{Health, NotReady};
 use scrape::Scrapes;
 pub use server::{Limits, bind, router, serve, serve_router};
+pub use tls::WebListener;
 
 /// Appends the whole exposition to the buffer. Runs on a blocking thread, never twice at once.
 pub type Render = dyn Fn(&mut Vec<u8>) + Send + Sync;

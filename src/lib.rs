@@ -21,7 +21,7 @@
 //! | [`kafka`] | consumers, the transactional producer, topics, the worker's loop | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
-//! | [`metrics`], [`http`] | the exposition, the API, probes, reload | a number of their own |
+//! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |

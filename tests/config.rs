@@ -69,7 +69,10 @@ fn one_mistake_a_line() {
             "interval: 1s",
             "f:1:1: `interval` is no key of sla-ledger; did you mean `flush.interval`? it is indented or placed wrongly here",
         ),
-        ("http: {qqq: 1}", "f:1:8: `http.qqq` is no key of sla-ledger; remove it; known here: listen"),
+        (
+            "http: {qqq: 1}",
+            "f:1:8: `http.qqq` is no key of sla-ledger; remove it; known here: listen, web_config_file, api_token_file",
+        ),
         ("http: {7: 1}", "f:1:8: a key must be a word; quote it if it is one"),
         ("flush: {interval: 1s, interval: 2s}", "f:1:23: `flush.interval` is given twice; keep one of them"),
         (
@@ -277,7 +280,8 @@ fn a_reload_changes_what_it_may() {
     let old = Config::parse("f", LEAST).expect("valid");
     let text = "source: {topic: api-calls, fields: {code: /e}, start: '2026-03-01T00:00:00Z'}\n\
                 kafka: {brokers: 'localhost:9092', librdkafka: {debug: all}}\nflush: {interval: 2s}\nmetrics: {top: 1}\n\
-                logging: {level: debug, format: json}\nready: {max_lag: 1m}\ncounting: {dedupe_window: 1m}\nlimits: {max_age: 99d}\n";
+                logging: {level: debug, format: json}\nready: {max_lag: 1m}\n\
+                http: {listen: '127.0.0.1:1', web_config_file: w.yml, api_token_file: t}\ncounting: {dedupe_window: 1m}\nlimits: {max_age: 99d}\n";
     let new = Config::parse("f", text).expect("valid");
     let lines: Vec<_> =
         Config::reload_diff(&old, &new).into_iter().map(|d| format!("{} {} -> {}", d.key, d.old, d.new)).collect();
@@ -285,6 +289,7 @@ fn a_reload_changes_what_it_may() {
         lines,
         [
             "counting.dedupe_window 900 -> 60",
+            "http.listen \"127.0.0.1:9464\" -> \"127.0.0.1:1\"",
             "kafka.librdkafka.debug null -> \"all\"",
             "limits.max_age 8640000 -> 8553600",
             "logging.format \"text\" -> \"json\"",
@@ -295,6 +300,11 @@ fn a_reload_changes_what_it_may() {
     );
     let now = old.reloaded(&new);
     assert_eq!((&now.flush, &now.metrics, &now.ready), (&new.flush, &new.metrics, &new.ready));
+    assert_eq!(
+        (&now.http.web_config_file, &now.http.api_token_file),
+        (&new.http.web_config_file, &new.http.api_token_file)
+    );
+    assert_eq!(now.http.listen, old.http.listen);
     assert_eq!((now.logging.level.as_str(), now.logging.format), ("debug", old.logging.format));
     assert_eq!((now.counting, now.source.start), (old.counting.clone(), Start::Earliest));
     assert_eq!(Config::reload_diff(&old, &old), []);
@@ -359,7 +369,13 @@ fn check_config_reads_the_documents() {
 }
 
 #[test]
-fn the_contracts_directory_is_seen_from_the_configuration() {
+fn files_are_seen_from_the_configuration() {
+    let http = "http: {web_config_file: web.yml, api_token_file: /run/tokens}";
+    let config = Config::parse("f", &format!("{LEAST}{http}")).expect("valid");
+    for (file, expected) in [("/etc/sla-ledger/c.yaml", "/etc/sla-ledger/web.yml"), ("c.yaml", "./web.yml")] {
+        let [web_config, api_tokens] = config.http.files(Path::new(file)).map(|file| file.expect("given"));
+        assert_eq!((web_config.as_path(), api_tokens.as_path()), (Path::new(expected), Path::new("/run/tokens")));
+    }
     let directory = |contract: &str, file: &str| {
         let config = Config::parse("f", &format!("{LEAST}{contract}")).expect("valid");
         config.contract.directory(Path::new(file)).display().to_string()

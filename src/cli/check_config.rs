@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::documents::{DocumentFile, DocumentKind, DocumentSet};
+use crate::http::Access;
 
 /// Exit code when a file has mistakes.
 const MISTAKES: u8 = 2;
@@ -43,14 +44,19 @@ pub fn run(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return refuse(errors.render(color)),
     };
-    match DocumentSet::load(&config.contract.directory(&path), &config.expected_ledger()) {
-        Ok(set) => {
-            let summary = summary(&path.display().to_string(), &config, args.rate) + &documents(&set);
+    let [web_config, api_tokens] = config.http.files(&path);
+    let access = Access::load(web_config.as_deref(), api_tokens.as_deref())
+        .map_err(|errors| errors.iter().map(|file| file.render(color)).collect::<Vec<_>>().join("\n"));
+    let set = DocumentSet::load(&config.contract.directory(&path), &config.expected_ledger())
+        .map_err(|errors| errors.render(color));
+    match (access, set) {
+        (Ok(access), Ok(set)) => {
+            let summary = summary(&path.display().to_string(), &config, &access, args.rate) + &documents(&set);
             // A reader that went away has seen enough.
             _ = std::io::stdout().write_all(summary.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(errors) => refuse(errors.render(color)),
+        (access, set) => refuse(access.err().into_iter().chain(set.err()).collect::<Vec<_>>().join("\n")),
     }
 }
 
@@ -85,7 +91,7 @@ fn cut(value: &str) -> String {
 
 /// What the configuration comes to: where from, where to, the memory of the window, what differs from the defaults, and
 /// what should be looked at.
-pub fn summary(name: &str, config: &Config, rate: u64) -> String {
+pub fn summary(name: &str, config: &Config, access: &Access, rate: u64) -> String {
     let mut out = String::new();
     let mut line = |label: &str, text: String| _ = writeln!(out, "{label:<10} {text}");
     line("file", format!("{name}: no mistakes"));
@@ -96,7 +102,7 @@ pub fn summary(name: &str, config: &Config, rate: u64) -> String {
         "ledger",
         format!("{}, dead letters to {}, alerts to {}", ledger.topic, ledger.dead_letters_topic, ledger.alerts_topic),
     );
-    line("http", config.http.listen.to_string());
+    line("http", format!("{}, {}", config.http.listen, access.summary()));
     let window = humantime::format_duration(std::time::Duration::from_secs(config.counting.dedupe_window_s.into()));
     let megabytes = config.window_bytes(rate).div_ceil(1_000_000);
     line(
@@ -113,7 +119,7 @@ pub fn summary(name: &str, config: &Config, rate: u64) -> String {
             _ => line("changed", format!("{key}: {}", cut(value))),
         }
     }
-    for warning in config.warnings() {
+    for warning in access.warning(config.http.listen).into_iter().chain(config.warnings()) {
         line("warning", warning);
     }
     out

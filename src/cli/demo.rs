@@ -20,6 +20,7 @@ use crate::domain::availability::Level;
 use crate::domain::standing::ServiceMonth;
 use crate::generate::kafka::{KafkaOptions, KafkaSink};
 use crate::generate::live::{self, Live};
+use crate::http::Access;
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
 use crate::logging;
 use crate::view::View;
@@ -69,7 +70,14 @@ async fn demo(args: &Args) -> Result<()> {
     broker.create_topics(&config).context("the embedded broker's topics cannot be created")?;
     let contract = DemoContract::write(&config, live::wall_clock_ms())?;
     let documents = contract.load(&config)?;
-    let options = Options { config, documents, config_file: None, logging: None, embedded_shards: Some(SHARDS) };
+    let options = Options {
+        config,
+        documents,
+        access: Access::default(),
+        config_file: None,
+        logging: None,
+        embedded_shards: Some(SHARDS),
+    };
     let service = Service::start(options).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let failure = Arc::new(Mutex::new(None));

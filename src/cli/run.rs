@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::app::{Options, Service};
 use crate::config::Config;
 use crate::documents::DocumentSet;
+use crate::http::Access;
 use crate::logging;
 
 /// Count calls from Kafka, judge them by the contract, export availability and what it costs.
@@ -37,6 +38,14 @@ pub fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let [web_config, api_tokens] = config.http.files(&args.config);
+    let access = match Access::load(web_config.as_deref(), api_tokens.as_deref()) {
+        Ok(access) => access,
+        Err(errors) => {
+            errors.iter().for_each(|file| super::complain(&file.render(super::stderr_is_terminal())));
+            return ExitCode::from(2);
+        }
+    };
     let logging = match logging::init(&config.logging) {
         Ok(handle) => handle,
         Err(error) => {
@@ -45,7 +54,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let config_file = Some(args.config.clone());
-    let options = Options { config, documents, config_file, logging: Some(logging), embedded_shards: None };
+    let options = Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None };
     super::finish(super::runtime().and_then(|runtime| {
         let result = runtime.block_on(async {
             let service = Service::start(options).await?;

@@ -89,11 +89,11 @@ impl Node {
 /// Whether a key's name sounds like a secret's: then its value is never shown. Keys that only say where the secret is
 /// (`*_file`, `*.location`) do not; `*_env` does, because people paste the secret itself there.
 pub(crate) fn sounds_secret(key: &str) -> bool {
-    const SOUNDS: [&str; 9] =
-        ["pass", "pasw", "pwd", "secret", "key.pem", "jaas", "token", "credential", "oauthbearer.config"];
+    const SOUNDS: [&str; 10] =
+        ["pass", "pasw", "pwd", "secret", "key.pem", "jaas", "token", "credential", "oauthbearer.config", "basic_auth"];
     const POINTERS: [&str; 2] = ["_file", ".location"];
     let key = key.to_ascii_lowercase();
-    SOUNDS.iter().any(|sound| key.contains(sound)) && !POINTERS.iter().any(|end| key.ends_with(end))
+    key == "key" || SOUNDS.iter().any(|sound| key.contains(sound)) && !POINTERS.iter().any(|end| key.ends_with(end))
 }
 
 /// The same as [`Node::secrets`] for a text that is no YAML: everything after `key:` in the line, and the lines below that

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod kafka;
+pub mod web;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

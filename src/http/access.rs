@@ -1,0 +1,375 @@
+//! Who may look, and at what.
+//!
+//! | | `/livez`, `/readyz` | `/api/…` | all else: `/metrics`, `/`, `/-/reload` |
+//! |---|---|---|---|
+//! | no users | open | open | open |
+//! | users | open | a user's password, or a token | a user's password |
+//!
+//! Client certificates are asked for in the TLS handshake, before all this, so they hold for every address.
+//!
+//! Passwords are bcrypt hashes, which are slow on purpose. What was found right is remembered by a keyed digest, so that a
+//! scrape does not pay for it; the others are checked one at a time, with few in the queue, so that guessing costs one core
+//! at most and keeps no connection busy. A user nobody knows takes as long as one with a wrong password.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::Semaphore;
+
+use super::server::problem;
+use super::{tokens, web_config};
+use crate::yaml::FileErrors;
+
+/// Passwords that wait for their check; beyond, a client is told to come again.
+const MAX_WAITING: usize = 16;
+
+/// Remembered passwords. There is one per user, and a few more after changes.
+const MAX_VERIFIED: usize = 1_000;
+
+const ASK_FOR_PASSWORD: HeaderValue = HeaderValue::from_static("Basic realm=\"sla-ledger\", charset=\"UTF-8\"");
+const ASK_FOR_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"sla-ledger\"");
+
+/// SHA-256 of something secret.
+type Hidden = [u8; 32];
+
+/// What the files say about access. The default asks nobody anything.
+#[derive(Default)]
+pub struct Access {
+    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Nobody gets in without a certificate.
+    pub(super) certificates_required: bool,
+    /// Names and bcrypt hashes.
+    pub(super) users: BTreeMap<String, String>,
+    /// Of all answers.
+    pub(super) headers: HeaderMap,
+    /// Digests of the API's tokens.
+    pub(super) tokens: Vec<Hidden>,
+}
+
+impl Access {
+    /// Reads `http.web_config_file` and `http.api_token_file`, and what they name.
+    ///
+    /// # Errors
+    /// With everything that is wrong with either.
+    pub fn load(web_config: Option<&Path>, api_tokens: Option<&Path>) -> Result<Self, Vec<FileErrors>> {
+        let access = web_config.map_or_else(|| Ok(Self::default()), web_config::read);
+        let tokens = api_tokens.map_or_else(|| Ok(Vec::new()), tokens::read);
+        match (access, tokens) {
+            (Ok(access), Ok(tokens)) => match api_tokens {
+                Some(file) if access.users.is_empty() => Err(vec![FileErrors::whole(
+                    &file.display().to_string(),
+                    "`http.api_token_file` has no effect: without users every address is open",
+                    "add `basic_auth_users` to the file of `http.web_config_file`, or remove `http.api_token_file`",
+                )]),
+                _ => Ok(Self { tokens, ..access }),
+            },
+            (access, tokens) => Err(access.err().into_iter().chain(tokens.err()).collect()),
+        }
+    }
+
+    /// How connections are encrypted.
+    pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.tls.clone()
+    }
+
+    /// What is legal but should be looked at, in one sentence.
+    pub fn warning(&self, listen: SocketAddr) -> Option<String> {
+        let asks = !self.users.is_empty() || self.certificates_required;
+        let (what, add) = match (asks, &self.tls) {
+            _ if listen.ip().is_loopback() => return None,
+            (true, Some(_)) => return None,
+            (true, None) => {
+                ("passwords and every tenant's figures cross the network in clear text", "tls_server_config")
+            }
+            (false, Some(_)) => ("whoever reaches it can read every tenant's figures, and reload", "basic_auth_users"),
+            (false, None) => (
+                "whoever reaches it can read every tenant's figures, and reload, all in clear text",
+                "basic_auth_users` and `tls_server_config",
+            ),
+        };
+        Some(format!(
+            "`http.listen` {listen} is open to other machines: {what}; add `{add}` to the file of `http.web_config_file`"
+        ))
+    }
+
+    /// What is asked of clients, in a few words.
+    pub fn summary(&self) -> String {
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        let (users, tokens) = (self.users.len(), self.tokens.len());
+        let mut parts = vec![if self.tls.is_some() { "TLS".to_owned() } else { "no TLS".into() }];
+        parts.extend(self.certificates_required.then(|| "client certificates".into()));
+        parts.push(if users == 0 { "no users".into() } else { format!("{users} user{}", s(users)) });
+        parts.extend((tokens > 0).then(|| format!("{tokens} API token{}", s(tokens))));
+        parts.join(", ")
+    }
+
+    /// The hash of nobody's password, as slow to check as the slowest of the users'.
+    fn nobody(&self) -> String {
+        let cost = self.users.values().filter_map(|hash| hash.get(4..6)).max().unwrap_or("10");
+        format!("$2b${cost}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi")
+    }
+}
+
+/// Holds the access in force and judges requests by it.
+pub struct Door {
+    access: ArcSwap<Access>,
+    /// Digests of what was found right. Nothing else is remembered, so that guessing cannot drive it out.
+    verified: Mutex<HashSet<Hidden>>,
+    /// Makes these digests worthless outside of this process.
+    key: [u8; 32],
+    /// A place in the queue, and the turn to check.
+    places: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+/// Why a request is not let in.
+enum Refusal {
+    /// Credentials are missing or wrong; whether a token would do.
+    Unauthorized(&'static str, bool),
+    /// Too many passwords wait for their check.
+    Busy,
+}
+
+/// What a client shows.
+enum Shown {
+    Nothing,
+    Password(String, Vec<u8>),
+    Token(String),
+    Unreadable,
+}
+
+impl Door {
+    /// Lets in whom `access` lets in.
+    pub fn new(access: Access) -> Self {
+        Self {
+            access: ArcSwap::from_pointee(access),
+            verified: Mutex::default(),
+            key: rand::random(),
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The access in force.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Puts another access in force: for the next request, and for the encryption of the next connection.
+    pub fn replace(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
+    async fn judge(&self, access: &Access, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+        if access.users.is_empty() || matches!(path, "/livez" | "/readyz") {
+            return Ok(());
+        }
+        let token_would_do = !access.tokens.is_empty() && path.starts_with("/api/");
+        let refuse = |why| Err(Refusal::Unauthorized(why, token_would_do));
+        match shown(headers) {
+            Shown::Nothing if token_would_do => refuse("this address wants a user name and a password, or a token"),
+            Shown::Nothing => refuse("this address wants a user name and a password"),
+            Shown::Unreadable => refuse("the header Authorization holds neither `Basic` nor `Bearer` credentials"),
+            Shown::Token(token) if token_would_do => match access.has_token(&token) {
+                true => Ok(()),
+                false => refuse("the token is wrong"),
+            },
+            Shown::Token(_) => refuse("a token is for the API alone; this address wants a user name and a password"),
+            Shown::Password(user, password) => match self.is_right(access, user, password).await? {
+                true => Ok(()),
+                false => refuse("the user name or the password is wrong"),
+            },
+        }
+    }
+
+    async fn is_right(&self, access: &Access, user: String, password: Vec<u8>) -> Result<bool, Refusal> {
+        let known = access.users.get(&user);
+        let hash = known.cloned().unwrap_or_else(|| access.nobody());
+        let digest = self.digest([user.as_bytes(), hash.as_bytes(), &password]);
+        if self.verified().contains(&digest) {
+            return Ok(true);
+        }
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let turn = self.turn.clone().acquire_owned().await.map_err(|_| Refusal::Busy)?;
+        // The one before may have been the same.
+        if self.verified().contains(&digest) {
+            return Ok(true);
+        }
+        // Place and turn go with the work: a client that leaves makes room for no other before it is done.
+        let check = tokio::task::spawn_blocking(move || {
+            let _held = (place, turn);
+            bcrypt::verify(password, &hash).unwrap_or(false)
+        });
+        let right = check.await.unwrap_or(false) && known.is_some();
+        if right {
+            let mut verified = self.verified();
+            if verified.len() >= MAX_VERIFIED {
+                verified.clear();
+            }
+            verified.insert(digest);
+        }
+        Ok(right)
+    }
+
+    fn digest(&self, parts: [&[u8]; 3]) -> Hidden {
+        let mut digest = Sha256::new_with_prefix(self.key);
+        for part in parts {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashSet<Hidden>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Access {
+    fn has_token(&self, token: &str) -> bool {
+        let shown: Hidden = Sha256::digest(token).into();
+        self.tokens.iter().fold(Choice::from(0), |found, token| found | token.ct_eq(&shown)).into()
+    }
+}
+
+fn shown(headers: &HeaderMap) -> Shown {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Shown::Nothing;
+    };
+    let read = || {
+        let (scheme, value) = value.to_str().ok()?.split_once(' ')?;
+        let value = value.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Shown::Token(value.to_owned()));
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let both = STANDARD.decode(value).ok()?;
+        let colon = both.iter().position(|byte| *byte == b':')?;
+        let user = String::from_utf8(both[..colon].to_vec()).ok()?;
+        Some(Shown::Password(user, both[colon + 1..].to_vec()))
+    };
+    read().unwrap_or(Shown::Unreadable)
+}
+
+impl Refusal {
+    fn why(&self) -> &'static str {
+        match self {
+            Self::Unauthorized(why, _) => why,
+            Self::Busy => "too many passwords are being checked at this moment; ask again",
+        }
+    }
+
+    fn into_response(self) -> Response {
+        let (status, asks) = match self {
+            Self::Unauthorized(_, false) => (StatusCode::UNAUTHORIZED, &[ASK_FOR_PASSWORD][..]),
+            Self::Unauthorized(_, true) => (StatusCode::UNAUTHORIZED, &[ASK_FOR_PASSWORD, ASK_FOR_TOKEN][..]),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, &[][..]),
+        };
+        let mut response = problem(status, self.why());
+        let headers = response.headers_mut();
+        for ask in asks {
+            headers.append(header::WWW_AUTHENTICATE, ask.clone());
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// The routes, behind the door.
+pub fn guarded(routes: Router, door: Arc<Door>) -> Router {
+    routes.layer(axum::middleware::from_fn_with_state(door, enter))
+}
+
+async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let access = door.access();
+    let path = request.uri().path();
+    let judged = door.judge(&access, path, request.headers()).await;
+    let mut response = match judged {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            tracing::debug!(path, why = refusal.why(), "request refused");
+            refusal.into_response()
+        }
+    };
+    response.headers_mut().extend(access.headers.clone());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_as_slow_as_the_slowest_user() {
+        let users = |costs: &[&str]| Access {
+            users: costs.iter().map(|cost| (format!("u{cost}"), format!("$2y${cost}$x"))).collect(),
+            ..Access::default()
+        };
+        for (costs, expected) in [(&["05"][..], 5), (&["10", "12", "04"], 12)] {
+            let hash: bcrypt::HashParts = users(costs).nobody().parse().expect("a hash");
+            assert_eq!(hash.get_cost(), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_from_the_header() {
+        for (header, expected) in [
+            (None, "nothing"),
+            (Some("Basic YTpi"), "a b"),
+            (Some("basic YTpiOmM="), "a b:c"),
+            (Some("BASIC  Og=="), " "),
+            (Some("Bearer t"), "token t"),
+            (Some("bearer t"), "token t"),
+            (Some("Basic"), "?"),
+            (Some("Basic YWI="), "?"),
+            (Some("Basic %%"), "?"),
+            (Some("Digest a"), "?"),
+        ] {
+            let headers = header.map(|value| (header::AUTHORIZATION, HeaderValue::from_static(value)));
+            let said = match shown(&headers.into_iter().collect()) {
+                Shown::Nothing => "nothing".into(),
+                Shown::Password(user, password) => format!("{user} {}", String::from_utf8_lossy(&password)),
+                Shown::Token(token) => format!("token {token}"),
+                Shown::Unreadable => "?".into(),
+            };
+            assert_eq!(said, expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_warning_says_what_is_missing() {
+        let warning = |access: &Access, listen: &str| access.warning(listen.parse().expect("an address"));
+        let users = Access { users: [("a".to_owned(), String::new())].into(), ..Access::default() };
+        assert_eq!(warning(&Access::default(), "127.0.0.1:1"), None);
+        assert_eq!(warning(&Access::default(), "[::1]:1"), None);
+        for (access, expected) in [
+            (
+                &Access::default(),
+                "can read every tenant's figures, and reload, all in clear text; add `basic_auth_users` and `tls_server_config` to",
+            ),
+            (
+                &users,
+                "passwords and every tenant's figures cross the network in clear text; add `tls_server_config` to",
+            ),
+        ] {
+            let said = warning(access, "0.0.0.0:1").expect("a warning");
+            assert!(said.starts_with("`http.listen` 0.0.0.0:1 is open") && said.contains(expected), "{said}");
+        }
+    }
+}
