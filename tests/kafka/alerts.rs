@@ -1,16 +1,17 @@
-//! Alerts on the real broker: an incident takes a tenant through the levels of its budget, into the first tier and back,
-//! while instances are killed; every step is told once.
+//! Alerts with real parts: an incident takes a tenant through the levels of its budget, into the first tier and back, while
+//! instances are killed; at each step the alerts topic, a webhook and an Alertmanager are told, once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sla_ledger::generate::live::wall_clock_ms;
 
+use crate::notify::{Alertmanager, Receiver, WELL};
 use crate::read::Reader;
 use crate::service::{Instance, LIMIT, Names};
 use crate::support::kafka::shared;
-use crate::support::poll_for;
+use crate::support::{poll_for, wait_until};
 use crate::write::{self, Sent};
 
 /// From a flush that crosses a level to the alert in the topic.
@@ -18,20 +19,33 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// The next owner first waits for the group to notice that its predecessor is gone.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
-/// Follows the alerts topic.
+/// Everybody who is told.
 struct Told {
     reader: Reader,
+    webhook: Receiver,
+    alertmanager: Alertmanager,
+    brokers: String,
+    names: Names,
     /// In the order of the topic.
     events: Vec<Value>,
+    /// Behind the last event.
+    next_offset: i64,
 }
 
 impl Told {
-    fn new(brokers: &str, topic: &str) -> Told {
-        Told { reader: Reader::new(brokers, topic), events: Vec::new() }
+    fn new(brokers: &str, names: &Names, webhook: Receiver, alertmanager: Alertmanager) -> Told {
+        let (reader, names, brokers) = (Reader::new(brokers, &names.alerts), names.clone(), brokers.to_owned());
+        Told { reader, webhook, alertmanager, brokers, names, events: Vec::new(), next_offset: 0 }
+    }
+
+    /// Has the webhook's consumer group committed all that was told?
+    fn is_committed(&self) -> bool {
+        let group = format!("{}-notify-ops", self.names.group);
+        write::committed(&self.brokers, &group, &self.names.alerts, 1)[0] >= Some(self.next_offset)
     }
 
     fn read(&mut self, time: Duration) {
-        let events = &mut self.events;
+        let (events, next_offset) = (&mut self.events, &mut self.next_offset);
         self.reader.read(time, |read| {
             if let Ok(record) = read {
                 let payload = record.payload.as_deref().expect("an event");
@@ -40,6 +54,7 @@ impl Told {
                 assert_eq!(record.key, tenant, "the key is the tenant");
                 assert_eq!(record.header("content-type"), Some("application/cloudevents+json; charset=UTF-8"));
                 events.push(event);
+                *next_offset = record.offset + 1;
             }
         });
     }
@@ -55,7 +70,8 @@ impl Told {
         self.events.iter().map(line).collect()
     }
 
-    /// Waits until there are more events than `before`, and as many as `lines`, and compares those.
+    /// Waits until there are as many events as `lines` behind the first `before`, and compares those; then until the webhook
+    /// was told the same, each once, and the Alertmanager has what fires.
     #[track_caller]
     fn expect(&mut self, before: usize, lines: &[&str], within: Duration) {
         let begin = Instant::now();
@@ -64,6 +80,43 @@ impl Told {
         }
         let found = &self.lines()[before..];
         assert_eq!(found, lines, "after {:?}", begin.elapsed());
+
+        let ids: Vec<&str> = self.events.iter().map(|event| event["id"].as_str().expect("an id")).collect();
+        let requests = self.webhook.wait(self.events.len(), PROMPT);
+        assert_eq!(requests.iter().map(|request| request.id()).collect::<Vec<_>>(), ids, "the webhook, in order");
+        let statuses = requests.iter().map(|request| request.json()["status"].clone());
+        let expected = self.events.iter().map(|event| event["data"]["status"].clone());
+        assert!(statuses.eq(expected), "the webhook's statuses");
+        let mut firing: Vec<String> = Vec::new();
+        for line in self.lines() {
+            match line.split_once(' ') {
+                Some(("firing", alert)) => firing.push(alert.to_owned()),
+                Some((_, alert)) => firing.retain(|known| known != alert),
+                None => {}
+            }
+        }
+        firing.sort();
+        wait_until(&format!("{firing:?} in Alertmanager"), PROMPT, || self.in_alertmanager() == firing);
+        // What was delivered and not committed would come again, under the same id, if its instance were killed now:
+        // `notify` shows that. Here everybody is told once.
+        wait_until("the webhook's offsets", PROMPT, || self.is_committed());
+    }
+
+    /// Alert and detail of what is active in Alertmanager, sorted.
+    fn in_alertmanager(&self) -> Vec<String> {
+        let label = |alert: &Value, name: &str| alert["labels"][name].as_str().map(str::to_owned);
+        let mut active: Vec<String> = self
+            .alertmanager
+            .active()
+            .iter()
+            .map(|alert| {
+                let detail = label(alert, "level").or_else(|| label(alert, "tier"));
+                let detail = detail.map_or(String::new(), |detail| format!(" {detail}"));
+                format!("{}{detail}", label(alert, "alertname").unwrap_or_default())
+            })
+            .collect();
+        active.sort();
+        active
     }
 }
 
@@ -119,15 +172,21 @@ fn an_incident_is_told_step_by_step_over_crashes() {
     let brokers = cluster.bootstrap();
     let names = Names::new("alerts");
     names.create_calls(cluster, 4);
+    let (webhook, alertmanager) = (Receiver::start(WELL), Alertmanager::start());
+    let notify = json!({
+        "webhooks": [{"name": "ops", "url": webhook.url()}],
+        "alertmanagers": {"urls": [alertmanager.url()]},
+    });
     let mut instances = ["a", "b"].map(|name| {
         let mut instance = Instance::new(&format!("{}-{name}", names.group), cluster, &names);
         // The default.
         instance.set("/flush/interval", "1s".into());
+        instance.set("/notify", notify.clone());
         instance.start_ready();
         instance
     });
     let mut traffic = Traffic { brokers, topic: &names.calls, tenant: "acme", sent: 0 };
-    let mut told = Told::new(brokers, &names.alerts);
+    let mut told = Told::new(brokers, &names, webhook, alertmanager);
 
     // 10 failures are the budget of 2000 calls; failing calls are calls too.
     traffic.send(1990, 4);
@@ -183,6 +242,7 @@ fn an_incident_is_told_step_by_step_over_crashes() {
         assert_eq!(event["data"]["generation"], 1, "{event}");
     }
     assert_eq!((told.events.len(), ids.len()), (9, 9), "{:?}", told.lines());
+    assert_eq!(told.webhook.requests().len(), 9, "the webhook was told each once");
     let tier = &told.events[3]["data"];
     assert_eq!((&tier["severity"], &tier["tenant"], &tier["tier"]), (&"critical".into(), &"acme".into(), &"T1".into()));
     assert_eq!((&tier["standing"]["failed"], &tier["standing"]["tier"]), (&11.into(), &"T1".into()));

@@ -23,7 +23,7 @@ const SECRET: [u8; 24] = *b"an-independent-signature";
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-struct Request {
+pub struct Request {
     at: Instant,
     path: String,
     headers: Vec<(String, String)>,
@@ -36,27 +36,27 @@ impl Request {
         found.map_or_else(|| panic!("no header {name}: {self:?}"), |(_, value)| value)
     }
 
-    fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         self.header("webhook-id")
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 }
 
 /// What a receiver answers.
 #[derive(Debug, Clone)]
-enum Answer {
+pub enum Answer {
     Status(u16, &'static str),
     /// Nothing, until it is told otherwise.
     Silence,
 }
 
-const WELL: Answer = Answer::Status(200, "");
+pub const WELL: Answer = Answer::Status(200, "");
 
 /// A receiver of webhooks on a thread of its own.
-struct Receiver {
+pub struct Receiver {
     port: u16,
     shared: Arc<(Mutex<State>, Condvar)>,
 }
@@ -67,7 +67,7 @@ struct State {
 }
 
 impl Receiver {
-    fn start(answer: Answer) -> Receiver {
+    pub fn start(answer: Answer) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new((Mutex::new(State { requests: Vec::new(), answer }), Condvar::new()));
@@ -81,7 +81,7 @@ impl Receiver {
         Receiver { port, shared }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
@@ -91,7 +91,7 @@ impl Receiver {
         self.shared.1.notify_all();
     }
 
-    fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Request> {
         self.shared.0.lock().expect("the state").requests.clone()
     }
 
@@ -102,7 +102,7 @@ impl Receiver {
 
     /// The first so many requests.
     #[track_caller]
-    fn wait(&self, requests: usize, limit: Duration) -> Vec<Request> {
+    pub fn wait(&self, requests: usize, limit: Duration) -> Vec<Request> {
         let what = format!("{requests} requests; there are {:?}", self.ids());
         wait_for(&what, limit, || Some(self.requests()).filter(|found| found.len() >= requests))
     }
@@ -477,14 +477,14 @@ fn of_several_instances_one_tells_and_another_takes_over() {
 }
 
 /// A real Alertmanager.
-struct Alertmanager {
+pub struct Alertmanager {
     port: u16,
     directory: tempfile::TempDir,
     program: Option<Program>,
 }
 
 impl Alertmanager {
-    fn start() -> Alertmanager {
+    pub fn start() -> Alertmanager {
         let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
         let config = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
         std::fs::write(directory.path().join("alertmanager.yml"), config).expect("a file of the test");
@@ -512,12 +512,12 @@ impl Alertmanager {
         self.program.take().expect("it runs").kill();
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// What is active.
-    fn active(&self) -> Vec<Value> {
+    pub fn active(&self) -> Vec<Value> {
         let (_, text) = crate::service::get(self.port, "/api/v2/alerts").expect("an answer");
         serde_json::from_str(&text).expect("a list of alerts")
     }
