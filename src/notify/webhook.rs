@@ -30,8 +30,10 @@ const WAIT: Duration = Duration::from_millis(100);
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a message that is on its way may take when the service ends.
 const LAST_MESSAGE: Duration = Duration::from_secs(4);
-/// Longest wait for one answer of the brokers at the start.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Longest wait for one answer of the brokers at the start, for all of them together, and the pause before another attempt.
+const ANSWER: Duration = Duration::from_secs(10);
+const PLACE_WITHIN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// One webhook, ready to run.
 #[derive(Debug)]
@@ -130,16 +132,36 @@ fn consumer_config(base: &ClientConfig, group: &str) -> ClientConfig {
     config
 }
 
+/// Whether the brokers would say the same again.
+fn is_refusal(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed))
+}
+
 impl Webhook {
     /// Gives a group that is new its place: the topic's end as of now, so that a first start does not tell what happened
     /// months ago. To be called before anything can write alerts. A group that has a place keeps it.
     ///
     /// # Errors
-    /// The brokers do not answer or refuse.
+    /// The brokers do not answer in time, or refuse.
     pub fn take_place(&self, base: &ClientConfig) -> Result<(), KafkaError> {
         let consumer: BaseConsumer = consumer_config(base, &self.group).create()?;
+        let deadline = Instant::now() + PLACE_WITHIN;
+        loop {
+            match self.try_take_place(&consumer) {
+                // A cluster that is new, or that loses a broker just now, has no coordinator for the group yet.
+                Err(error) if !is_refusal(&error) && Instant::now() < deadline && !self.stop.is_cancelled() => {
+                    tracing::debug!(receiver = self.config.name, %error, "no place in the alerts topic yet; trying again");
+                    std::thread::sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_take_place(&self, consumer: &BaseConsumer) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
-        for partition in 0..super::partition_count(&consumer, &self.topic, ANSWER)? {
+        for partition in 0..super::partition_count(consumer, &self.topic, ANSWER)? {
             list.add_partition(&self.topic, partition);
         }
         let committed = consumer.committed_offsets(list, ANSWER)?;
