@@ -28,10 +28,10 @@ use crate::view::{FLEET_SHARD, Home, Unjudged, View, home_shard};
 
 /// A tenant whose shard is further behind than this is not judged.
 pub const MAX_LAG: Duration = Duration::from_secs(120);
-/// Everybody is looked at so often, for time passes without calls too.
-const SWEEP: Duration = Duration::from_secs(60);
-/// The fleet's own alerts are looked at so often.
-const FLEET: Duration = Duration::from_secs(2);
+/// Everybody is looked at so often, in ms, for time passes without calls too.
+const SWEEP_MS: i64 = 60_000;
+/// The fleet's own alerts are looked at so often, in ms.
+const FLEET_MS: i64 = 2_000;
 /// How long one pass may keep the worker from counting; the rest waits for the next flush.
 const PASS: Duration = Duration::from_millis(100);
 /// More tenants than this that alert within [`AT_ONCE`] are told as one (semantics: Alerts).
@@ -48,8 +48,8 @@ pub struct Desk {
     issuer: Issuer,
     queue: VecDeque<Arc<str>>,
     queued: HashSet<Arc<str>>,
-    next_sweep: Instant,
-    next_fleet: Instant,
+    swept_ms: Option<i64>,
+    fleet_ms: Option<i64>,
     home: Arc<Home>,
 }
 
@@ -69,13 +69,12 @@ struct Pass<'a> {
 impl Desk {
     /// A desk that has judged nobody yet.
     pub fn new(issuer: Issuer) -> Self {
-        let now = Instant::now();
         Self {
             issuer,
             queue: VecDeque::new(),
             queued: HashSet::new(),
-            next_sweep: now,
-            next_fleet: now,
+            swept_ms: None,
+            fleet_ms: None,
             home: Arc::default(),
         }
     }
@@ -106,9 +105,9 @@ impl Desk {
         let (began, news) = (Instant::now(), view.take_unjudged());
         let (book, standings) = (view.book(), view.standings());
         let new_home = !Arc::ptr_eq(&home, &self.home);
-        if new_home || matches!(news, Unjudged::All) || began >= self.next_sweep {
+        if new_home || matches!(news, Unjudged::All) || is_due(self.swept_ms, SWEEP_MS, now_ms) {
             self.home = home.clone();
-            self.next_sweep = began + SWEEP;
+            self.swept_ms = Some(now_ms);
             view.forget_idle(now_ms);
             // Whoever waits keeps its place.
             for (tenant, _) in standings.iter().filter(|(tenant, _)| home.speaks_for(tenant)) {
@@ -142,13 +141,13 @@ impl Desk {
         }
         metrics.set_alerts_held(&held);
         let grouped = pass.many_at_once(&told) > MANY_TENANTS;
-        let fleet_due = began >= self.next_fleet || grouped;
+        let fleet_due = is_due(self.fleet_ms, FLEET_MS, now_ms) || grouped;
         pass.tell(told, grouped, shards, metrics);
         if fleet_due
             && home.speaks_for_fleet()
             && let Some(shard) = shards.get_mut(&FLEET_SHARD)
         {
-            self.next_fleet = began + FLEET;
+            self.fleet_ms = Some(now_ms);
             pass.judge_fleet(shard, metrics);
         }
         again.into_iter().for_each(|tenant| self.enqueue(&tenant));
@@ -159,6 +158,11 @@ impl Desk {
             self.queue.push_back(tenant.clone());
         }
     }
+}
+
+/// Has so much time passed since? A clock that was set back is no reason to wait.
+fn is_due(last_ms: Option<i64>, every_ms: i64, now_ms: i64) -> bool {
+    last_ms.is_none_or(|last| !(last..last + every_ms).contains(&now_ms))
 }
 
 /// What speaks against judging by a shard.

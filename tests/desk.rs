@@ -1,0 +1,330 @@
+//! The alert desk over the real counter, book and standings: who is judged when, what is told as one, and what an owner
+//! knows that comes after another. No Kafka: the flushes are handed to the book as the tail would.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sla_ledger::alerting::Desk;
+use sla_ledger::domain::alert::Held;
+use sla_ledger::domain::calendar::LocalDay;
+use sla_ledger::domain::codes::{Class, CodeMap};
+use sla_ledger::domain::contract::Contract;
+use sla_ledger::domain::policy::{ExclusionRules, Policy};
+use sla_ledger::metrics::process::ProcessMetrics;
+use sla_ledger::pipeline::book::Event;
+use sla_ledger::pipeline::decode::SourceRecord;
+use sla_ledger::pipeline::settings::CountingSettings;
+use sla_ledger::pipeline::shard::{Flush, Owner, Shard, ShardState};
+use sla_ledger::report::alert::{Encoding, Issuer};
+use sla_ledger::view::{View, home_shard};
+
+const SHARDS: u32 = 2;
+const MINUTE: i64 = 60_000;
+/// 2026-03-20T10:00:00+08:00.
+const BEGIN_MS: i64 = 1_773_972_000_000;
+
+/// The contract without exclusions.
+fn policy() -> Policy {
+    let policy = Policy::tencent_ccc();
+    let exclusions = ExclusionRules { order: Vec::new(), ..policy.exclusions.clone() };
+    Policy { exclusions, ..policy }
+}
+
+/// One instance that owns everything.
+struct Rig {
+    view: View,
+    shards: BTreeMap<u32, Shard>,
+    desk: Desk,
+    metrics: ProcessMetrics,
+    /// Next offset in each ledger partition.
+    ledger: [i64; SHARDS as usize],
+    /// Next offset in each source partition.
+    source: [i64; SHARDS as usize],
+    lag: [Option<Duration>; SHARDS as usize],
+    now_ms: i64,
+    calls: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let view = View::new(SHARDS, Arc::new(Contract::of_policy(policy())));
+        view.set_home((0..SHARDS).collect());
+        view.keep_home(Instant::now() + Duration::from_secs(3600));
+        let mut rig = Self {
+            view,
+            shards: BTreeMap::new(),
+            desk: desk(),
+            metrics: ProcessMetrics::new(),
+            ledger: [0; SHARDS as usize],
+            source: [0; SHARDS as usize],
+            lag: [Some(Duration::ZERO); SHARDS as usize],
+            now_ms: BEGIN_MS,
+            calls: 0,
+        };
+        rig.own(|_| ShardState::default());
+        rig
+    }
+
+    fn own(&mut self, state: impl Fn(u32) -> ShardState) {
+        for shard in 0..SHARDS {
+            let owner = Owner::new(shard, "w", (1, 2));
+            let low = self.source[shard as usize];
+            // The source holds everything, unless the test has lost some of it.
+            let state = state(shard);
+            let first = if state.checkpoint.is_some() { low.min(0) } else { 0 };
+            let shard_counter = Shard::take_over(owner, &CountingSettings::default(), state, first).unwrap();
+            self.shards.insert(shard, shard_counter);
+        }
+    }
+
+    /// Another owner takes over what the ledger holds.
+    fn take_over(&mut self) {
+        let states: BTreeMap<u32, ShardState> =
+            (0..SHARDS).map(|shard| (shard, self.view.book().shard(shard).unwrap().state().unwrap())).collect();
+        self.desk = desk();
+        self.shards.clear();
+        for (shard, state) in states {
+            let position = state.checkpoint.as_ref().map_or(0, |c| c.floor_offset);
+            let owner = Owner::new(shard, "w2", (1, 2));
+            let mut counter = Shard::take_over(owner, &CountingSettings::default(), state, position).unwrap();
+            self.desk.tell_again(&self.view, &mut counter, self.now_ms);
+            // What the windows were is not this test's subject: the source's records before the checkpoint are gone by.
+            self.shards.insert(shard, counter);
+        }
+        // Another home, as after a rebalance.
+        self.view.set_home((0..SHARDS).collect());
+    }
+
+    fn call(&mut self, tenant: &str, code: Option<&str>) {
+        let shard = home_shard(tenant, SHARDS);
+        self.calls += 1;
+        let time = chrono::DateTime::from_timestamp_millis(self.now_ms).unwrap().to_rfc3339();
+        let call = json!({"tenant": tenant, "request_id": format!("r{}", self.calls), "timestamp": time, "code": code});
+        let payload = call.to_string().into_bytes();
+        let offset = &mut self.source[shard as usize];
+        let record = SourceRecord {
+            offset: *offset,
+            timestamp_ms: Some(self.now_ms),
+            key: None,
+            payload: Some(&payload),
+            headers: &[],
+        };
+        *offset += 1;
+        self.shards.get_mut(&shard).unwrap().ingest(&record);
+    }
+
+    fn calls(&mut self, tenant: &str, good: u64, failing: u64) {
+        (0..good).for_each(|_| self.call(tenant, None));
+        (0..failing).for_each(|_| self.call(tenant, Some("InternalError")));
+    }
+
+    /// Judges, flushes, and lets everybody read it: what was told, one line each.
+    fn flush(&mut self) -> Vec<String> {
+        self.events().iter().map(line).collect()
+    }
+
+    /// Twice, for the figures of one flush are judged at the next.
+    fn settle(&mut self) -> Vec<String> {
+        let mut lines = self.flush();
+        lines.extend(self.flush());
+        lines
+    }
+
+    fn events(&mut self) -> Vec<Value> {
+        let lag = self.lag;
+        self.desk.judge(&self.view, &mut self.shards, |shard| lag[shard as usize], &self.metrics, self.now_ms);
+        let flushes: Vec<Flush> = self.shards.values_mut().filter(|s| s.wants_flush()).map(Shard::snapshot).collect();
+        let mut told = Vec::new();
+        for flush in flushes {
+            self.publish(&flush);
+            self.shards.get_mut(&flush.shard).unwrap().committed();
+            told.extend(flush.alerts.iter().map(|alert| serde_json::from_slice(&alert.payload).unwrap()));
+        }
+        told
+    }
+
+    fn publish(&mut self, flush: &Flush) {
+        let at = &mut self.ledger[flush.shard as usize];
+        let mut book = self.view.book_mut();
+        let checkpoint = (&flush.checkpoint.0, Some(&flush.checkpoint.1));
+        for (key, value) in flush.records.iter().map(|(key, value)| (key, value.as_ref())).chain([checkpoint]) {
+            book.apply(flush.shard, *at, key.as_bytes(), value.map(Vec::as_slice));
+            *at += 1;
+        }
+        let Some(Event::Published(changed)) = book.reached_end(flush.shard, *at) else { panic!("not published") };
+        drop(book);
+        self.view.refresh(&changed);
+    }
+
+    fn held(&self, reason: Held) -> String {
+        let mut out = Vec::new();
+        sla_ledger::metrics::write(&sla_ledger::metrics::exporter::Exporter::new(), &self.metrics, &mut out);
+        let series = format!("sla_ledger_alerts_held{{reason=\"{reason}\"}} ");
+        let text = String::from_utf8(out).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
+    }
+}
+
+fn desk() -> Desk {
+    Desk::new(Issuer { ledger: "main".into(), runbook_url: "runbook".into(), encoding: Encoding::Structured })
+}
+
+fn line(event: &Value) -> String {
+    let data = &event["data"];
+    let word = |field: &str| data[field].as_str().map_or(String::new(), |word| format!(" {word}"));
+    let grouped = if data["grouped"] == true { " grouped" } else { "" };
+    format!(
+        "{}{}{}{}{}{grouped}",
+        data["status"].as_str().unwrap(),
+        word("alert"),
+        word("level"),
+        word("tier"),
+        word("tenant")
+    )
+}
+
+#[test]
+fn what_changed_is_judged_at_the_next_flush_and_told_once() {
+    let mut rig = Rig::new();
+    rig.calls("acme", 1995, 5);
+    assert_eq!(rig.settle(), ["firing SlaBudgetConsumed 50 acme"]);
+    assert_eq!(rig.settle(), [""; 0]);
+    rig.calls("acme", 0, 6);
+    assert_eq!(
+        rig.settle(),
+        ["firing SlaBudgetConsumed 80 acme", "firing SlaBudgetConsumed 100 acme", "firing SlaTierReached T1 acme"]
+    );
+    // The next owner knows what was told.
+    rig.take_over();
+    assert_eq!(rig.settle(), [""; 0]);
+    rig.take_over();
+    rig.now_ms += 2 * MINUTE;
+    rig.calls("acme", 30_000, 0);
+    assert_eq!(
+        rig.settle(),
+        [
+            "resolved SlaBudgetConsumed 50 acme",
+            "resolved SlaBudgetConsumed 80 acme",
+            "resolved SlaBudgetConsumed 100 acme",
+            "resolved SlaTierReached T1 acme",
+            "firing SlaRecovered acme",
+        ]
+    );
+}
+
+#[test]
+fn a_flush_that_fails_is_told_by_the_next_one() {
+    let mut rig = Rig::new();
+    rig.calls("acme", 1995, 5);
+    rig.flush();
+    // Judged, written into a snapshot, and never committed.
+    rig.desk.judge(&rig.view, &mut rig.shards, |_| Some(Duration::ZERO), &rig.metrics, rig.now_ms);
+    let lost: usize = rig.shards.values_mut().filter(|s| s.wants_flush()).map(|s| s.snapshot().alerts.len()).sum();
+    assert_eq!(lost, 1);
+    // Meanwhile it goes on: the alert that waits for its flush is not told twice.
+    rig.calls("acme", 0, 6);
+    let lines = rig.flush();
+    assert_eq!(lines, ["firing SlaBudgetConsumed 50 acme"]);
+    assert_eq!(rig.settle().len(), 3);
+}
+
+#[test]
+fn a_torn_flush_is_told_again_under_the_same_id() {
+    let mut rig = Rig::new();
+    rig.calls("acme", 1995, 5);
+    rig.flush();
+    rig.desk.judge(&rig.view, &mut rig.shards, |_| Some(Duration::ZERO), &rig.metrics, rig.now_ms);
+    let mut ids = Vec::new();
+    for shard in 0..SHARDS {
+        let counter = rig.shards.get_mut(&shard).unwrap();
+        if !counter.wants_flush() {
+            continue;
+        }
+        // The records arrive, the checkpoint does not; of the alert nobody knows.
+        let flush = counter.snapshot();
+        ids.extend(flush.alerts.iter().map(|a| serde_json::from_slice::<Value>(&a.payload).unwrap()["id"].clone()));
+        let mut book = rig.view.book_mut();
+        for (key, value) in &flush.records {
+            book.apply(shard, rig.ledger[shard as usize], key.as_bytes(), value.as_deref());
+            rig.ledger[shard as usize] += 1;
+        }
+        book.reached_end(shard, rig.ledger[shard as usize]);
+    }
+    assert_eq!(ids.len(), 1);
+    rig.take_over();
+    let again: Vec<Value> = rig.events();
+    assert_eq!(again.iter().map(|event| event["id"].clone()).collect::<Vec<_>>(), ids);
+    assert_eq!(rig.settle(), [""; 0]);
+    rig.take_over();
+    assert_eq!(rig.settle(), [""; 0]);
+}
+
+#[test]
+fn while_a_shard_lags_nobody_is_judged_and_afterwards_only_the_present_is_told() {
+    let mut rig = Rig::new();
+    let home = home_shard("acme", SHARDS) as usize;
+    for lag in [None, Some(Duration::from_secs(121))] {
+        rig.lag[home] = lag;
+        rig.calls("acme", 500, 15);
+        assert_eq!(rig.settle(), [""; 0], "{lag:?}");
+        assert_eq!(rig.held(Held::Lag), "1");
+        rig.now_ms += MINUTE;
+    }
+    // In and out of a tier unseen; what is left is a half-used budget.
+    rig.calls("acme", 9000, 0);
+    rig.settle();
+    rig.lag[home] = Some(Duration::from_secs(120));
+    assert_eq!(rig.settle(), ["firing SlaBudgetConsumed 50 acme"]);
+    assert_eq!(rig.held(Held::Lag), "0");
+}
+
+#[test]
+fn many_tenants_at_once_are_told_as_one() {
+    let mut rig = Rig::new();
+    let tenants: Vec<String> = (0..101).map(|n| format!("tenant-{n:03}")).collect();
+    for tenant in &tenants {
+        rig.calls(tenant, 995, 5);
+    }
+    let lines = rig.settle();
+    let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((of("firing SlaBudgetConsumed"), of("grouped")), (303, 303), "three levels of 101 tenants");
+    rig.now_ms += 3000;
+    assert_eq!(rig.settle(), ["firing SlaManyTenantsAtRisk"]);
+    // One more after five minutes is told by itself again, and what was told as one is resolved as one.
+    rig.now_ms += 6 * MINUTE;
+    rig.calls("late", 997, 3);
+    let lines = rig.settle();
+    assert!(lines.contains(&"firing SlaBudgetConsumed 50 late".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"resolved SlaManyTenantsAtRisk".to_owned()), "{lines:?}");
+    rig.calls(&tenants[7], 100_000, 0);
+    let lines = rig.settle();
+    assert!(lines.contains(&"resolved SlaBudgetConsumed 50 tenant-007 grouped".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn a_code_that_nobody_classified_is_told_until_somebody_does() {
+    let mut rig = Rig::new();
+    rig.call("acme", Some("Weird.Code"));
+    rig.call("hooli", Some("Weird.Code"));
+    assert_eq!(rig.settle(), ["firing SlaUnknownCode Weird.Code"]);
+    let mut codes = CodeMap::tencent_ccc();
+    codes.override_with([("Weird.Code".to_owned(), Class::CallerFault)]);
+    rig.view.adopt(&Arc::new(Contract::of_policy(Policy { codes, ..policy() })));
+    rig.now_ms += 3000;
+    assert_eq!(rig.settle(), ["resolved SlaUnknownCode Weird.Code"]);
+}
+
+#[test]
+fn a_year_without_working_days_is_told() {
+    let mut rig = Rig::new();
+    rig.now_ms = sla_ledger::domain::calendar::day_start_ms(
+        chrono_tz::Asia::Shanghai,
+        "2027-12-05".parse::<LocalDay>().unwrap(),
+    );
+    rig.call("acme", None);
+    let lines = rig.settle();
+    assert!(lines.iter().any(|line| line.starts_with("firing SlaCalendarMissing tccc/2028")), "{lines:?}");
+}
