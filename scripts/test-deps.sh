@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer,
-# Maven, promtool, Schemathesis (in a Python environment of its own), and the jars of Apache Kafka; the last two in a
-# cache outside the build output. Quick when all is there.
+# Maven, promtool, amtool and Alertmanager, Schemathesis (in a Python environment of its own), and the jars of Apache
+# Kafka; the last two in a cache outside the build output. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -22,9 +22,15 @@ missing_packages() {
     command -v java >/dev/null && [ "$(java_major)" -ge 17 ] || echo default-jdk-headless
     command -v mvn >/dev/null || echo maven
     if [ "${1:-}" != --jars ]; then
-        command -v promtool >/dev/null || echo prometheus
+        missing_monitoring
         missing_python
     fi
+}
+
+missing_monitoring() {
+    command -v promtool >/dev/null || echo prometheus
+    { command -v amtool && { command -v prometheus-alertmanager || command -v alertmanager; }; } >/dev/null ||
+        echo prometheus-alertmanager
 }
 
 missing_python() {
@@ -34,7 +40,7 @@ missing_python() {
 # Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
     echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; the tests that kill brokers need one of their own and will fail"
-    packages=$(command -v promtool >/dev/null || echo prometheus; missing_python)
+    packages=$(missing_monitoring; missing_python)
 else
     packages=$(missing_packages "$@")
 fi
@@ -46,13 +52,21 @@ if [ -n "$packages" ]; then
         echo "test-deps: installing $set_of_packages"
         export DEBIAN_FRONTEND=noninteractive
         apt-get update
+        # The tests start their own servers; the packages shall not start theirs now (they would at the next boot).
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod 755 "$policy"
+        fi
         # shellcheck disable=SC2086
         apt-get install --yes --no-install-recommends $set_of_packages
     else
         cat >&2 <<MESSAGE
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
-  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool) and Python 3 with venv on the PATH
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (promtool), Alertmanager (amtool, alertmanager) and
+                   Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
