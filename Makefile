@@ -16,7 +16,7 @@ test: test-deps ## all tests, those against a real Kafka included
 	$(CARGO) test --features mutations --test simulation
 	$(CARGO) test --doc
 
-test-deps: ## check, or as root install, what the tests need: JDK, Maven, Kafka, promtool, systemd, Schemathesis, linters
+test-deps: ## check, or as root install, what the tests need: JDK, Maven, Kafka, Prometheus, Alertmanager, linters
 	scripts/test-deps.sh
 
 bench: test-deps ## cost per event, memory, /metrics: one line a figure

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
-# promtool, systemd-analyze; and, in a cache outside the build output: Schemathesis and what checks the files of deploy/
-# (each in a Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
+# Prometheus, Alertmanager, systemd-analyze; and, in a cache outside the build output: Schemathesis and what checks the
+# files of deploy/ (each in a Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -29,6 +29,8 @@ missing_packages() {
 
 missing_tools() {
     command -v promtool >/dev/null || echo prometheus
+    { command -v amtool && { command -v prometheus-alertmanager || command -v alertmanager; }; } >/dev/null ||
+        echo prometheus-alertmanager
     command -v systemd-analyze >/dev/null || echo systemd
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
@@ -48,14 +50,21 @@ if [ -n "$packages" ]; then
         echo "test-deps: installing $set_of_packages"
         export DEBIAN_FRONTEND=noninteractive
         apt-get update
+        # The tests start their own servers; the packages shall not start theirs now (they would at the next boot).
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod 755 "$policy"
+        fi
         # shellcheck disable=SC2086
         apt-get install --yes --no-install-recommends $set_of_packages
     else
         cat >&2 <<MESSAGE
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
-  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), systemd
-                   (systemd-analyze) and Python 3 with venv on the PATH
+  elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
+                   prometheus-alertmanager), systemd (systemd-analyze) and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
