@@ -19,8 +19,7 @@ const PORT: u64 = 9464;
 const DRAIN_SECONDS: u64 = 10;
 
 /// Folders that compose.yaml mounts and that come with the alerts and the dashboards. To be emptied when they are there.
-const COMING: [&str; 4] =
-    ["deploy/prometheus", "deploy/alertmanager", "deploy/grafana/provisioning", "deploy/grafana/dashboards"];
+const COMING: [&str; 2] = ["deploy/grafana/provisioning", "deploy/grafana/dashboards"];
 
 /// A program or the Python that `scripts/test-deps.sh` installed for these tests.
 fn tool(name: &str) -> Command {

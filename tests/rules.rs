@@ -8,41 +8,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sla_ledger::domain::alert::AlertName;
 use sla_ledger::metrics::names;
 
 use support::{Program, free_port, wait_for};
 
 mod support;
-
-/// Alerts that the service sends itself; each needs a section of the runbook.
-const SENT: [&str; 11] = [
-    "SlaBudgetConsumed",
-    "SlaTierReached",
-    "SlaRecovered",
-    "SlaBurnRateHigh",
-    "SlaForecastBreach",
-    "SlaClaimOpens",
-    "SlaClaimCloses",
-    "SlaUnknownCode",
-    "SlaCalendarMissing",
-    "SlaManyTenantsAtRisk",
-    "SlaLedgerGap",
-];
-
-/// Metrics that the rules use and `names::ALL` is about to get.
-const PENDING: [&str; 8] = [
-    "sla_burn_rate",
-    "sla_failures",
-    "sla_fleet_forecast_compensation_amount",
-    "sla_forecast_calls",
-    "sla_forecast_compensation_amount",
-    "sla_forecast_failures_allowed",
-    "sla_forecast_tier_timestamp_seconds",
-    "sla_ledger_alerts_held",
-];
-
-/// The same, of the notifications.
-const PENDING_NOTIFICATIONS: [&str; 2] = ["sla_ledger_notifications_pending", "sla_ledger_notifications_total"];
 
 /// Metrics that every scrape or process has.
 const STANDARD: [&str; 4] =
@@ -180,7 +151,8 @@ fn every_alert_says_how_bad_what_and_what_to_do() {
     let runbook = read("deploy/runbook.md");
     let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let alerts = alerts();
-    let names: BTreeSet<&str> = alerts.iter().map(|alert| text(&alert["alert"])).chain(SENT).collect();
+    let sent = AlertName::ALL.iter().map(|alert| alert.as_str());
+    let names: BTreeSet<&str> = alerts.iter().map(|alert| text(&alert["alert"])).chain(sent).collect();
     assert_eq!(sections, names, "the runbook has a section for each alert and no other");
     for alert in &alerts {
         let name = text(&alert["alert"]);
@@ -229,14 +201,9 @@ fn every_rule_has_a_firing_and_a_quiet_case() {
 fn every_name_in_an_expression_is_a_metric() {
     let recorded = recorded();
     let metrics: BTreeSet<&str> = names::ALL.iter().map(|metric| metric.name).collect();
-    let pending = [&PENDING[..], &PENDING_NOTIFICATIONS].concat();
     let known = |name: &str| {
         let plain = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        metrics.contains(plain)
-            || metrics.contains(name)
-            || recorded.contains(name)
-            || STANDARD.contains(&name)
-            || pending.contains(&name)
+        metrics.contains(plain) || metrics.contains(name) || recorded.contains(name) || STANDARD.contains(&name)
     };
     let mut used = BTreeSet::new();
     for rule in rules() {
