@@ -315,7 +315,7 @@ impl<'a> Pass<'a> {
         for (number, book) in self.book.shards().iter().enumerate() {
             let gaps = book.checkpoint().into_iter().flat_map(|c| &c.gaps).filter(|gap| gap.calls);
             let young = |ms: Option<i64>| ms.is_none_or(|ms| ms > self.now_ms - GAP_TOLD_MS);
-            if gaps.clone().any(|gap| young(gap.watermark_ms)) {
+            if gaps.clone().any(|gap| young(gap.until_ms)) {
                 let key = AlertKey::fleet(AlertName::LedgerGap, &number.to_string());
                 wanted.insert(key, (Severity::Critical, Reason::CallsLost));
             }

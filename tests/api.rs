@@ -317,7 +317,7 @@ fn sample() -> Service {
     let mut second = Writer::new(1, &service.view);
     second.calls("acme", "2026-02-27", 2, 0);
     second.calls("split", "2026-03-01", 400, 1);
-    let gap = Gap { from_offset: 5, to_offset: 9, calls: true, watermark_ms: Some(CALLED) };
+    let gap = Gap { from_offset: 5, to_offset: 9, calls: true, watermark_ms: Some(CALLED), until_ms: None };
     second.flush_as(Checkpoint { watermark_ms: Some(CALLED), gaps: vec![gap], ..Checkpoint::default() });
     service
 }

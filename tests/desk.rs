@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sla_ledger::alerting::Desk;
 use sla_ledger::domain::alert::Held;
-use sla_ledger::domain::calendar::LocalDay;
+use sla_ledger::domain::calendar::{LocalDay, day_start_ms};
 use sla_ledger::domain::codes::{Class, CodeMap};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::policy::{ExclusionRules, Policy};
+use sla_ledger::domain::term::Period;
 use sla_ledger::metrics::process::ProcessMetrics;
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::decode::SourceRecord;
@@ -68,11 +69,17 @@ impl Rig {
 
     /// The first owner, or the next one: takes over what the ledger holds, and reads the source as far as it goes.
     fn take_over(&mut self) {
+        self.take_over_from([0; SHARDS as usize]);
+    }
+
+    /// The same, where the source partitions hold nothing before these offsets any more.
+    fn take_over_from(&mut self, low: [i64; SHARDS as usize]) {
         self.desk = desk();
         for shard in 0..SHARDS {
             let state = self.view.book().shard(shard).unwrap().state().unwrap();
             let owner = Owner::new(shard, "w", (1, 2));
-            let mut counter = Shard::take_over(owner, &CountingSettings::default(), state, 0).unwrap();
+            let mut counter =
+                Shard::take_over(owner, &CountingSettings::default(), state, low[shard as usize]).unwrap();
             self.desk.tell_again(&self.view, &mut counter, self.now_ms);
             self.shards.insert(shard, counter);
             self.ingest(shard);
@@ -308,11 +315,41 @@ fn a_code_that_nobody_classified_is_told_until_somebody_does() {
 #[test]
 fn a_year_without_working_days_is_told() {
     let mut rig = Rig::new();
-    rig.now_ms = sla_ledger::domain::calendar::day_start_ms(
-        chrono_tz::Asia::Shanghai,
-        "2027-12-05".parse::<LocalDay>().unwrap(),
-    );
+    rig.now_ms = day_start_ms(chrono_tz::Asia::Shanghai, "2027-12-05".parse::<LocalDay>().unwrap());
     rig.call("acme", None);
     let lines = rig.settle();
     assert!(lines.iter().any(|line| line.starts_with("firing SlaCalendarMissing tccc/2028")), "{lines:?}");
+}
+
+#[test]
+fn lost_calls_are_told_and_mark_the_months_they_belong_to() {
+    let mut rig = Rig::new();
+    let day = |text: &str| day_start_ms(chrono_tz::Asia::Shanghai, text.parse::<LocalDay>().unwrap());
+    rig.now_ms = day("2026-03-20");
+    rig.calls("acme", 10, 0);
+    rig.settle();
+    // While nobody counted, retention took calls away; only what came after them is left.
+    let home = home_shard("acme", SHARDS) as usize;
+    rig.now_ms = day("2026-03-30");
+    let lost = rig.source[home].len() as i64 + 3;
+    (0..3).for_each(|_| rig.source[home].push((rig.now_ms, Vec::new())));
+    let mut low = [0; SHARDS as usize];
+    low[home] = lost;
+    rig.take_over_from(low);
+    assert_eq!(rig.flush(), [""; 0]);
+    rig.calls("acme", 1985, 5);
+    rig.now_ms += 3000;
+    let lines = rig.settle();
+    // The tenant is judged again: calls from after the gap were counted.
+    assert!(lines.contains(&format!("firing SlaLedgerGap {home}")), "{lines:?}");
+    assert!(lines.contains(&"firing SlaBudgetConsumed 50 acme".to_owned()), "{lines:?}");
+    let zone = chrono_tz::Asia::Shanghai;
+    let gap = |month: &str| {
+        let period = Period::calendar_month(month.parse().unwrap());
+        rig.view.incomplete(period, zone).iter().any(|reason| reason.ends_with("has a gap"))
+    };
+    assert_eq!(["2026-02", "2026-03", "2026-04"].map(gap), [false, true, false]);
+    rig.now_ms = day("2026-04-07");
+    let lines = rig.settle();
+    assert!(lines.contains(&format!("resolved SlaLedgerGap {home}")), "{lines:?}");
 }

@@ -55,7 +55,7 @@ fn checkpoint() -> Checkpoint {
         items: 2,
         digest: (0..16).collect(),
         horizon: 24_312,
-        gaps: vec![Gap { from_offset: 1, to_offset: 2, calls: true, watermark_ms: None }],
+        gaps: vec![Gap { from_offset: 1, to_offset: 2, calls: true, watermark_ms: None, until_ms: None }],
         start_offset: 0,
         start_timestamp_ms: Some(1_774_000_000_000),
         writer: "host-9464/0badcafe".into(),

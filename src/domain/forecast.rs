@@ -35,8 +35,6 @@ const OUTLIER: f64 = 4.0;
 const Z80: f64 = 1.2816;
 /// The part of a first day that must have passed before it says anything.
 const LEAST_PASSED: f64 = 1.0 / 24.0;
-/// A tier is settled only if even so many times the upper bound of the calls could not change it.
-const SETTLED_MARGIN: u64 = 2;
 
 /// Calls to come, with an interval that holds 80 % of the cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -244,7 +242,7 @@ pub fn outlook(
     });
     Some(Outlook {
         calls,
-        settled: is_settled(policy, so_far, remaining.high.saturating_mul(SETTLED_MARGIN)),
+        settled: is_settled(policy, so_far, remaining.high.max(busiest_days(days, period.last, now))),
         at_end,
         reached_at_ms: reached_at_ms.collect(),
         allowed,
@@ -259,6 +257,13 @@ fn calls_until(so_far: Availability, below: Ppm, ratio: f64) -> Option<f64> {
         return None;
     }
     Some((budget * so_far.total as f64 - so_far.failed as f64).max(0.0) / (ratio - budget))
+}
+
+/// The calls to come if every day that is left were as busy as the busiest so far: whoever is told that nothing can change
+/// any more must not be surprised by a day like one that was.
+fn busiest_days(days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> u64 {
+    let busiest = days.iter().map(|(_, calls)| *calls).max().unwrap_or(0);
+    count(busiest as f64 * (f64::from(last.0 - now.day.0) + 1.0 - now.passed))
 }
 
 /// Could `calls` more, all failing, reach the next tier, or, all clean, leave the present one?

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 
 use super::mutation::{Mutation, mutated};
-use super::record::{AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Key, RecordError, Tally, TallyView};
-use super::shard::{LoadedValue, ShardState};
+use super::record::{AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, RecordError, Tally, TallyView};
+use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::term::Period;
@@ -181,7 +181,12 @@ impl Book {
             if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
                 reasons.push(format!("shard {shard} was first counted after the month had begun"));
             }
-            if checkpoint.gaps.iter().any(|gap| gap.calls && gap.watermark_ms.is_none_or(|w| w < end_ms)) {
+            // What is missing arrived between the records around the gap, at most so much before it was made.
+            let may_miss = |gap: &Gap| {
+                let until = gap.until_ms.is_none_or(|until| until + MAX_FUTURE_S * 1000 >= begin_ms);
+                gap.calls && until && gap.watermark_ms.is_none_or(|w| w < end_ms)
+            };
+            if checkpoint.gaps.iter().any(may_miss) {
                 reasons.push(format!("shard {shard} has a gap"));
             }
             if book.trouble().is_some() {

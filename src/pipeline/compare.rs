@@ -511,8 +511,9 @@ mod tests {
         check(|c| c.closed = 4, "calls in closed months: ledger 0, recount 4");
         check(|c| c.horizon += 1, "first open month: ledger 2025-01, recount 2025-02");
         check(|c| c.watermark_ms = None, "watermark: ledger 5 ms, recount none");
-        let gap =
-            |c: &mut Checkpoint| c.gaps = vec![Gap { from_offset: 3, to_offset: 8, calls: true, watermark_ms: None }];
+        let gap = |c: &mut Checkpoint| {
+            c.gaps = vec![Gap { from_offset: 3, to_offset: 8, calls: true, watermark_ms: None, until_ms: None }]
+        };
         check(gap, "gaps: ledger none, recount [3, 8) calls");
         let lines =
             differences(3, book(&facts()).shard(3).expect("it is there"), Book::new(4).shard(3).expect("it is there"));

@@ -566,9 +566,12 @@ pub struct Gap {
     /// True: calls are missing. False: only the windows before `next_offset` could not be rebuilt.
     #[prost(bool, tag = "3")]
     pub calls: bool,
-    /// The watermark when it was noticed, in ms.
+    /// The watermark when it was noticed, in ms: what is missing arrived later.
     #[prost(sint64, optional, tag = "4")]
     pub watermark_ms: Option<i64>,
+    /// Timestamp of the first record after it, in ms: what is missing arrived earlier. Absent until there is one.
+    #[prost(sint64, optional, tag = "5")]
+    pub until_ms: Option<i64>,
 }
 
 impl Checkpoint {

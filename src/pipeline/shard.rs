@@ -341,8 +341,10 @@ impl Shard {
         if !fresh && first_offset > last.floor_offset {
             let calls = first_offset > last.next_offset;
             let from_offset = if calls { last.next_offset } else { last.floor_offset };
-            let gap = Gap { from_offset, to_offset: first_offset, calls, watermark_ms: last.watermark_ms };
-            if !gaps.contains(&gap) {
+            let known = |gap: &Gap| (gap.from_offset, gap.to_offset) == (from_offset, first_offset);
+            if !gaps.iter().any(known) {
+                let watermark_ms = last.watermark_ms;
+                let gap = Gap { from_offset, to_offset: first_offset, calls, watermark_ms, until_ms: None };
                 gaps.push(gap);
             }
         }
@@ -527,6 +529,9 @@ impl Shard {
         let before_ms = self.window.watermark_ms();
         if self.start_timestamp_ms.is_none() {
             self.start_timestamp_ms = Some(timestamp_ms);
+        }
+        if let Some(gap) = self.gaps.last_mut().filter(|gap| gap.until_ms.is_none() && offset >= gap.to_offset) {
+            gap.until_ms = Some(timestamp_ms);
         }
         if !self.window.advance(timestamp_ms) {
             if mutated(Mutation::FloorByLast)
