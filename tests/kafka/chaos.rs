@@ -8,7 +8,9 @@
 //! The seed is printed; `SLA_LEDGER_CHAOS_SEED` repeats its draws (not the machine's timing). The dose:
 //! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`; `SLA_LEDGER_SOAK=1` multiplies all four.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -83,6 +85,22 @@ impl Dose {
 
 #[test]
 fn chaos() {
+    let running = Running::default();
+    // The logs that a failure shows are long: why it failed comes last.
+    if let Err(failure) = std::panic::catch_unwind(AssertUnwindSafe(|| disturb(&running))) {
+        let first = running.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        println!("chaos: it failed because: {}", first.unwrap_or_else(|| words(&*failure)));
+        std::panic::resume_unwind(failure);
+    }
+}
+
+/// What a panic said.
+fn words(failure: &(dyn Any + Send)) -> String {
+    let text = failure.downcast_ref::<String>().cloned();
+    text.or_else(|| failure.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+fn disturb(running: &Running) {
     let _machine = crate::alone();
     let dose = Dose::from_environment();
     println!("chaos: SLA_LEDGER_CHAOS_SEED={} {dose:?}, about {:?}", dose.seed, dose.time());
@@ -92,7 +110,6 @@ fn chaos() {
     let fleet = Fleet::start(&cluster, &names);
     let bootstrap = cluster.bootstrap().to_owned();
 
-    let running = Running::default();
     let noted = Noted::default();
     let mut ledger = Ledger::new(&bootstrap, &names.ledger);
     let mut seeds = ChaCha8Rng::seed_from_u64(dose.seed);
@@ -108,16 +125,16 @@ fn chaos() {
             })
         });
         let hands = [
-            scope.spawn(|| running.guard(|| kill_instances(&fleet, &dose, killer, &running))),
-            scope.spawn(|| running.guard(|| stop_instances(&fleet, &dose, stopper, &running))),
-            scope.spawn(|| running.guard(|| kill_brokers(&mut cluster, &dose, breaker, &running))),
+            scope.spawn(|| running.guard(|| kill_instances(&fleet, &dose, killer, running))),
+            scope.spawn(|| running.guard(|| stop_instances(&fleet, &dose, stopper, running))),
+            scope.spawn(|| running.guard(|| kill_brokers(&mut cluster, &dose, breaker, running))),
         ];
-        let expected = running.guard(|| generate(&bootstrap, &names.calls, &dose, noted.clone(), &running));
+        let expected = running.guard(|| generate(&bootstrap, &names.calls, &dose, noted.clone(), running));
         for hand in hands {
             hand.join().expect("a hand");
         }
         println!("chaos: faults are over, {} events sent", expected.records.seen);
-        running.guard(|| wait_all_counted(&bootstrap, &names, &running));
+        running.guard(|| wait_all_counted(&bootstrap, &names, running));
         running.observed.store(true, Ordering::Relaxed);
         follower.join().expect("the follower");
         (expected, scraper.join().expect("the scraper"))
@@ -147,6 +164,8 @@ fn chaos() {
     let first: Vec<&String> = differences.iter().take(20).collect();
     assert!(differences.is_empty(), "{} differences, the first: {first:#?}", differences.len());
     assert!(rounds > 20 && series > 100, "the scraper saw too little: {rounds} rounds, {series} series");
+    // Each instance has the ends from all three brokers, wherever the leaders are by now.
+    (0..INSTANCES).for_each(|index| crate::lag::wait_no_lag(&fleet.get(index), PARTITIONS as usize));
     fleet.stop();
 }
 
@@ -161,6 +180,8 @@ fn verify(fleet: &Fleet) -> Vec<String> {
 struct Running {
     /// Something failed: everybody ends, so that the failure shows.
     failed: AtomicBool,
+    /// What failed first.
+    first_failure: Mutex<Option<String>>,
     /// All is counted: the observers end.
     observed: AtomicBool,
     kills: AtomicU64,
@@ -171,17 +192,14 @@ struct Running {
 impl Running {
     /// Runs a thread's body; its panic ends the others too.
     fn guard<T>(&self, body: impl FnOnce() -> T) -> T {
-        struct Alarm<'a>(&'a Running);
-        impl Drop for Alarm<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.failed.store(true, Ordering::Relaxed);
-                    self.0.observed.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        let _alarm = Alarm(self);
-        body()
+        std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|failure| {
+            let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| words(&*failure));
+            drop(first);
+            self.failed.store(true, Ordering::Relaxed);
+            self.observed.store(true, Ordering::Relaxed);
+            std::panic::resume_unwind(failure)
+        })
     }
 
     /// Lets a random time pass, in which nothing is awaited; false when the test has failed meanwhile.

@@ -37,6 +37,15 @@ fn wait_lag(instance: &Instance, shard: usize, what: &str, holds: impl Fn(u64, u
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// Waits until the instance tells of every one of so many shards that nothing is left to count.
+#[track_caller]
+pub fn wait_no_lag(instance: &Instance, count: usize) {
+    assert_eq!(shards(instance).len(), count);
+    for shard in 0..count {
+        wait_lag(instance, shard, "no lag", |records, seconds| (records, seconds) == (0, 0));
+    }
+}
+
 fn calls(partition: i32, round: &str, count: u32) -> Vec<Sent> {
     calls_at(partition, round, count, wall_clock_ms())
 }
@@ -65,7 +74,7 @@ fn others_tell_how_far_a_frozen_owner_is_behind() {
     }
     read_ledger(brokers, &names.ledger).wait_counted(&[3; 2], LIMIT);
     for instance in [&frozen, &other] {
-        (0..2).for_each(|shard| wait_lag(instance, shard, "no lag", |records, seconds| (records, seconds) == (0, 0)));
+        wait_no_lag(instance, 2);
     }
     let writers: Vec<_> =
         shards(&other).iter().map(|shard| shard["writer"].as_str().expect("a writer").to_owned()).collect();
@@ -112,11 +121,11 @@ fn what_transactions_leave_behind_is_no_lag() {
     let next_offset = ledger.book().shards()[0].checkpoint().expect("a checkpoint").next_offset;
     let beyond = ends(brokers, &names.calls)[0] - next_offset;
     assert!(beyond >= 3, "a marker, an aborted record and its marker: {beyond}");
-    wait_lag(&owner, 0, "no lag", |records, seconds| (records, seconds) == (0, 0));
+    wait_no_lag(&owner, 1);
     // Somebody who sees it for the first time, too.
     let mut late = Instance::new("late", cluster, &names);
     late.start_ready();
-    wait_lag(&late, 0, "no lag", |records, seconds| (records, seconds) == (0, 0));
+    wait_no_lag(&late, 1);
     late.stop();
 
     // Behind the markers comes a call that nobody counts, for there is nobody: who starts next tells how long it waits.
@@ -131,6 +140,6 @@ fn what_transactions_leave_behind_is_no_lag() {
         records == 2 && (3_595..3_900).contains(&seconds)
     });
     pending.abort();
-    wait_lag(&waiting, 0, "no lag", |records, seconds| (records, seconds) == (0, 0));
+    wait_no_lag(&waiting, 1);
     waiting.stop();
 }
