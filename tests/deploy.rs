@@ -18,9 +18,6 @@ const PORT: u64 = 9464;
 /// The drain's 9 s and the end of the process.
 const DRAIN_SECONDS: u64 = 10;
 
-/// Folders that compose.yaml mounts and that come with the alerts and the dashboards. To be emptied when they are there.
-const COMING: [&str; 2] = ["deploy/grafana/provisioning", "deploy/grafana/dashboards"];
-
 /// A program or the Python that `scripts/test-deps.sh` installed for these tests.
 fn tool(name: &str) -> Command {
     let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from);
@@ -146,49 +143,39 @@ fn compose_starts_in_order_what_exists() {
                 Some(path) => format!("deploy/{path}"),
                 None => format!("deploy/compose/{}", source.trim_start_matches("./")),
             };
-            let there = Path::new(ROOT).join(&from_root).is_dir();
-            assert!(there || COMING.contains(&&*from_root), "{name} mounts {from_root}, which is not there");
+            assert!(Path::new(ROOT).join(&from_root).is_dir(), "{name} mounts {from_root}, which is not there");
         }
     }
     let grace: Vec<_> = services.values().filter_map(|service| service["stop_grace_period"].as_str()).collect();
     assert_eq!(grace, ["15s"; 2], "longer than the drain");
 }
 
-/// A file of a folder that compose.yaml mounts; none where the folder is still to come.
-fn coming(path: &str) -> Option<Value> {
-    let folder =
-        path.split('/').take(if path.starts_with("deploy/grafana") { 3 } else { 2 }).collect::<Vec<_>>().join("/");
-    if !Path::new(ROOT).join(&folder).is_dir() {
-        assert!(COMING.contains(&&*folder), "{folder} is not there");
-        return None;
-    }
-    Some(serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}")))
+/// A file of a folder that compose.yaml mounts.
+fn mounted(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
 fn prometheus_and_grafana_find_each_other_and_the_instances() {
     let compose = compose();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    if let Some(prometheus) = coming("deploy/prometheus/prometheus.yml") {
-        let targets = |of: &Value| -> Vec<String> {
-            let configs = list(&of["static_configs"]);
-            configs.iter().flat_map(|config| strings(&config["targets"])).map(str::to_owned).collect()
-        };
-        let scraped: Vec<_> = list(&prometheus["scrape_configs"]).iter().flat_map(targets).collect();
-        for instance in ["sla-ledger-1", "sla-ledger-2"] {
-            assert!(scraped.contains(&format!("{instance}:{PORT}")), "{scraped:?}");
-        }
-        let told: Vec<_> = list(&prometheus["alerting"]["alertmanagers"]).iter().flat_map(targets).collect();
-        assert_eq!(told, ["alertmanager:9093"]);
+    let prometheus = mounted("deploy/prometheus/prometheus.yml");
+    let targets = |of: &Value| -> Vec<String> {
+        let configs = list(&of["static_configs"]);
+        configs.iter().flat_map(|config| strings(&config["targets"])).map(str::to_owned).collect()
+    };
+    let scraped: Vec<_> = list(&prometheus["scrape_configs"]).iter().flat_map(targets).collect();
+    for instance in ["sla-ledger-1", "sla-ledger-2"] {
+        assert!(scraped.contains(&format!("{instance}:{PORT}")), "{scraped:?}");
     }
-    if let Some(sources) = coming("deploy/grafana/provisioning/datasources/prometheus.yaml") {
-        assert_eq!(sources["datasources"][0]["url"], "http://prometheus:9090");
-    }
-    if let Some(dashboards) = coming("deploy/grafana/provisioning/dashboards/sla-ledger.yaml") {
-        let mounts = list(&compose["services"]["grafana"]["volumes"]);
-        let path = &dashboards["providers"][0]["options"]["path"];
-        assert!(mounts.iter().any(|mount| mount["target"] == *path), "dashboards are expected in {path}");
-    }
+    let told: Vec<_> = list(&prometheus["alerting"]["alertmanagers"]).iter().flat_map(targets).collect();
+    assert_eq!(told, ["alertmanager:9093"]);
+    let sources = mounted("deploy/grafana/provisioning/datasources/prometheus.yaml");
+    assert_eq!(sources["datasources"][0]["url"], "http://prometheus:9090");
+    let dashboards = mounted("deploy/grafana/provisioning/dashboards/sla-ledger.yaml");
+    let mounts = list(&compose["services"]["grafana"]["volumes"]);
+    let path = &dashboards["providers"][0]["options"]["path"];
+    assert!(mounts.iter().any(|mount| mount["target"] == *path), "dashboards are expected in {path}");
 }
 
 #[test]

@@ -140,8 +140,8 @@ fn series(month: &ServiceMonth) -> u64 {
     let money = month.money.map_or(0, |money| 1 + u64::from(money.next_payout.is_some()));
     let claim = claim_window(month).map_or(0, |window| 1 + u64::from(window.opens.is_some()));
     let excluded = (month.figures.excluded().len() + month.top_failing.len()) as u64;
-    // Calls by result, compensation, the month's end, complete or not.
-    ratios + consumed + (tiers.len() + recover) as u64 + money + claim + excluded + 3 + 1 + 1 + 1
+    // Headroom and threshold of each tier; calls by result, compensation, the month's end, complete or not.
+    ratios + consumed + (2 * tiers.len() + recover) as u64 + money + claim + excluded + 3 + 1 + 1 + 1
 }
 
 /// The claim window, where there is something to claim.
@@ -334,6 +334,11 @@ impl Exporter {
             for (tier, label) in row.month.policy.tiers.iter().zip(tiers.of(&row.month.policy)) {
                 let headroom = row.month.availability().headroom(tier.below);
                 text.signed(names::FAILURES_HEADROOM, labels, &[label], headroom);
+            }
+        });
+        self.family(text, names::TIER_THRESHOLD, |text, labels, row| {
+            for (tier, label) in row.month.policy.tiers.iter().zip(tiers.of(&row.month.policy)) {
+                text.ratio(names::TIER_THRESHOLD, labels, &[label], Some(ratio(tier.below)));
             }
         });
         self.family(text, names::BUDGET_CONSUMED, |text, labels, row| {

@@ -60,6 +60,8 @@ metrics! {
         "Failures of the service month that a clause excludes; each failure once."
     FAILURES_HEADROOM Gauge "sla_failures_headroom"
         "Failures left before the tier applies; negative once there are too many."
+    TIER_THRESHOLD Gauge "sla_tier_threshold_ratio"
+        "Availability below which the tier of the service month's policy applies."
     BUDGET_CONSUMED Gauge "sla_error_budget_consumed_ratio"
         "Part of the service month's error budget that is used up; above 1 the target is missed. Absent without traffic."
     COMPENSATION Gauge "sla_compensation_ratio"

@@ -15,6 +15,7 @@ mod access;
 mod alerts;
 mod chaos;
 mod contract;
+mod dashboards;
 mod dead_letters;
 mod events;
 mod lag;

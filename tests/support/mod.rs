@@ -5,7 +5,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod dashboards;
 pub mod kafka;
+pub mod prometheus;
 pub mod web;
 
 use std::collections::HashSet;
