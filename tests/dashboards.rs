@@ -302,6 +302,8 @@ fn ten_thousand_tenants_neither_fill_a_panel_nor_take_long() {
         assert_eq!(found("sla-ledger-fleet", place, reference), Some(&100), "{place} {reference}");
     }
     assert_eq!(found("sla-ledger-fleet", "Most to lose at the next tier (table)", "A"), Some(&100));
+    assert_eq!(found("sla-ledger-fleet", "Reaching a tier soonest (table)", "A"), Some(&100));
+    assert_eq!(found("sla-ledger-tenant", "Tier reached at (stat)", "A"), Some(&3));
     assert_eq!(found("sla-ledger-tenant", "tenant", ""), Some(&TENANTS));
     println!(
         "{TENANTS} tenants, {} MB of exposition: {asked} queries in {total:.1?}, the slowest {:.0?} ({})",
@@ -331,9 +333,9 @@ fn large_exposition(tenants: &[String], month: Month) -> String {
     let view = TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,
-        // In the middle of the month, one call in a hundred failing.
+        // In the middle of the month, half of the calls failing.
         windows: |_: &str| {
-            let window = Availability { total: 1000, failed: 10 };
+            let window = Availability { total: 1000, failed: 500 };
             Windows { five_minutes: window, half_hour: window, hour: window, six_hours: window }
         },
         today: month.day(15),
