@@ -6,8 +6,10 @@
 //! ```text
 //!  calls topic ──> Shard, one a partition ──flush──> ledger topic ──tail──> Book ──> Standings ──> /metrics, /api/v1,
 //!                  decode → dedupe → tally           (compacted)            facts     facts under   statements, demo
-//!                                                                                     the contract
-//!                                  policies, tenants, fees, notices, declarations, rulings ──┘
+//!                            ▲        │                                               the contract
+//!                            │        └──same transaction──> alerts topic ──> webhooks, Alertmanagers       │
+//!                            └─────────────── what is told (A records) ── Desk: judges standings ───────────┘
+//!                                  policies, tenants, fees, notices, declarations, rulings ──> Standings
 //! ```
 //!
 //! # Where things are
@@ -22,6 +24,7 @@
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
+//! | [`alerting`] | the desk on the worker's thread: who is judged when, what the next flush tells | when an alert fires: that is [`domain::alert`] |
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
@@ -43,10 +46,12 @@
 //! 4. **Kafka fences, the ledger checks.** A flush is one transaction with the group's offsets under the membership of
 //!    the assignment. What a bug or an operator below could break (a torn transaction, a reset offset, a second owner) is
 //!    found by sequence, `from`, control totals and digest of the checkpoint, and stops the shard instead of its truth.
-//! 5. **Integers until the gauge.** Availability, tiers and headroom are cross-multiplied; an `f64` is made in the
-//!    exposition and nowhere else.
+//! 5. **Integers until the gauge.** Availability, tiers, headroom and levels are cross-multiplied; an `f64` is made in the
+//!    exposition, and in forecasts, which only warn.
 //! 6. **Nothing is dropped.** A record is counted, a duplicate, or a dead letter with its reason and original bytes.
 //! 7. **Rulings are append-only.** The ledger holds the digest of every one ever applied ([`pipeline::rulings`]).
+//! 8. **Told once.** What was told of an alert is a record of the ledger, written in the transaction that tells it. An id
+//!    follows from what is told, so a repetition after a torn flush is known as one.
 //!
 //! # Choices that differ from what one might expect
 //!
@@ -66,6 +71,12 @@
 //!   source ends, and, where nothing moves, whether a record is left at all ([`pipeline::lag`]).
 //! - A statement of the API is issued at an hour that the ledger, the claims and the day make, not at "now": the same inputs
 //!   give the same bytes, and an entity tag that holds.
+//! - A flush writes an alert's record first and the alert when that is acknowledged, not the other way round: a torn flush
+//!   that told an alert without its record would leave it firing for ever once the figures had turned. And no alert has two
+//!   states in one flush: its record could vouch for the second only. (The simulator found both.)
+//! - The minutes of a burn rate are not in the ledger: every instance keeps those it has read ([`pipeline::pace`]). A record of
+//!   minutes would cost every flush as much as the tallies do.
+//! - A forecast ([`domain::forecast`]) is the one place where doubles decide something: whether to warn. Never money.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
 pub mod alerting;
