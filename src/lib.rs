@@ -14,7 +14,7 @@
 //!
 //! # Where things are
 //!
-//! Arrows point one way: `main → cli → app → {notify, kafka, http, metrics, config} → {pipeline, documents} → domain`.
+//! Arrows point one way: `main → cli → app → {kafka, notify, http} → {alerting, metrics, report, config} → {pipeline, documents} → domain`.
 //!
 //! | room | what | what is deliberately absent |
 //! |---|---|---|

@@ -50,6 +50,16 @@ pub struct View {
     shards: u32,
 }
 
+/// A tenant before its figures are refreshed.
+struct Before {
+    /// Of the shards with its calls.
+    watermark_ms: i64,
+    /// The day of that.
+    day: LocalDay,
+    /// The service month of that day, by its first one, and what it came to; `None`: the tenant was not known.
+    counted: Option<(LocalDay, Availability)>,
+}
+
 /// Whose alerts are to be judged.
 #[derive(Debug)]
 pub enum Unjudged {
@@ -159,19 +169,19 @@ impl View {
             let shards = book.shards().iter().filter(|shard| shard.has_tenant(tenant));
             shards.filter_map(|shard| shard.checkpoint()?.watermark_ms).max()
         };
-        let mut before: Vec<(i64, LocalDay, Option<(LocalDay, Availability)>)> = Vec::with_capacity(tenants.len());
+        let mut before: Vec<Before> = Vec::with_capacity(tenants.len());
         for tenant in tenants {
             let watermark_ms = watermark(tenant).unwrap_or(i64::MIN);
             let day = clock.day(watermark_ms.max(0));
             // A tenant that was not known is a reading of the ledger's past, not of the last minute.
             let known = standings.tenant(tenant).is_some();
             let counted = || standings.current(tenant, day).unwrap_or((day, Availability::default()));
-            before.push((watermark_ms, day, known.then(counted)));
+            before.push(Before { watermark_ms, day, counted: known.then(counted) });
         }
         standings.refresh(&book, tenants);
         let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
-        for (tenant, (watermark_ms, day, before)) in tenants.iter().zip(before) {
-            let (Some((first, before)), Some((now_first, now))) = (before, standings.current(tenant, day)) else {
+        for (tenant, Before { watermark_ms, day, counted }) in tenants.iter().zip(before) {
+            let (Some((first, before)), Some((now_first, now))) = (counted, standings.current(tenant, day)) else {
                 continue;
             };
             let before = if first == now_first { before } else { Availability::default() };

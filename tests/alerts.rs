@@ -1,6 +1,5 @@
 //! When somebody is told: levels, tiers, hysteresis, few calls, months that end, tiers that cannot change, burn rate,
 //! forecast, claims. One line a change: status, alert and detail, severity, reason.
-#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::BTreeMap;
 

@@ -319,7 +319,7 @@ fn large_exposition(tenants: &[String], month: Month) -> String {
     let figures = tenants.iter().enumerate().flat_map(|(i, tenant)| {
         let i = i as u64;
         let of = |month, failed| Figures { tenant, month, total: 20_000 + i, failed, unanswered: i % 7 };
-        [of(month, if i % 10 == 0 { i % 300 } else { i % 90 }), of(before, i % 40)]
+        [of(month, if i.is_multiple_of(10) { i % 300 } else { i % 90 }), of(before, i % 40)]
     });
     let standings = standings_under(contract(tenants, before), figures);
     let process = ProcessMetrics::new();

@@ -151,7 +151,7 @@ fn compose_starts_in_order_what_exists() {
 }
 
 /// A file of a folder that compose.yaml mounts.
-fn mounted(path: &str) -> Value {
+fn document(path: &str) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -159,7 +159,7 @@ fn mounted(path: &str) -> Value {
 fn prometheus_and_grafana_find_each_other_and_the_instances() {
     let compose = compose();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let prometheus = mounted("deploy/prometheus/prometheus.yml");
+    let prometheus = document("deploy/prometheus/prometheus.yml");
     let targets = |of: &Value| -> Vec<String> {
         let configs = list(&of["static_configs"]);
         configs.iter().flat_map(|config| strings(&config["targets"])).map(str::to_owned).collect()
@@ -170,9 +170,9 @@ fn prometheus_and_grafana_find_each_other_and_the_instances() {
     }
     let told: Vec<_> = list(&prometheus["alerting"]["alertmanagers"]).iter().flat_map(targets).collect();
     assert_eq!(told, ["alertmanager:9093"]);
-    let sources = mounted("deploy/grafana/provisioning/datasources/prometheus.yaml");
+    let sources = document("deploy/grafana/provisioning/datasources/prometheus.yaml");
     assert_eq!(sources["datasources"][0]["url"], "http://prometheus:9090");
-    let dashboards = mounted("deploy/grafana/provisioning/dashboards/sla-ledger.yaml");
+    let dashboards = document("deploy/grafana/provisioning/dashboards/sla-ledger.yaml");
     let mounts = list(&compose["services"]["grafana"]["volumes"]);
     let path = &dashboards["providers"][0]["options"]["path"];
     assert!(mounts.iter().any(|mount| mount["target"] == *path), "dashboards are expected in {path}");

@@ -41,10 +41,10 @@ fn figures(tenant: &str, month: Month, total: u64, failed: u64) -> Figures<'_> {
     Figures { tenant, month, total, failed, unanswered: 0 }
 }
 
+type Look<'a> = TenantView<'a, fn(&str) -> bool, fn(&str, Period) -> bool, fn(&str) -> Windows>;
+
 /// All of the standings' tenants are at home and complete.
-fn view(
-    plan: &CardinalityPlan,
-) -> TenantView<'_, impl Fn(&str) -> bool, impl Fn(&str, Period) -> bool, impl Fn(&str) -> Windows> {
+fn view(plan: &CardinalityPlan) -> Look<'_> {
     TenantView {
         is_home: |_: &str| true,
         complete: |_: &str, _| true,

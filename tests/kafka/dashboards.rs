@@ -53,6 +53,9 @@ const LAST_HOUR: &str =
 /// Labels that tell a series from others, and its value.
 type Expected<'a> = &'a [(&'a [(&'a str, &'a str)], f64)];
 
+/// The same, owned.
+type Row = (Vec<(&'static str, &'static str)>, f64);
+
 fn call(partition: i32, tenant: &str, request_id: &str, at_ms: i64, action: &str, code: &str) -> Sent {
     let call = json!({"tenant": tenant, "request_id": request_id, "timestamp": rfc3339(at_ms), "action": action, "code": code});
     Sent { payload: Some(call.to_string().into_bytes()), ..Sent::call(partition, tenant, request_id, at_ms) }
@@ -284,14 +287,11 @@ impl Setting<'_> {
         let claim = |of: &str| midnight_s(last_day(of) + chrono::Days::new(61)) * 1000.0;
         let a_before: &[(&str, &str)] = &[("tenant", "acme"), ("month", last_month)];
         fleet("Claims that close next (table)", "A", &[(a, claim(month)), (a_before, claim(last_month))]);
-        let results = |good: f64, failed: f64, excluded: f64| {
-            [([("result", "good")], good), ([("result", "failed")], failed), ([("result", "excluded")], excluded)]
+        let results = |good: f64, failed: f64, excluded: f64| -> [Row; 3] {
+            [("good", good), ("failed", failed), ("excluded", excluded)]
+                .map(|(result, n)| (vec![("result", result)], n))
         };
-        let as_rows =
-            |rows: &[([(&'static str, &'static str); 1], f64); 3]| -> [(Vec<(&'static str, &'static str)>, f64); 3] {
-                [0, 1, 2].map(|i| (rows[i].0.to_vec(), rows[i].1))
-            };
-        let all = as_rows(&results(1992.0, 6.0, 2.0));
+        let all = results(1992.0, 6.0, 2.0);
         let all: Vec<(&[(&str, &str)], f64)> = all.iter().map(|(labels, value)| (&labels[..], *value)).collect();
         fleet("Calls by result (bargauge)", "A", &all);
         fleet("Excluded by clause (bargauge)", "A", &[(&[("clause", "5.8")], 2.0)]);
@@ -302,7 +302,7 @@ impl Setting<'_> {
         let tenant = |place: &str, reference: &str, expected: Expected<'_>| {
             self.check("sla-ledger-tenant", place, reference, expected, dashboards);
         };
-        let tiers = |values: [f64; 3]| -> Vec<(Vec<(&'static str, &'static str)>, f64)> {
+        let tiers = |values: [f64; 3]| -> Vec<Row> {
             ["T1", "T2", "T3"].into_iter().map(|tier| vec![("tier", tier)]).zip(values).collect()
         };
         let check_tiers = |place: &str, reference: &str, values: [f64; 3]| {
@@ -323,12 +323,13 @@ impl Setting<'_> {
         check_tiers("Availability against the tiers (timeseries)", "C", [0.995, 0.99, 0.95]);
         check_tiers("Failures left before a tier (stat)", "A", [-1.0, 4.0, 44.0]);
         check_tiers("Calls without a failure to recover (stat)", "A", [200.0, 0.0, 0.0]);
-        let all = as_rows(&results(992.0, 6.0, 2.0));
+        let all = results(992.0, 6.0, 2.0);
         let all: Vec<(&[(&str, &str)], f64)> = all.iter().map(|(labels, value)| (&labels[..], *value)).collect();
         tenant("Calls by result (bargauge)", "A", &all);
         tenant("Excluded by clause (bargauge)", "A", &[(&[("clause", "5.8")], 2.0)]);
         tenant("Calls over time (timeseries)", "A", &[(&[], 1000.0)]);
-        let (m, b): (&[(&str, &str)], &[(&str, &str)]) = (&[("month", month)], &[("month", last_month)]);
+        let m: &[(&str, &str)] = &[("month", month)];
+        let b: &[(&str, &str)] = &[("month", last_month)];
         tenant("Service months (table)", "A", &[(m, 1000.0), (b, 6000.0)]);
         tenant("Service months (table)", "B", &[(m, 6.0), (b, 90.0)]);
         tenant("Service months (table)", "D", &[(m, 0.994), (b, 0.985)]);
