@@ -50,7 +50,14 @@ pub fn run(base: &ClientConfig, topic: &str, view: &View, stop: &CancellationTok
 
 fn look(consumer: &BaseConsumer, topic: &str, view: &View, watch: &mut LagWatch) -> Result<(), KafkaError> {
     let asked_ms = now_ms();
-    let ends = batch::end_offsets(consumer, topic, 0..view.shards() as i32, ANSWER)?;
+    let shards = view.shards();
+    let ends = batch::end_offsets(consumer, topic, 0..shards as i32, ANSWER);
+    if ends.as_ref().map_or(0, Vec::len) < shards as usize {
+        // A leader may have moved. Nothing else makes the client ask who the new one is: what it knows is good for
+        // minutes, and the old leader's refusal changes nothing about that. The next round asks the right one.
+        consumer.fetch_metadata(Some(topic), ANSWER)?;
+    }
+    let ends = ends?;
     let mut unclear = BTreeMap::new();
     for (partition, end) in ends {
         let next_offset = view.book().shard(partition as u32).and_then(|shard| Some(shard.checkpoint()?.next_offset));

@@ -9,7 +9,7 @@ use crate::beside_others;
 use crate::read::{ends, read_ledger};
 use crate::service::{Instance, LIMIT, Names};
 use crate::support::kafka::shared;
-use crate::support::wait_until;
+use crate::support::{poll_for, wait_until};
 use crate::write::{self, Sent};
 
 /// The shards as this instance sees them.
@@ -29,10 +29,12 @@ fn lag(instance: &Instance, shard: usize) -> Option<(u64, u64)> {
 #[track_caller]
 fn wait_lag(instance: &Instance, shard: usize, what: &str, holds: impl Fn(u64, u64) -> bool) {
     let mut last = None;
-    wait_until(&format!("{} to tell of shard {shard}: {what}", instance.name()), LIMIT, || {
+    let found = poll_for(LIMIT, || {
         last = lag(instance, shard);
-        last.is_some_and(|(records, seconds)| holds(records, seconds))
+        last.filter(|(records, seconds)| holds(*records, *seconds))
     });
+    let name = instance.name();
+    assert!(found.is_some(), "waited in vain for {name} to tell of shard {shard}: {what}; last {last:?}");
 }
 
 const HOUR_MS: i64 = 3_600_000;
