@@ -7,6 +7,7 @@ pub mod codes;
 pub mod contract;
 pub mod decision;
 pub mod documents;
+pub mod forecast;
 pub mod money;
 pub mod policy;
 pub mod registry;

@@ -1,0 +1,459 @@
+//! How many calls the rest of a month will bring, and what that makes of its failures: a forecast from the tenant's
+//! own days.
+//!
+//! An estimate, so `f64` is allowed here. It never judges money: [`Outlook::allowed`] and [`Outlook::settled`] are
+//! decided in integers once the number of calls is estimated, and what is owed never asks this module.
+//!
+//! The model: calls of a day = level × factor of the weekday. The factors come from the last [`WINDOW`] days, drawn
+//! towards those of working days or weekends, and these towards 1, as long as there are few days to learn from. The
+//! level weighs recent days more. The interval comes from the days' own scatter and the level's own changes from week
+//! to week, which weigh more the longer the horizon.
+//!
+//! Not here: the course within a day. The ledger keeps days, so calls are spread evenly over the hours of a day; an
+//! instant given here can be off by some hours, but not by a day. Holidays are not known ahead either; they are part of
+//! what the interval allows for.
+
+use smallvec::SmallVec;
+
+use super::availability::{Availability, Ppm};
+use super::calendar::{LocalClock, LocalDay, day_start_ms};
+use super::policy::{Policy, Tier};
+use super::term::Period;
+
+/// Days of history that count: whole weeks.
+pub const WINDOW: usize = 42;
+
+/// Below this part of its first day a tenant is not forecast.
+const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
+/// A day weighs so much of the day after it (half after seven days).
+const DECAY: f64 = 0.905_7;
+/// A day is taken for at most so many times a usual busy one, unless its neighbours are as busy.
+const SPIKE: f64 = 4.0;
+/// Days of factor 1 that a group of weekdays begins with, and days of the group's that a weekday begins with.
+const GROUP_PRIOR_DAYS: f64 = 1.0;
+const WEEKDAY_PRIOR_DAYS: f64 = 1.0;
+/// Scatter of a day around its expectation (relative, squared) before there is history, and the days this counts for.
+const DAY_VARIANCE: f64 = 0.06;
+const DAY_VARIANCE_DAYS: f64 = 5.0;
+/// Change of the level within a week (relative, squared) before there is history, and the weeks this counts for.
+const WEEK_VARIANCE: f64 = 0.01;
+const WEEK_VARIANCE_WEEKS: f64 = 3.0;
+/// The level is on average so many weeks old.
+const LEVEL_AGE_WEEKS: f64 = 1.0;
+/// No interval is wider than this relative variance makes it.
+const MOST_VARIANCE: f64 = 4.0;
+/// A normal variable lies within so many standard deviations four times out of five.
+const Z80: f64 = 1.281_55;
+
+/// Calls expected from now to the end of a period, with an 80 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remaining {
+    /// One time in ten it is less.
+    pub low: u64,
+    /// Never outside of `low..=high`.
+    pub expected: u64,
+    /// One time in ten it is more.
+    pub high: u64,
+}
+
+impl Remaining {
+    /// The same on top of calls that have come already.
+    pub fn after(self, so_far: u64) -> Self {
+        let add = |calls: u64| calls.saturating_add(so_far);
+        Self { low: add(self.low), expected: add(self.expected), high: add(self.high) }
+    }
+}
+
+/// Where in a local day now is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// The day.
+    pub day: LocalDay,
+    /// The part of it that has passed, 0–1.
+    pub passed: f64,
+}
+
+/// What the month comes to if the last hour goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outlook {
+    /// Calls of the month at its end.
+    pub calls: Remaining,
+    /// Per tier of the policy, in its order: failures that can still happen before the tier applies, at the expected
+    /// calls. It can be more than the calls to come: then they cannot reach the tier. Negative: clean traffic cannot
+    /// climb back.
+    pub allowed: SmallVec<[i64; 4]>,
+    /// No rest of the month of up to `calls.high` calls changes the tier, be they all failing or all clean.
+    pub settled: bool,
+    /// Availability at the end if the last hour's ratio goes on.
+    pub at_end: Availability,
+    /// Per tier: when it is reached if the last hour goes on, in ms since 1970; later than now, and not after the
+    /// period's end. `None`: not before the end, or reached already.
+    pub reached_at_ms: SmallVec<[Option<i64>; 4]>,
+    /// Failures per call that would just use up by the end what is left of the target's budget; above 1 if even an
+    /// outage would not. `None` when nothing is left, or no calls are to come.
+    pub sustainable: Option<f64>,
+}
+
+/// Calls from `now` to the end of the day `last`. `days`: calls of the tenant's own past days in order of time; days
+/// without calls may be absent, and today may be among them, as far as counted. `None`: nothing to go by (no day has
+/// passed, and too little of today).
+pub fn remaining_calls(days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> Option<Remaining> {
+    Some(Forecast::of(days, now)?.remaining(last))
+}
+
+/// What a service month comes to, with its calls and failures `so_far`, if the calls of `last_hour` go on failing as
+/// they did; without calls in it the rest is taken as clean. `days` as in [`remaining_calls`]. `None`: nothing to go
+/// by, or the period has not begun.
+pub fn outlook(
+    policy: &Policy,
+    period: Period,
+    so_far: Availability,
+    days: &[(LocalDay, u64)],
+    last_hour: Option<Availability>,
+    now_ms: i64,
+) -> Option<Outlook> {
+    let zone = policy.time_zone;
+    let today = LocalClock::new(zone).day(now_ms);
+    if today < period.first {
+        return None;
+    }
+    if today > period.last {
+        return Some(Outlook::new(policy, so_far, Remaining::default(), so_far, |_| now_ms));
+    }
+    let (from_ms, to_ms) = (day_start_ms(zone, today), day_start_ms(zone, LocalDay(today.0.saturating_add(1))));
+    let passed = now_ms.saturating_sub(from_ms) as f64 / to_ms.saturating_sub(from_ms).max(1) as f64;
+    let forecast = Forecast::of(days, Moment { day: today, passed })?;
+    let remaining = forecast.remaining(period.last);
+
+    let last_hour = last_hour.filter(|hour| hour.total > 0).unwrap_or(Availability { total: 1, failed: 0 });
+    let hour_failed = last_hour.failed.min(last_hour.total);
+    let (expected, total) = (u128::from(remaining.expected), u128::from(last_hour.total));
+    // At most `expected`, so it fits.
+    let failing = ((expected * u128::from(hour_failed) + total / 2) / total) as u64;
+    let at_end = Availability {
+        total: so_far.total.saturating_add(remaining.expected),
+        failed: so_far.failed.saturating_add(failing),
+    };
+    let ratio = hour_failed as f64 / last_hour.total as f64;
+    let reached_at_ms = |tier: Ppm| {
+        let budget = f64::from(tier.complement().parts()) / 1e6;
+        // U + ratio × calls = budget × (T + calls), and one more failure than that.
+        let margin = budget * so_far.total as f64 - so_far.failed as f64;
+        let calls = if ratio > budget { (margin / (ratio - budget)).max(1.0 / ratio) } else { f64::INFINITY };
+        let (day, part) = forecast.position(calls, period.last);
+        let start_ms = if day == today { now_ms } else { day_start_ms(zone, day) };
+        let end_ms = day_start_ms(zone, LocalDay(day.0.saturating_add(1)));
+        let at_ms = start_ms + (end_ms.saturating_sub(start_ms) as f64 * part) as i64;
+        at_ms.clamp(now_ms.saturating_add(1), end_ms.max(now_ms.saturating_add(1)))
+    };
+    Some(Outlook::new(policy, so_far, remaining, at_end, reached_at_ms))
+}
+
+/// How fast a window of calls uses up what is left of the budget: its failures per call over the
+/// [sustainable](Outlook::sustainable) ones; 1 uses it up just at the end. `None` without calls in it or without budget
+/// left.
+pub fn burn_rate(window: Availability, sustainable: Option<f64>) -> Option<f64> {
+    let sustainable = sustainable.filter(|rate| *rate > 0.0)?;
+    (window.total > 0).then(|| window.failed as f64 / window.total as f64 / sustainable)
+}
+
+impl Outlook {
+    fn new(
+        policy: &Policy,
+        so_far: Availability,
+        remaining: Remaining,
+        at_end: Availability,
+        reached_at_ms: impl Fn(Ppm) -> i64,
+    ) -> Self {
+        let calls = remaining.after(so_far.total);
+        let expected = Availability { total: calls.expected, failed: so_far.failed };
+        let reached = |tier: &Tier| {
+            (so_far.at_least(tier.below) && !at_end.at_least(tier.below)).then(|| reached_at_ms(tier.below))
+        };
+        let left = expected.headroom(policy.target());
+        Self {
+            calls,
+            allowed: policy.tiers.iter().map(|tier| expected.headroom(tier.below)).collect(),
+            settled: settled(policy, so_far, remaining.high),
+            at_end,
+            reached_at_ms: policy.tiers.iter().map(reached).collect(),
+            sustainable: (left > 0 && remaining.expected > 0).then(|| left as f64 / remaining.expected as f64),
+        }
+    }
+}
+
+/// Is the tier the same whatever up to so many calls come to? All failing is the worst of them, all clean the best.
+fn settled(policy: &Policy, so_far: Availability, most: u64) -> bool {
+    let total = so_far.total.saturating_add(most);
+    let ends = |failed: u64| policy.tier(Availability { total, failed });
+    let now = policy.tier(so_far);
+    ends(so_far.failed) == now && ends(so_far.failed.saturating_add(most)) == now
+}
+
+/// What the tenant's days say of the days to come.
+#[derive(Debug, Clone, Copy)]
+struct Forecast {
+    today: LocalDay,
+    /// Calls of a day whose factor is 1.
+    level: f64,
+    /// By the remainder of the day's number by 7.
+    factors: [f64; 7],
+    /// Calls expected in the rest of today.
+    rest_of_today: f64,
+    /// Relative variance of a day around its expectation.
+    day_variance: f64,
+    /// Relative variance of the level as it is now.
+    level_variance: f64,
+    /// Relative variance of the level's change in a week.
+    week_variance: f64,
+}
+
+fn weekday(day: LocalDay) -> usize {
+    day.0.rem_euclid(7) as usize
+}
+
+/// The values of the days of the week over and over, beginning with the one of this weekday.
+fn from<T: Copy>(values: &[T; 7], weekday: usize) -> impl Iterator<Item = T> + '_ {
+    values[weekday..].iter().chain(values.iter().cycle()).copied()
+}
+
+/// 1970-01-01 was a Thursday: Saturday is day 2, Sunday day 3.
+fn is_weekend(weekday: usize) -> bool {
+    matches!(weekday, 2 | 3)
+}
+
+impl Forecast {
+    fn of(days: &[(LocalDay, u64)], now: Moment) -> Option<Self> {
+        let passed = if now.passed > 0.0 { now.passed.min(1.0) } else { 0.0 };
+        let mut history = [0.0; WINDOW];
+        let (known, so_far) = read(days, now.day, &mut history);
+        // In order of time, the last is yesterday.
+        let history = &mut history[WINDOW - known..];
+        if history.is_empty() {
+            return (passed >= ENOUGH_OF_FIRST_DAY && !days.is_empty())
+                .then(|| Self::first_day(now.day, passed, so_far));
+        }
+        let first_weekday = (weekday(now.day) + 7 * WINDOW - known) % 7;
+        flatten_spikes(history);
+        let factors = weekday_factors(history, first_weekday);
+
+        // Sums over the days, weighed by their age: calls, factors, ones and squares of the weights.
+        let (mut calls, mut weight, mut ones, mut squares) = (0.0, 0.0, 0.0, 0.0);
+        for (&count, factor) in history.iter().zip(from(&factors, first_weekday)) {
+            calls = calls * DECAY + count;
+            weight = weight * DECAY + factor;
+            ones = ones * DECAY + 1.0;
+            squares = squares * DECAY * DECAY + 1.0;
+        }
+        // The pace of a morning says little: most tenants sleep at night.
+        let trust = passed * passed * passed;
+        calls += so_far as f64 * trust;
+        weight += factors[weekday(now.day)] * passed * trust;
+        let level = if weight > 0.0 { calls / weight } else { 0.0 };
+
+        let (mut errors, mut scale) = (0.0, 0.0);
+        for (&count, factor) in history.iter().zip(from(&factors, first_weekday)) {
+            let expected = level * factor;
+            errors += (count - expected) * (count - expected);
+            scale += expected * expected;
+        }
+        let own = if scale > 0.0 { (errors / scale).min(MOST_VARIANCE) } else { 0.0 };
+        let days = known as f64;
+        let day_variance = (DAY_VARIANCE * DAY_VARIANCE_DAYS + own * days) / (DAY_VARIANCE_DAYS + days);
+        let week_variance = week_variance(history);
+        let level_variance = day_variance * squares / (ones * ones) + week_variance * LEVEL_AGE_WEEKS;
+        let rest_of_today = rest_of_today(level * factors[weekday(now.day)], so_far as f64, passed);
+        Some(Self { today: now.day, level, factors, rest_of_today, day_variance, level_variance, week_variance })
+    }
+
+    /// A tenant that began today.
+    fn first_day(today: LocalDay, passed: f64, so_far: u64) -> Self {
+        let level = so_far as f64 / passed;
+        Self {
+            today,
+            level,
+            factors: [1.0; 7],
+            rest_of_today: level * (1.0 - passed),
+            day_variance: DAY_VARIANCE,
+            // What is known of one day is less the less of it has passed.
+            level_variance: (0.5 / passed).min(MOST_VARIANCE),
+            week_variance: WEEK_VARIANCE,
+        }
+    }
+
+    /// Sum of the factors, and of their squares, over the days after today up to `last`.
+    fn factors_to(&self, last: LocalDay) -> (f64, f64) {
+        let ahead = (i64::from(last.0) - i64::from(self.today.0)).max(0);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for (nth, factor) in from(&self.factors, (weekday(self.today) + 1) % 7).take(7).enumerate() {
+            // Whole weeks, and the days of the week left over.
+            let times = (ahead / 7 + i64::from((nth as i64) < ahead % 7)) as f64;
+            sum += times * factor;
+            squares += times * factor * factor;
+        }
+        (sum, squares)
+    }
+
+    fn remaining(&self, last: LocalDay) -> Remaining {
+        if last < self.today {
+            return Remaining::default();
+        }
+        let (sum, squares) = self.factors_to(last);
+        let expected = self.level * sum + self.rest_of_today;
+        if expected <= 0.0 {
+            return Remaining::default();
+        }
+        let days = i64::from(last.0) - i64::from(self.today.0);
+        let noise = self.day_variance * (self.level * self.level * squares + self.rest_of_today * self.rest_of_today)
+            / (expected * expected);
+        let drift = self.week_variance * days as f64 / 21.0;
+        // The last term is the scatter of counting itself.
+        let variance = (noise + self.level_variance + drift).min(MOST_VARIANCE) + 1.0 / expected;
+        let spread = (Z80 * variance.ln_1p().sqrt()).exp();
+        Remaining {
+            low: (expected / spread).floor() as u64,
+            expected: expected.round() as u64,
+            high: (expected * spread).ceil() as u64,
+        }
+    }
+
+    /// The day, and the part of it from now or its start, at which so many more calls have come; the end of `last` if
+    /// fewer are expected.
+    fn position(&self, mut calls: f64, last: LocalDay) -> (LocalDay, f64) {
+        if !calls.is_finite() {
+            return (last, 1.0);
+        }
+        let mut day = self.today;
+        let mut ahead = self.rest_of_today;
+        while calls > ahead {
+            if day >= last {
+                return (day, 1.0);
+            }
+            calls -= ahead;
+            day = LocalDay(day.0 + 1);
+            ahead = self.level * self.factors[weekday(day)];
+        }
+        (day, if ahead > 0.0 { calls / ahead } else { 1.0 })
+    }
+}
+
+/// Fills in the calls of the days before today, yesterday last; how many of them there are since the tenant's first
+/// one, and the calls of today.
+fn read(days: &[(LocalDay, u64)], today: LocalDay, history: &mut [f64; WINDOW]) -> (usize, u64) {
+    let end = days.partition_point(|(day, _)| *day <= today);
+    let (mut known, mut so_far) = (0, 0u64);
+    for &(day, calls) in days[..end].iter().rev() {
+        let ago = i64::from(today.0) - i64::from(day.0);
+        match usize::try_from(ago) {
+            Ok(0) => so_far = so_far.saturating_add(calls),
+            Ok(ago) if ago <= WINDOW => {
+                history[WINDOW - ago] += calls as f64;
+                known = known.max(ago);
+            }
+            Ok(_) => return (WINDOW, so_far),
+            Err(_) => {}
+        }
+    }
+    (known, so_far)
+}
+
+/// One huge day is no level: it is cut to a multiple of a usual busy one, unless the days around it are as busy.
+fn flatten_spikes(history: &mut [f64]) {
+    // The busiest weekday's middle day.
+    let mut usual: f64 = 0.0;
+    for offset in 0..history.len().min(7) {
+        let mut of_weekday: SmallVec<[f64; WINDOW / 7]> = history[offset..].iter().copied().step_by(7).collect();
+        of_weekday.sort_unstable_by(f64::total_cmp);
+        usual = usual.max(of_weekday[(of_weekday.len() - 1) / 2]);
+    }
+    if usual == 0.0 {
+        // Hardly ever a call: the second busiest day.
+        let mut busiest: f64 = 0.0;
+        for &count in history.iter() {
+            usual = usual.max(count.min(busiest));
+            busiest = busiest.max(count);
+        }
+    }
+    let most = SPIKE * usual;
+    if most == 0.0 {
+        return;
+    }
+    for at in 0..history.len() {
+        if history[at] > most {
+            let around = at.saturating_sub(2)..(at + 3).min(history.len());
+            let others = around.filter(|&other| other != at).map(|other| history[other]).fold(0.0, f64::max);
+            history[at] = history[at].min(most.max(2.0 * others));
+        }
+    }
+}
+
+fn weekday_factors(history: &[f64], first_weekday: usize) -> [f64; 7] {
+    let mean = history.iter().sum::<f64>() / history.len() as f64;
+    if mean <= 0.0 {
+        return [1.0; 7];
+    }
+    let (mut sums, mut counts) = ([0.0; 7], [0.0; 7]);
+    for (&count, at) in history.iter().zip(from(&[0, 1, 2, 3, 4, 5, 6], first_weekday)) {
+        sums[at] += count / mean;
+        counts[at] += 1.0;
+    }
+    let group = |weekend: bool| {
+        let of = |values: &[f64; 7]| (0..7).filter(|&d| is_weekend(d) == weekend).map(|d| values[d]).sum::<f64>();
+        (of(&sums) + GROUP_PRIOR_DAYS) / (of(&counts) + GROUP_PRIOR_DAYS)
+    };
+    let groups = [group(false), group(true)];
+    std::array::from_fn(|day| {
+        let group = groups[usize::from(is_weekend(day))];
+        (sums[day] + WEEKDAY_PRIOR_DAYS * group) / (counts[day] + WEEKDAY_PRIOR_DAYS)
+    })
+}
+
+/// How much the calls of a week differ from those of the week before, relative and squared.
+fn week_variance(history: &[f64]) -> f64 {
+    let (mut sum, mut count) = (WEEK_VARIANCE * WEEK_VARIANCE_WEEKS, WEEK_VARIANCE_WEEKS);
+    let mut later: Option<f64> = None;
+    for week in history.rchunks_exact(7) {
+        let calls: f64 = week.iter().sum();
+        if let Some(later) = later.filter(|later| later + calls > 0.0) {
+            let change = (later - calls) / (0.5 * (later + calls));
+            sum += (change * change).min(1.0);
+            count += 1.0;
+        }
+        later = Some(calls);
+    }
+    sum / count
+}
+
+/// What the rest of a day brings, of which `usual` calls are expected in all and `so_far` have come. In the morning
+/// that is what is missing to a usual day, in the evening what its pace so far leaves.
+fn rest_of_today(usual: f64, so_far: f64, passed: f64) -> f64 {
+    if passed <= 0.0 {
+        return usual;
+    }
+    let pace = so_far / passed;
+    let whole = usual + (pace - usual) * passed * passed;
+    (whole - so_far).max(pace.min(usual) * (1.0 - passed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-03-01, a Sunday.
+    const FIRST: LocalDay = LocalDay(20_513);
+
+    /// `calls` of the days before `now`, yesterday last, to the end of March.
+    fn march(calls: &[u64], day_of_month: i32, passed: f64, today: u64) -> Option<Remaining> {
+        let now = LocalDay(FIRST.0 + day_of_month - 1);
+        let start = now.0 - calls.len() as i32;
+        let mut days: Vec<_> = calls.iter().enumerate().map(|(n, &c)| (LocalDay(start + n as i32), c)).collect();
+        days.push((now, today));
+        remaining_calls(&days, LocalDay(FIRST.0 + 30), Moment { day: now, passed })
+    }
+
+    #[test]
+    fn an_even_tenant_goes_on() {
+        let remaining = march(&[1000; 42], 12, 0.5, 500).expect("a forecast");
+        assert_eq!(remaining.expected, 19_500);
+    }
+}
