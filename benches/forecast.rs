@@ -447,7 +447,8 @@ fn intervals(months: &[Played]) {
 
 /// Does the interval hold for those it is hardest for, too?
 fn groups(months: &[Played]) {
-    let groups: [(&str, fn(&Played) -> bool); 5] = [
+    type Group = (&'static str, fn(&Played) -> bool);
+    let groups: [Group; 5] = [
         ("of_small_tenants", |m| m.calls < 3_000),
         ("of_middling_tenants", |m| (3_000..300_000).contains(&m.calls)),
         ("of_large_tenants", |m| m.calls >= 300_000),
