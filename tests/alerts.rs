@@ -287,7 +287,7 @@ fn burning_fast_needs_both_windows_and_enough_failures() {
 fn a_forecast_is_told_until_the_tier_is_reached_or_averted() {
     let hour = Availability { total: 1000, failed: 20 };
     let crossing = Outlook {
-        reached_at_ms: [Some(day(20)), None, None].into_iter().collect(),
+        reached_at_ms: [Some(day(16)), Some(day(20)), None].into_iter().collect(),
         at_end: Availability { total: 1_000_000, failed: 6000 },
         ..open()
     };

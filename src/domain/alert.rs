@@ -29,6 +29,9 @@ pub const FAST_BURN: f64 = 14.4;
 pub const SLOW_BURN: f64 = 6.0;
 /// Fewer failures than this in the long window say nothing of a rate, whatever the ratio: the guard for low traffic.
 pub const LEAST_FAILURES: u64 = 10;
+/// A forecast of a tier further ahead than this warns nobody, in ms: an hour says little of a month (`make bench` says how
+/// little).
+pub const FORECAST_WITHIN_MS: i64 = 86_400_000;
 /// For so long a tier reached for good, or found after the month's end, is told before it stops paging, in ms.
 pub const SETTLED_AFTER_MS: i64 = 3_600_000;
 /// For so long after the month's end a tier that was reached pages, in ms; then the claim's alerts follow.
@@ -482,7 +485,8 @@ impl<'a> Judge<'a> {
         let Some(outlook) = self.watched.outlook.filter(|_| !self.ended) else {
             return Verdict::Over(if self.ended { Reason::MonthEnded } else { Reason::FellBelow });
         };
-        let crosses = outlook.reached_at_ms.get(tier).copied().flatten().is_some();
+        let horizon_ms = self.watched.now_ms + FORECAST_WITHIN_MS;
+        let crosses = outlook.reached_at_ms.get(tier).copied().flatten().is_some_and(|at_ms| at_ms <= horizon_ms);
         match () {
             () if !self.availability.at_least(below) => Verdict::Over(Reason::TierReached),
             () if outlook.settled => Verdict::Over(Reason::TierSettled),

@@ -1,53 +1,81 @@
-//! Where a service month is going: the calls that are still to come, the failures they leave room for, and when a tier is
-//! reached if the last hour goes on.
+//! How many calls the rest of a month will bring, and what that makes of its failures: a forecast from the tenant's
+//! own days.
 //!
-//! A forecast is an estimate and says so: it warns, and never judges money, so doubles are allowed here. It goes by the
-//! tenant's own days, which are all that the ledger keeps: there is no profile of the hours of a day in it, so calls are
-//! spread evenly over what is left of one.
+//! An estimate, so `f64` is allowed here. It never judges money: [`Outlook::allowed`] and [`Outlook::settled`] are
+//! decided in integers once the number of calls is estimated, and what is owed never asks this module.
 //!
-//! The model is small on purpose: a level (recent days weigh more), a factor for each weekday (shrunk towards 1 while there
-//! are few of them), and an interval from the days' own scatter, the level's uncertainty and some drift. `make bench` says
-//! how often the interval holds the truth.
+//! The model: calls of a day = level × factor of the weekday; a holiday is taken for a Sunday, a weekend day that is
+//! worked for a Friday. The factors come from the last [`WINDOW`] days, drawn towards those of working days or weekends,
+//! and these towards 1, as long as there are few days to learn from. The level weighs recent days more. A trend is not
+//! drawn out: on the benchmark's tenants that made the forecast worse. The interval comes from the days' own scatter and the level's own changes from week
+//! to week, which weigh more the longer the horizon.
+//!
+//! Not here: the course within a day. The ledger keeps days, so calls are spread evenly over the hours of a day; an
+//! instant given here can be off by some hours, but not by a day.
 
 use smallvec::SmallVec;
 
 use super::availability::{Availability, Ppm};
 use super::calendar::{LocalClock, LocalDay, day_start_ms};
-use super::policy::Policy;
+use super::policy::{Policy, Tier};
 use super::term::Period;
+use super::workdays::Workdays;
 
-/// Days of the past that are looked at.
-const PAST_DAYS: i32 = 42;
-/// Days after which a day weighs half.
-const HALF_LIFE_DAYS: f64 = 10.0;
-/// Imagined days of factor 1 that every weekday begins with.
-const WEEKDAY_PRIOR: f64 = 0.5;
-/// Imagined days that scatter by [`SCATTER`] which every tenant begins with.
-const SCATTER_PRIOR: f64 = 2.0;
-const SCATTER: f64 = 0.35;
-/// The least scatter of a day, whatever the past says.
-const LEAST_SCATTER: f64 = 0.05;
-/// By how much the level drifts in a day, as a part of itself.
-const DRIFT: f64 = 0.012;
-/// A day above so many times the usual one counts as so much: an outlier is no level.
-const OUTLIER: f64 = 4.0;
-/// Standard deviations that bound 80 % of the cases.
-const Z80: f64 = 1.2816;
-/// The part of a first day that must have passed before it says anything.
-const LEAST_PASSED: f64 = 1.0 / 24.0;
+/// Days of history that count: whole weeks.
+pub const WINDOW: usize = 42;
 
-/// Calls to come, with an interval that holds 80 % of the cases.
+/// Below this part of its first day a tenant is not forecast.
+const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
+/// A day weighs so much of the day after it: half after five days.
+const DECAY: f64 = 0.870_6;
+/// A day is taken for at most so many times a usual busy one, unless its neighbours are as busy.
+const SPIKE: f64 = 3.0;
+/// A weekend day is taken for so much of a working day before there was one.
+const WEEKEND: f64 = 0.6;
+/// How far the factor of working days or weekends can be off before there was one (relative, squared), and how much
+/// each one that came takes of that.
+const GROUP_VARIANCE: f64 = 0.3;
+const GROUP_LEARNED: f64 = 10.0;
+/// So many days of its group's factor a weekday begins with.
+const PRIOR_DAYS: f64 = 1.0;
+/// How far the level of a tenant's first day can be off (relative, squared), and in how many days most of that is gone.
+const BEGINNER_VARIANCE: f64 = 0.4;
+const BEGINNER_DAYS: f64 = 3.0;
+/// Scatter of a day around its expectation (relative, squared) before there is history, and the days this counts for.
+const DAY_VARIANCE: f64 = 0.06;
+const DAY_VARIANCE_DAYS: f64 = 5.0;
+/// Change of the level within a week (relative, squared) before there is history, and the weeks this counts for.
+const WEEK_VARIANCE: f64 = 0.008;
+const WEEK_VARIANCE_WEEKS: f64 = 4.0;
+/// The level is on average so many weeks old.
+const LEVEL_AGE_WEEKS: f64 = 0.7;
+/// Over a horizon of n days the mean of a wandering level is off by so much of a week's change, times n.
+const DRIFT_PER_DAY: f64 = 1.0 / 21.0;
+/// No interval is wider than this relative variance makes it.
+const MOST_VARIANCE: f64 = 4.0;
+/// A normal variable lies within so many standard deviations four times out of five.
+const Z80: f64 = 1.281_55;
+
+/// Calls expected from now to the end of a period, with an 80 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Remaining {
-    /// Its lower bound.
+    /// One time in ten it is less.
     pub low: u64,
-    /// The best guess.
+    /// Never outside of `low..=high`.
     pub expected: u64,
-    /// Its upper bound.
+    /// One time in ten it is more.
     pub high: u64,
 }
 
-/// A place in a local day.
+impl Remaining {
+    /// The same on top of calls that have come already.
+    pub fn after(self, so_far: u64) -> Self {
+        let add = |calls: u64| calls.saturating_add(so_far);
+        Self { low: add(self.low), expected: add(self.expected), high: add(self.high) }
+    }
+}
+
+/// Where in a local day now is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
     /// The day.
@@ -56,157 +84,44 @@ pub struct Moment {
     pub passed: f64,
 }
 
-/// What a service month comes to.
+/// What the month comes to if the last hour goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outlook {
-    /// Its calls at its end.
+    /// Calls of the month at its end.
     pub calls: Remaining,
-    /// Tier by tier: failures that can still happen before it applies at the end, at the expected calls; negative: clean
-    /// calls cannot climb back.
+    /// Per tier of the policy, in its order: failures that can still happen before the tier applies, at the expected
+    /// calls. It can be more than the calls to come: then they cannot reach the tier. Negative: clean traffic cannot
+    /// climb back.
     pub allowed: SmallVec<[i64; 4]>,
-    /// Neither can the next tier be reached, if everything failed, nor the present one be left, if nothing did.
+    /// No rest of the month changes the tier, be it all failing or all clean: not one of up to `calls.high` calls, nor one in
+    /// which every day is as busy as the busiest known, for a tenant that is told so must not be surprised by a day like
+    /// one that was.
     pub settled: bool,
-    /// Its availability at its end if the last hour goes on.
+    /// Availability at the end if the last hour's ratio goes on.
     pub at_end: Availability,
-    /// Tier by tier: when it is reached if the last hour goes on, in ms; `None`: not before the end, or already.
+    /// Per tier: when it is reached if the last hour goes on, in ms since 1970; later than now, and not after the
+    /// period's end. `None`: not before the end, or reached already.
     pub reached_at_ms: SmallVec<[Option<i64>; 4]>,
-    /// Failures per call that would just use up the target's budget by the end; `None`: nothing is left of it, or no call
-    /// is to come.
+    /// Failures per call that would just use up by the end what is left of the target's budget; above 1 if even an
+    /// outage would not. `None` when nothing is left, or no calls are to come.
     pub sustainable: Option<f64>,
 }
 
-/// A tenant's days as the model sees them.
-#[derive(Debug, Clone, Copy)]
-struct Model {
-    /// Calls of a day of factor 1.
-    level: f64,
-    /// Monday first.
-    weekdays: [f64; 7],
-    /// Of a day around its expectation, as a part of it.
-    scatter: f64,
-    /// Of the level, as a part of it, squared.
-    level_variance: f64,
+/// Calls from `now` to the end of the day `last`. `days`: calls of the tenant's own past days in order of time; days
+/// without calls may be absent, and today may be among them, as far as counted. `None`: nothing to go by (no day has
+/// passed, and too little of today).
+pub fn remaining_calls(
+    days: &[(LocalDay, u64)],
+    last: LocalDay,
+    now: Moment,
+    workdays: &Workdays,
+) -> Option<Remaining> {
+    Some(Forecast::of(days, now, workdays)?.remaining(last))
 }
 
-/// Monday is 0.
-fn weekday(day: LocalDay) -> usize {
-    (day.0 + 3).rem_euclid(7) as usize
-}
-
-impl Model {
-    /// `None`: nothing to go by.
-    fn of(days: &[(LocalDay, u64)], now: Moment) -> Option<Self> {
-        let (today, first) = (now.day, days.first()?.0);
-        let from = LocalDay(first.0.max(today.0.saturating_sub(PAST_DAYS)));
-        if from >= today {
-            let so_far = days.iter().rfind(|(day, _)| *day == today)?.1 as f64;
-            if now.passed < LEAST_PASSED {
-                return None;
-            }
-            // A day that is not over: its rate, and little trust in it.
-            let level_variance = 4.0 * SCATTER * SCATTER / now.passed.min(1.0);
-            return Some(Self {
-                level: so_far / now.passed.min(1.0),
-                weekdays: [1.0; 7],
-                scatter: SCATTER,
-                level_variance,
-            });
-        }
-        let mut calls = [0.0_f64; PAST_DAYS as usize];
-        let past = &mut calls[..(today.0 - from.0) as usize];
-        for (day, calls) in days.iter().filter(|(day, _)| (from..today).contains(day)) {
-            past[(day.0 - from.0) as usize] = *calls as f64;
-        }
-        let mut sorted: SmallVec<[f64; PAST_DAYS as usize]> =
-            past.iter().copied().filter(|calls| *calls > 0.0).collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        if let Some(usual) = sorted.get(sorted.len() / 2) {
-            past.iter_mut().for_each(|calls| *calls = calls.min(usual * OUTLIER));
-        }
-        let mean = past.iter().sum::<f64>() / past.len() as f64;
-        let day_of = |index: usize| LocalDay(from.0 + index as i32);
-        let mut weekdays = [1.0; 7];
-        if past.len() >= 7 && mean > 0.0 {
-            let (mut sums, mut counts) = ([0.0; 7], [0.0; 7]);
-            for (index, calls) in past.iter().enumerate() {
-                sums[weekday(day_of(index))] += calls / mean;
-                counts[weekday(day_of(index))] += 1.0;
-            }
-            for (factor, (sum, count)) in weekdays.iter_mut().zip(sums.iter().zip(counts)) {
-                *factor = (sum + WEEKDAY_PRIOR) / (count + WEEKDAY_PRIOR);
-            }
-        }
-        let weight = |index: usize| 0.5_f64.powf((past.len() - index) as f64 / HALF_LIFE_DAYS);
-        let (mut calls, mut expected, mut weights) = (0.0, 0.0, 0.0);
-        for (index, of_day) in past.iter().enumerate() {
-            calls += weight(index) * of_day;
-            expected += weight(index) * weekdays[weekday(day_of(index))];
-            weights += weight(index);
-        }
-        let level = calls / expected;
-        let mut squares = SCATTER_PRIOR * SCATTER * SCATTER;
-        if level > 0.0 {
-            for (index, of_day) in past.iter().enumerate() {
-                let expected = weekdays[weekday(day_of(index))].max(0.05);
-                // By its share of an average day: an idle Sunday's noise is not a Monday's.
-                squares += (of_day / level - expected).powi(2);
-            }
-        }
-        let scatter = (squares / (past.len() as f64 + SCATTER_PRIOR)).sqrt();
-        let scatter = scatter.max(LEAST_SCATTER).max(1.0 / level.max(1.0).sqrt());
-        Some(Self { level, weekdays, scatter, level_variance: scatter * scatter / weights.max(1.0) })
-    }
-
-    fn day(&self, day: LocalDay) -> f64 {
-        self.level * self.weekdays[weekday(day)]
-    }
-
-    /// What is left of today. Calls that came already are part of what the day brings; on a day that brings more than
-    /// usual, the rest of it still comes.
-    fn rest_of_today(&self, days: &[(LocalDay, u64)], now: Moment) -> f64 {
-        let left = 1.0 - now.passed.clamp(0.0, 1.0);
-        let so_far = days.iter().rfind(|(day, _)| *day == now.day).map_or(0.0, |(_, calls)| *calls as f64);
-        let usual = self.day(now.day);
-        (usual - so_far).min(usual * (left + 0.3)).max(usual * left * 0.5).max(0.0) * f64::from(u8::from(left > 0.0))
-    }
-}
-
-fn count(calls: f64) -> u64 {
-    // The cast saturates, and NaN becomes 0.
-    calls.round() as u64
-}
-
-/// Calls from now to the end of `last`. `days`: the tenant's calls by local day, in order of time; days without calls may
-/// be absent, today may be among them, as far as counted. `None`: there is nothing to go by.
-pub fn remaining_calls(days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> Option<Remaining> {
-    let model = Model::of(days, now)?;
-    Some(expect(&model, days, last, now))
-}
-
-fn expect(model: &Model, days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> Remaining {
-    let today = model.rest_of_today(days, now);
-    let coming = last.0.saturating_sub(now.day.0).max(0);
-    let (mut sum, mut squares) = (today, today * today);
-    // Whole weeks are all alike.
-    let (weeks, rest) = (coming / 7, coming % 7);
-    for day in 1..=7 {
-        let calls = model.day(LocalDay(now.day.0.saturating_add(day)));
-        let times = f64::from(weeks + i32::from(day <= rest));
-        sum += calls * times;
-        squares += times
-            * model.level
-            * model.level
-            * model.weekdays[weekday(LocalDay(now.day.0.saturating_add(day)))].min(1.0);
-    }
-    let drift = DRIFT * DRIFT * f64::from(coming);
-    let variance = squares * model.scatter * model.scatter + sum * sum * (model.level_variance + drift);
-    let width = Z80 * variance.sqrt();
-    let expected = count(sum);
-    Remaining { low: count((sum - width).max(0.0)).min(expected), expected, high: count(sum + width).max(expected) }
-}
-
-/// What a running service month comes to. `so_far`: its calls and failures that count; `days`: see [`remaining_calls`];
-/// `last_hour`: what goes on, clean if absent. `None`: the month does not run at `now_ms`, or there is nothing to go by.
+/// What a service month comes to, with its calls and failures `so_far`, if the calls of `last_hour` go on failing as
+/// they did; without calls in it the rest is taken as clean. `days` as in [`remaining_calls`]. `None`: nothing to go
+/// by, or the period has not begun.
 pub fn outlook(
     policy: &Policy,
     period: Period,
@@ -217,248 +132,373 @@ pub fn outlook(
 ) -> Option<Outlook> {
     let zone = policy.time_zone;
     let today = LocalClock::new(zone).day(now_ms);
-    if !period.contains(today) {
+    if today < period.first {
         return None;
     }
-    let (begin_ms, end_ms) = (day_start_ms(zone, today), day_start_ms(zone, LocalDay(today.0 + 1)));
-    let passed = (now_ms - begin_ms) as f64 / (end_ms - begin_ms).max(1) as f64;
-    let now = Moment { day: today, passed };
-    let model = Model::of(days, now)?;
-    let remaining = expect(&model, days, period.last, now);
-    let at = |more: u64| so_far.total.saturating_add(more);
-    let calls = Remaining { low: at(remaining.low), expected: at(remaining.expected), high: at(remaining.high) };
-    let tiers = policy.tiers.iter().map(|tier| tier.below);
-    let then = Availability { total: calls.expected, failed: so_far.failed };
-    let allowed: SmallVec<[i64; 4]> = tiers.clone().map(|below| then.headroom(below)).collect();
-    let left = allowed.first().copied().unwrap_or(0);
-    let sustainable = (left > 0 && remaining.expected > 0).then(|| left as f64 / remaining.expected as f64);
-    let ratio = last_hour.filter(|hour| hour.total > 0).map_or(0.0, |hour| hour.failed as f64 / hour.total as f64);
-    let more = count(ratio * remaining.expected as f64).min(remaining.expected);
-    let at_end = Availability { total: calls.expected, failed: so_far.failed.saturating_add(more) };
-    let reached_at_ms = tiers.clone().map(|below| {
-        let calls = calls_until(so_far, below, ratio)?;
-        let at_ms = model.time_of(days, calls, period.last, now, |day| day_start_ms(zone, day))?;
-        Some(at_ms.clamp(now_ms + 1, day_start_ms(zone, period.next_day())))
-    });
-    Some(Outlook {
-        calls,
-        settled: is_settled(policy, so_far, remaining.high.max(busiest_days(days, period.last, now))),
-        at_end,
-        reached_at_ms: reached_at_ms.collect(),
-        allowed,
-        sustainable,
-    })
-}
-
-/// Calls at this ratio of failures until the tier applies; `None`: it does already, or never will.
-fn calls_until(so_far: Availability, below: Ppm, ratio: f64) -> Option<f64> {
-    let budget = f64::from(below.complement().parts()) / 1e6;
-    if !so_far.at_least(below) || ratio <= budget {
-        return None;
+    if today > period.last {
+        return Some(Outlook::new(policy, so_far, Remaining::default(), 0, so_far, |_| now_ms));
     }
-    Some((budget * so_far.total as f64 - so_far.failed as f64).max(0.0) / (ratio - budget))
-}
+    let (from_ms, to_ms) = (day_start_ms(zone, today), day_start_ms(zone, LocalDay(today.0.saturating_add(1))));
+    let passed = now_ms.saturating_sub(from_ms) as f64 / to_ms.saturating_sub(from_ms).max(1) as f64;
+    let forecast = Forecast::of(days, Moment { day: today, passed }, &policy.workdays)?;
+    let remaining = forecast.remaining(period.last);
 
-/// The calls to come if every day that is left were as busy as the busiest so far: whoever is told that nothing can change
-/// any more must not be surprised by a day like one that was.
-fn busiest_days(days: &[(LocalDay, u64)], last: LocalDay, now: Moment) -> u64 {
+    let last_hour = last_hour.filter(|hour| hour.total > 0).unwrap_or(Availability { total: 1, failed: 0 });
+    let hour_failed = last_hour.failed.min(last_hour.total);
+    let (expected, total) = (u128::from(remaining.expected), u128::from(last_hour.total));
+    // At most `expected`, so it fits.
+    let failing = ((expected * u128::from(hour_failed) + total / 2) / total) as u64;
+    let at_end = Availability {
+        total: so_far.total.saturating_add(remaining.expected),
+        failed: so_far.failed.saturating_add(failing),
+    };
+    let ratio = hour_failed as f64 / last_hour.total as f64;
+    let reached_at_ms = |tier: Ppm| {
+        let budget = f64::from(tier.complement().parts()) / 1e6;
+        // U + ratio × calls = budget × (T + calls), and one more failure than that.
+        let margin = budget * so_far.total as f64 - so_far.failed as f64;
+        let calls = if ratio > budget { (margin / (ratio - budget)).max(1.0 / ratio) } else { f64::INFINITY };
+        let (day, part) = forecast.position(calls, period.last);
+        let start_ms = if day == today { now_ms } else { day_start_ms(zone, day) };
+        let end_ms = day_start_ms(zone, LocalDay(day.0.saturating_add(1)));
+        let at_ms = start_ms + (end_ms.saturating_sub(start_ms) as f64 * part) as i64;
+        at_ms.clamp(now_ms.saturating_add(1), end_ms.max(now_ms.saturating_add(1)))
+    };
     let busiest = days.iter().map(|(_, calls)| *calls).max().unwrap_or(0);
-    count(busiest as f64 * (f64::from(last.0 - now.day.0) + 1.0 - now.passed))
+    let days_left = f64::from(period.last.0 - today.0) + 1.0 - passed;
+    let most = remaining.high.max((busiest as f64 * days_left).ceil() as u64);
+    Some(Outlook::new(policy, so_far, remaining, most, at_end, reached_at_ms))
 }
 
-/// Could `calls` more, all failing, reach the next tier, or, all clean, leave the present one?
-fn is_settled(policy: &Policy, so_far: Availability, calls: u64) -> bool {
-    let total = so_far.total.saturating_add(calls);
-    let reached = policy.tiers.iter().filter(|tier| !so_far.at_least(tier.below)).count();
-    let worst = Availability { total, failed: so_far.failed.saturating_add(calls) };
-    let can_worsen = policy.tiers.get(reached).is_some_and(|next| !worst.at_least(next.below));
-    let best = Availability { total, failed: so_far.failed };
-    let present = reached.checked_sub(1).and_then(|present| policy.tiers.get(present));
-    let can_better = present.is_some_and(|present| best.at_least(present.below));
-    !can_worsen && !can_better
-}
-
-impl Model {
-    /// When so many calls more will have come; `None`: not before the end of `last`.
-    fn time_of(
-        &self,
-        days: &[(LocalDay, u64)],
-        calls: f64,
-        last: LocalDay,
-        now: Moment,
-        start_ms: impl Fn(LocalDay) -> i64,
-    ) -> Option<i64> {
-        let within = |day: LocalDay, from: f64, part: f64| {
-            let (begin, end) = (start_ms(day), start_ms(LocalDay(day.0 + 1)));
-            begin + ((from + (1.0 - from) * part) * (end - begin) as f64) as i64
-        };
-        let mut left = calls;
-        let today = self.rest_of_today(days, now);
-        if left <= today {
-            return Some(within(now.day, now.passed, if today > 0.0 { left / today } else { 0.0 }));
-        }
-        left -= today;
-        for day in (now.day.0 + 1..=last.0).map(LocalDay) {
-            let calls = self.day(day);
-            if left <= calls && calls > 0.0 {
-                return Some(within(day, 0.0, left / calls));
-            }
-            left -= calls;
-        }
-        None
-    }
-}
-
-/// A window's failures per call as a multiple of what the rest of the month can bear; `None` without calls in it, or
-/// without budget left.
+/// How fast a window of calls uses up what is left of the budget: its failures per call over the
+/// [sustainable](Outlook::sustainable) ones; 1 uses it up just at the end. `None` without calls in it or without budget
+/// left.
 pub fn burn_rate(window: Availability, sustainable: Option<f64>) -> Option<f64> {
-    let ratio = (window.total > 0).then(|| window.failed as f64 / window.total as f64)?;
-    Some(ratio / sustainable.filter(|rate| *rate > 0.0)?)
+    let sustainable = sustainable.filter(|rate| *rate > 0.0)?;
+    (window.total > 0).then(|| window.failed as f64 / (window.total as f64 * sustainable))
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::domain::calendar::Month;
-
-    const MARCH: Month = Month(2026 * 12 + 2);
-
-    fn march(day: i32) -> LocalDay {
-        LocalDay(MARCH.first_day().0 + day - 1)
-    }
-
-    /// 1000 calls on each of these days of March.
-    fn steady(days: std::ops::Range<i32>) -> Vec<(LocalDay, u64)> {
-        days.map(|day| (march(day), 1000)).collect()
-    }
-
-    #[test]
-    fn days_to_come_are_like_those_that_were() {
-        // 2 March 2026 is a Monday.
-        let office: Vec<_> = (-25..16).map(|d| (march(d), if weekday(march(d)) < 5 { 2000 } else { 100 })).collect();
-        let mut outlier = steady(-20..16);
-        outlier[30].1 = 500_000;
-        for (what, days, now, least, most) in [
-            ("a steady tenant, at midnight", steady(-20..16), 0.0, 15_500, 16_500),
-            (
-                "at noon, half of today was there",
-                [steady(-20..16), vec![(march(16), 500)]].concat(),
-                0.5,
-                15_000,
-                16_000,
-            ),
-            ("weekdays", office, 0.0, 22_000, 26_000),
-            ("one outlier", outlier, 0.0, 15_000, 20_000),
-            ("one day of history", steady(15..16), 0.0, 14_000, 18_000),
-            ("only today", vec![(march(16), 250)], 0.25, 13_000, 17_000),
-            ("gone for good", steady(-20..-5), 0.0, 0, 9000),
-        ] {
-            let remaining = remaining_calls(&days, march(31), Moment { day: march(16), passed: now }).expect(what);
-            let Remaining { low, expected, high } = remaining;
-            assert!((least..=most).contains(&expected), "{what}: {remaining:?}");
-            assert!(low <= expected && expected <= high, "{what}: {remaining:?}");
-        }
-        let nothing =
-            |days: &[(LocalDay, u64)], passed| remaining_calls(days, march(31), Moment { day: march(16), passed });
-        assert_eq!(nothing(&[], 0.5), None);
-        assert_eq!(nothing(&[(march(16), 3)], 0.01), None);
-        let at_the_end = remaining_calls(&steady(-20..32), march(31), Moment { day: march(31), passed: 1.0 });
-        assert_eq!(at_the_end.expect("days").expected, 0);
-    }
-
-    fn look(days: &[(LocalDay, u64)], so_far: (u64, u64), hour: Option<(u64, u64)>, day: i32) -> Outlook {
-        let policy = Policy::tencent_ccc();
-        let of = |(total, failed)| Availability { total, failed };
-        let now_ms = day_start_ms(policy.time_zone, march(day));
-        outlook(&policy, Period::calendar_month(MARCH), of(so_far), days, hour.map(of), now_ms).expect("an outlook")
-    }
-
-    #[test]
-    fn what_the_rest_of_the_month_leaves_room_for() {
-        let days = steady(-20..16);
-        // About 16,000 calls to come, 31,000 in all: 155 failures below 99.5 %.
-        let clean = look(&days, (15_000, 20), None, 16);
-        assert!((130..=140).contains(&clean.allowed[0]), "{clean:?}");
-        assert_eq!(clean.at_end.failed, 20);
-        assert_eq!(clean.reached_at_ms.as_slice(), [None; 3]);
-        assert!(!clean.settled);
-        let sustainable = clean.sustainable.expect("a budget");
-        assert!((0.008..0.009).contains(&sustainable), "{sustainable}");
-        let burning = burn_rate(Availability { total: 100, failed: 12 }, clean.sustainable).expect("calls");
-        assert!((14.0..15.0).contains(&burning), "{burning}");
-        assert_eq!(burn_rate(Availability::default(), clean.sustainable), None);
-
-        // 2 % failing: 75 − 20 = 55 failures above what comes with new calls, 0.015 a call: 3,667 calls, 3.7 days.
-        let failing = look(&days, (15_000, 20), Some((100, 2)), 16);
-        let day = |ms: i64| (ms - day_start_ms(chrono_tz::Asia::Shanghai, march(1))) as f64 / 86_400_000.0 + 1.0;
-        let reached: Vec<_> = failing.reached_at_ms.iter().map(|at| at.map(day)).collect();
-        assert!(reached[0].is_some_and(|day| (19.5..20.0).contains(&day)), "{reached:?}");
-        // 1 %: 150 − 20 = 130, at 0.01 a call: 13,000 calls.
-        assert!(reached[1].is_some_and(|day| (28.5..29.5).contains(&day)), "{reached:?}");
-        assert_eq!(reached[2], None);
-
-        // Breached, with too few calls to come to climb back.
-        let lost = look(&days, (15_000, 400), None, 16);
-        assert!(lost.allowed[0] < 0 && lost.allowed[1] < 0 && lost.allowed[2] > 0, "{lost:?}");
-        assert_eq!(lost.sustainable, None);
-        assert!(!lost.settled, "T3 is still to be reached");
-        // The last day, in the last tier: nothing changes any more.
-        let done = look(&steady(-20..31), (30_000, 9000), None, 31);
-        assert!(done.settled, "{done:?}");
-        let safe = look(&steady(-20..31), (3_000_000, 0), None, 31);
-        assert!(safe.settled, "{safe:?}");
-    }
-
-    #[test]
-    fn outside_the_month_there_is_no_outlook() {
-        let policy = Policy::tencent_ccc();
-        for day in [0, 32] {
-            let now_ms = day_start_ms(policy.time_zone, march(day));
-            let period = Period::calendar_month(MARCH);
-            assert_eq!(outlook(&policy, period, Availability::default(), &steady(1..31), None, now_ms), None);
+impl Outlook {
+    fn new(
+        policy: &Policy,
+        so_far: Availability,
+        remaining: Remaining,
+        most: u64,
+        at_end: Availability,
+        reached_at_ms: impl Fn(Ppm) -> i64,
+    ) -> Self {
+        let calls = remaining.after(so_far.total);
+        let expected = Availability { total: calls.expected, failed: so_far.failed };
+        let reached = |tier: &Tier| {
+            (so_far.at_least(tier.below) && !at_end.at_least(tier.below)).then(|| reached_at_ms(tier.below))
+        };
+        let left = expected.headroom(policy.target());
+        Self {
+            calls,
+            allowed: policy.tiers.iter().map(|tier| expected.headroom(tier.below)).collect(),
+            settled: settled(policy, so_far, most),
+            at_end,
+            reached_at_ms: policy.tiers.iter().map(reached).collect(),
+            sustainable: (left > 0 && remaining.expected > 0).then(|| left as f64 / remaining.expected as f64),
         }
     }
+}
 
-    proptest! {
-        #[test]
-        fn bounds_are_in_order_whatever_the_days_are(
-            days in prop::collection::btree_map(-60_i32..40, prop_oneof![0_u64..10_000, any::<u64>()], 0..60),
-            day in 1_i32..32, passed in 0.0_f64..=1.0, last in 1_i32..32,
-        ) {
-            let days: Vec<_> = days.into_iter().map(|(d, calls)| (march(d), calls)).collect();
-            if let Some(Remaining { low, expected, high }) = remaining_calls(&days, march(last), Moment { day: march(day), passed }) {
-                prop_assert!(low <= expected && expected <= high);
+/// Is the tier the same whatever up to so many calls come to? All failing is the worst of them, all clean the best.
+fn settled(policy: &Policy, so_far: Availability, most: u64) -> bool {
+    let total = so_far.total.saturating_add(most);
+    let ends = |failed: u64| policy.tier(Availability { total, failed });
+    let now = policy.tier(so_far);
+    ends(so_far.failed) == now && ends(so_far.failed.saturating_add(most)) == now
+}
+
+/// What the tenant's days say of the days to come.
+#[derive(Debug, Clone, Copy)]
+struct Forecast<'w> {
+    workdays: &'w Workdays,
+    today: LocalDay,
+    /// Calls of a day whose factor is 1.
+    level: f64,
+    /// By the [`kind`] of day.
+    factors: [f64; 7],
+    /// Calls expected in the rest of today.
+    rest_of_today: f64,
+    /// Relative variance of a day around its expectation.
+    day_variance: f64,
+    /// Relative variance of the level as it is now.
+    level_variance: f64,
+    /// Relative variance of the level's change in a week.
+    week_variance: f64,
+    /// Relative variance of the factors of working days and of weekends.
+    group_variance: [f64; 2],
+}
+
+/// 1970-01-01 was a Thursday, and that is 0.
+const FRIDAY: usize = 1;
+const SATURDAY: usize = 2;
+const SUNDAY: usize = 3;
+
+fn weekday(day: LocalDay) -> usize {
+    day.0.rem_euclid(7) as usize
+}
+
+fn is_weekend(weekday: usize) -> bool {
+    matches!(weekday, SATURDAY | SUNDAY)
+}
+
+/// The weekday that a day is like, whatever the calendar makes of it.
+fn kind(workdays: &Workdays, day: LocalDay) -> usize {
+    let weekday = weekday(day);
+    match workdays.is_working_day(day) {
+        Some(false) if !is_weekend(weekday) => SUNDAY,
+        Some(true) if is_weekend(weekday) => FRIDAY,
+        _ => weekday,
+    }
+}
+
+impl<'w> Forecast<'w> {
+    fn of(days: &[(LocalDay, u64)], now: Moment, workdays: &'w Workdays) -> Option<Self> {
+        let passed = if now.passed > 0.0 { now.passed.min(1.0) } else { 0.0 };
+        let mut history = [0.0; WINDOW];
+        let (known, so_far) = read(days, now.day, &mut history);
+        // In order of time, the last is yesterday.
+        let history = &mut history[WINDOW - known..];
+        if history.is_empty() {
+            return (passed >= ENOUGH_OF_FIRST_DAY && so_far > 0)
+                .then(|| Self::first_day(workdays, now.day, passed, so_far));
+        }
+        flatten_spikes(history);
+        let mut kinds = [0; WINDOW];
+        let kinds = &mut kinds[..known];
+        for (kind_of, ago) in kinds.iter_mut().zip((1..=known as i32).rev()) {
+            *kind_of = kind(workdays, LocalDay(now.day.0.saturating_sub(ago)));
+        }
+        let (factors, learned) = weekday_factors(history, kinds);
+
+        // Sums over the days, weighed by their age: calls, factors, ones and squares of the weights.
+        let (mut calls, mut weight, mut ones, mut squares) = (0.0, 0.0, 0.0, 0.0);
+        for (&count, &kind) in history.iter().zip(&*kinds) {
+            calls = calls * DECAY + count;
+            weight = weight * DECAY + factors[kind];
+            ones = ones * DECAY + 1.0;
+            squares = squares * DECAY * DECAY + 1.0;
+        }
+        // The pace of a morning says little: most tenants sleep at night.
+        let trust = passed * passed * passed;
+        calls += so_far as f64 * trust;
+        let usual = factors[kind(workdays, now.day)];
+        weight += usual * passed * trust;
+        let level = if weight > 0.0 { calls / weight } else { 0.0 };
+
+        let (mut errors, mut scale) = (0.0, 0.0);
+        for (&count, &kind) in history.iter().zip(&*kinds) {
+            let expected = level * factors[kind];
+            errors += (count - expected) * (count - expected);
+            scale += expected * expected;
+        }
+        let own = if scale > 0.0 { (errors / scale).min(MOST_VARIANCE) } else { 0.0 };
+        let days = known as f64;
+        let day_variance = (DAY_VARIANCE * DAY_VARIANCE_DAYS + own * days) / (DAY_VARIANCE_DAYS + days);
+        let week_variance = week_variance(history, kinds, &factors, day_variance);
+        let level_variance = day_variance * squares / (ones * ones)
+            + week_variance * LEVEL_AGE_WEEKS
+            + BEGINNER_VARIANCE / (days * (1.0 + days / BEGINNER_DAYS));
+        let group_variance = learned.map(|days| GROUP_VARIANCE / (1.0 + GROUP_LEARNED * days));
+        let rest_of_today = rest_of_today(level * usual, so_far as f64, passed);
+        Some(Self {
+            workdays,
+            today: now.day,
+            level,
+            factors,
+            rest_of_today,
+            day_variance,
+            level_variance,
+            week_variance,
+            group_variance,
+        })
+    }
+
+    /// A tenant that began today.
+    fn first_day(workdays: &'w Workdays, today: LocalDay, passed: f64, so_far: u64) -> Self {
+        let level = so_far as f64 / passed;
+        Self {
+            workdays,
+            today,
+            level,
+            factors: [1.0; 7],
+            rest_of_today: level * (1.0 - passed),
+            day_variance: DAY_VARIANCE,
+            // What is known of one day is less the less of it has passed.
+            level_variance: (0.5 / passed).min(MOST_VARIANCE),
+            week_variance: WEEK_VARIANCE,
+            group_variance: [GROUP_VARIANCE; 2],
+        }
+    }
+
+    /// Over the days after today up to `last`: the factors of working days and of weekends, and the squares of all.
+    fn ahead(&self, last: LocalDay) -> ([f64; 2], f64) {
+        let (mut sums, mut squares) = ([0.0; 2], 0.0);
+        let mut add = |kind: usize, times: f64| {
+            let factor = self.factors[kind];
+            sums[usize::from(is_weekend(kind))] += times * factor;
+            squares += times * factor * factor;
+        };
+        let near = last.0.min(self.today.0.saturating_add(WINDOW as i32));
+        (self.today.0..near).for_each(|before| add(kind(self.workdays, LocalDay(before + 1)), 1.0));
+        // Service months are shorter. What lies behind is told by the week.
+        let weeks = f64::from(last.0.abs_diff(near)) / 7.0;
+        (0..7).for_each(|kind| add(kind, weeks));
+        (sums, squares)
+    }
+
+    fn factor(&self, day: LocalDay) -> f64 {
+        self.factors[kind(self.workdays, day)]
+    }
+
+    fn remaining(&self, last: LocalDay) -> Remaining {
+        if last < self.today {
+            return Remaining::default();
+        }
+        let (sums, squares) = self.ahead(last);
+        let groups = sums.map(|sum| self.level * sum);
+        let expected = groups[0] + groups[1] + self.rest_of_today;
+        if expected <= 0.0 {
+            return Remaining::default();
+        }
+        let days = last.0.abs_diff(self.today.0);
+        let drift = self.level_variance + self.week_variance * f64::from(days) * DRIFT_PER_DAY;
+        let noise = self.day_variance * (self.level * self.level * squares + self.rest_of_today * self.rest_of_today)
+            + self.group_variance[0] * groups[0] * groups[0]
+            + self.group_variance[1] * groups[1] * groups[1];
+        // The last term is the scatter of counting itself.
+        let variance = (drift + noise / (expected * expected)).min(MOST_VARIANCE) + 1.0 / expected;
+        let spread = (Z80 * variance.ln_1p().sqrt()).exp();
+        Remaining {
+            low: (expected / spread).floor() as u64,
+            expected: expected.round() as u64,
+            high: (expected * spread).ceil() as u64,
+        }
+    }
+
+    /// The day, and the part of it from now or its start, at which so many more calls have come; the end of `last` if
+    /// fewer are expected.
+    fn position(&self, mut calls: f64, last: LocalDay) -> (LocalDay, f64) {
+        if !calls.is_finite() {
+            return (last, 1.0);
+        }
+        let mut day = self.today;
+        let mut ahead = self.rest_of_today;
+        while calls > ahead {
+            if day >= last {
+                return (day, 1.0);
             }
+            calls -= ahead;
+            day = LocalDay(day.0 + 1);
+            ahead = self.level * self.factor(day);
         }
+        (day, if ahead > 0.0 { calls / ahead } else { 1.0 })
+    }
+}
 
-        /// No number of the calls to come, with any number of failures among them, changes a tier that is settled.
-        #[test]
-        fn a_settled_tier_does_not_change(total in 0_u64..400, failed in 0_u64..400, calls in 0_u64..30) {
-            let policy = Policy::tencent_ccc();
-            let now = Availability { total, failed: failed.min(total) };
-            let tier = |a: Availability| policy.tier(a).map(|tier| tier.name.clone());
-            let changes = (0..=calls).any(|more| (0..=more).any(|failing| {
-                tier(Availability { total: now.total + more, failed: now.failed + failing }) != tier(now)
-            }));
-            prop_assert_eq!(is_settled(&policy, now, calls), !changes);
-        }
-
-        #[test]
-        fn an_outlook_is_sound(total in 0_u64..1_000_000, failed in 0_u64..50_000, hour in 0_u64..2000, failing in 0_u64..2000, day in 1_i32..32) {
-            let failed = failed.min(total);
-            let outlook = look(&steady(-20..day), (total, failed), Some((hour, failing.min(hour))), day);
-            let more = look(&steady(-20..day), (total, (failed + 1).min(total)), None, day);
-            prop_assert!(more.allowed.iter().zip(&outlook.allowed).all(|(more, less)| more <= less));
-            let policy = Policy::tencent_ccc();
-            let [now_ms, end_ms] = [day, 32].map(|day| day_start_ms(policy.time_zone, march(day)));
-            for (tier, at) in policy.tiers.iter().zip(&outlook.reached_at_ms) {
-                if let Some(at) = at {
-                    prop_assert!((now_ms + 1..=end_ms).contains(at));
-                    prop_assert!((Availability { total, failed }).at_least(tier.below), "reached already");
-                }
+/// Fills in the calls of the days before today, yesterday last; how many of them there are since the tenant's first
+/// one, and the calls of today.
+fn read(days: &[(LocalDay, u64)], today: LocalDay, history: &mut [f64; WINDOW]) -> (usize, u64) {
+    let end = days.partition_point(|(day, _)| *day <= today);
+    let (mut known, mut so_far) = (0, 0u64);
+    for &(day, calls) in days[..end].iter().rev() {
+        let ago = i64::from(today.0) - i64::from(day.0);
+        match usize::try_from(ago) {
+            Ok(0) => so_far = so_far.saturating_add(calls),
+            Ok(ago) if ago <= WINDOW => {
+                history[WINDOW - ago] += calls as f64;
+                known = known.max(ago);
             }
+            Ok(_) => return (WINDOW, so_far),
+            Err(_) => {}
         }
     }
+    (known, so_far)
+}
+
+/// One huge day is no level: it is cut to a multiple of a usual busy one, unless the days around it are as busy.
+fn flatten_spikes(history: &mut [f64]) {
+    // The busiest weekday's middle day.
+    let mut usual: f64 = 0.0;
+    for offset in 0..history.len().min(7) {
+        let mut of_weekday: SmallVec<[f64; WINDOW / 7]> = history[offset..].iter().copied().step_by(7).collect();
+        of_weekday.sort_unstable_by(f64::total_cmp);
+        usual = usual.max(of_weekday[(of_weekday.len() - 1) / 2]);
+    }
+    if usual == 0.0 {
+        // Hardly ever a call: the second busiest day.
+        let mut busiest: f64 = 0.0;
+        for &count in history.iter() {
+            usual = usual.max(count.min(busiest));
+            busiest = busiest.max(count);
+        }
+    }
+    let most = SPIKE * usual;
+    if most == 0.0 {
+        return;
+    }
+    for at in 0..history.len() {
+        if history[at] > most {
+            let around = at.saturating_sub(2)..(at + 3).min(history.len());
+            let others = around.filter(|&other| other != at).map(|other| history[other]).fold(0.0, f64::max);
+            history[at] = history[at].min(most.max(2.0 * others));
+        }
+    }
+}
+
+/// The factors, and the number of working days and of weekend days they were learned from.
+fn weekday_factors(history: &[f64], kinds: &[usize]) -> ([f64; 7], [f64; 2]) {
+    let mean = history.iter().sum::<f64>() / history.len() as f64;
+    if mean <= 0.0 {
+        return ([1.0; 7], [0.0; 2]);
+    }
+    let (mut sums, mut counts) = ([0.0; 7], [0.0; 7]);
+    for (&count, &kind) in history.iter().zip(kinds) {
+        sums[kind] += count / mean;
+        counts[kind] += 1.0;
+    }
+    let of = |weekend: bool, values: &[f64; 7]| {
+        (0..7).filter(|&kind| is_weekend(kind) == weekend).map(|kind| values[kind]).sum::<f64>()
+    };
+    let days = [of(false, &counts), of(true, &counts)];
+    let working = if days[0] > 0.0 { of(false, &sums) / days[0] } else { 1.0 / WEEKEND };
+    let weekend = (of(true, &sums) + PRIOR_DAYS * WEEKEND * working) / (days[1] + PRIOR_DAYS);
+    let factors = std::array::from_fn(|kind| {
+        let group = if is_weekend(kind) { weekend } else { working };
+        (sums[kind] + PRIOR_DAYS * group) / (counts[kind] + PRIOR_DAYS)
+    });
+    (factors, days)
+}
+
+/// How much the level of a week differs from that of the week before, relative and squared.
+fn week_variance(history: &[f64], kinds: &[usize], factors: &[f64; 7], day_variance: f64) -> f64 {
+    let (mut sum, mut count) = (WEEK_VARIANCE * WEEK_VARIANCE_WEEKS, WEEK_VARIANCE_WEEKS);
+    let mut later: Option<f64> = None;
+    for (week, kinds) in history.rchunks_exact(7).zip(kinds.rchunks_exact(7)) {
+        let usual: f64 = kinds.iter().map(|&kind| factors[kind]).sum();
+        let level = if usual > 0.0 { week.iter().sum::<f64>() / usual } else { 0.0 };
+        if let Some(later) = later.filter(|later| later + level > 0.0) {
+            let change = (later - level) / (0.5 * (later + level));
+            // Part of it is the scatter of the days.
+            sum += (change * change - day_variance / 7.0).clamp(0.0, 1.0);
+            count += 1.0;
+        }
+        later = Some(level);
+    }
+    sum / count
+}
+
+/// What the rest of a day brings, of which `usual` calls are expected in all and `so_far` have come. In the morning
+/// that is what is missing to a usual day, in the evening what its pace so far leaves.
+fn rest_of_today(usual: f64, so_far: f64, passed: f64) -> f64 {
+    if passed <= 0.0 {
+        return usual;
+    }
+    let pace = so_far / passed;
+    let whole = usual + (pace - usual) * passed * passed;
+    (whole - so_far).max(pace.min(usual) * (1.0 - passed))
 }
