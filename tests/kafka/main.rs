@@ -13,6 +13,7 @@ mod support;
 
 mod chaos;
 mod contract;
+mod dashboards;
 mod dead_letters;
 mod events;
 mod operations;

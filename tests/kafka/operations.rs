@@ -269,7 +269,7 @@ fn an_emptied_ledger_is_not_filled_with_less() {
 }
 
 /// The month of an instant in the contract's zone, as labels and keys name it.
-fn month_of(ms: i64) -> String {
+pub fn month_of(ms: i64) -> String {
     let instant = chrono::DateTime::from_timestamp_millis(ms + 8 * 3_600_000).expect("an instant");
     instant.format("%Y-%m").to_string()
 }
@@ -279,7 +279,7 @@ fn current_month() -> String {
 }
 
 /// The middle of the month so many months back.
-fn middle_of_month(back: i32) -> i64 {
+pub fn middle_of_month(back: i32) -> i64 {
     let (mut at, mut months) = (wall_clock_ms(), 0);
     let mut month = month_of(at);
     while months < back {
