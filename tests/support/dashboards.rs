@@ -147,7 +147,14 @@ impl Query {
     }
 
     /// Asks Prometheus what Grafana would ask: an instant at `to`, or from `from` to `to` (seconds since 1970).
-    pub fn run(&self, prometheus: &Prometheus, variables: &Variables<'_>, from: f64, to: f64, step: &str) -> Vec<Series> {
+    pub fn run(
+        &self,
+        prometheus: &Prometheus,
+        variables: &Variables<'_>,
+        from: f64,
+        to: f64,
+        step: &str,
+    ) -> Vec<Series> {
         let expression = substitute(&self.expression, variables);
         let answer = match self.kind {
             Kind::Instant => prometheus.query(&expression, to),

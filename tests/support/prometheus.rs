@@ -111,7 +111,8 @@ fn series(data: &Value) -> Vec<Series> {
     }
     let read = |one: &Value| {
         let labels = one["metric"].as_object().expect("labels").iter();
-        let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+        let labels =
+            labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
         let samples = match one.get("value") {
             Some(pair) => vec![sample(pair)],
             None => one["values"].as_array().expect("samples").iter().map(sample).collect(),
