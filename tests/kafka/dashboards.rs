@@ -41,16 +41,19 @@ groups:
       - {alert: SlaTest, expr: 'max without (instance, pod) (sla_compensation_ratio) > 0', labels: {severity: warning}}
 "#;
 
-/// Labels that tell a series from others, and its value.
-type Expected<'a> = &'a [(&'a [(&'a str, &'a str)], f64)];
+/// Labels of a series, and its value.
+type Row<'a> = (&'a [(&'a str, &'a str)], f64);
+type Expected<'a> = &'a [Row<'a>];
+/// A row with one label.
+type Single<'a> = ([(&'a str, &'a str); 1], f64);
 
 /// Rows that differ in one label.
-fn each<'a>(label: &'a str, rows: &[(&'a str, f64)]) -> Vec<([(&'a str, &'a str); 1], f64)> {
+fn each<'a>(label: &'a str, rows: &[(&'a str, f64)]) -> Vec<Single<'a>> {
     rows.iter().map(|(value, number)| ([(label, *value)], *number)).collect()
 }
 
 /// Such rows as what is expected.
-fn rows<'a>(each: &'a [([(&'a str, &'a str); 1], f64)]) -> Vec<(&'a [(&'a str, &'a str)], f64)> {
+fn rows<'a>(each: &'a [Single<'a>]) -> Vec<Row<'a>> {
     each.iter().map(|(labels, number)| (&labels[..], *number)).collect()
 }
 
@@ -301,7 +304,8 @@ impl Setting<'_> {
         tenant("Calls by result (bargauge)", "A", &rows(&results));
         tenant("Excluded by clause (bargauge)", "A", &[(&[("clause", "5.8")], 2.0)]);
         tenant("Calls over time (timeseries)", "A", &[(&[], 1000.0)]);
-        let (m, b): (&[(&str, &str)], &[(&str, &str)]) = (&[("month", month)], &[("month", last_month)]);
+        let m: &[(&str, &str)] = &[("month", month)];
+        let b: &[(&str, &str)] = &[("month", last_month)];
         tenant("Service months (table)", "A", &[(m, 1000.0), (b, 200.0)]);
         tenant("Service months (table)", "B", &[(m, 6.0), (b, 3.0)]);
         tenant("Service months (table)", "D", &[(m, 0.994), (b, 0.985)]);
