@@ -50,11 +50,21 @@ const MAY_BE_EMPTY: &[(&str, &str)] = &[
 const LAST_HOUR: &str =
     "the last hour is all of this month: a tier that it leads to is reached; tests/dashboards.rs has some";
 
-/// Labels that tell a series from others, and its value.
-type Expected<'a> = &'a [(&'a [(&'a str, &'a str)], f64)];
+/// Labels of a series, and its value.
+type Row<'a> = (&'a [(&'a str, &'a str)], f64);
+type Expected<'a> = &'a [Row<'a>];
+/// A row with one label.
+type Single<'a> = ([(&'a str, &'a str); 1], f64);
 
-/// The same, owned.
-type Row = (Vec<(&'static str, &'static str)>, f64);
+/// Rows that differ in one label.
+fn each<'a>(label: &'a str, rows: &[(&'a str, f64)]) -> Vec<Single<'a>> {
+    rows.iter().map(|(value, number)| ([(label, *value)], *number)).collect()
+}
+
+/// Such rows as what is expected.
+fn rows<'a>(each: &'a [Single<'a>]) -> Vec<Row<'a>> {
+    each.iter().map(|(labels, number)| (&labels[..], *number)).collect()
+}
 
 fn call(partition: i32, tenant: &str, request_id: &str, at_ms: i64, action: &str, code: &str) -> Sent {
     let call = json!({"tenant": tenant, "request_id": request_id, "timestamp": rfc3339(at_ms), "action": action, "code": code});
@@ -207,8 +217,8 @@ impl Setting<'_> {
         query.run(self.prometheus, self.variables, to - (to - self.from).ceil(), to, "1s")
     }
 
-    /// Every query returns something of one of the tenants, with the labels that its panel shows: of the one that has used up
-    /// its budget there is no burn rate, of the other no failure.
+    /// Every query returns something of one of the tenants, with the labels that its panel shows (of the one that has used up
+    /// its budget there is no burn rate, of the other no failure), and nothing once one of its metrics has another name.
     fn check_all(&self, dashboards: &[Dashboard]) {
         let mut wrong = Vec::new();
         let mut empty = BTreeSet::new();
@@ -226,10 +236,16 @@ impl Setting<'_> {
                     None => wrong.push(format!("{name} finds nothing: {}", query.expression)),
                 }
             }
-            for series in &found {
+            for series in found.iter().filter(|_| query.kind != Kind::Variable) {
                 let missing: Vec<_> = query.labels.iter().filter(|l| !series.labels.contains_key(*l)).collect();
-                if !missing.is_empty() && query.kind != Kind::Variable {
+                if !missing.is_empty() {
                     wrong.push(format!("{query} has no {missing:?} in {:?}", series.labels));
+                }
+            }
+            for name in query.metrics() {
+                let renamed = Query { expression: query.expression.replace(&name, "sla_renamed"), ..query.clone() };
+                if !self.run(&renamed).is_empty() {
+                    wrong.push(format!("{query} finds something without {name}: {}", query.expression));
                 }
             }
         }
@@ -271,11 +287,9 @@ impl Setting<'_> {
         // A tenth of 900.00; 270.00 and 50.00 one tier further down.
         fleet("Owed so far (stat)", "A", &[(cny, 90.0)]);
         fleet("Owed one tier further down (stat)", "A", &[(cny, 320.0)]);
-        let states = ["no_traffic", "ok", "warn_50", "warn_80", "exhausted_100", "breach"];
-        let counts = [0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
-        let states: Vec<_> = states.into_iter().map(|state| [("state", state)]).zip(counts).collect();
-        let states: Vec<(&[(&str, &str)], f64)> = states.iter().map(|(labels, value)| (&labels[..], *value)).collect();
-        fleet("Tenants by state (bargauge)", "A", &states);
+        let idle = ["no_traffic", "warn_50", "warn_80", "exhausted_100"].map(|state| (state, 0.0));
+        let states = each("state", &[&idle[..], &[("ok", 1.0), ("breach", 1.0)]].concat());
+        fleet("Tenants by state (bargauge)", "A", &rows(&states));
         fleet("Riskiest tenants (table)", "A", &[(a, 1.2), (u, 0.0)]);
         fleet("Riskiest tenants (table)", "B", &[(a, 0.994), (u, 1.0)]);
         // The next tier of acme is the second one: 10 − 6. Of umbrella the first: 5.
@@ -287,13 +301,8 @@ impl Setting<'_> {
         let claim = |of: &str| midnight_s(last_day(of) + chrono::Days::new(61)) * 1000.0;
         let a_before: &[(&str, &str)] = &[("tenant", "acme"), ("month", last_month)];
         fleet("Claims that close next (table)", "A", &[(a, claim(month)), (a_before, claim(last_month))]);
-        let results = |good: f64, failed: f64, excluded: f64| -> [Row; 3] {
-            [("good", good), ("failed", failed), ("excluded", excluded)]
-                .map(|(result, n)| (vec![("result", result)], n))
-        };
-        let all = results(1992.0, 6.0, 2.0);
-        let all: Vec<(&[(&str, &str)], f64)> = all.iter().map(|(labels, value)| (&labels[..], *value)).collect();
-        fleet("Calls by result (bargauge)", "A", &all);
+        let results = each("result", &[("good", 1992.0), ("failed", 6.0), ("excluded", 2.0)]);
+        fleet("Calls by result (bargauge)", "A", &rows(&results));
         fleet("Excluded by clause (bargauge)", "A", &[(&[("clause", "5.8")], 2.0)]);
         fleet("Tenants exported (stat)", "A", &[(&[], 2.0)]);
         // Last month is over and all of it is counted.
@@ -302,13 +311,9 @@ impl Setting<'_> {
         let tenant = |place: &str, reference: &str, expected: Expected<'_>| {
             self.check("sla-ledger-tenant", place, reference, expected, dashboards);
         };
-        let tiers = |values: [f64; 3]| -> Vec<Row> {
-            ["T1", "T2", "T3"].into_iter().map(|tier| vec![("tier", tier)]).zip(values).collect()
-        };
-        let check_tiers = |place: &str, reference: &str, values: [f64; 3]| {
-            let rows = tiers(values);
-            let rows: Vec<(&[(&str, &str)], f64)> = rows.iter().map(|(labels, value)| (&labels[..], *value)).collect();
-            tenant(place, reference, &rows);
+        let tiers = |place: &str, reference: &str, [first, second, third]: [f64; 3]| {
+            let tiers = each("tier", &[("T1", first), ("T2", second), ("T3", third)]);
+            tenant(place, reference, &rows(&tiers));
         };
         tenant("Availability (stat)", "A", &[(&[], 0.994)]);
         tenant("Error budget used (gauge)", "A", &[(&[], 1.2)]);
@@ -320,12 +325,11 @@ impl Setting<'_> {
         tenant("All calls counted (stat)", "A", &[(&[], 0.0)]);
         tenant("Claim closes (stat)", "A", &[(&[], claim(month))]);
         tenant("Availability against the tiers (timeseries)", "A", &[(&[], 0.994)]);
-        check_tiers("Availability against the tiers (timeseries)", "C", [0.995, 0.99, 0.95]);
-        check_tiers("Failures left before a tier (stat)", "A", [-1.0, 4.0, 44.0]);
-        check_tiers("Calls without a failure to recover (stat)", "A", [200.0, 0.0, 0.0]);
-        let all = results(992.0, 6.0, 2.0);
-        let all: Vec<(&[(&str, &str)], f64)> = all.iter().map(|(labels, value)| (&labels[..], *value)).collect();
-        tenant("Calls by result (bargauge)", "A", &all);
+        tiers("Availability against the tiers (timeseries)", "C", [0.995, 0.99, 0.95]);
+        tiers("Failures left before a tier (stat)", "A", [-1.0, 4.0, 44.0]);
+        tiers("Calls without a failure to recover (stat)", "A", [200.0, 0.0, 0.0]);
+        let results = each("result", &[("good", 992.0), ("failed", 6.0), ("excluded", 2.0)]);
+        tenant("Calls by result (bargauge)", "A", &rows(&results));
         tenant("Excluded by clause (bargauge)", "A", &[(&[("clause", "5.8")], 2.0)]);
         tenant("Calls over time (timeseries)", "A", &[(&[], 1000.0)]);
         let m: &[(&str, &str)] = &[("month", month)];
