@@ -31,6 +31,26 @@ use crate::view::View;
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
 
+/// How often the worker is looked at.
+const PULSE: Duration = Duration::from_secs(1);
+/// Looks without a round of the worker after which it is taken for hung: longer than anything that it waits for.
+const MISSED_LOOKS: u32 = 90;
+
+/// Is the worker alive? A hung one ends the process: whoever runs it starts it again, and the others have its shards.
+#[derive(Debug, Default)]
+struct Pulse {
+    rounds: u64,
+    missed: u32,
+}
+
+impl Pulse {
+    fn look(&mut self, rounds: u64) -> bool {
+        self.missed = if rounds == self.rounds { self.missed + 1 } else { 0 };
+        self.rounds = rounds;
+        self.missed < MISSED_LOOKS
+    }
+}
+
 /// A thread and what it is called in errors.
 type NamedThread = (&'static str, std::thread::JoinHandle<Result<()>>);
 
@@ -185,6 +205,10 @@ impl Service {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut refusal = Box::pin(refuse_altered_rulings(&self.view, &self.documents, &self.stop));
         let mut judged = false;
+        let mut pulse = Pulse::default();
+        let mut looks = tokio::time::interval(PULSE);
+        // A process that was stopped and goes on has not stood still by its own fault: the time away is one look.
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let refused = loop {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
@@ -202,6 +226,14 @@ impl Service {
                     }
                     break result;
                 }
+                _ = looks.tick() => match pulse.look(self.health.rounds()) {
+                    true => continue,
+                    false => break Err(anyhow!(
+                        "the worker has made no round for {} s: a call of the Kafka client does not come back; ending, to \
+                         be started again",
+                        PULSE.as_secs() * u64::from(MISSED_LOOKS)
+                    )),
+                },
                 () = self.stop.cancelled() => {}
             }
             break Ok(());
@@ -481,5 +513,20 @@ impl Office {
         self.documents.store(Arc::new(documents));
         let (tenants, took) = (self.view.standings().len(), began.elapsed());
         tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_makes_no_round_is_taken_for_hung() {
+        let mut pulse = Pulse::default();
+        assert!((0..MISSED_LOOKS - 1).all(|_| pulse.look(0)));
+        // One round, however late, and it has all the time again.
+        assert!(pulse.look(1));
+        assert!((1..MISSED_LOOKS).all(|_| pulse.look(1)));
+        assert!(!pulse.look(1));
     }
 }

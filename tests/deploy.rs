@@ -361,7 +361,10 @@ fn kubernetes_pods_find_a_configuration_without_mistakes() {
 
 #[test]
 fn no_configuration_is_left_out() {
-    let found: Vec<_> = files("deploy").into_iter().filter(|path| path.ends_with("/sla-ledger.yaml") && !path.starts_with("deploy/grafana")).collect();
+    let found: Vec<_> = files("deploy")
+        .into_iter()
+        .filter(|path| path.ends_with("/sla-ledger.yaml") && !path.starts_with("deploy/grafana"))
+        .collect();
     let mut checked: Vec<_> = KUSTOMIZATIONS.iter().map(|directory| format!("{directory}/sla-ledger.yaml")).collect();
     checked.push("deploy/compose/sla-ledger/sla-ledger.yaml".into());
     assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>(), checked.iter().collect());

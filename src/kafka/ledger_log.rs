@@ -1,6 +1,6 @@
 //! Writing to the ledger: one transactional producer an instance, one transaction a flush.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -21,6 +21,10 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Room in a dead letter for our own headers and the message's framing, in bytes.
 const DEAD_LETTER_OVERHEAD: usize = 4096;
+/// How long offsets may be on their way before their producer is given up. The client's own limit, which is
+/// [`TRANSACTION_TIMEOUT`], does not always hold: where the group's coordinator dies with the request, librdkafka 2.12 can
+/// wait for ever.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
 /// One step of an abort, between two polls.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 
@@ -41,7 +45,7 @@ pub struct Topics {
 pub struct LedgerLog {
     config: ClientConfig,
     topics: Topics,
-    producer: BaseProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
 }
 
 /// How a flush ended.
@@ -122,10 +126,10 @@ impl LedgerLog {
         Ok(Self { config, topics, producer })
     }
 
-    fn start(config: &ClientConfig) -> Result<BaseProducer<Deliveries>, KafkaError> {
+    fn start(config: &ClientConfig) -> Result<Arc<BaseProducer<Deliveries>>, KafkaError> {
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
         producer.init_transactions(INIT_TIMEOUT)?;
-        Ok(producer)
+        Ok(Arc::new(producer))
     }
 
     /// Replaces the producer: the new one, of the same transactional id, fences the old one and whatever of it is still
@@ -153,12 +157,20 @@ impl LedgerLog {
         shard: impl Fn(u32) -> Option<&'s Shard>,
         membership: &Membership,
     ) -> FlushEnd {
+        let begin = Instant::now();
         let begun = self.producer.begin_transaction();
-        let written =
-            begun.and_then(|()| self.send_all(flushes, shard)).and_then(|()| self.send_offsets(flushes, membership));
-        match written {
-            Ok(()) => self.commit(),
-            Err(error) => self.abort(&error),
+        let sent = begun.and_then(|()| self.send_all(flushes, shard)).map(|()| self.send_offsets(flushes, membership));
+        match sent {
+            Ok(Some(Ok(()))) => self.commit(),
+            Ok(Some(Err(error))) | Err(error) => self.abort(&error),
+            // Its producer hears nothing any more; the next one ends the transaction.
+            Ok(None) => FlushEnd {
+                end: TransactionEnd::Fatal,
+                retried: true,
+                took: begin.elapsed(),
+                error: Some(format!("no answer to the offsets within {} s", OFFSETS_TIMEOUT.as_secs())),
+                fence: None,
+            },
         }
     }
 
@@ -270,14 +282,31 @@ impl LedgerLog {
         }
     }
 
-    fn send_offsets(&self, flushes: &[Flush], membership: &Membership) -> Result<(), KafkaError> {
+    /// Sends the offsets; `None`: the client does not come back. It is asked on a thread of its own, which then waits for as
+    /// long as the client does, with a producer that nobody uses any more.
+    fn send_offsets(&self, flushes: &[Flush], membership: &Membership) -> Option<Result<(), KafkaError>> {
         let mut offsets = TopicPartitionList::with_capacity(flushes.len());
         for flush in flushes {
-            offsets.add_partition_offset(&self.topics.source, flush.shard as i32, Offset::Offset(flush.next_offset))?;
+            let offset = Offset::Offset(flush.next_offset);
+            if let Err(error) = offsets.add_partition_offset(&self.topics.source, flush.shard as i32, offset) {
+                return Some(Err(error));
+            }
         }
         // An empty list is never sent to the broker, which therefore would not fence it.
         assert!(offsets.count() > 0, "a flush without shards");
-        self.producer.send_offsets_to_transaction(&offsets, &membership.metadata, TRANSACTION_TIMEOUT)
+        let (producer, metadata) = (self.producer.clone(), membership.metadata.clone());
+        let (answer, answered) = mpsc::channel();
+        let ask = move || {
+            let result = producer.send_offsets_to_transaction(&offsets, &metadata, TRANSACTION_TIMEOUT);
+            // Before the answer, so that whoever has it has the producer for himself.
+            drop(producer);
+            _ = answer.send(result);
+        };
+        if let Err(error) = std::thread::Builder::new().name("offsets".into()).spawn(ask) {
+            tracing::error!(%error, "no thread for the offsets");
+            return Some(Err(KafkaError::Canceled));
+        }
+        answered.recv_timeout(OFFSETS_TIMEOUT).ok()
     }
 
     fn commit(&self) -> FlushEnd {

@@ -3,8 +3,8 @@
 //! Callbacks only take notes; the worker answers an assignment with an empty one (below), takes the shards over, and
 //! assigns them with their exact start offsets when it is done. A revocation is answered when the worker has flushed.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -16,7 +16,7 @@ use super::batch;
 /// A membership that a commit can be fenced by.
 pub struct Membership {
     /// For `send_offsets_to_transaction`; as it was at the assignment.
-    pub metadata: ConsumerGroupMetadata,
+    pub metadata: Arc<ConsumerGroupMetadata>,
     /// The group's generation.
     pub generation: i32,
     /// The member id.
@@ -84,7 +84,8 @@ impl ConsumerContext for Notes {
                 // The broker would accept a commit under a negative generation or without a member: refuse it here.
                 let fences = generation >= 0 && !member.is_empty();
                 let membership = consumer.group_metadata().filter(|_| fences);
-                let membership = membership.map(|metadata| Membership { metadata, generation, member });
+                let membership =
+                    membership.map(|metadata| Membership { metadata: Arc::new(metadata), generation, member });
                 let shards = partitions.elements().iter().map(|p| p.partition()).collect();
                 self.note(Rebalanced::Assigned(shards, membership));
                 if let Err(error) = consumer.assign(&TopicPartitionList::new()) {
