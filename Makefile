@@ -19,7 +19,7 @@ test: test-deps ## all tests, those against a real Kafka included
 test-deps: ## check, or as root install, what the tests need: JDK, Maven, Kafka, Prometheus, Alertmanager, linters
 	scripts/test-deps.sh
 
-bench: test-deps ## cost per event, memory, /metrics: one line a figure
+bench: test-deps ## cost per event, memory, /metrics, quality of the forecast: one line a figure
 	$(CARGO) bench
 
 soak: test-deps ## the tests with their long doses: hours
