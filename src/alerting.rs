@@ -34,9 +34,9 @@ const SWEEP_MS: i64 = 60_000;
 const FLEET_MS: i64 = 2_000;
 /// How long one pass may keep the worker from counting; the rest waits for the next flush.
 const PASS: Duration = Duration::from_millis(100);
-/// More tenants than this that alert within [`AT_ONCE`] are told as one (semantics: Alerts).
+/// More tenants than this that alert within five minutes are told as one (semantics: Alerts).
 pub const MANY_TENANTS: usize = 100;
-/// Within so many ms.
+/// Those five minutes, in ms.
 const AT_ONCE_MS: i64 = 5 * 60_000;
 /// For so long a gap is told, in ms.
 const GAP_TOLD_MS: i64 = 7 * 86_400_000;
@@ -140,7 +140,7 @@ impl Desk {
             }
         }
         metrics.set_alerts_held(&held);
-        let grouped = pass.many_at_once(&told) > MANY_TENANTS;
+        let grouped = !told.is_empty() && pass.many_at_once(&told) > MANY_TENANTS;
         let fleet_due = is_due(self.fleet_ms, FLEET_MS, now_ms) || grouped;
         pass.tell(told, grouped, shards, metrics);
         if fleet_due

@@ -24,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const EVENTS: Duration = Duration::from_millis(10);
 /// Between two looks at what keeps the brokers from answering.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Before a broker that knows too little is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is wrong with the topics, so that nothing may start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,11 @@ pub enum TopicError {
         "the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions"
     )]
     Missing(String, &'static str, i32),
+    /// The brokers have no settings to tell.
+    #[error(
+        "the brokers tell no settings of the topic `{0}`: see that it is there and that this user may DescribeConfigs on it"
+    )]
+    Untold(String),
     /// Settings that would lose data.
     #[error("{}", .0.join("\n"))]
     Settings(Vec<String>),
@@ -207,21 +214,45 @@ fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaErro
     Ok(())
 }
 
+/// The settings of topics, by topic. rdkafka hides a topic's error and hands over no settings instead; the error comes
+/// from a broker that has not heard yet of a topic that was just created, so the brokers are asked again.
+async fn settings<'a>(
+    admin: &AdminClient<DefaultClientContext>,
+    names: &[&'a str],
+) -> Result<BTreeMap<&'a str, BTreeMap<String, String>>, TopicError> {
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let answer = match admin.describe_configs(&resources, &options).await {
+            Ok(answer) => answer,
+            // The broker that was asked went away: another one answers.
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(ASK_AGAIN).await;
+                continue;
+            }
+            Err(source) => return Err(TopicError::Kafka { what: "cannot read the topics' settings".into(), source }),
+        };
+        let mut settings = BTreeMap::new();
+        for (name, result) in names.iter().copied().zip(answer) {
+            let what = format!("cannot read the settings of `{name}`");
+            let found = result.map_err(|code| TopicError::Kafka { what, source: KafkaError::AdminOp(code) })?;
+            let entries = found.entries.into_iter().filter_map(|e| Some((e.name, e.value?)));
+            settings.insert(name, entries.collect::<BTreeMap<_, _>>());
+        }
+        match names.iter().find(|name| settings.get(*name).is_none_or(BTreeMap::is_empty)) {
+            None => return Ok(settings),
+            Some(name) if Instant::now() >= deadline => return Err(TopicError::Untold((*name).to_owned())),
+            Some(_) => tokio::time::sleep(ASK_AGAIN).await,
+        }
+    }
+}
+
 async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
     let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
     let alerts = config.ledger.alerts_topic.as_str();
     let names = [source, ledger, &config.ledger.dead_letters_topic, alerts];
-    let resources = names.map(ResourceSpecifier::Topic);
-    let answer = admin.describe_configs(&resources, &AdminOptions::new().request_timeout(Some(TIMEOUT))).await;
-    let answer =
-        answer.map_err(|source| TopicError::Kafka { what: "cannot read the topics' settings".into(), source })?;
-    let mut settings: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-    for (name, result) in names.into_iter().zip(answer) {
-        let what = format!("cannot read the settings of `{name}`");
-        let found = result.map_err(|code| TopicError::Kafka { what, source: KafkaError::AdminOp(code) })?;
-        let entries = found.entries.into_iter().filter_map(|e| Some((e.name, e.value?)));
-        settings.insert(name, entries.collect());
-    }
+    let settings = settings(admin, &names).await?;
     let get = |topic: &str, name: &str| settings.get(topic).and_then(|s| s.get(name)).map_or("", String::as_str);
     let number = |topic: &str, name: &str| get(topic, name).parse::<i64>().ok();
     let mut mistakes = Vec::new();

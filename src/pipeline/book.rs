@@ -41,7 +41,8 @@ pub struct ShardBook {
     digest: Digest,
     /// Position of the tail in the ledger partition.
     position: i64,
-    at_end: bool,
+    /// Position when it last stood at the partition's end.
+    last_end: Option<i64>,
     /// Tenants whose facts changed since they were last published.
     changed: HashSet<Arc<str>>,
     published: bool,
@@ -238,7 +239,12 @@ impl ShardBook {
 
     /// Did the tail stand at the partition's end when it last read? Only there the values belong together.
     pub fn is_at_end(&self) -> bool {
-        self.at_end
+        self.last_end == Some(self.position)
+    }
+
+    /// Where the tail stood when it was last at the partition's end: what is published is as of there.
+    pub fn last_end(&self) -> Option<i64> {
+        self.last_end
     }
 
     fn of_tenant(&self, tenant: &str) -> Option<Self> {
@@ -347,7 +353,6 @@ impl ShardBook {
 
     fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
         self.position = self.position.max(offset + 1);
-        self.at_end = false;
         if self.trouble.is_some() {
             return None;
         }
@@ -485,7 +490,7 @@ impl ShardBook {
 
     fn reached_end(&mut self, position: i64) -> Option<Event> {
         self.position = self.position.max(position);
-        self.at_end = true;
+        self.last_end = Some(self.position);
         if self.trouble.is_some() || !self.waiting.is_empty() {
             return None;
         }

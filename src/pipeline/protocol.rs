@@ -96,14 +96,14 @@ impl Takeover {
         self.shards.get(&shard)?.committed.flatten()
     }
 
-    /// Has the tail passed, in every ledger partition, what was there at this takeover? Before, nothing that spans
-    /// shards (gauges, alerts) may be shown as this owner's.
+    /// Is published, of every ledger partition, at least what was there at this takeover? Before, nothing that spans
+    /// shards (gauges, alerts) may be shown as this owner's: the predecessor has shown it. What was read is not enough,
+    /// for between two ends of the partition it is not published.
     pub fn may_judge(&self, book: &Book) -> bool {
-        self.ledger_ends.as_ref().is_some_and(|ends| {
-            ends.iter()
-                .enumerate()
-                .all(|(shard, end)| book.shard(shard as u32).is_some_and(|b| b.position() >= *end && b.is_published()))
-        })
+        let shown = |(shard, end): (usize, &i64)| {
+            book.shard(shard as u32).is_some_and(|b| b.is_published() && b.last_end() >= Some(*end))
+        };
+        self.ledger_ends.as_ref().is_some_and(|ends| ends.iter().enumerate().all(shown))
     }
 }
 
@@ -244,5 +244,40 @@ pub fn after_transaction(end: TransactionEnd, retried: bool, took: Duration) -> 
         TransactionEnd::Fatal | TransactionEnd::Unknown => {
             Aftermath { committed: false, new_producer: true, give_up: true }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::settings::CountingSettings;
+    use crate::pipeline::shard::{Owner, Shard};
+
+    #[test]
+    fn what_was_read_but_is_not_published_is_not_judged_by() {
+        let mut takeover = Takeover::new([0]);
+        takeover.committed(0, None);
+        takeover.ends(vec![0, 2]);
+        let mut book = Book::new(2);
+        let mut other =
+            Shard::take_over(Owner::new(1, "w", (1, 2)), &CountingSettings::default(), ShardState::default(), 0)
+                .expect("settings");
+        book.reached_end(0, 0);
+        // Published as of its beginning: older than the takeover.
+        book.reached_end(1, 0);
+        assert!(!takeover.may_judge(&book));
+        for at in 0..3 {
+            // Read beyond the end that the takeover found, and nothing of it is published.
+            let (key, value) = other.snapshot().checkpoint;
+            other.committed();
+            book.apply(1, at, key.as_bytes(), Some(&value));
+            assert!(!takeover.may_judge(&book), "at {at}");
+        }
+        book.reached_end(1, 3);
+        assert!(takeover.may_judge(&book));
+        // What comes later does not take that back.
+        let (key, value) = other.snapshot().checkpoint;
+        book.apply(1, 3, key.as_bytes(), Some(&value));
+        assert!(takeover.may_judge(&book));
     }
 }

@@ -12,7 +12,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -85,23 +85,17 @@ impl Dose {
 
 #[test]
 fn chaos() {
+    let _machine = crate::alone();
     let running = Running::default();
-    // The logs that a failure shows are long: why it failed comes last.
-    if let Err(failure) = std::panic::catch_unwind(AssertUnwindSafe(|| disturb(&running))) {
-        let first = running.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        println!("chaos: it failed because: {}", first.unwrap_or_else(|| words(&*failure)));
-        std::panic::resume_unwind(failure);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| run(&running)));
+    // By now everybody's log has been shown, and what is said last is what is read first.
+    if let Err(panic) = result {
+        let (who, why) = running.first_failure().unwrap_or_else(|| ("the comparison", message(&*panic)));
+        panic!("chaos: FAILED because of {who}: {why}");
     }
 }
 
-/// What a panic said.
-fn words(failure: &(dyn Any + Send)) -> String {
-    let text = failure.downcast_ref::<String>().cloned();
-    text.or_else(|| failure.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-}
-
-fn disturb(running: &Running) {
-    let _machine = crate::alone();
+fn run(running: &Running) {
     let dose = Dose::from_environment();
     println!("chaos: SLA_LEDGER_CHAOS_SEED={} {dose:?}, about {:?}", dose.seed, dose.time());
     let mut cluster = Cluster::start(3);
@@ -116,25 +110,26 @@ fn disturb(running: &Running) {
     let mut hand = || ChaCha8Rng::seed_from_u64(seeds.random());
     let (killer, stopper, breaker) = (hand(), hand(), hand());
     let (expected, scrapes) = std::thread::scope(|scope| {
-        let scraper = scope.spawn(|| running.guard(|| scrape(&fleet, &running.observed)));
+        let scraper = scope.spawn(|| running.guard("the scraper", || scrape(&fleet, &running.observed)));
         let follower = scope.spawn(|| {
-            running.guard(|| {
+            running.guard("the follower", || {
                 while !running.observed.load(Ordering::Relaxed) {
                     ledger.follow(Duration::from_millis(500));
                 }
             })
         });
         let hands = [
-            scope.spawn(|| running.guard(|| kill_instances(&fleet, &dose, killer, running))),
-            scope.spawn(|| running.guard(|| stop_instances(&fleet, &dose, stopper, running))),
-            scope.spawn(|| running.guard(|| kill_brokers(&mut cluster, &dose, breaker, running))),
+            scope.spawn(|| running.guard("the killer", || kill_instances(&fleet, &dose, killer, running))),
+            scope.spawn(|| running.guard("the stopper", || stop_instances(&fleet, &dose, stopper, running))),
+            scope.spawn(|| running.guard("the breaker", || kill_brokers(&mut cluster, &dose, breaker, running))),
         ];
-        let expected = running.guard(|| generate(&bootstrap, &names.calls, &dose, noted.clone(), running));
+        let expected =
+            running.guard("the generator", || generate(&bootstrap, &names.calls, &dose, noted.clone(), running));
         for hand in hands {
             hand.join().expect("a hand");
         }
         println!("chaos: faults are over, {} events sent", expected.records.seen);
-        running.guard(|| wait_all_counted(&bootstrap, &names, running));
+        running.guard("the wait for the counting", || wait_all_counted(&bootstrap, &names, running));
         running.observed.store(true, Ordering::Relaxed);
         follower.join().expect("the follower");
         (expected, scraper.join().expect("the scraper"))
@@ -180,10 +175,10 @@ fn verify(fleet: &Fleet) -> Vec<String> {
 struct Running {
     /// Something failed: everybody ends, so that the failure shows.
     failed: AtomicBool,
-    /// What failed first.
-    first_failure: Mutex<Option<String>>,
     /// All is counted: the observers end.
     observed: AtomicBool,
+    /// Who failed first, and why.
+    first: OnceLock<(&'static str, String)>,
     kills: AtomicU64,
     stops: AtomicU64,
     brokers: AtomicU64,
@@ -191,15 +186,17 @@ struct Running {
 
 impl Running {
     /// Runs a thread's body; its panic ends the others too.
-    fn guard<T>(&self, body: impl FnOnce() -> T) -> T {
-        std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|failure| {
-            let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| words(&*failure));
-            drop(first);
+    fn guard<T>(&self, who: &'static str, body: impl FnOnce() -> T) -> T {
+        std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+            _ = self.first.set((who, message(&*panic)));
             self.failed.store(true, Ordering::Relaxed);
             self.observed.store(true, Ordering::Relaxed);
-            std::panic::resume_unwind(failure)
+            std::panic::resume_unwind(panic)
         })
+    }
+
+    fn first_failure(&self) -> Option<(&'static str, String)> {
+        self.first.get().cloned()
     }
 
     /// Lets a random time pass, in which nothing is awaited; false when the test has failed meanwhile.
@@ -210,6 +207,18 @@ impl Running {
         }
         !self.failed.load(Ordering::Relaxed)
     }
+}
+
+/// What a panic said, without the log tails behind it, which were shown when it was raised.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    let text = text.unwrap_or("a panic without words");
+    text.split("\n--- ").next().unwrap_or(text).to_owned()
+}
+
+/// Tells of a fault at its time, to be laid beside the logs.
+fn tell(fault: &str) {
+    println!("chaos: {} {fault}", chrono::Utc::now().format("%H:%M:%S%.3f"));
 }
 
 /// The instances, each behind a lock of its own.
@@ -268,11 +277,13 @@ fn kill_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &
         let mut instance = fleet.any(&mut random);
         assert_alive(&mut instance);
         instance.kill();
+        tell(&format!("{} killed", instance.name()));
         running.kills.fetch_add(1, Ordering::Relaxed);
         // Sometimes it is back before its session ends, sometimes the others have its partitions by then.
         let away = if random.random_bool(0.7) { random.random_range(0.0..1.0) } else { random.random_range(1.0..9.0) };
         running.pass(Duration::from_secs_f64(away));
         instance.start();
+        tell(&format!("{} started", instance.name()));
     }
 }
 
@@ -285,8 +296,10 @@ fn stop_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &
         let mut instance = fleet.any(&mut random);
         assert_alive(&mut instance);
         instance.program().pause();
+        tell(&format!("{} stopped", instance.name()));
         running.pass(SESSION + Duration::from_secs_f64(random.random_range(1.0..6.0)));
         instance.program().resume();
+        tell(&format!("{} continued", instance.name()));
         running.stops.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -299,8 +312,10 @@ fn kill_brokers(cluster: &mut Cluster, dose: &Dose, mut random: ChaCha8Rng, runn
         }
         let broker = random.random_range(0..cluster.own_brokers());
         cluster.kill(broker);
+        tell(&format!("kafka-{broker} killed"));
         running.pass(Duration::from_secs_f64(random.random_range(0.5..6.0)));
         cluster.restart(broker);
+        tell(&format!("kafka-{broker} is back"));
         running.brokers.fetch_add(1, Ordering::Relaxed);
     }
 }

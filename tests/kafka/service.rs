@@ -167,19 +167,9 @@ impl Instance {
         self.program.as_mut().expect("the instance was started")
     }
 
-    /// SIGKILL. The log goes with the process, unless `SLA_LEDGER_TEST_LOGS` names a directory to keep logs in.
+    /// SIGKILL. The log goes with the process.
     pub fn kill(&mut self) {
-        if let Some(mut program) = self.program.take() {
-            program.kill();
-            self.keep_log(&program);
-        }
-    }
-
-    fn keep_log(&self, program: &Program) {
-        if let Some(directory) = std::env::var_os("SLA_LEDGER_TEST_LOGS") {
-            let path = PathBuf::from(directory).join(format!("{}-{}.log", self.name, program.pid()));
-            std::fs::write(path, program.log()).expect("a kept log");
-        }
+        self.program = None;
     }
 
     /// Everything the process has logged.
@@ -243,15 +233,6 @@ impl Instance {
 
     pub fn port(&self) -> u16 {
         self.port
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // A failed test shows the end of the log; the process's own drop does that.
-        if let Some(program) = &self.program {
-            self.keep_log(program);
-        }
     }
 }
 

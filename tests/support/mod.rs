@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How many of a log's last lines a failure shows.
-const LOG_TAIL_LINES: usize = 60;
+const LOG_TAIL_LINES: usize = 25;
+
+/// How many characters of such a line it shows.
+const LOG_TAIL_WIDTH: usize = 300;
 
 /// Waits until `condition` holds, and panics with `what` if it does not within `timeout`.
 #[track_caller]
@@ -120,7 +123,7 @@ impl Signal {
 }
 
 /// A process with its output in a file. It is killed when this is dropped, and by the kernel when the test
-/// process ends in any other way.
+/// process ends in any other way. `SLA_LEDGER_TEST_LOGS` names a directory that the log is then copied to.
 pub struct Program {
     name: String,
     child: Child,
@@ -272,6 +275,12 @@ impl Drop for Program {
             report(&self.log_tail());
         }
         self.kill();
+        if let Some(directory) = std::env::var_os("SLA_LEDGER_TEST_LOGS") {
+            let kept = Path::new(&directory).join(format!("{}-{}.log", self.name, self.pid()));
+            if let Err(error) = fs::copy(&self.log, &kept) {
+                report(&format!("cannot keep a log as {}: {error}", kept.display()));
+            }
+        }
     }
 }
 
@@ -283,12 +292,11 @@ fn log_tail(name: &str, path: &Path) -> String {
     let text = read_lossy(path);
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LOG_TAIL_LINES);
-    format!(
-        "\n--- {name}: the last {} of {} log lines ---\n{}\n---",
-        lines.len() - first,
-        lines.len(),
-        lines[first..].join("\n")
-    )
+    let mut tail = format!("\n--- {name}: the last {} of {} log lines ---\n", lines.len() - first, lines.len());
+    for line in &lines[first..] {
+        tail.extend(line.chars().take(LOG_TAIL_WIDTH).chain(['\n']));
+    }
+    tail + "---"
 }
 
 /// Writes to standard error, for a reader of a failed test.
