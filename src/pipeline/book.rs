@@ -248,12 +248,12 @@ impl ShardBook {
     }
 
     fn of_tenant(&self, tenant: &str) -> Option<Self> {
-        let together = self.published && self.at_end && self.waiting.is_empty() && self.trouble.is_none();
+        let together = self.published && self.is_at_end() && self.waiting.is_empty() && self.trouble.is_none();
         together.then(|| Self {
             checkpoint: self.checkpoint.clone(),
             tenants: self.tenants.get_key_value(tenant).into_iter().map(|(t, r)| (t.clone(), r.clone())).collect(),
             position: self.position,
-            at_end: true,
+            last_end: self.last_end,
             published: true,
             ..Self::default()
         })
