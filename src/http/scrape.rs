@@ -2,7 +2,7 @@
 //!
 //! An exposition of 100k tenants is tens of megabytes, so what bounds memory is how many renderings are alive: being
 //! made (one at most) or being sent. A scrape never gets figures older than its own request, with one exception: when
-//! [`MAX_LIVE`] renderings are held by clients that do not read, the newest of them is shared.
+//! `MAX_LIVE` renderings are held by clients that do not read, the newest of them is shared.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Standings of all tenants: the facts of the book under the contract, kept current tenant by tenant.
 //!
 //! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no replay:
-//! [`Standings::rebuild`] evaluates everybody, [`Standings::refresh`] those whose facts changed.
+//! [`Standings::refresh`] evaluates those whose facts changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
