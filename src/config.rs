@@ -22,7 +22,7 @@ pub use notify::{
 };
 
 use crate::documents::ExpectedLedger;
-use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
+use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, IgnoredRange, TimestampFormat};
 use crate::report::alert::{Encoding, Issuer, RUNBOOK};
 use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
@@ -529,6 +529,26 @@ fn read_counting(section: &mut Section, counting: &mut CountingSettings) {
     counting.dedupe_window_s = window.as_secs() as u32;
     let codes = std::mem::take(&mut counting.not_itemised);
     counting.not_itemised = section.or("not_itemised", codes, read::list(read::code));
+    let ranges = section.sections("ignore_timestamps", read_ignored);
+    counting.ignore_timestamps = ranges.unwrap_or_default().into_iter().flatten().collect();
+}
+
+fn read_ignored(section: &mut Section) -> Option<IgnoredRange> {
+    let partition = section.needed("partition", "0", read::integer(0..=i32::MAX.into()));
+    let from = section.needed("from", "4711", read::integer(0..=i64::MAX));
+    let to = section.needed("to", "4712", read::integer(0..=i64::MAX));
+    let (partition, from, to) = (partition? as u32, from?, to?);
+    if to <= from {
+        let message =
+            format!("`{}` is {to}, not above `from`, which is {from}: the range holds no offset", section.full("to"));
+        section.mistake(
+            "to",
+            message,
+            format!("`to` is the first offset after the range: write {} for one record", from.saturating_add(1)),
+        );
+        return None;
+    }
+    Some(IgnoredRange { partition, from, to })
 }
 
 fn read_limits(section: &mut Section, counting: &mut CountingSettings) {

@@ -1,6 +1,7 @@
 //! From bytes to facts: decode, dedupe, tally, ledger records, the book. Pure: no I/O, no clock, no async.
 
 pub mod book;
+pub mod clock;
 pub mod compare;
 pub mod decode;
 pub mod facts;

@@ -18,6 +18,7 @@ use crate::domain::call::Rejection;
 use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::{Book, Event, Trouble};
+use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::{Decoder, OutermostText, SourceRecord, rfc3339_ms};
 use crate::pipeline::record::Totals;
 use crate::pipeline::settings::{CountingSettings, FieldPath};
@@ -89,6 +90,7 @@ pub struct Replay {
     decoder: Decoder,
     arrival: OutermostText,
     arrival_hint: memchr::memmem::Finder<'static>,
+    now_ms: i64,
     flush_records: u64,
     unflushed: u64,
     published: HashSet<Arc<str>>,
@@ -110,13 +112,16 @@ struct Horizon {
 }
 
 impl Replay {
-    /// Nothing read yet. `facts`: keep the facts of every day for the result, and not only the standings.
+    /// Nothing read yet. A line whose arrival lies after `now_ms` is a dead letter (`clock`) and moves nothing: what is in a
+    /// file has arrived, so no broker's bound is added to the five minutes by which clocks may differ. `facts`: keep the facts
+    /// of every day for the result, and not only the standings.
     ///
     /// # Errors
     /// Settings that cannot be used.
     pub fn new(
         settings: &CountingSettings,
         contract: Arc<Contract>,
+        now_ms: i64,
         facts: bool,
     ) -> std::result::Result<Self, ReplayError> {
         // Fixed keys: the same input gives the same result. There is nobody here to choose request ids that collide.
@@ -130,6 +135,7 @@ impl Replay {
             decoder: Decoder::new(settings).map_err(ShardError::Settings)?,
             arrival: OutermostText::new("arrival"),
             arrival_hint: memchr::memmem::Finder::new("arrival"),
+            now_ms,
             flush_records: FLUSH_RECORDS,
             unflushed: 0,
             published: HashSet::new(),
@@ -161,14 +167,16 @@ impl Replay {
             headers: &[],
         };
         record.timestamp_ms = self.arrival_ms(&record)?;
+        let from_the_future = record.timestamp_ms.is_some_and(|ms| HoldBound::new(0).is_exceeded(ms, self.now_ms));
         if let Some(arrival_ms) = record.timestamp_ms
+            && !from_the_future
             && self.horizon.advance(arrival_ms)
         {
             // This record closes months: look at them first.
             self.flush()?;
             self.collect(Some(self.horizon.month));
         }
-        let outcome = self.shard.ingest(&record);
+        let outcome = if from_the_future { self.shard.refuse(&record) } else { self.shard.ingest(&record) };
         if let Outcome::Rejected(reason) = outcome {
             self.rejected[reason.index()] += 1;
         }

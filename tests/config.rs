@@ -49,6 +49,20 @@ fn one_mistake_a_line() {
             "flush: [1s]",
             "f:1:8: `flush` must be a section of keys, not a list; write `key: value` lines, indented below it",
         ),
+        ("counting: {ignore_timestamps: [{partition: 3, from: 5, to: 6}, {partition: 0, from: 0, to: 9}]}", "fine"),
+        (
+            "counting: {ignore_timestamps: [{partition: 3, from: 5, to: 5}]}",
+            "f:1:60: `counting.ignore_timestamps[1].to` is 5, not above `from`, which is 5: the range holds no offset; \
+             `to` is the first offset after the range: write 6 for one record",
+        ),
+        (
+            "counting: {ignore_timestamps: [{partition: 3, from: 5, to: 6}, {partition: -1, from: 5, to: 6}]}",
+            "f:1:76: `counting.ignore_timestamps[2].partition` is out of range: the number `-1`; the least is 0, the most 2147483647",
+        ),
+        (
+            "counting: {ignore_timestamps: [{partition: 3, from: 5}]}",
+            "f:1:32: `counting.ignore_timestamps[1].to` is missing; add it, e.g. `to: 4712` in section `counting.ignore_timestamps[1]`",
+        ),
         ("ledger: {max_write_rate: 20mb}", "fine"),
         ("ledger: {max_write_rate: 30000}", "fine"),
         (

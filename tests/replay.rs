@@ -438,7 +438,7 @@ fn call(tenant: &str, id: &str, time: &str) -> String {
 
 fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sla_ledger::replay::Result {
     let settings = CountingSettings::default();
-    let mut replay = Replay::new(&settings, Arc::new(Contract::of_policy(Policy::tencent_ccc())), true)
+    let mut replay = Replay::new(&settings, Arc::new(Contract::of_policy(Policy::tencent_ccc())), i64::MAX, true)
         .expect("sound settings")
         .flush_every(flush_every);
     for line in lines {

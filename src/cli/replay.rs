@@ -12,10 +12,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
 use crate::documents::{DocumentSet, ExpectedLedger};
+use crate::domain::call::{Quarantined, Rejection};
 use crate::pipeline::settings::CountingSettings;
+use crate::pipeline::shard::Outcome;
 use crate::replay::input::{Lines, total_bytes};
 use crate::replay::report::{Judgement, Report};
 use crate::replay::{Replay, fields_without_source};
+
+/// What becomes of a line that arrives in the future.
+const CLOCK: Outcome = Outcome::Rejected(Rejection::Quarantined(Quarantined::Clock));
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +30,8 @@ Examples:
   sla-ledger replay --config config --calls calls.jsonl --facts | jq '.facts[] | select(.tenant == \"acme\")'
 
 One JSON event a line, in the order of arrival. A field `arrival` (RFC 3339) on the outermost level is when the event
-arrived; by default that is the event's own time. Lines that are no call event are counted by reason.
+arrived; by default that is the event's own time. Lines that are no call event are counted by reason, and so are lines that
+arrive more than five minutes after --now (`clock`): they move nothing.
 
 Exit codes: 0 done, 1 the input cannot be read, 2 wrong flags or configuration.";
 
@@ -102,20 +108,12 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
         eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
     }
     let contract = Arc::new(documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis())));
-    let mut replay = Replay::new(settings, Arc::clone(&contract), args.facts)?;
+    let now = args.now.unwrap_or_else(Utc::now);
+    let mut replay = Replay::new(settings, Arc::clone(&contract), now.timestamp_millis(), args.facts)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
-    let mut line = Vec::new();
-    for path in &args.calls {
-        let mut lines = Lines::open(path)?;
-        while lines.next_into(&mut line)? {
-            replay.line(&line).with_context(|| format!("{}, line {}", lines.file(), lines.line()))?;
-            progress.line(&lines);
-        }
-        progress.end_of_file(&lines);
-    }
+    read_calls(&args.calls, &mut replay, now, &mut progress)?;
     let result = replay.finish()?;
-    progress.end();
-    let judgement = Judgement { contract: &contract, now: args.now.unwrap_or_else(Utc::now), as_of: args.as_of };
+    let judgement = Judgement { contract: &contract, now, as_of: args.as_of };
     let report = Report::new(result, &judgement);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.output {
@@ -123,6 +121,37 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
         OutputFormat::Text => out.write_all(report.to_text().as_bytes())?,
     }
     Ok(out.flush()?)
+}
+
+/// Counts the lines of all files, and says on stderr which of them a wrong clock has kept out.
+pub(super) fn read_calls(
+    files: &[PathBuf],
+    replay: &mut Replay,
+    now: DateTime<Utc>,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let (mut line, mut refused, mut first) = (Vec::new(), 0_u64, None);
+    for path in files {
+        let mut lines = Lines::open(path)?;
+        while lines.next_into(&mut line)? {
+            let place = || format!("{}, line {}", lines.file(), lines.line());
+            if replay.line(&line).with_context(place)? == CLOCK {
+                refused += 1;
+                first.get_or_insert_with(place);
+            }
+            progress.line(&lines);
+        }
+        progress.end_of_file(&lines);
+    }
+    progress.end();
+    if let Some(first) = first {
+        let now = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        super::complain(&format!(
+            "warning: {refused} lines not counted (clock): they arrive after {now}, the first is {first}; fix the clock of \
+             their producer, or give the instant of the replay with --now"
+        ));
+    }
+    Ok(())
 }
 
 /// The counting settings and documents of the configuration. Without one, the built-in ones; a directory without a
@@ -149,7 +178,7 @@ pub(super) fn instant(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// Progress on stderr: a bar on a terminal, otherwise a line now and then.
-struct Progress {
+pub(super) struct Progress {
     bar: Option<ProgressBar>,
     quiet: bool,
     total: Option<u64>,
@@ -164,7 +193,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const LOOK_EVERY: u64 = 4096;
 
 impl Progress {
-    fn new(total: Option<u64>, quiet: bool) -> Self {
+    pub(super) fn new(total: Option<u64>, quiet: bool) -> Self {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
             let template = match total {

@@ -143,7 +143,7 @@ pub fn run(command: &Command) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let facts = facts(&args.calls, &config, &settings, &mut documents);
+    let facts = facts(&args.calls, Utc::now(), &config, &settings, &mut documents);
     super::finish(facts.and_then(|(book, _)| add(args, &config, documents, &book)))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 
-use super::replay::{inputs, instant};
+use super::replay::{Progress, inputs, instant, read_calls};
 use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
@@ -21,7 +21,6 @@ use crate::pipeline::book::Book;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::Replay;
-use crate::replay::input::Lines;
 use crate::report::archive::{Archive, Rendering};
 use crate::report::issue::{Desk, Hour};
 use crate::report::statement::evidence::EvidenceRow;
@@ -113,7 +112,13 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let (book, topic) = facts(&args.calls, config.unwrap_or(&default), &settings, &mut documents)?;
+        let (book, topic) = facts(
+            &args.calls,
+            args.now.unwrap_or_else(Utc::now),
+            config.unwrap_or(&default),
+            &settings,
+            &mut documents,
+        )?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
         Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
     };
@@ -134,16 +139,17 @@ fn check(file: &Path) -> Result<()> {
     Ok(io::stdout().write_all(line.as_bytes())?)
 }
 
-/// The facts, and what they come from: these files, or the ledger of the configuration; then orders and bills of its
-/// registry topic join those of the documents.
+/// The facts, and what they come from: these files as they had arrived by `now`, or the ledger of the configuration; then
+/// orders and bills of its registry topic join those of the documents.
 pub(super) fn facts(
     calls: &[PathBuf],
+    now: DateTime<Utc>,
     config: &Path,
     settings: &CountingSettings,
     documents: &mut DocumentSet,
 ) -> Result<(Book, String)> {
     if !calls.is_empty() {
-        return Ok((replayed(calls, settings)?, names(calls)));
+        return Ok((replayed(calls, settings, now)?, names(calls)));
     }
     let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
     ledger(&file, documents)
@@ -166,16 +172,10 @@ fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     Ok((book, config.source.topic))
 }
 
-fn replayed(files: &[PathBuf], settings: &CountingSettings) -> Result<Book> {
+fn replayed(files: &[PathBuf], settings: &CountingSettings, now: DateTime<Utc>) -> Result<Book> {
     let contract = Contract::of_policy(Policy::tencent_ccc());
-    let mut replay = Replay::new(settings, Arc::new(contract), false)?;
-    let mut line = Vec::new();
-    for path in files {
-        let mut lines = Lines::open(path)?;
-        while lines.next_into(&mut line)? {
-            replay.line(&line).with_context(|| format!("{}, line {}", lines.file(), lines.line()))?;
-        }
-    }
+    let mut replay = Replay::new(settings, Arc::new(contract), now.timestamp_millis(), false)?;
+    read_calls(files, &mut replay, now, &mut Progress::new(None, true))?;
     Ok(replay.into_book()?)
 }
 

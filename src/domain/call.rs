@@ -74,6 +74,8 @@ pub enum Quarantined {
     TooOld,
     /// The tenant's month has reached `limits.rows_per_tenant_month`.
     Limit,
+    /// Its arrival (the record's own timestamp) lies in the future: `counting.ignore_timestamps` names it.
+    Clock,
 }
 
 /// Why an event is not counted.
@@ -87,7 +89,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every reason there is, for metrics that must exist from the start.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed(Malformed::Empty),
         Self::Malformed(Malformed::NotJson),
         Self::Malformed(Malformed::MissingField),
@@ -99,6 +101,7 @@ impl Rejection {
         Self::Quarantined(Quarantined::Future),
         Self::Quarantined(Quarantined::TooOld),
         Self::Quarantined(Quarantined::Limit),
+        Self::Quarantined(Quarantined::Clock),
     ];
 
     /// The reason's name in dead letters and metric labels.
@@ -115,6 +118,7 @@ impl Rejection {
             Self::Quarantined(Quarantined::Future) => "future",
             Self::Quarantined(Quarantined::TooOld) => "too_old",
             Self::Quarantined(Quarantined::Limit) => "limit",
+            Self::Quarantined(Quarantined::Clock) => "clock",
         }
     }
 

@@ -99,6 +99,25 @@ pub enum TimestampFormat {
     EpochNs,
 }
 
+/// Records whose own timestamps are wrong: they are dead letters (`clock`), and their timestamps move nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IgnoredRange {
+    /// Partition of the calls topic.
+    pub partition: u32,
+    /// First offset.
+    pub from: i64,
+    /// First offset after the range.
+    pub to: i64,
+}
+
+impl IgnoredRange {
+    /// Does the range hold this offset of its partition?
+    pub fn holds(&self, offset: i64) -> bool {
+        (self.from..self.to).contains(&offset)
+    }
+}
+
 /// What counting depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +138,9 @@ pub struct CountingSettings {
     pub max_age_s: u32,
     /// Payloads longer than this many bytes are malformed (`too_large`).
     pub max_event_bytes: u32,
+    /// Records that are dead letters (`clock`) for their timestamps' sake. Only offsets that were not counted before the
+    /// setting took effect.
+    pub ignore_timestamps: Vec<IgnoredRange>,
     /// Rows (day × action, day × action × code × flag) one tenant may have in one month and shard; beyond: quarantined (`limit`).
     pub rows_per_tenant_month: u32,
 }
@@ -134,6 +156,7 @@ impl Default for CountingSettings {
             dedupe_window_s: 15 * 60,
             max_age_s: 100 * 86_400,
             max_event_bytes: 1 << 20,
+            ignore_timestamps: Vec::new(),
             rows_per_tenant_month: 20_000,
         }
     }

@@ -11,12 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
 use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
 use super::record::{AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
 use super::rulings::NotedRuling;
-use super::settings::CountingSettings;
+use super::settings::{CountingSettings, IgnoredRange};
 use super::window::{Verdict, Window, WindowContents};
 use crate::domain::alert::{AlertKey, AlertName, AlertState};
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
@@ -191,13 +192,22 @@ struct Epoch {
     settings: CountingSettings,
     json: String,
     decoder: Decoder,
+    /// Those of this shard.
+    ignored: Vec<IgnoredRange>,
 }
 
 impl Epoch {
-    fn new(from: i64, settings: CountingSettings) -> Result<Self, ShardError> {
+    fn new(shard: u32, from: i64, settings: CountingSettings) -> Result<Self, ShardError> {
         let decoder = Decoder::new(&settings).map_err(ShardError::Settings)?;
         let json = serde_json::to_string(&settings).map_err(|e| ShardError::Settings(e.to_string()))?;
-        Ok(Self { from, settings, json, decoder })
+        let ignored = settings.ignore_timestamps.iter().filter(|range| range.partition == shard).copied().collect();
+        Ok(Self { from, settings, json, decoder, ignored })
+    }
+
+    /// Is the record at this offset one that moves nothing?
+    #[inline]
+    fn ignores(&self, offset: i64) -> bool {
+        self.ignored.iter().any(|range| range.holds(offset))
     }
 }
 
@@ -313,7 +323,7 @@ impl Shard {
         for epoch in &last.epochs {
             let settings = serde_json::from_str(&epoch.settings)
                 .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
-            epochs.push(Epoch::new(epoch.from_offset, settings)?);
+            epochs.push(Epoch::new(owner.shard, epoch.from_offset, settings)?);
         }
         match epochs.last() {
             Some(epoch) if epoch.settings.time_zone != settings.time_zone => {
@@ -332,10 +342,10 @@ impl Shard {
                     epochs.pop();
                 }
                 if epochs.last().is_some_and(|e| e.settings != *settings) {
-                    epochs.push(Epoch::new(from, settings.clone())?);
+                    epochs.push(Epoch::new(owner.shard, from, settings.clone())?);
                 }
             }
-            None => epochs.push(Epoch::new(last.next_offset, settings.clone())?),
+            None => epochs.push(Epoch::new(owner.shard, last.next_offset, settings.clone())?),
         }
         let mut gaps = last.gaps.clone();
         if !fresh && first_offset > last.floor_offset {
@@ -500,9 +510,34 @@ impl Shard {
         self.window.contents(|tenant| self.tenants.name(tenant).to_owned())
     }
 
+    /// Must the shard wait before it ingests this record, the next one? Its timestamp lies in the future, by the wall clock and
+    /// the source's bound. Never for a record that was counted before (also by a torn flush), and never for one that the
+    /// settings ignore. Ask again as time passes: only the answer `None` allows [`Shard::ingest`].
+    #[inline]
+    pub fn must_hold(&self, record: &SourceRecord<'_>, now_ms: i64, bound: HoldBound) -> Option<Hold> {
+        let timestamp_ms = record.timestamp_ms.filter(|ms| bound.is_exceeded(*ms, now_ms))?;
+        let offset = record.offset;
+        let counted_before = offset < self.position || offset < self.barrier;
+        let epoch = self.epochs.iter().rfind(|epoch| epoch.from <= offset);
+        let ignored = epoch.is_some_and(|epoch| epoch.ignores(offset));
+        let hold = Hold { offset, timestamp_ms, until_ms: bound.passes_at_ms(timestamp_ms) };
+        (!counted_before && !ignored).then_some(hold)
+    }
+
     /// Counts one record. Offsets must grow; one that was read already is ignored.
     #[inline]
     pub fn ingest(&mut self, record: &SourceRecord<'_>) -> Outcome {
+        self.take(record, false)
+    }
+
+    /// Takes a record whose timestamp lies in the future: a dead letter (`clock`) that moves nothing. For a source without a
+    /// next reader; a service holds the shard instead ([`Shard::must_hold`]).
+    pub fn refuse(&mut self, record: &SourceRecord<'_>) -> Outcome {
+        self.take(record, true)
+    }
+
+    #[inline]
+    fn take(&mut self, record: &SourceRecord<'_>, refused: bool) -> Outcome {
         if record.offset < self.position {
             return Outcome::Repeated;
         }
@@ -511,6 +546,10 @@ impl Shard {
         while self.epochs.get(self.epoch + 1).is_some_and(|next| record.offset >= next.from) {
             self.epoch += 1;
             self.window.resize(self.epochs[self.epoch].settings.dedupe_window_s);
+        }
+        if refused || self.epochs[self.epoch].ignores(record.offset) {
+            self.totals.seen += u64::from(!warming);
+            return self.reject(record, Rejection::Quarantined(Quarantined::Clock), warming);
         }
         if let Some(timestamp_ms) = record.timestamp_ms {
             self.advance(record.offset, timestamp_ms);
