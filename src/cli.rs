@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::visible::visible_lines;
+
 /// Exact SLA accounting over Kafka: availability per tenant and service month, from the calls themselves.
 #[derive(Debug, Parser)]
 #[command(
@@ -65,9 +67,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to stderr; a reader that went away has seen enough.
+/// Writes a line to stderr; a reader that went away has seen enough. What it quotes from files and brokers steers no
+/// terminal.
 fn complain(text: &str) {
-    _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    _ = writeln!(std::io::stderr(), "{}", visible_lines(text.trim_end()));
+}
+
+/// Writes mistakes of files to stderr, as [`FileErrors::render`](crate::yaml::FileErrors::render) gives them: with colours,
+/// and safe to look at.
+fn complain_of(report: &str) {
+    _ = writeln!(std::io::stderr(), "{}", report.trim_end());
 }
 
 fn stderr_is_terminal() -> bool {

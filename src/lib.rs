@@ -28,6 +28,7 @@
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
+//! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
 //! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |
@@ -96,4 +97,5 @@ pub mod replay;
 pub mod report;
 pub mod supervisor;
 pub mod view;
+pub mod visible;
 pub mod yaml;

@@ -1,18 +1,25 @@
 //! Logs: lower-case messages with structured fields, as text or JSON lines, to stderr. The level can change while running.
 //!
-//! Nothing here redacts: secrets do not print in the first place (see [`crate::config::Secret`]).
+//! Nothing here redacts: secrets do not print in the first place (see [`crate::config::Secret`]). But everything here is
+//! [visible](crate::visible): whatever tenants, files and brokers put into a message or a field, an event is one line, and
+//! no character of it steers a terminal.
 
-use std::io::IsTerminal;
+use std::fmt::{self as text, Write as _};
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use tracing::Subscriber;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogFormat, LoggingConfig};
+use crate::visible::{VisibleWriter, is_hidden};
 
 /// Changes the level of a running process.
 #[derive(Debug, Clone)]
@@ -44,12 +51,102 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(&config.level)?);
-    let lines = fmt::layer().with_writer(out).with_ansi(color);
     let lines = match config.format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        LogFormat::Text => fmt::layer().with_writer(out).with_ansi(color).fmt_fields(VisibleFields).boxed(),
+        LogFormat::Json => {
+            let lines = fmt::layer().with_writer(EscapedJson(out)).json();
+            lines.flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
     };
     Ok((tracing_subscriber::registry().with(filter).with(lines), Handle(handle)))
+}
+
+/// An event's message and fields, as text that stays on its line.
+struct VisibleFields;
+
+impl<'writer> FormatFields<'writer> for VisibleFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> text::Result {
+        let mut visitor = VisibleVisitor { writer, empty: true, result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct VisibleVisitor<'writer> {
+    writer: Writer<'writer>,
+    empty: bool,
+    result: text::Result,
+}
+
+impl VisibleVisitor<'_> {
+    /// `message`, or `name=value`, with a space before all but the first.
+    fn add(&mut self, field: &Field, value: text::Arguments<'_>) {
+        let name = field.name();
+        // What the crate `log` adds to its records has been used already.
+        if self.result.is_err() || name.starts_with("log.") {
+            return;
+        }
+        let space = if std::mem::take(&mut self.empty) { "" } else { " " };
+        self.result = match (name, self.writer.has_ansi_escapes()) {
+            ("message", _) => self.writer.write_str(space),
+            (_, true) => write!(self.writer, "{space}\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m"),
+            (_, false) => write!(self.writer, "{space}{name}="),
+        };
+        self.result = self.result.and_then(|()| VisibleWriter(&mut self.writer).write_fmt(value));
+    }
+}
+
+impl Visit for VisibleVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.add(field, format_args!("{value}")),
+            _ => self.add(field, format_args!("{value:?}")),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn text::Debug) {
+        self.add(field, format_args!("{value:?}"));
+    }
+}
+
+/// Writes lines of JSON with every hidden character as `\u202e`: the same text for whoever parses it.
+struct EscapedJson<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for EscapedJson<W> {
+    type Writer = EscapedJsonWriter<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        EscapedJsonWriter(self.0.make_writer())
+    }
+
+    fn make_writer_for(&'w self, meta: &tracing::Metadata<'_>) -> Self::Writer {
+        EscapedJsonWriter(self.0.make_writer_for(meta))
+    }
+}
+
+struct EscapedJsonWriter<W>(W);
+
+impl<W: io::Write> io::Write for EscapedJsonWriter<W> {
+    /// Takes all of the bytes: the subscriber gives a whole line at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        // In a line of JSON only a string can hold such a character; all others below a space were escaped already.
+        if !text.contains(|c| c != '\n' && is_hidden(c)) {
+            return self.0.write_all(line).map(|()| line.len());
+        }
+        let mut escaped = String::with_capacity(text.len() + 16);
+        for c in text.chars() {
+            match c != '\n' && is_hidden(c) {
+                true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(escaped, "\\u{unit:04x}")),
+                false => escaped.push(c),
+            }
+        }
+        self.0.write_all(escaped.as_bytes()).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The filter for a directive such as `info` or `info,sla_ledger::kafka=debug`.
@@ -95,6 +192,48 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json, talk)).expect("one object");
         assert_eq!((&json["level"], &json["message"]), (&"WARN".into(), &"a gap in the source".into()));
         assert_eq!((&json["topic"], &json["offset"]), (&"calls".into(), &7.into()));
+    }
+
+    /// What tenants, files and brokers may put into an event.
+    const HOSTILE: &str = "a\nERROR forged\r\u{1b}[2J\u{9b}1m\u{7f}\u{202e}\u{2028}\u{e0041}\u{7}z";
+
+    #[test]
+    fn no_event_breaks_its_line_or_steers_a_terminal() {
+        let talk = |_: &Handle| {
+            let error = std::io::Error::other(HOSTILE);
+            tracing::error!(tenant = HOSTILE, file = %HOSTILE, ?error, %error, e = &error as &dyn std::error::Error, "{HOSTILE}");
+            log_record();
+        };
+        let text = logged(LogFormat::Text, talk);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(|c| c != '\n' && is_hidden(c)), "{text:?}");
+        let shown = "a\\u{a}ERROR forged\\u{d}\\u{1b}[2J\\u{9b}1m\\u{7f}\\u{202e}\\u{2028}\\u{e0041}\\u{7}z";
+        assert!(text.contains(&format!(": {shown} tenant=\"")) && text.contains(&format!(" file={shown} ")), "{text}");
+
+        let json = logged(LogFormat::Json, talk);
+        assert!(json.is_ascii() && !json.contains(|c| c != '\n' && is_hidden(c)), "{json:?}");
+        let lines: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let [first, second] = &lines[..] else { panic!("two lines: {json}") };
+        for value in [&first["message"], &first["tenant"], &first["file"], &second["message"]] {
+            assert_eq!(value, HOSTILE);
+        }
+    }
+
+    /// As librdkafka's texts come.
+    fn log_record() {
+        tracing::info!("{HOSTILE}");
+    }
+
+    #[test]
+    fn colours_are_ours_alone() {
+        let lines = Arc::new(tempfile::tempfile().expect("a file"));
+        let (subscriber, _handle) = subscriber(&LoggingConfig::default(), true, lines.clone()).expect("a valid level");
+        tracing::subscriber::with_default(subscriber, || tracing::info!(tenant = %HOSTILE, "{HOSTILE}"));
+        let mut text = String::new();
+        (&*lines).rewind().and_then(|()| (&*lines).read_to_string(&mut text)).expect("what was written");
+        let bare = ["\x1b[2m", "\x1b[3m", "\x1b[0m", "\x1b[32m"].iter().fold(text, |text, code| text.replace(code, ""));
+        assert!(!bare.contains(|c| c != '\n' && is_hidden(c)), "{bare:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::http::{Health, NotReady};
+use crate::visible::visible;
 
 /// How often the worker is looked at, unless the watchdog wants it more often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -100,6 +101,8 @@ impl Said {
             [] => "ready".to_owned(),
             reasons => reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         };
+        // A line of its own would be a word of the protocol.
+        let status = visible(&status).into_owned();
         if status != self.status {
             self.status = status;
             news.push(NotifyState::Status(&self.status));

@@ -33,6 +33,7 @@ use sla_ledger::pipeline::protocol::TransactionEnd;
 use sla_ledger::pipeline::record::Gap;
 use sla_ledger::pipeline::shard::Outcome;
 use sla_ledger::pipeline::standings::Standings;
+use sla_ledger::visible::is_hidden;
 use tokio_util::sync::CancellationToken;
 
 const MARCH: Month = Month(2026 * 12 + 2);
@@ -390,12 +391,23 @@ const UGLY: [&str; 9] = [
     "back\\slash",
     "trailing\\",
     "new\nline",
-    "\\n",
+    "\\n \\u{1b}[2J",
     "tab\tand\rreturn",
     "租户 一号 🦀",
     "{tenant=\"x\"} 1",
-    "\u{feff}\u{202e}\u{1}",
+    "\u{feff}\u{202e}\u{1}\u{1b}[2J\u{9b}1m\u{7f}",
 ];
+
+/// The name behind a label: what could steer a terminal stands there as `\u{1b}`.
+fn named(label: &str) -> String {
+    let mut parts = label.split("\\u{");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |mut name, part| {
+        let (digits, rest) = part.split_once('}').expect("an escape");
+        name.push(char::from_u32(u32::from_str_radix(digits, 16).expect("hex")).expect("a character"));
+        name + rest
+    })
+}
 
 /// Everything the service can say.
 /// Everybody pays from February 2026 on; a failure in February is one of an action on trial (clause 5.8).
@@ -566,7 +578,8 @@ fn every_name_is_exported_and_tells_the_exposition_it_stands_in() {
     assert_ne!(suppressed["limit"], "0");
     assert!(text.contains("process_resident_memory_bytes "));
     let tenants: Vec<_> = samples.iter().filter_map(|s| s.labels.get("tenant")).collect();
-    UGLY.iter().for_each(|ugly| assert!(tenants.iter().any(|t| t == ugly), "{ugly:?} does not read back"));
+    UGLY.iter().for_each(|ugly| assert!(tenants.iter().any(|t| named(t) == *ugly), "{ugly:?} does not read back"));
+    assert!(!text.contains(|c| c != '\n' && is_hidden(c)), "something could steer a terminal");
 }
 
 proptest! {
@@ -577,8 +590,8 @@ proptest! {
         let mut line = String::from("x{tenant=\"");
         sla_ledger::metrics::exporter::escape_label(&mut line, &tenant);
         line.push_str("\"} 1");
-        prop_assert!(!line.contains('\n'));
-        prop_assert_eq!(&sample(&line).labels["tenant"], &tenant);
+        prop_assert!(!line.contains(is_hidden), "{:?}", line);
+        prop_assert_eq!(named(&sample(&line).labels["tenant"]), tenant);
     }
 
     #[test]

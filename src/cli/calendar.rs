@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 
 use crate::domain::workdays::{HolidayYear, merge_into};
+use crate::visible::{visible, visible_lines};
 
 /// Keep the calendar of working days, from which claim windows are computed.
 #[derive(Debug, clap::Args)]
@@ -56,7 +57,7 @@ fn import_year(args: &Import) -> Result<()> {
     let year = HolidayYear::from_holiday_cn(&json).map_err(|error| anyhow!("{}: {error}", args.year.display()))?;
     let merged = merge_into(&csv, &year).map_err(|error| anyhow!("{}: {error}", args.into.display()))?;
     let mut out = std::io::stdout().lock();
-    let (number, into) = (year.year, args.into.display());
+    let (number, into) = (year.year, visible(&args.into.to_string_lossy()).into_owned());
     // A reader that went away has seen enough.
     if merged == csv {
         _ = writeln!(out, "{number} is in {into} already and says the same: nothing to do");
@@ -65,7 +66,7 @@ fn import_year(args: &Import) -> Result<()> {
     let off = year.days.values().filter(|day| day.off).count();
     let counts = format!("{off} days off, {} weekend days worked", year.days.len() - off);
     if args.dry_run {
-        _ = write!(out, "{}", year.to_csv_rows());
+        _ = write!(out, "{}", visible_lines(&year.to_csv_rows()));
         _ = writeln!(out, "{number}: {counts}; {into} is as it was (--dry-run)");
         return Ok(());
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::documents::{DocumentFile, DocumentKind, DocumentSet};
 use crate::http::Access;
+use crate::visible::visible;
 
 /// Exit code when a file has mistakes.
 const MISTAKES: u8 = 2;
@@ -70,6 +71,7 @@ fn documents(set: &DocumentSet) -> String {
     for file in &set.files {
         let DocumentFile { kind, name, sha256, rows } = file;
         let sha256 = sha256.get(..12).unwrap_or(sha256);
+        let name = visible(name);
         _ = writeln!(out, "{:<10} {name}: {rows} {}, sha256 {sha256}…", "document", kind.unit());
     }
     out
@@ -93,7 +95,7 @@ fn cut(value: &str) -> String {
 /// what should be looked at.
 pub fn summary(name: &str, config: &Config, access: &Access, rate: u64) -> String {
     let mut out = String::new();
-    let mut line = |label: &str, text: String| _ = writeln!(out, "{label:<10} {text}");
+    let mut line = |label: &str, text: String| _ = writeln!(out, "{label:<10} {}", visible(&text));
     line("file", format!("{name}: no mistakes"));
     line("kafka", format!("{} as group {}", config.kafka.brokers.join(", "), config.kafka.group));
     line("source", format!("{} in {}", config.source.topic, config.counting.time_zone));

@@ -24,6 +24,7 @@ use crate::http::Access;
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
 use crate::logging;
 use crate::view::View;
+use crate::visible::visible;
 use contract::DemoContract;
 
 /// Lines of the table on a terminal, and of each report elsewhere.
@@ -247,6 +248,7 @@ fn line(tenant: &str, month: &ServiceMonth) -> String {
     let owed = month.money.map_or("-".into(), |m| m.currency().format_amount(m.payout.payout_minor));
     let (total, failed, excluded) = (figures.total(), figures.failed(), figures.excluded_total());
     let state = month.level().as_str();
+    let tenant = visible(tenant);
     format!("{tenant:<16} {total:>9} {failed:>7} {excluded:>9} {shown:>12} {tier:>5} {headroom:>9} {owed:>12}  {state}")
 }
 

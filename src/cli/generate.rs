@@ -173,7 +173,7 @@ pub fn run(args: Args) -> ExitCode {
     let job = match Job::new(args) {
         Ok(job) => job,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            super::complain(&format!("error: {error:#}"));
             return ExitCode::from(2);
         }
     };
@@ -182,7 +182,7 @@ pub fn run(args: Args) -> ExitCode {
         // `generate --out - | head`: the reader has enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            super::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

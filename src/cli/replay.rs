@@ -86,7 +86,7 @@ pub fn run(args: Args) -> ExitCode {
     let (settings, documents) = match inputs(args.config.as_deref()) {
         Ok(inputs) => inputs,
         Err(report) => {
-            eprintln!("error: the configuration has mistakes\n{report}");
+            super::complain_of(&format!("error: the configuration has mistakes\n{report}"));
             return ExitCode::from(2);
         }
     };
@@ -97,7 +97,7 @@ pub fn run(args: Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            super::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -105,7 +105,8 @@ pub fn run(args: Args) -> ExitCode {
 
 fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> anyhow::Result<()> {
     for (field, path) in fields_without_source(settings) {
-        eprintln!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
+        let warning = format!("warning: `{field}` is mapped to `{path}`, which a line of a file does not have");
+        super::complain(&warning);
     }
     let contract = Arc::new(documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis())));
     let now = args.now.unwrap_or_else(Utc::now);

@@ -21,6 +21,7 @@ use crate::domain::policy::Clause;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
+use crate::visible::visible;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -139,7 +140,7 @@ pub fn run(command: &Command) -> ExitCode {
     let (settings, mut documents) = match inputs(Some(&config)) {
         Ok(inputs) => inputs,
         Err(report) => {
-            super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
+            super::complain_of(&format!("sla-ledger: the configuration has mistakes\n{report}"));
             return ExitCode::from(2);
         }
     };
@@ -168,7 +169,8 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     let new = NewRuling { id: args.id.clone(), actor, reason, evidence: args.evidence.clone(), verdict };
     let path = directory(config)?.join("rulings.yaml");
     let ruling = append(&path, &new, now_ms).with_context(|| path.display().to_string())?;
-    writeln!(out, "ruling {} is in {}; a running service takes it over with a reload", ruling.id, path.display())?;
+    let line = format!("ruling {} is in {}; a running service takes it over with a reload", ruling.id, path.display());
+    writeln!(out, "{}", visible(&line))?;
     Ok(())
 }
 
@@ -267,5 +269,5 @@ fn change(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> String {
     if let (Some(a), Some(b)) = (&before.money, &after.money) {
         parts.push(b.currency().format_change(b.payout.payout_minor - a.payout.payout_minor));
     }
-    format!("{} {}: {}", after.label(), tenant.escape_debug(), parts.join(", "))
+    format!("{} {}: {}", after.label(), visible(tenant), parts.join(", "))
 }

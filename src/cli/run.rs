@@ -26,7 +26,7 @@ pub fn run(args: &Args) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
-            super::complain(&errors.render(super::stderr_is_terminal()));
+            super::complain_of(&errors.render(super::stderr_is_terminal()));
             return ExitCode::from(2);
         }
     };
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> ExitCode {
     let documents = match DocumentSet::load(&directory, &config.expected_ledger()) {
         Ok(documents) => documents,
         Err(errors) => {
-            super::complain(&errors.render(super::stderr_is_terminal()));
+            super::complain_of(&errors.render(super::stderr_is_terminal()));
             return ExitCode::from(2);
         }
     };
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> ExitCode {
     let access = match Access::load(web_config.as_deref(), api_tokens.as_deref()) {
         Ok(access) => access,
         Err(errors) => {
-            errors.iter().for_each(|file| super::complain(&file.render(super::stderr_is_terminal())));
+            errors.iter().for_each(|file| super::complain_of(&file.render(super::stderr_is_terminal())));
             return ExitCode::from(2);
         }
     };

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::config::Config;
 use crate::kafka::verify::{self, Verdict};
+use crate::visible::visible;
 
 /// Count the calls topic anew and compare with the ledger, difference by difference.
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
-            super::complain(&errors.render(super::stderr_is_terminal()));
+            super::complain_of(&errors.render(super::stderr_is_terminal()));
             return ExitCode::from(2);
         }
     };
@@ -63,13 +64,13 @@ fn verify(args: &Args, config: &Config) -> Result<()> {
             Verdict::Empty => {}
             Verdict::Impossible(why) => {
                 impossible += 1;
-                writeln!(out, "shard {shard}: cannot be verified: {why}")?;
+                writeln!(out, "shard {shard}: cannot be verified: {}", visible(&why.to_string()))?;
             }
             Verdict::Compared { records: read, differences } => {
                 records += read;
                 found += differences.len();
                 for difference in differences.iter().take(args.limit) {
-                    writeln!(out, "{difference}")?;
+                    writeln!(out, "{}", visible(&difference.to_string()))?;
                 }
                 if differences.len() > args.limit {
                     writeln!(out, "shard {shard}: {} more differences", differences.len() - args.limit)?;

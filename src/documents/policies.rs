@@ -361,6 +361,8 @@ fn read_codes(section: &mut Section, beside: &mut Beside, sha256: &mut Sha256, d
     let table = section.optional("file", |node| beside.get(DocumentKind::CodeTable, node)).flatten();
     let mut codes = match table {
         Some((Table::Codes(codes), text)) => {
+            // No text holds this byte, so that the policy's text and the table's cannot run into each other.
+            sha256.update([0xff]);
             sha256.update(text.as_bytes());
             CodeMap::clone(&codes)
         }

@@ -20,6 +20,7 @@ use crate::domain::term::Period;
 use crate::domain::workdays::ClaimWindow;
 use crate::pipeline::standings::{Fleet, Standings};
 use crate::pipeline::trend::Trend;
+use crate::visible::visible_name;
 
 /// Months before the current one that are exported: a claim can be open for 60 days after its month.
 pub const PAST_MONTHS: i32 = 3;
@@ -623,9 +624,11 @@ pub fn write_header(out: &mut Vec<u8>, metric: Metric) {
     }
 }
 
-/// Appends a label's value, escaped as the text exposition format says: backslash, double quote and line feed.
+/// Appends a label's value, escaped as the text exposition format says: backslash, double quote and line feed. What else a
+/// terminal would not show as it is becomes `\u{1b}` first (see [`visible_name`]: no two names become one).
 pub fn escape_label(out: &mut String, value: &str) {
-    let mut rest = value;
+    let value = visible_name(value);
+    let mut rest = &*value;
     while let Some(at) = rest.find(['\\', '"', '\n']) {
         out.push_str(&rest[..at]);
         out.push_str(match rest.as_bytes()[at] {

@@ -19,6 +19,7 @@ use crate::domain::call::Rejection;
 use crate::pipeline::protocol::TransactionEnd;
 use crate::pipeline::record::Gap;
 use crate::pipeline::shard::Outcome;
+use crate::visible::visible_name;
 
 /// Upper bounds of the flush histogram, in seconds: from an idle flush to Kafka's transaction timeout.
 const FLUSH_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -279,7 +280,7 @@ impl ProcessMetrics {
     pub fn set_documents(&self, documents: &[DocumentFile]) {
         self.documents.reset();
         for file in documents {
-            self.documents.with_label_values(&[file.kind.as_str(), &file.name, &file.sha256]).set(1);
+            self.documents.with_label_values(&[file.kind.as_str(), &visible_name(&file.name), &file.sha256]).set(1);
         }
     }
 
@@ -307,12 +308,12 @@ impl ProcessMetrics {
 
     /// This became of some alerts for a receiver.
     pub fn notification(&self, receiver: &str, outcome: Notification, alerts: usize) {
-        self.notifications.with_label_values(&[receiver, outcome.as_str()]).inc_by(alerts as u64);
+        self.notifications.with_label_values(&[&visible_name(receiver), outcome.as_str()]).inc_by(alerts as u64);
     }
 
     /// Alerts that a receiver is still to be told.
     pub fn set_notifications_pending(&self, receiver: &str, alerts: usize) {
-        self.notifications_pending.with_label_values(&[receiver]).set(int(alerts as u64));
+        self.notifications_pending.with_label_values(&[&visible_name(receiver)]).set(int(alerts as u64));
     }
 
     /// Writes all of them in the text exposition format.

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use crate::config::Severity;
+use crate::visible::visible_name;
 
 /// The type of the events this module knows.
 const TYPE: &str = "sla-ledger.alert.v1";
@@ -168,8 +169,9 @@ impl Alert {
     pub fn identity(&self) -> Texts {
         let Data { alert, tenant, month, level, tier, .. } = &self.data;
         let mut labels = Texts::from([("alertname", alert.clone()), ("ledger", self.ledger.clone())]);
+        // As in the metrics: routes, silences and inhibitions are about both.
         for (name, value) in [("tenant", tenant), ("month", month), ("level", level), ("tier", tier)] {
-            labels.extend(value.clone().map(|value| (name, value)));
+            labels.extend(value.as_deref().map(|value| (name, visible_name(value).into_owned())));
         }
         labels
     }

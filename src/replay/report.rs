@@ -12,6 +12,7 @@ use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::record::TallyDay;
 use crate::report::standing::Standing;
+use crate::visible::visible;
 
 /// The schema of the JSON output.
 pub const SCHEMA: &str = "sla-ledger/replay/v1";
@@ -225,7 +226,7 @@ impl Report {
         let percent = |p: &Option<String>| p.as_ref().map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
         rows.extend(self.standings.iter().map(|s| {
             vec![
-                s.tenant.escape_debug().to_string(),
+                s.tenant.clone(),
                 s.month.clone(),
                 s.total.to_string(),
                 s.failed.to_string(),
@@ -245,7 +246,7 @@ impl Report {
             let header = ["tenant", "day", "action", "code", "system_error", "calls"];
             let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
             for day in facts {
-                let tenant = day.tenant.escape_debug().to_string();
+                let tenant = &day.tenant;
                 for (action, calls) in &day.calls {
                     rows.push(vec![
                         tenant.clone(),
@@ -286,13 +287,14 @@ fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// Columns, those in `left` aligned to the left.
+/// Columns, those in `left` aligned to the left; safe to look at, whatever the cells hold.
 fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
+use crate::visible::{is_hidden, visible};
+
 /// Columns of a rendered report.
 const WIDTH: usize = 110;
 
@@ -57,7 +59,8 @@ impl FileErrors {
                 Mistake { message: one_line(&message), help: one_line(&help), line, column, at }
             })
             .collect();
-        Self { name: name.into(), source: NamedSource::new(name, blot(text, secrets)), mistakes }
+        let name = visible(name);
+        Self { source: NamedSource::new(&name, blot(text, secrets)), name: name.into_owned(), mistakes }
     }
 
     /// A file that cannot be taken at all: the mistake stands at its beginning.
@@ -151,11 +154,16 @@ impl Diagnostic for Report<'_> {
     }
 }
 
-/// Control characters escaped: a key can hold them, and must not break a line of the log or steer a terminal.
+/// Safe to look at: a key can hold anything, and must not break a line of the log or steer a terminal. Line ends and tabs,
+/// which a value may well hold, are shown as they are written.
 fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_debug()) } else { out.push(c) }
+        match c {
+            '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            c if is_hidden(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
     }
     out
 }
@@ -166,20 +174,21 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// `text` with every character inside `secrets` replaced by as many `*` as it has bytes, so that places stay true;
-/// control characters likewise by `?`, so that no file can steer a terminal.
+/// what is not safe to look at likewise by `?`, so that no file can steer a terminal.
 fn blot(text: &str, secrets: &[Range<usize>]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut secrets = secrets.to_vec();
     secrets.sort_by_key(|secret| secret.start);
     let mut secrets = secrets.into_iter().peekable();
     let mut hidden_to = 0;
+    let ends_line = |at: usize| text[at..].starts_with("\r\n");
     for (at, c) in text.char_indices() {
         while let Some(secret) = secrets.next_if(|secret| secret.start <= at) {
             hidden_to = hidden_to.max(secret.end);
         }
         if !c.is_whitespace() && at < hidden_to {
             out.extend(std::iter::repeat_n('*', c.len_utf8()));
-        } else if c.is_control() && !c.is_whitespace() {
+        } else if is_hidden(c) && !matches!(c, '\n' | '\t') && !ends_line(at) {
             out.extend(std::iter::repeat_n('?', c.len_utf8()));
         } else {
             out.push(c);

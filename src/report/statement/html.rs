@@ -8,7 +8,8 @@ use super::Statement;
 use super::evidence::EvidenceRow;
 use super::render::SHOWN;
 use super::sheet::{Block, Cells, Column, Row, Section, Sheet};
-use super::words::{self, Lang, grouped, visible};
+use super::words::{self, Lang, grouped};
+use crate::visible::visible;
 
 const STYLE: &str = include_str!("statement.css");
 

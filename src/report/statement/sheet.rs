@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::figures::Figures;
-use super::words::{self, Lang, grouped, money, visible};
+use super::words::{self, Lang, grouped, money};
 use super::{Cause, Gap, Statement, clause_title};
+use crate::visible::visible;
 
 /// The whole sheet.
 pub(super) struct Sheet {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use crate::domain::money::Currency;
+use crate::visible::visible;
 
 /// The language of a statement for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum)]
@@ -202,29 +203,6 @@ pub(super) fn incomplete(reason: &str, lang: Lang) -> Cow<'_, str> {
     known.map_or(reason.into(), Into::into)
 }
 
-/// Text from outside, with everything visible that could deceive a reader or a terminal: control characters, invisible
-/// ones, and those that turn the direction of writing.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
-    };
-    if !text.contains(hidden) {
-        return text.into();
-    }
-    text.chars()
-        .fold(String::new(), |mut out, c| {
-            if hidden(c) {
-                out.extend(c.escape_unicode())
-            } else {
-                out.push(c)
-            }
-            out
-        })
-        .into()
-}
-
 /// A number of calls with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -278,12 +256,6 @@ mod tests {
             assert_eq!(money(minor, currency), people);
             assert_eq!(amount(minor, currency), machines);
         }
-    }
-
-    #[test]
-    fn what_hides_is_shown() {
-        assert_eq!(visible("acme 租户"), "acme 租户");
-        assert_eq!(visible("a\u{1b}[2J\u{202e}b"), "a\\u{1b}[2J\\u{202e}b");
     }
 
     #[test]
