@@ -406,3 +406,52 @@ fn an_event_has_the_form_that_others_rely_on() {
     assert_eq!((event["subject"].as_str(), event["data"]["level"].as_str()), (Some("fleet"), Some("Weird.Code")));
     assert!(["tenant", "period_start", "standing", "month"].iter().all(|field| event["data"][field].is_null()));
 }
+
+/// What an alert is about, in full: ledger, tenant, its day, alert, detail.
+type About = (String, String, Option<i32>, usize, String);
+
+fn fingerprint(about: &About) -> String {
+    let (ledger, tenant, day, alert, detail) = about;
+    let issuer = Issuer { ledger: ledger.clone(), runbook_url: String::new(), encoding: Encoding::Structured };
+    issuer.fingerprint(&AlertKey {
+        tenant: tenant.as_str().into(),
+        period_start: day.map(LocalDay),
+        alert: AlertName::ALL[*alert],
+        detail: detail.as_str().into(),
+    })
+}
+
+#[test]
+fn no_tenant_can_take_the_fingerprint_of_another() {
+    let tier = AlertName::ALL.iter().position(|name| *name == AlertName::TierReached).unwrap();
+    let day: LocalDay = "2026-03-01".parse().unwrap();
+    let about = |ledger: &str, tenant: &str, detail: &str| {
+        fingerprint(&(ledger.into(), tenant.into(), Some(day.0), tier, detail.into()))
+    };
+    let middle = "2026-03-01|SlaTierReached";
+    for (one, other) in [
+        (("main", "a", &*format!("T1|{middle}|T2")), ("main", &*format!("a|{middle}|T1"), "T2")),
+        (("main|a", "b", "T1"), ("main", "a|b", "T1")),
+        (("main", "a|b", "T1"), ("4 main", "3 a|b", "2 T1")),
+        (("main", "a", "T1"), ("4 main", "1 a", "2 T1")),
+    ] {
+        assert_ne!(about(one.0, one.1, one.2), about(other.0, other.1, other.2), "{one:?} {other:?}");
+    }
+    // As formats.md has it, where nothing holds a bar; by lengths where something does.
+    use sha2::Digest as _;
+    let digest = |text: &str| sha2::Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    assert_eq!(about("main", "acme", "T1"), digest("main|acme|2026-03-01|SlaTierReached|T1"));
+    assert_eq!(about("main", "a|b", "T1"), digest("4 main|3 a|b|10 2026-03-01|14 SlaTierReached|2 T1"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5000))]
+
+    #[test]
+    fn fingerprints_differ_where_anything_does(
+        one in ("[|1 a]{0,3}", "[|1 a]{0,4}", proptest::option::of(0i32..2), 0usize..2, "[|1 a]{0,3}"),
+        other in ("[|1 a]{0,3}", "[|1 a]{0,4}", proptest::option::of(0i32..2), 0usize..2, "[|1 a]{0,3}"),
+    ) {
+        prop_assert_eq!(fingerprint(&one) == fingerprint(&other), one == other);
+    }
+}

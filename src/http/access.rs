@@ -7,18 +7,22 @@
 //!
 //! Client certificates are asked for in the TLS handshake, before all this, so they hold for every address.
 //!
-//! Passwords are bcrypt hashes, which are slow on purpose. What was found right is remembered by a keyed digest, so that a
-//! scrape does not pay for it; the others are checked one at a time, with few in the queue, so that guessing costs one core
-//! at most and keeps no connection busy. A user nobody knows takes as long as one with a wrong password.
+//! Passwords are bcrypt hashes, which are slow on purpose. What was found right is remembered by a keyed digest, for the
+//! address it came from, so that a scrape does not pay for it; the others are checked one at a time, with few in the queue,
+//! so that guessing costs one core at most and keeps no connection busy. The address belongs to it because an answer from
+//! memory is quick: from elsewhere a guess must wait for its check, even when the guess is right.
+//!
+//! Every check does the same work, whoever is asked about: a hash of each cost that a user of the file has. So the time of
+//! an answer tells neither whether there is such a user, nor how costly the user's hash is.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -28,6 +32,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::Semaphore;
 
+use super::connection::Handle;
 use super::server::problem;
 use super::{tokens, web_config};
 use crate::yaml::FileErrors;
@@ -35,7 +40,7 @@ use crate::yaml::FileErrors;
 /// Passwords that wait for their check; beyond, a client is told to come again.
 const MAX_WAITING: usize = 16;
 
-/// Remembered passwords. There is one per user, and a few more after changes.
+/// Remembered passwords. There is one per user and address, and a few more after changes.
 const MAX_VERIFIED: usize = 1_000;
 
 const ASK_FOR_PASSWORD: HeaderValue = HeaderValue::from_static("Basic realm=\"sla-ledger\", charset=\"UTF-8\"");
@@ -115,10 +120,19 @@ impl Access {
         parts.join(", ")
     }
 
-    /// The hash of nobody's password, as slow to check as the slowest of the users'.
-    fn nobody(&self) -> String {
-        let cost = self.users.values().filter_map(|hash| hash.get(4..6)).max().unwrap_or("10");
-        format!("$2b${cost}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi")
+    /// What a user's password is checked against: a hash of each cost in the file. The user's own is among them, if there is
+    /// such a user (then `true` stands beside it); the others are nobody's.
+    fn checks(&self, user: &str) -> Vec<(String, bool)> {
+        fn cost(hash: &str) -> &str {
+            hash.get(4..6).unwrap_or("10")
+        }
+        let own = self.users.get(user);
+        let costs: BTreeSet<&str> = self.users.values().map(|hash| cost(hash)).collect();
+        let check = |at: &str| match own.filter(|own| cost(own) == at) {
+            Some(own) => (own.clone(), true),
+            None => (format!("$2b${at}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"), false),
+        };
+        costs.into_iter().map(check).collect()
     }
 }
 
@@ -172,7 +186,13 @@ impl Door {
         self.access.store(Arc::new(access));
     }
 
-    async fn judge(&self, access: &Access, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn judge(
+        &self,
+        access: &Access,
+        path: &str,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
         if access.users.is_empty() || matches!(path, "/livez" | "/readyz") {
             return Ok(());
         }
@@ -187,17 +207,23 @@ impl Door {
                 false => refuse("the token is wrong"),
             },
             Shown::Token(_) => refuse("a token is for the API alone; this address wants a user name and a password"),
-            Shown::Password(user, password) => match self.is_right(access, user, password).await? {
+            Shown::Password(user, password) => match self.is_right(access, user, password, peer).await? {
                 true => Ok(()),
                 false => refuse("the user name or the password is wrong"),
             },
         }
     }
 
-    async fn is_right(&self, access: &Access, user: String, password: Vec<u8>) -> Result<bool, Refusal> {
-        let known = access.users.get(&user);
-        let hash = known.cloned().unwrap_or_else(|| access.nobody());
-        let digest = self.digest([user.as_bytes(), hash.as_bytes(), &password]);
+    async fn is_right(
+        &self,
+        access: &Access,
+        user: String,
+        password: Vec<u8>,
+        peer: Option<IpAddr>,
+    ) -> Result<bool, Refusal> {
+        let hash = access.users.get(&user).map_or("", String::as_str);
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let digest = self.digest([user.as_bytes(), hash.as_bytes(), &password, peer.as_bytes()]);
         if self.verified().contains(&digest) {
             return Ok(true);
         }
@@ -207,12 +233,14 @@ impl Door {
         if self.verified().contains(&digest) {
             return Ok(true);
         }
+        let checks = access.checks(&user);
         // Place and turn go with the work: a client that leaves makes room for no other before it is done.
         let check = tokio::task::spawn_blocking(move || {
             let _held = (place, turn);
-            bcrypt::verify(password, &hash).unwrap_or(false)
+            let one = |(hash, own): (String, bool)| bcrypt::verify(&password, &hash).unwrap_or(false) && own;
+            checks.into_iter().map(one).fold(false, |right, one| right | one)
         });
-        let right = check.await.unwrap_or(false) && known.is_some();
+        let right = check.await.unwrap_or(false);
         if right {
             let mut verified = self.verified();
             if verified.len() >= MAX_VERIFIED {
@@ -223,7 +251,7 @@ impl Door {
         Ok(right)
     }
 
-    fn digest(&self, parts: [&[u8]; 3]) -> Hidden {
+    fn digest(&self, parts: [&[u8]; 4]) -> Hidden {
         let mut digest = Sha256::new_with_prefix(self.key);
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());
@@ -299,7 +327,8 @@ pub fn guarded(routes: Router, door: Arc<Door>) -> Router {
 async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let access = door.access();
     let path = request.uri().path();
-    let judged = door.judge(&access, path, request.headers()).await;
+    let peer = request.extensions().get::<ConnectInfo<Handle>>().map(|ConnectInfo(handle)| handle.peer());
+    let judged = door.judge(&access, path, request.headers(), peer).await;
     let mut response = match judged {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
@@ -316,15 +345,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_as_slow_as_the_slowest_user() {
-        let users = |costs: &[&str]| Access {
-            users: costs.iter().map(|cost| (format!("u{cost}"), format!("$2y${cost}$x"))).collect(),
+    fn every_check_does_the_same_work() {
+        let hash = |cost: u32| bcrypt::hash("wonder", cost).expect("a hash");
+        let users = [("u4", hash(4)), ("v4", hash(4)), ("u6", hash(6)), ("u5", hash(5))];
+        let access = Access {
+            users: users.iter().map(|(name, hash)| ((*name).to_owned(), hash.clone())).collect(),
             ..Access::default()
         };
-        for (costs, expected) in [(&["05"][..], 5), (&["10", "12", "04"], 12)] {
-            let hash: bcrypt::HashParts = users(costs).nobody().parse().expect("a hash");
-            assert_eq!(hash.get_cost(), expected);
+        for user in ["u4", "v4", "u5", "u6", "nobody", ""] {
+            let checks = access.checks(user);
+            let cost = |hash: &str| hash.parse::<bcrypt::HashParts>().expect("a hash").get_cost();
+            assert_eq!(checks.iter().map(|(hash, _)| cost(hash)).collect::<Vec<_>>(), [4, 5, 6], "{user}");
+            let own: Vec<_> = checks.iter().filter(|(_, own)| *own).map(|(hash, _)| hash).collect();
+            assert_eq!(own, access.users.get(user).into_iter().collect::<Vec<_>>(), "{user}");
         }
+    }
+
+    /// A quick answer from memory would let guesses be tried as fast as the network carries them.
+    #[tokio::test]
+    async fn memory_answers_no_guesses_from_elsewhere() {
+        let users = BTreeMap::from([("alice".to_owned(), bcrypt::hash("wonder", 4).expect("a hash"))]);
+        let door = Door::new(Access { users, ..Access::default() });
+        let credentials = format!("Basic {}", STANDARD.encode("alice:wonder"));
+        let headers = [(header::AUTHORIZATION, HeaderValue::try_from(credentials).expect("a header"))];
+        let headers: HeaderMap = headers.into_iter().collect();
+        let (scraper, stranger) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([127, 0, 0, 2])));
+        let access = door.access();
+        assert!(door.judge(&access, "/", &headers, scraper).await.is_ok());
+        // Everybody who wants a check waits: then who is remembered is let in, and from elsewhere nobody is.
+        let all = door.places.clone().acquire_many_owned(MAX_WAITING as u32).await.expect("places");
+        assert!(door.judge(&access, "/", &headers, scraper).await.is_ok());
+        for peer in [stranger, None] {
+            assert!(matches!(door.judge(&access, "/", &headers, peer).await, Err(Refusal::Busy)), "{peer:?}");
+        }
+        drop(all);
+        assert!(door.judge(&access, "/", &headers, stranger).await.is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -79,6 +80,14 @@ pub struct GuardedStream<S> {
 pub struct Handle {
     connection: Arc<Connection>,
     connections: Arc<Connections>,
+    peer: IpAddr,
+}
+
+impl Handle {
+    /// Where the connection comes from.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
 }
 
 impl<L> Guard<L> {
@@ -258,10 +267,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
     }
 }
 
-impl<L: Listener> Connected<IncomingStream<'_, Guard<L>>> for Handle {
+impl<L: Listener<Addr = SocketAddr>> Connected<IncomingStream<'_, Guard<L>>> for Handle {
     fn connect_info(stream: IncomingStream<'_, Guard<L>>) -> Self {
+        let peer = stream.remote_addr().ip();
         let stream = stream.io();
-        Self { connection: stream.connection.clone(), connections: stream.connections.clone() }
+        Self { connection: stream.connection.clone(), connections: stream.connections.clone(), peer }
     }
 }
 

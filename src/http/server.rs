@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::Listener;
@@ -14,15 +15,17 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use super::connection::{Guard, Handle, track};
 use super::scrape::Encoding;
 use super::{AppState, ReloadError};
+use crate::visible::visible_lines;
 
 /// The content type of the text exposition format.
 pub const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Seconds after which a request that could not be answered now may be sent again.
+const ASK_AGAIN_AFTER: HeaderValue = HeaderValue::from_static("5");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// Limits of the HTTP side.
@@ -115,14 +118,13 @@ pub async fn serve(listener: TcpListener, state: AppState, shutdown: Cancellatio
 /// None in practice: errors of single connections end these alone.
 pub async fn serve_router<L>(listener: L, router: Router, limits: Limits, shutdown: CancellationToken) -> io::Result<()>
 where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
+    L: Listener<Addr = SocketAddr>,
 {
     let listener = Guard::new(listener, limits);
     let connections = listener.connections();
     let service = router
         .layer(RequestBodyLimitLayer::new(limits.body_bytes))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
+        .layer(axum::middleware::from_fn_with_state(limits.request_timeout, in_time))
         .layer(axum::middleware::from_fn(track))
         .into_make_service_with_connect_info::<Handle>();
     let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
@@ -138,6 +140,15 @@ where
         served = async { serving.await } => served,
         () = too_long => Ok(()),
     }
+}
+
+/// Middleware: an answer that is not there in time is a problem; the work behind it ends with its handler.
+async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let late = |_| {
+        let detail = format!("there was no answer within {} s; ask again", limit.as_secs_f64());
+        problem(StatusCode::SERVICE_UNAVAILABLE, &detail)
+    };
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(late)
 }
 
 /// The routes of the service.
@@ -157,7 +168,11 @@ pub fn router(state: AppState) -> Router {
 pub fn problem(status: StatusCode, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
-    (status, [(header::CONTENT_TYPE, PROBLEM)], body.to_string()).into_response()
+    let mut response = (status, [(header::CONTENT_TYPE, PROBLEM)], body.to_string()).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, ASK_AGAIN_AFTER);
+    }
+    response
 }
 
 async fn index() -> Html<&'static str> {
@@ -215,7 +230,8 @@ async fn reload(State(state): State<AppState>) -> Response {
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the reload ended early; the log says more".into()),
     };
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    (status, [(header::CONTENT_TYPE, PLAIN)], text + end).into_response()
+    let text = visible_lines(&text).into_owned() + end;
+    (status, [(header::CONTENT_TYPE, PLAIN)], text).into_response()
 }
 
 async fn reload_with_another_method() -> Response {

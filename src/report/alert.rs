@@ -15,6 +15,7 @@ use crate::domain::calendar::LocalDay;
 use crate::domain::policy::Policy;
 use crate::pipeline::book::STILL_RUNNING;
 use crate::pipeline::shard::AlertMessage;
+use crate::visible::visible;
 
 /// The type of every event.
 pub const TYPE: &str = "sla-ledger.alert.v1";
@@ -60,8 +61,8 @@ impl Issuer {
     /// What an alert is about, as one word: the same for all its events.
     pub fn fingerprint(&self, key: &AlertKey) -> String {
         let period = key.period_start.map(|day| day.to_string()).unwrap_or_default();
-        let (ledger, tenant, alert, detail) = (&self.ledger, &key.tenant, key.alert, &key.detail);
-        hex(&Sha256::digest(format!("{ledger}|{tenant}|{period}|{alert}|{detail}")))
+        let fields = [&*self.ledger, &*key.tenant, &*period, key.alert.as_str(), &*key.detail];
+        hex(&Sha256::digest(joined(fields)))
     }
 
     /// The event's id.
@@ -132,11 +133,20 @@ impl Issuer {
             "month": subject.map(|subject| &subject.standing.month),
             "period_start": key.period_start.map(|day| day.to_string()),
             "grouped": state.grouped,
-            "summary": summary(key, state, subject),
-            "description": description(key, state, subject),
+            "summary": visible(&summary(key, state, subject)),
+            "description": visible(&description(key, state, subject)),
             "runbook_url": format!("{}#{}", self.runbook_url, key.alert.as_str().to_lowercase()),
             "standing": subject.map(|subject| &subject.standing),
         })
+    }
+}
+
+/// The fields behind one another with a bar between them: of no other fields the same. Where one of them holds a bar, its
+/// length in bytes and a space stand before each; since there are more than four bars then, it is no join of plain fields.
+fn joined(fields: [&str; 5]) -> String {
+    match fields.iter().any(|field| field.contains('|')) {
+        true => fields.map(|field| format!("{} {field}", field.len())).join("|"),
+        false => fields.join("|"),
     }
 }
 
