@@ -27,6 +27,7 @@ use crate::notify;
 use crate::pipeline::rulings::{NotedRuling, refused_rulings};
 use crate::supervisor::Supervisor;
 use crate::view::View;
+use crate::visible::visible;
 
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
@@ -157,6 +158,7 @@ impl Service {
             topic: config.load().source.topic.as_str().into(),
             zone: config.load().counting.time_zone,
             clock: Arc::new(now_ms),
+            stop: stop.clone(),
         };
         let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
         let listener = http::WebListener::new(listener, door);
@@ -486,7 +488,7 @@ impl Office {
         let mut answer = String::new();
         for (name, what) in changed.iter().map(|f| (&f.name, "read")).chain(gone.map(|f| (&f.name, "gone"))) {
             tracing::info!(document = name, what, "document changed");
-            answer.push_str(&format!("{name} {what}\n"));
+            answer.push_str(&format!("{} {what}\n", visible(name)));
         }
         if answer.is_empty() {
             return "no document changed\n".into();

@@ -77,6 +77,8 @@
 //!   states in one flush: its record could vouch for the second only. (The simulator found both.)
 //! - The minutes of a burn rate are not in the ledger: every instance keeps those it has read ([`pipeline::pace`]). A record of
 //!   minutes would cost every flush as much as the tallies do.
+//! - The work behind an answer of the API asks by itself whether anybody still waits for it (`http::api::work`), and evidence is
+//!   made twice, for its digest and then while it is sent, rather than held.
 //! - A forecast ([`domain::forecast`]) is the one place where doubles decide something: whether to warn. Never money.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 

@@ -140,6 +140,7 @@ impl Service {
             topic: TOPIC.into(),
             zone: ZONE,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+            stop: CancellationToken::new(),
         };
         let state = AppState::new(|_| {}, Arc::new(Health::new(Duration::from_secs(60))), || Ok(String::new()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

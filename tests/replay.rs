@@ -341,6 +341,75 @@ fn text_is_for_people() {
     ");
 }
 
+/// A forged line, escapes of a terminal in both forms, a turn of the direction of writing, what cannot be seen.
+const HOSTILE: &str = "=x\n2 lines\r\u{1b}[2J\u{9b}1m\u{7f}\u{202e}\u{200b}\u{7}";
+
+/// What people look at holds no character of anybody else's that steers a terminal; what machines read holds all of them.
+#[test]
+fn no_name_steers_a_terminal() {
+    use sla_ledger::visible::{is_hidden, visible};
+    let files = Files::new();
+    let call = |n: u32| {
+        let call = json!({
+            "tenant": HOSTILE, "request_id": format!("{HOSTILE}{n}"), "timestamp": format!("2026-03-20T10:00:{n:02}+08:00"),
+            "action": HOSTILE, "code": if n == 0 { "InternalError" } else { HOSTILE },
+        });
+        format!("{call}\n")
+    };
+    let calls = files.put("calls.jsonl", (0..10).map(call).collect::<String>().as_bytes());
+    let safe = |ran: &Ran| {
+        for text in [&ran.out, &ran.err] {
+            assert!(!text.contains(|c| c != '\n' && is_hidden(c)), "{text:?}");
+        }
+    };
+    let text = replay(&["--calls", &calls, "--output", "text", "--facts", "--now", NOW]);
+    safe(&text);
+    let shown = visible(HOSTILE);
+    assert!(text.code == 0 && text.out.matches(&*shown).count() > 3, "{} {}", text.out, text.err);
+    let json = json_of(&replay(&["--calls", &calls, "--now", NOW]));
+    assert_eq!(json["standings"][0]["tenant"], HOSTILE);
+
+    let statement = |format: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        command.args([
+            "statement",
+            "--month",
+            "2026-03",
+            "--now",
+            NOW,
+            "--format",
+            format,
+            "--tenant",
+            HOSTILE,
+            "--calls",
+        ]);
+        ran(command.arg(&calls).output().expect("the binary runs"))
+    };
+    let (text, html, csv) = (statement("text"), statement("html"), statement("csv"));
+    safe(&text);
+    safe(&html);
+    assert!(text.out.contains("\\u{1b}[2J"), "{}", text.out);
+    // A cell is no formula, and otherwise what the call said.
+    assert!(
+        csv.code == 0 && csv.out.contains(&format!(",\"'{HOSTILE}0\",\"'{HOSTILE}\",InternalError,")),
+        "{:?}",
+        csv.out
+    );
+
+    // Errors quote files and their names.
+    let config = format!("source: {{topic: calls, \"{HOSTILE}\": 1}}\nkafka: {{brokers: [\"a:1\"]}}\n# {HOSTILE}\n");
+    let odd = files.put("odd\u{1b}[2J\nname.yaml", config.as_bytes());
+    for arguments in [vec!["check-config", &odd], vec!["run", &odd], vec!["check-config", "missing\u{1b}[2J"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sla-ledger")).args(&arguments).output().expect("the binary runs");
+        let refused = ran(output);
+        safe(&refused);
+        assert!(refused.code == 2 && !refused.err.is_empty(), "{arguments:?}: {}", refused.err);
+    }
+    let broken = replay(&["--calls", "missing\u{1b}[2J\u{202e}"]);
+    safe(&broken);
+    assert!(broken.code != 0 && !broken.err.is_empty(), "{}", broken.err);
+}
+
 #[test]
 fn a_configuration_is_applied() {
     let files = Files::new();

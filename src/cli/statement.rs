@@ -22,9 +22,9 @@ use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::Replay;
 use crate::report::archive::{Archive, Rendering};
-use crate::report::issue::{Desk, Hour};
-use crate::report::statement::evidence::EvidenceRow;
+use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
+use crate::visible::visible;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> ExitCode {
     let (settings, mut documents) = match inputs(config) {
         Ok(inputs) => inputs,
         Err(report) => {
-            super::complain(&format!("sla-ledger: the configuration has mistakes\n{report}"));
+            super::complain_of(&format!("sla-ledger: the configuration has mistakes\n{report}"));
             return ExitCode::from(2);
         }
     };
@@ -129,14 +129,14 @@ fn check(file: &Path) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let statement = verify(&text).with_context(|| file.display().to_string())?;
     let line = format!(
-        "{}: {} from {}, revision {}, is as it was issued: sha256 {}\n",
+        "{}: {} from {}, revision {}, is as it was issued: sha256 {}",
         file.display(),
         statement.tenant(),
         statement.period_start(),
         statement.revision,
         statement.sha256
     );
-    Ok(io::stdout().write_all(line.as_bytes())?)
+    Ok(writeln!(io::stdout(), "{}", visible(&line))?)
 }
 
 /// The facts, and what they come from: these files as they had arrived by `now`, or the ledger of the configuration; then
@@ -202,8 +202,8 @@ impl Office<'_> {
         let Some(tenant) = &self.args.tenant else { return self.issue_all(archive.as_ref(), &mut out) };
         let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
         let month = self.month_of(&evaluation, tenant)?;
-        let (statement, rows) = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
-        render(&statement, &rows, self.args.format, self.args.lang, &mut out)?;
+        let statement = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
+        render(&statement, rows(&month, &evaluation), self.args.format, self.args.lang, &mut out)?;
         Ok(out.flush()?)
     }
 
@@ -218,9 +218,11 @@ impl Office<'_> {
         for tenant in &tenants {
             for month in standings.months(tenant).iter().filter(|m| wanted.names(m)) {
                 let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
-                let (statement, rows) = self.statement(tenant, month, &evaluation, archive)?;
+                let statement = self.statement(tenant, month, &evaluation, archive)?;
                 match self.args.format {
-                    Format::Text => render(&statement, &rows, Format::Text, self.args.lang, out)?,
+                    Format::Text => {
+                        render(&statement, rows(month, &evaluation), Format::Text, self.args.lang, out)?;
+                    }
                     Format::Json | Format::Csv | Format::Html => statements.push(statement),
                 }
                 issued += 1;
@@ -279,31 +281,31 @@ impl Office<'_> {
         bail!("`{tenant}` has no service month {wanted}; its terms are {}", terms.join(", "))
     }
 
-    /// The statement with its evidence: the archived one where nothing changed, else a new one, which is archived.
+    /// The statement: the archived one where nothing changed, else a new one, which is archived.
     fn statement(
         &self,
         tenant: &str,
         month: &ServiceMonth,
         evaluation: &Evaluation<'_>,
         archive: Option<&Archive>,
-    ) -> Result<(Statement, Vec<EvidenceRow>)> {
+    ) -> Result<Statement> {
         let now = self.args.now.unwrap_or_else(Utc::now);
         let previous = match archive {
             Some(archive) => archive.latest(tenant, month.period.first)?,
             None => None,
         };
         let hour = Hour { issued_at: now, as_of: self.args.as_of, incomplete: self.incomplete(month, now) };
-        let (issue, rows) = self.desk().issue(tenant, month, evaluation, hour, previous.as_ref())?;
+        let issue = self.desk().issue(tenant, month, evaluation, hour, previous.as_ref(), io::sink())?;
         let statement = match (issue, previous) {
             (Issue::Issued(statement), _) => *statement,
-            (Issue::Unchanged, Some(previous)) => return Ok((previous, rows)),
+            (Issue::Unchanged, Some(previous)) => return Ok(previous),
             (Issue::Unchanged, None) => bail!("there is no earlier statement that could still hold"),
         };
         if let Some(archive) = archive {
-            let (statement, rows) = (&statement, &rows);
+            let statement = &statement;
             let rendering = |name, format, lang| Rendering {
                 name,
-                write: Box::new(move |mut out| render(statement, rows, format, lang, &mut out)),
+                write: Box::new(move |mut out| render(statement, rows(month, evaluation), format, lang, &mut out)),
             };
             let renderings = vec![
                 rendering("en.html", Format::Html, Lang::En),
@@ -313,7 +315,7 @@ impl Office<'_> {
             let path = archive.store(statement, renderings)?;
             super::complain(&format!("revision {} is kept in {}", statement.revision, path.display()));
         }
-        Ok((statement, rows))
+        Ok(statement)
     }
 
     fn incomplete(&self, month: &ServiceMonth, now: DateTime<Utc>) -> Vec<String> {

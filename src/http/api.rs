@@ -15,12 +15,15 @@ mod months;
 mod service;
 mod statement;
 mod tenants;
+mod work;
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +32,8 @@ use chrono::{DateTime, SecondsFormat};
 use chrono_tz::Tz;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
@@ -37,8 +42,10 @@ use crate::domain::standing::ServiceMonth;
 use crate::domain::term::Period;
 use crate::http::server::problem;
 use crate::report::standing::Standing;
+use crate::report::statement::canonical::hex;
 use crate::view::View;
 use ask::{Asked, Problem};
+use work::{Desks, Pieces, Weight, pieces};
 
 /// The description of the API, OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -63,12 +70,22 @@ pub struct ApiState {
     pub zone: Tz,
     /// Now, in ms.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Cancelled when the service begins to end: then the work behind answers ends too.
+    pub stop: CancellationToken,
+}
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+struct Room {
+    api: ApiState,
+    desks: Arc<Desks>,
 }
 
 /// The API's routes.
 pub fn router(state: ApiState) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, (path, method)| router.route(path, method));
-    router.method_not_allowed_fallback(method_not_allowed).with_state(state)
+    let room = Room { api: state, desks: Arc::new(Desks::new()) };
+    router.method_not_allowed_fallback(method_not_allowed).with_state(room)
 }
 
 /// The API's paths, as `openapi.json` writes them.
@@ -76,19 +93,20 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<ApiState>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Room>); 11] {
+    use Weight::{Long, Short};
     [
-        ("/api/v1/tenants", endpoint(tenants::list)),
-        ("/api/v1/tenants/{tenant}", endpoint(months::tenant)),
-        ("/api/v1/tenants/{tenant}/months", endpoint(months::all)),
-        ("/api/v1/tenants/{tenant}/months/{month}", endpoint(months::one)),
-        ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", endpoint(calls::list)),
-        ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(statement::one)),
-        ("/api/v1/policy", endpoint(service::policy)),
-        ("/api/v1/policies", endpoint(service::policies)),
-        ("/api/v1/documents", endpoint(service::documents)),
-        ("/api/v1/shards", endpoint(service::shards)),
-        ("/api/v1/openapi.json", endpoint(service::openapi)),
+        ("/api/v1/tenants", endpoint(Short, tenants::list)),
+        ("/api/v1/tenants/{tenant}", endpoint(Short, months::tenant)),
+        ("/api/v1/tenants/{tenant}/months", endpoint(Short, months::all)),
+        ("/api/v1/tenants/{tenant}/months/{month}", endpoint(Short, months::one)),
+        ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", endpoint(Long, calls::list)),
+        ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(Long, statement::one)),
+        ("/api/v1/policy", endpoint(Short, service::policy)),
+        ("/api/v1/policies", endpoint(Short, service::policies)),
+        ("/api/v1/documents", endpoint(Short, service::documents)),
+        ("/api/v1/shards", endpoint(Short, service::shards)),
+        ("/api/v1/openapi.json", endpoint(Short, service::openapi)),
     ]
 }
 
@@ -102,42 +120,115 @@ async fn method_not_allowed(method: Method) -> Response {
 /// The body of an answer.
 struct Body {
     kind: HeaderValue,
-    bytes: Vec<u8>,
+    content: Content,
 }
+
+/// What is in it.
+enum Content {
+    /// All of it, made.
+    Whole(Vec<u8>),
+    /// The same for everybody and for good.
+    Fixed(&'static str),
+    /// Written while it is sent, because it may be long.
+    Pieces {
+        /// SHA-256 of the whole, in hex.
+        sha256: String,
+        /// Bytes of the whole.
+        length: u64,
+        /// Writes it.
+        write: Writes,
+    },
+}
+
+/// Writes a long answer.
+type Writes = Box<dyn FnOnce(&mut Pieces<'_>) -> io::Result<()>>;
 
 type Answer = Result<Body, Problem>;
 
-/// A route whose answer is made on a blocking thread.
-fn endpoint(work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<ApiState> {
-    get(async move |State(api): State<ApiState>, asked: Result<Asked, Problem>| {
-        let done = tokio::task::spawn_blocking(move || {
-            let answer = asked.and_then(|asked| work(&api, &asked).map(|body| tagged(&asked, body)));
-            let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-            let as_of = api.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
-            response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
-            response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);
-            response
-        });
-        done.await.unwrap_or_else(|_| Problem::internal("the answer broke off; the log says more").into_response())
+/// A route whose answer is made on a blocking thread, when it is its turn.
+fn endpoint(weight: Weight, work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<Room> {
+    get(async move |State(room): State<Room>, asked: Result<Asked, Problem>| {
+        let mut response = match asked {
+            Ok(asked) => made(room, weight, asked, work).await.unwrap_or_else(IntoResponse::into_response),
+            Err(problem) => problem.into_response(),
+        };
+        response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);
+        response
     })
 }
 
+/// The answer, or its beginning: what follows is sent while it is made.
+async fn made(
+    room: Room,
+    weight: Weight,
+    asked: Asked,
+    work: fn(&ApiState, &Asked) -> Answer,
+) -> Result<Response, Problem> {
+    // What the documents said at an instant is judged from all of a tenant's facts.
+    let weight = if asked.is_as_of() { Weight::Long } else { weight };
+    let turn = room.desks.turn(weight, &asked.work).await?;
+    // A client that leaves before its answer begins takes this with it.
+    let waits = asked.work.guard();
+    let (begin, begun) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let as_of = room.api.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
+        let send = |mut response: Response| {
+            response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
+            // Nobody is there to take it: then nobody misses it.
+            _ = begin.send(response);
+        };
+        match work(&room.api, &asked).and_then(|body| tagged(&room, &asked, body)) {
+            Err(problem) => send(problem.into_response()),
+            Ok(Tagged::Whole(response)) => send(response),
+            Ok(Tagged::Pieces(mut response, length, write)) => {
+                let (mut pieces, unread) = pieces(&turn, &asked.work, length);
+                *response.body_mut() = axum::body::Body::new(unread);
+                send(response);
+                if let Err(error) = write(&mut pieces).and_then(|()| pieces.flush()) {
+                    tracing::debug!(%error, "an answer broke off");
+                }
+            }
+        }
+    });
+    let response = begun.await;
+    // What goes on from here ends with the body.
+    waits.disarm();
+    response.map_err(|_| Problem::internal("the answer broke off; the log says more"))
+}
+
+/// An answer under its entity tag.
+enum Tagged {
+    Whole(Response),
+    /// Without its body, which has so many bytes and is written by this.
+    Pieces(Response, u64, Writes),
+}
+
 /// The body under its entity tag, unless the client has it.
-fn tagged(asked: &Asked, Body { kind, bytes }: Body) -> Response {
-    let digest = Sha256::digest(&bytes);
-    let etag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let etag = format!("\"{etag}\"");
-    let mut response = match asked.has(&etag) {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
+fn tagged(room: &Room, asked: &Asked, Body { kind, content }: Body) -> Result<Tagged, Problem> {
+    let sha256 = match &content {
+        Content::Whole(bytes) => hex(&Sha256::digest(bytes)),
+        Content::Fixed(text) => hex(&Sha256::digest(text)),
+        Content::Pieces { sha256, .. } => sha256.clone(),
     };
-    response.headers_mut().extend(HeaderValue::try_from(etag).ok().map(|etag| (header::ETAG, etag)));
-    response
+    let etag = format!("\"{}\"", sha256.get(..32).unwrap_or(&sha256));
+    let under = |mut response: Response| {
+        response.headers_mut().extend(HeaderValue::try_from(&etag).ok().map(|etag| (header::ETAG, etag)));
+        response
+    };
+    if asked.has(&etag) {
+        return Ok(Tagged::Whole(under(StatusCode::NOT_MODIFIED.into_response())));
+    }
+    let kind = [(header::CONTENT_TYPE, kind)];
+    Ok(match content {
+        Content::Whole(bytes) => Tagged::Whole(under((kind, room.desks.body(bytes)?).into_response())),
+        Content::Fixed(text) => Tagged::Whole(under((kind, Bytes::from_static(text.as_bytes())).into_response())),
+        Content::Pieces { length, write, .. } => Tagged::Pieces(under((kind, ()).into_response()), length, write),
+    })
 }
 
 fn json(value: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    Ok(Body { kind: JSON, bytes })
+    Ok(Body { kind: JSON, content: Content::Whole(bytes) })
 }
 
 /// An instant as every output shows it.

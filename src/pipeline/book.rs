@@ -224,6 +224,11 @@ impl Book {
         let shards: Option<_> = self.shards.iter().map(|shard| shard.of_tenant(tenant)).collect();
         Some(Self { shards: shards? })
     }
+
+    /// As [`Book::of_tenant`], of whatever the tail has read by now: enough for figures, which are never later than that.
+    pub fn tenant_now(&self, tenant: &str) -> Self {
+        Self { shards: self.shards.iter().map(|shard| shard.tenant_now(tenant)).collect() }
+    }
 }
 
 impl ShardBook {
@@ -249,14 +254,18 @@ impl ShardBook {
 
     fn of_tenant(&self, tenant: &str) -> Option<Self> {
         let together = self.published && self.is_at_end() && self.waiting.is_empty() && self.trouble.is_none();
-        together.then(|| Self {
+        together.then(|| self.tenant_now(tenant))
+    }
+
+    fn tenant_now(&self, tenant: &str) -> Self {
+        Self {
             checkpoint: self.checkpoint.clone(),
             tenants: self.tenants.get_key_value(tenant).into_iter().map(|(t, r)| (t.clone(), r.clone())).collect(),
             position: self.position,
             last_end: self.last_end,
-            published: true,
+            published: self.published,
             ..Self::default()
-        })
+        }
     }
 
     /// What is wrong with the shard's ledger, if anything.
@@ -323,6 +332,17 @@ impl ShardBook {
     pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Chunk> {
         // Values were checked when they were read.
         self.day(tenant, day).filter_map(|stored| Chunk::decode_value(&stored.bytes).ok())
+    }
+
+    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's chunks is wanted; the others are not read.
+    pub fn day_chunks_where(
+        &self,
+        tenant: &str,
+        day: LocalDay,
+        wanted: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = Chunk> {
+        let chunks = self.day(tenant, day).enumerate().filter(move |(place, _)| wanted(*place));
+        chunks.filter_map(|(_, stored)| Chunk::decode_value(&stored.bytes).ok())
     }
 
     fn day(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = &Stored> {

@@ -4,6 +4,8 @@
 //! [`Standings::refresh`] evaluates those whose facts changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -327,6 +329,17 @@ pub struct Evaluation<'a> {
     terms: Terms,
     rules: TenantRules,
     split: bool,
+    patience: Patience<'a>,
+}
+
+/// Asked again and again in the middle of an evaluation: does anybody still wait for it?
+#[derive(Clone, Copy)]
+struct Patience<'a>(&'a dyn Fn() -> bool);
+
+impl std::fmt::Debug for Patience<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Patience")
+    }
 }
 
 /// A service month under evaluation.
@@ -373,7 +386,17 @@ impl<'a> Evaluation<'a> {
         let terms = contract.terms(tenant);
         let rules = contract.rulebook.tenant(tenant);
         let split = book.shards().iter().filter(|shard| shard.has_tenant(tenant)).nth(1).is_some();
-        Self { contract, book, tenant, terms, rules, split }
+        Self { contract, book, tenant, terms, rules, split, patience: Patience(&|| true) }
+    }
+
+    /// The same, as long as somebody waits for it: once `somebody_waits` says no, whatever is asked for ends early. What came
+    /// of it is then worth nothing, so the one who says no must look at nothing more.
+    pub fn while_awaited(self, somebody_waits: &'a dyn Fn() -> bool) -> Self {
+        Self { patience: Patience(somebody_waits), ..self }
+    }
+
+    fn goes_on(&self) -> bool {
+        (self.patience.0)()
     }
 
     /// The tenant's terms.
@@ -396,6 +419,12 @@ impl<'a> Evaluation<'a> {
         let mut drafts = self.drafts(&mut HashMap::new()).months;
         drafts.entry(first_day).or_insert_with(|| self.draft(period));
         self.finish(drafts).into_iter().find(|month| month.period == period)
+    }
+
+    /// All service months with calls; `None`: the tenant is not in the book.
+    pub fn whole(&self) -> Option<TenantStanding> {
+        let known = self.book.shards().iter().any(|shard| shard.has_tenant(self.tenant));
+        known.then(|| self.standing(Days::new()))
     }
 
     /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
@@ -425,6 +454,9 @@ impl<'a> Evaluation<'a> {
             for (month, tally) in shard.tally_views(self.tenant) {
                 let mut names = Names::new(tally.names());
                 tally.for_each_day(&mut scratch, |row| {
+                    if !self.goes_on() {
+                        return;
+                    }
                     let day = month.day(row.day);
                     let Some(period) = self.period_of(day) else {
                         *drafts.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
@@ -531,18 +563,89 @@ impl<'a> Evaluation<'a> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
         let places = days.flat_map(|day| self.book.shards().iter().zip(0u32..).map(move |place| (day, place)));
-        places.flat_map(move |(day, (shard, partition))| {
-            let items = shard.day_chunks(self.tenant, day).flat_map(|chunk| chunk.items);
-            items
-                .filter_map(|item| {
-                    let Decision { class, outcome, document } = judge.call(&call_of(&item));
-                    let wanted = all || !matches!(outcome, Outcome::NoFailure | Outcome::Unbound);
-                    let document = document.map(str::to_owned);
-                    wanted.then_some(Evidence { partition, item, class, outcome, document })
-                })
-                .collect::<Vec<_>>()
+        let chunks = places.flat_map(move |(day, (shard, partition))| {
+            let chunks = shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on());
+            chunks.map(move |chunk| (partition, chunk))
+        });
+        let items = chunks.flat_map(|(partition, chunk)| chunk.items.into_iter().map(move |item| (partition, item)));
+        items.filter_map(move |(partition, item)| decided(judge, partition, item, all))
+    }
+
+    /// The failures of a service month that are held one by one, in order of time, then of the source. So that a month of any
+    /// size can be written down, no more than [`CALLS_AT_ONCE`] of them are in memory at once, and their places of one day.
+    pub fn evidence_by_time<'m>(&'m self, month: &'m ServiceMonth) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
+        let judge = self.judge(&month.policy);
+        let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
+        let slices = days.flat_map(move |day| {
+            let cut = Rc::new(self.cut(day));
+            (0..cut.slices.len()).map(move |slice| (cut.clone(), slice))
+        });
+        slices.flat_map(move |(cut, slice)| {
+            let calls = self.slice(&cut, slice).into_iter();
+            calls.filter_map(move |(partition, item)| decided(judge, partition, item, false))
         })
     }
+
+    fn cut(&self, day: LocalDay) -> CutDay {
+        let mut places: Vec<PlaceInTime> = Vec::new();
+        let mut spans = Vec::new();
+        for (shard, partition) in self.book.shards().iter().zip(0u32..) {
+            let mut chunks = Vec::new();
+            for chunk in shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on()) {
+                let times = || chunk.items.iter().map(|item| item.time_ms);
+                chunks.push((times().min().unwrap_or_default(), times().max().unwrap_or_default()));
+                places.extend(chunk.items.iter().map(|item| place_in_time(partition, item)));
+            }
+            spans.push(chunks);
+        }
+        places.sort_unstable();
+        let slices = places.chunks(CALLS_AT_ONCE).filter_map(|slice| Some(*slice.first()?..=*slice.last()?)).collect();
+        CutDay { day, slices, spans }
+    }
+
+    /// The items of a slice, in order.
+    fn slice(&self, cut: &CutDay, slice: usize) -> Vec<(u32, Item)> {
+        let slice = &cut.slices[slice];
+        let mut found = Vec::new();
+        for ((shard, partition), spans) in self.book.shards().iter().zip(0u32..).zip(&cut.spans) {
+            let touches = |chunk: usize| {
+                spans.get(chunk).is_some_and(|(first, last)| *first <= slice.end().0 && *last >= slice.start().0)
+            };
+            for chunk in shard.day_chunks_where(self.tenant, cut.day, touches).take_while(|_| self.goes_on()) {
+                let items = chunk.items.into_iter().map(|item| (partition, item));
+                found.extend(items.filter(|(partition, item)| slice.contains(&place_in_time(*partition, item))));
+            }
+        }
+        found.sort_unstable_by_key(|(partition, item)| place_in_time(*partition, item));
+        found
+    }
+}
+
+/// Failing calls that are in memory at once while a service month is written down.
+const CALLS_AT_ONCE: usize = 16_384;
+
+/// Time, partition, offset: no two calls have the same.
+type PlaceInTime = (i64, u32, i64);
+
+/// The items of a day, cut into slices.
+struct CutDay {
+    day: LocalDay,
+    /// From the first to the last item of each, in order of time.
+    slices: Vec<RangeInclusive<PlaceInTime>>,
+    /// The first and the last time in each chunk, by shard: which chunks a slice must look into.
+    spans: Vec<Vec<(i64, i64)>>,
+}
+
+fn place_in_time(partition: u32, item: &Item) -> PlaceInTime {
+    (item.time_ms, partition, item.offset)
+}
+
+/// What became of an item. Calls that are no failures are left out unless `all`.
+fn decided(judge: Judge<'_>, partition: u32, item: Item, all: bool) -> Option<Evidence> {
+    let Decision { class, outcome, document } = judge.call(&call_of(&item));
+    let wanted = all || !matches!(outcome, Outcome::NoFailure | Outcome::Unbound);
+    let document = document.map(str::to_owned);
+    wanted.then_some(Evidence { partition, item, class, outcome, document })
 }
 
 /// Failures of a service month that are not held one by one: one day, action, code and flag.
@@ -566,20 +669,19 @@ pub struct UnitemisedEvidence {
     pub document: Option<String>,
 }
 
-impl Evaluation<'_> {
-    /// The failures of a service month that are not held one by one.
-    pub fn unitemised(&self, month: &ServiceMonth) -> Vec<UnitemisedEvidence> {
-        let policy = &month.policy;
-        let judge = self.judge(policy);
-        let mut found = Vec::new();
-        let mut scratch = TallyDay::default();
-        for (number, shard) in self.book.shards().iter().enumerate() {
-            let partition = number as u32;
+impl<'a> Evaluation<'a> {
+    /// The failures of a service month that are not held one by one; those of one shard are in memory at once.
+    pub fn unitemised<'m>(&'m self, month: &'m ServiceMonth) -> impl Iterator<Item = UnitemisedEvidence> + use<'a, 'm> {
+        self.book.shards().iter().zip(0u32..).flat_map(move |(shard, partition)| {
+            let policy = &month.policy;
+            let judge = self.judge(policy);
+            let mut found = Vec::new();
+            let mut scratch = TallyDay::default();
             for (calendar, tally) in shard.tally_views(self.tenant).filter(|(m, _)| *m == month.period.month()) {
                 let names = Names::new(tally.names());
                 tally.for_each_day(&mut scratch, |row| {
                     let day = calendar.day(row.day);
-                    if !month.period.contains(day) {
+                    if !month.period.contains(day) || !self.goes_on() {
                         return;
                     }
                     let items = ItemSums::of(&judge, shard, day);
@@ -606,8 +708,8 @@ impl Evaluation<'_> {
                     }
                 });
             }
-        }
-        found
+            found
+        })
     }
 }
 

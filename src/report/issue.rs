@@ -4,6 +4,7 @@
 //! Deliberately not here: where the book comes from, the archive, and the clock.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
@@ -51,10 +52,11 @@ pub struct Hour {
 }
 
 impl Desk<'_> {
-    /// The statement of a service month with its evidence, or that the previous one still holds.
+    /// The statement of a service month, or that the previous one still holds. Its evidence is [`rows`]; what they are as CSV
+    /// is written to `csv`, for whoever wants to know how long it is, or to end the work.
     ///
     /// # Errors
-    /// Those of [`Statement::issue`].
+    /// Those of [`Statement::issue`], and of the writer.
     pub fn issue(
         &self,
         tenant: &str,
@@ -62,8 +64,8 @@ impl Desk<'_> {
         evaluation: &Evaluation<'_>,
         hour: Hour,
         previous: Option<&Statement>,
-    ) -> Result<(Issue, Vec<EvidenceRow>), IssueError> {
-        let rows = rows(month, evaluation);
+        csv: impl Write,
+    ) -> Result<Issue, IssueError> {
         let claims = self.contract.rulebook.claims(tenant);
         let standing = Standing::of(tenant, month, hour.issued_at.timestamp_millis(), hour.incomplete, claims);
         let inputs = Inputs {
@@ -71,11 +73,11 @@ impl Desk<'_> {
             policy: &month.policy,
             issued_at: hour.issued_at,
             as_of: hour.as_of,
-            evidence: evidence::digest(&rows).map_err(|e| IssueError::Evidence(e.to_string()))?,
+            evidence: evidence::write(rows(month, evaluation), csv).map_err(|e| IssueError::Evidence(e.to_string()))?,
             facts: self.facts(),
             documents: self.documents(tenant, month),
         };
-        Ok((Statement::issue(inputs, previous)?, rows))
+        Statement::issue(inputs, previous)
     }
 
     fn facts(&self) -> Facts {
@@ -114,8 +116,12 @@ impl Desk<'_> {
     }
 }
 
-/// All failing calls of the month, in order of time, then of the source.
-fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
+/// All failing calls of the month, in order of time, then of the source; made as they are asked for, since there may be
+/// more of them than memory should hold.
+pub fn rows<'a, 'm>(
+    month: &'m ServiceMonth,
+    evaluation: &'m Evaluation<'a>,
+) -> impl Iterator<Item = EvidenceRow> + use<'a, 'm> {
     let zone = month.policy.time_zone;
     let flag = |flag: Flag| match flag {
         Flag::Absent => None,
@@ -129,9 +135,7 @@ fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
             Outcome::Counted | Outcome::NoFailure | Outcome::Unbound => (Decision::Counted, None),
         }
     };
-    let mut items: Vec<_> = evaluation.evidence(month, false).collect();
-    items.sort_by_key(|e| (e.item.time_ms, e.partition, e.item.offset));
-    let one = |e: standings::Evidence| {
+    let one = move |e: standings::Evidence| {
         let (decision, clause) = decided(e.outcome);
         EvidenceRow {
             time: EvidenceTime::Instant(
@@ -153,7 +157,7 @@ fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
             offset: Some(e.item.offset),
         }
     };
-    let group = |u: UnitemisedEvidence| {
+    let group = move |u: UnitemisedEvidence| {
         let (decision, clause) = decided(u.outcome);
         EvidenceRow {
             time: EvidenceTime::Day(u.day),
@@ -171,5 +175,5 @@ fn rows(month: &ServiceMonth, evaluation: &Evaluation<'_>) -> Vec<EvidenceRow> {
             offset: None,
         }
     };
-    items.into_iter().map(one).chain(evaluation.unitemised(month).into_iter().map(group)).collect()
+    evaluation.evidence_by_time(month).map(one).chain(evaluation.unitemised(month).map(group))
 }

@@ -18,6 +18,7 @@ mod contract;
 mod dashboards;
 mod dead_letters;
 mod events;
+mod hostile;
 mod lag;
 mod notify;
 mod operations;

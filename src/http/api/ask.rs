@@ -10,6 +10,8 @@ use chrono::DateTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Room;
+use super::work::Work;
 use crate::domain::calendar::{LocalDay, Month};
 use crate::http::server::problem;
 
@@ -64,13 +66,15 @@ pub(super) struct Asked {
     captures: Vec<String>,
     query: Vec<(String, String)>,
     if_none_match: Vec<String>,
+    /// Is the answer still waited for?
+    pub work: Work,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
+impl FromRequestParts<Room> for Asked {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let captures = RawPathParams::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, room: &Room) -> Result<Self, Problem> {
+        let captures = RawPathParams::from_request_parts(parts, room).await;
         let captures = captures.map_err(|_| Problem::bad("the path is not UTF-8, percent-encoded".into()))?;
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
@@ -78,6 +82,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
             captures: captures.iter().map(|(_, value)| value.to_owned()).collect(),
             query: query.into_owned().collect(),
             if_none_match: tags(&parts.headers),
+            work: Work::new(&room.api.stop),
         })
     }
 }
@@ -92,6 +97,11 @@ impl Asked {
     /// Does the client have the answer with this entity tag already?
     pub fn has(&self, etag: &str) -> bool {
         self.if_none_match.iter().any(|tag| tag == etag || tag == "*")
+    }
+
+    /// Is it asked what the documents said at an instant?
+    pub fn is_as_of(&self) -> bool {
+        self.query.iter().any(|(name, _)| name == "as_of")
     }
 
     /// What stands at a variable place of the path, in order from 0.

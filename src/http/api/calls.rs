@@ -5,11 +5,9 @@ use serde::Serialize;
 use super::ask::{Asked, Problem};
 use super::months::Tenant;
 use super::{Answer, ApiState, instant, json};
-use crate::domain::calendar::LocalDay;
 use crate::domain::call::Flag;
 use crate::domain::decision::Outcome;
 use crate::domain::standing::ServiceMonth;
-use crate::domain::term::Period;
 use crate::pipeline::standings::{Evaluation, Evidence};
 
 /// What `decision` can ask for: one decision, or `all` of them. Without it: the failures.
@@ -81,7 +79,7 @@ pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
     let decision = query.one_of("decision", &DECISIONS)?;
     let tenant = Tenant::find(api, asked, None)?;
     let month = tenant.month(asked)?;
-    let mut found = evidence(api, &tenant, &month, decision, after, limit)?;
+    let mut found = evidence(api, asked, &tenant, &month, decision, after, limit)?;
     let next = match found.len() > limit {
         true => {
             found.truncate(limit);
@@ -103,10 +101,11 @@ fn place(evidence: &Evidence) -> Place {
     (evidence.partition, evidence.item.offset)
 }
 
-/// The calls behind a place, in order: one more than a page, if there are so many. The book is locked for a day at a
-/// time, and no more than two pages of calls are kept.
+/// The calls behind a place, in order: one more than a page, if there are so many. No more than two pages of calls are
+/// kept, and the book is free meanwhile.
 fn evidence(
     api: &ApiState,
+    asked: &Asked,
     tenant: &Tenant,
     month: &ServiceMonth,
     decision: Option<&'static str>,
@@ -123,19 +122,16 @@ fn evidence(
         found.sort_unstable_by_key(place);
         found.truncate(limit + 1);
     };
-    for day in month.period.first.0..=month.period.last.0 {
-        let day = Period { first: LocalDay(day), last: LocalDay(day) };
-        let day = ServiceMonth { period: day, ..month.clone() };
-        let book = api.view.book();
-        let evaluation = Evaluation::new(&tenant.contract, &book, &tenant.name);
-        for call in evaluation.evidence(&day, all).filter(wanted) {
-            found.push(call);
-            if found.len() > 2 * (limit + 1) {
-                keep(&mut found);
-            }
+    let facts = api.view.book().tenant_now(&tenant.name);
+    let waits = || asked.work.goes_on();
+    let evaluation = Evaluation::new(&tenant.contract, &facts, &tenant.name).while_awaited(&waits);
+    for call in evaluation.evidence(month, all).filter(wanted) {
+        found.push(call);
+        if found.len() > 2 * (limit + 1) {
+            keep(&mut found);
         }
-        drop(book);
     }
+    asked.work.check()?;
     keep(&mut found);
     Ok(found)
 }

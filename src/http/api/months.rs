@@ -14,7 +14,7 @@ use crate::domain::contract::Contract;
 use crate::domain::documents::{Documents, Scope};
 use crate::domain::standing::ServiceMonth;
 use crate::domain::term::{Period, Terms};
-use crate::pipeline::standings::Standings;
+use crate::pipeline::standings::{Evaluation, TenantStanding};
 use crate::report::standing::Standing;
 
 /// Most service months without calls that are listed: those of a hundred years. Any other is found by its name.
@@ -64,25 +64,25 @@ impl Tenant {
     pub fn find(api: &ApiState, asked: &Asked, as_of_ms: Option<i64>) -> Result<Self, Problem> {
         api.ready()?;
         let name: Arc<str> = asked.capture(0).into();
+        let parts = |standing: &TenantStanding| (standing.months.clone(), standing.out_of_term.clone(), standing.split);
         let (horizon, today) = (api.horizon(), api.today());
         let known = |contract: &Contract| {
             let registry = &contract.registry;
             !(registry.orders(&name).is_empty() && registry.fees(&name).is_empty())
         };
-        let read = |standings: &Standings| {
-            let standing = standings.tenant(&name)?;
-            Some((standing.months.clone(), standing.out_of_term.clone(), standing.split))
-        };
         let (contract, found) = match as_of_ms {
             None => {
                 let standings = api.view.standings();
-                (standings.contract().clone(), read(&standings))
+                (standings.contract().clone(), standings.tenant(&name).map(parts))
             }
             Some(as_of_ms) => {
                 let contract = Arc::new(contract_of(&api.documents.load(), &name, Some(as_of_ms)));
-                let mut standings = Standings::new(contract.clone());
-                standings.refresh(&api.view.book(), [&name]);
-                (contract, read(&standings))
+                let facts = api.view.book().tenant_now(&name);
+                let waits = || asked.work.goes_on();
+                let found = Evaluation::new(&contract, &facts, &name).while_awaited(&waits).whole();
+                asked.work.check()?;
+                let found = found.as_ref().map(parts);
+                (contract, found)
             }
         };
         if found.is_none() && !known(&contract) {

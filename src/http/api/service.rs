@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json as value};
 
 use super::ask::{Asked, Problem, cut};
-use super::{Answer, ApiState, Body, JSON, OPENAPI, instant, json};
+use super::{Answer, ApiState, Body, Content, JSON, OPENAPI, instant, json};
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
@@ -16,7 +16,7 @@ use crate::pipeline::lag::ShardLag;
 /// `/openapi.json`
 pub(super) fn openapi(_: &ApiState, asked: &Asked) -> Answer {
     asked.query(&[])?;
-    Ok(Body { kind: JSON, bytes: OPENAPI.into() })
+    Ok(Body { kind: JSON, content: Content::Fixed(OPENAPI) })
 }
 
 /// `/policy`

@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 
 use super::ask::{Asked, Problem, cut};
 use super::months::{Tenant, contract_of};
-use super::{Answer, ApiState, Body, JSON};
+use super::work::{Measure, Pieces};
+use super::{Answer, ApiState, Body, Content, JSON};
 use crate::domain::calendar::day_start_ms;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Evaluation;
-use crate::report::issue::{Desk, Hour};
+use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::{Format, Issue, Lang, render};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -44,8 +45,12 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
     let documents = api.documents.load_full();
     let contract = contract_of(&documents, &tenant.name, as_of_ms);
     let book = facts(api, &tenant.name)?;
-    let evaluation = Evaluation::new(&contract, &book, &tenant.name);
-    let month = evaluation.month(first).ok_or_else(|| {
+    let (work, name) = (asked.work.clone(), tenant.name.clone());
+    let waits = || work.goes_on();
+    let evaluation = Evaluation::new(&contract, &book, &name).while_awaited(&waits);
+    let month = evaluation.month(first);
+    work.check()?;
+    let month = month.ok_or_else(|| {
         let detail = format!("the terms of `{}` have changed just now: ask again", cut(&tenant.name));
         Problem::unavailable(detail)
     })?;
@@ -54,18 +59,33 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
     let issued_at = issued_at.ok_or_else(|| Problem::internal("the ledger's watermark is no instant"))?;
     let hour = Hour { issued_at, as_of, incomplete: book.incomplete(month.period, api.zone) };
     let desk = Desk { book: &book, topic: &api.topic, contract: &contract, files: &documents.files, zone: api.zone };
-    let issued = desk.issue(&tenant.name, &month, &evaluation, hour, None);
+    let mut csv = Measure::new(&work);
+    let issued = desk.issue(&name, &month, &evaluation, hour, None, &mut csv);
+    let length = csv.length;
+    work.check()?;
     let broken = |error: &dyn std::fmt::Display| {
         let (tenant, month) = (&tenant.name, month.label());
         tracing::error!(%tenant, month, %error, "no statement can be issued");
         Problem::internal(&format!("no statement can be issued: {error}"))
     };
-    let (Issue::Issued(statement), rows) = issued.map_err(|error| broken(&error))? else {
+    let Issue::Issued(statement) = issued.map_err(|error| broken(&error))? else {
         return Err(broken(&"there is no earlier one that could still hold"));
     };
-    let mut bytes = Vec::new();
-    render(&statement, &rows, format, lang, &mut bytes).map_err(|error| broken(&error))?;
-    Ok(Body { kind, bytes })
+    if format != Format::Csv {
+        let mut bytes = Vec::new();
+        let rendered = render(&statement, rows(&month, &evaluation), format, lang, &mut bytes);
+        work.check()?;
+        rendered.map_err(|error| broken(&error))?;
+        return Ok(Body { kind, content: Content::Whole(bytes) });
+    }
+    let sha256 = statement.evidence.sha256.clone();
+    // The same rows once more, from the same facts.
+    let write = Box::new(move |pieces: &mut Pieces<'_>| {
+        let waits = || work.goes_on();
+        let evaluation = Evaluation::new(&contract, &book, &name).while_awaited(&waits);
+        render(&statement, rows(&month, &evaluation), format, lang, pieces)
+    });
+    Ok(Body { kind, content: Content::Pieces { sha256, length, write } })
 }
 
 fn utc(ms: i64) -> Option<DateTime<Utc>> {
