@@ -1,12 +1,15 @@
 //! Exact counts while everything that can fail does: three brokers, three instances, and faults at random times.
 //!
 //! Three hands work at once: one kills instances (SIGKILL) and starts them again, one stops instances (SIGSTOP) for longer
-//! than their session and continues them, one kills brokers and starts them again. Events come in all the while. Two
-//! observers watch: a reader that follows the ledger from its first record and checks it at every end, and a scraper that
-//! sees to it that no exported count ever goes back.
+//! than their session and continues them, one hurts the brokers: kills one (SIGKILL), stops one (SIGSTOP), leaves one no room
+//! on its disk, and makes the alerts topic anew. Three more go on all along: one reloads, by signal and by request, with a
+//! policy that is another file each time; one asks the API; one changes orders in a registry topic. Events come in all the
+//! while. Two observers watch: a reader that follows the ledger from its first record and checks it at every end, and a
+//! scraper that sees to it that no exported count ever goes back.
 //!
 //! The seed is printed; `SLA_LEDGER_CHAOS_SEED` repeats its draws (not the machine's timing). The dose:
-//! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`; `SLA_LEDGER_SOAK=1` multiplies all four.
+//! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`, `_PAUSES`, `_DISKS`, `_TOPICS`; `SLA_LEDGER_SOAK=1` multiplies
+//! them all. How often each fault was tried is printed, a line each.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -15,8 +18,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
 use sla_ledger::generate::kafka::{KafkaOptions, KafkaSink};
 use sla_ledger::generate::sink::Sink;
 use sla_ledger::generate::{Expected, Generator, Plan, live};
@@ -24,7 +29,9 @@ use sla_ledger::generate::{Expected, Generator, Plan, live};
 use crate::dead_letters::{Noted, Noting, place};
 use crate::read::{self, Counted, Ledger};
 use crate::service::{Instance, Names};
-use crate::support::kafka::Cluster;
+use crate::support::kafka::{Cluster, Options};
+use crate::support::{Signal, unique};
+use crate::write::{self, Sent};
 
 const INSTANCES: usize = 3;
 const PARTITIONS: i32 = 12;
@@ -44,6 +51,9 @@ struct Dose {
     kills: u64,
     stops: u64,
     brokers: u64,
+    pauses: u64,
+    disks: u64,
+    topics: u64,
 }
 
 impl Dose {
@@ -57,6 +67,9 @@ impl Dose {
             kills: number("KILLS").unwrap_or(20 * times),
             stops: number("STOPS").unwrap_or(3 * times),
             brokers: number("BROKERS").unwrap_or(3 * times),
+            pauses: number("PAUSES").unwrap_or(2 * times),
+            disks: number("DISKS").unwrap_or(times),
+            topics: number("TOPICS").unwrap_or(2 * times),
         }
     }
 
@@ -98,10 +111,12 @@ fn chaos() {
 fn run(running: &Running) {
     let dose = Dose::from_environment();
     println!("chaos: SLA_LEDGER_CHAOS_SEED={} {dose:?}, about {:?}", dose.seed, dose.time());
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_with(&Options::new(3).own_disk(2));
     let names = Names::new("chaos");
     names.create_calls(&cluster, PARTITIONS);
-    let fleet = Fleet::start(&cluster, &names);
+    let orders = unique("chaos-orders");
+    cluster.create_topic(&orders, 2, &[("cleanup.policy", "compact")]);
+    let fleet = Fleet::start(&cluster, &names, &orders);
     let bootstrap = cluster.bootstrap().to_owned();
 
     let noted = Noted::default();
@@ -109,6 +124,7 @@ fn run(running: &Running) {
     let mut seeds = ChaCha8Rng::seed_from_u64(dose.seed);
     let mut hand = || ChaCha8Rng::seed_from_u64(seeds.random());
     let (killer, stopper, breaker) = (hand(), hand(), hand());
+    let (reloader, asker, registrar) = (hand(), hand(), hand());
     let (expected, scrapes) = std::thread::scope(|scope| {
         let scraper = scope.spawn(|| running.guard("the scraper", || scrape(&fleet, &running.observed)));
         let follower = scope.spawn(|| {
@@ -121,12 +137,23 @@ fn run(running: &Running) {
         let hands = [
             scope.spawn(|| running.guard("the killer", || kill_instances(&fleet, &dose, killer, running))),
             scope.spawn(|| running.guard("the stopper", || stop_instances(&fleet, &dose, stopper, running))),
-            scope.spawn(|| running.guard("the breaker", || kill_brokers(&mut cluster, &dose, breaker, running))),
+            scope.spawn(|| {
+                running.guard("the breaker", || break_brokers(&mut cluster, &names.alerts, &dose, breaker, running));
+            }),
+        ];
+        let steady = [
+            scope.spawn(|| running.guard("the reloader", || reload(&fleet, reloader, running))),
+            scope.spawn(|| running.guard("the asker", || ask(&fleet, asker, running))),
+            scope.spawn(|| running.guard("the registrar", || register(&bootstrap, &orders, registrar, running))),
         ];
         let expected =
             running.guard("the generator", || generate(&bootstrap, &names.calls, &dose, noted.clone(), running));
         for hand in hands {
             hand.join().expect("a hand");
+        }
+        running.over.store(true, Ordering::Relaxed);
+        for hand in steady {
+            hand.join().expect("a steady hand");
         }
         println!("chaos: faults are over, {} events sent", expected.records.seen);
         running.guard("the wait for the counting", || wait_all_counted(&bootstrap, &names, running));
@@ -153,12 +180,17 @@ fn run(running: &Running) {
     differences.extend(verify(&fleet));
     let (rounds, series) = scrapes;
     println!("chaos: {rounds} rounds of scrapes, {series} series, {} dead letters", letters.len());
-    for (fault, runs) in [("kill", &running.kills), ("stop", &running.stops), ("broker", &running.brokers)] {
-        println!("soak {fault} runs={} differences={}", runs.load(Ordering::Relaxed), differences.len());
+    for (fault, runs) in &running.tried {
+        let (fault, runs) = (fault.name(), runs.load(Ordering::Relaxed));
+        println!("chaos: {fault} tried {runs} times");
+        println!("soak {fault} runs={runs} differences={}", differences.len());
     }
     let first: Vec<&String> = differences.iter().take(20).collect();
     assert!(differences.is_empty(), "{} differences, the first: {first:#?}", differences.len());
     assert!(rounds > 20 && series > 100, "the scraper saw too little: {rounds} rounds, {series} series");
+    for fault in [Fault::ReloadBySignal, Fault::ReloadByRequest, Fault::Answer, Fault::Order] {
+        assert!(running.runs(fault) > 10, "{} was tried {} times", fault.name(), running.runs(fault));
+    }
     // Each instance has the ends from all three brokers, wherever the leaders are by now.
     (0..INSTANCES).for_each(|index| crate::lag::wait_no_lag(&fleet.get(index), PARTITIONS as usize));
     fleet.stop();
@@ -170,21 +202,93 @@ fn verify(fleet: &Fleet) -> Vec<String> {
     if status.success() { Vec::new() } else { vec![format!("verify ended with {status}:\n{output}")] }
 }
 
+/// What is done to the instances and to what they stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    Stop,
+    BrokerKilled,
+    BrokerStopped,
+    DiskFull,
+    TopicAnew,
+    ReloadBySignal,
+    ReloadByRequest,
+    /// A page of the API was read.
+    Answer,
+    /// A row of the registry topic changed.
+    Order,
+}
+
+impl Fault {
+    const ALL: [Fault; 10] = [
+        Fault::Kill,
+        Fault::Stop,
+        Fault::BrokerKilled,
+        Fault::BrokerStopped,
+        Fault::DiskFull,
+        Fault::TopicAnew,
+        Fault::ReloadBySignal,
+        Fault::ReloadByRequest,
+        Fault::Answer,
+        Fault::Order,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::Stop => "stop",
+            Fault::BrokerKilled => "broker",
+            Fault::BrokerStopped => "broker-stop",
+            Fault::DiskFull => "disk-full",
+            Fault::TopicAnew => "topic-anew",
+            Fault::ReloadBySignal => "reload-signal",
+            Fault::ReloadByRequest => "reload-request",
+            Fault::Answer => "api-read",
+            Fault::Order => "registry-row",
+        }
+    }
+}
+
 /// What the threads tell each other.
-#[derive(Default)]
 struct Running {
+    /// Faults and events are over: the hands that go on all along end.
+    over: AtomicBool,
     /// Something failed: everybody ends, so that the failure shows.
     failed: AtomicBool,
     /// All is counted: the observers end.
     observed: AtomicBool,
     /// Who failed first, and why.
     first: OnceLock<(&'static str, String)>,
-    kills: AtomicU64,
-    stops: AtomicU64,
-    brokers: AtomicU64,
+    /// How often each fault was tried.
+    tried: [(Fault, AtomicU64); Fault::ALL.len()],
+}
+
+impl Default for Running {
+    fn default() -> Running {
+        Running {
+            over: AtomicBool::default(),
+            failed: AtomicBool::default(),
+            observed: AtomicBool::default(),
+            first: OnceLock::new(),
+            tried: Fault::ALL.map(|fault| (fault, AtomicU64::new(0))),
+        }
+    }
 }
 
 impl Running {
+    fn count(&self, fault: Fault) {
+        self.tried[fault as usize].1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn runs(&self, fault: Fault) -> u64 {
+        self.tried[fault as usize].1.load(Ordering::Relaxed)
+    }
+
+    /// For the hands that go on all along: lets some time pass; false when it is over.
+    fn goes_on(&self, time: Duration) -> bool {
+        self.pass(time) && !self.over.load(Ordering::Relaxed)
+    }
+
     /// Runs a thread's body; its panic ends the others too.
     fn guard<T>(&self, who: &'static str, body: impl FnOnce() -> T) -> T {
         std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
@@ -228,9 +332,12 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(cluster: &Cluster, names: &Names) -> Fleet {
-        let mut instances: Vec<Instance> =
-            (0..INSTANCES).map(|index| Instance::new(&format!("instance-{index}"), cluster, names)).collect();
+    fn start(cluster: &Cluster, names: &Names, orders: &str) -> Fleet {
+        let instance = |index| {
+            let instance = Instance::new(&format!("instance-{index}"), cluster, names);
+            instance.with("/contract/registry_topic", json!(orders))
+        };
+        let mut instances: Vec<Instance> = (0..INSTANCES).map(instance).collect();
         for instance in &mut instances {
             instance.start();
         }
@@ -278,7 +385,7 @@ fn kill_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &
         assert_alive(&mut instance);
         instance.kill();
         tell(&format!("{} killed", instance.name()));
-        running.kills.fetch_add(1, Ordering::Relaxed);
+        running.count(Fault::Kill);
         // Sometimes it is back before its session ends, sometimes the others have its partitions by then.
         let away = if random.random_bool(0.7) { random.random_range(0.0..1.0) } else { random.random_range(1.0..9.0) };
         running.pass(Duration::from_secs_f64(away));
@@ -300,23 +407,139 @@ fn stop_instances(fleet: &Fleet, dose: &Dose, mut random: ChaCha8Rng, running: &
         running.pass(SESSION + Duration::from_secs_f64(random.random_range(1.0..6.0)));
         instance.program().resume();
         tell(&format!("{} continued", instance.name()));
-        running.stops.fetch_add(1, Ordering::Relaxed);
+        running.count(Fault::Stop);
     }
 }
 
-/// SIGKILL to a broker, and a start that waits until its replicas are in sync again.
-fn kill_brokers(cluster: &mut Cluster, dose: &Dose, mut random: ChaCha8Rng, running: &Running) {
-    for _ in 0..dose.brokers {
-        if !running.pass(gap(&mut random, dose, dose.brokers, Duration::from_secs(12))) {
+/// One fault of a broker at a time, each until all replicas are in sync again.
+fn break_brokers(cluster: &mut Cluster, alerts: &str, dose: &Dose, mut random: ChaCha8Rng, running: &Running) {
+    let disks = if cluster.own_disk().is_some() { dose.disks } else { 0 };
+    if disks < dose.disks {
+        println!("chaos: disk-full SKIPPED: no disk could be mounted for a broker");
+    }
+    let times = [
+        (Fault::BrokerKilled, dose.brokers),
+        (Fault::BrokerStopped, dose.pauses),
+        (Fault::DiskFull, disks),
+        (Fault::TopicAnew, dose.topics),
+    ];
+    let mut faults: Vec<Fault> =
+        times.into_iter().flat_map(|(fault, times)| std::iter::repeat_n(fault, times as usize)).collect();
+    faults.shuffle(&mut random);
+    let all = faults.len() as u64;
+    for fault in faults {
+        if !running.pass(gap(&mut random, dose, all, Duration::from_secs(12))) {
             return;
         }
         let broker = random.random_range(0..cluster.own_brokers());
-        cluster.kill(broker);
-        tell(&format!("kafka-{broker} killed"));
-        running.pass(Duration::from_secs_f64(random.random_range(0.5..6.0)));
-        cluster.restart(broker);
-        tell(&format!("kafka-{broker} is back"));
-        running.brokers.fetch_add(1, Ordering::Relaxed);
+        let time = Duration::from_secs_f64(random.random_range(0.5..6.0));
+        match fault {
+            Fault::BrokerKilled => {
+                cluster.kill(broker);
+                tell(&format!("kafka-{broker} killed"));
+                running.pass(time);
+                cluster.restart(broker);
+                tell(&format!("kafka-{broker} is back"));
+            }
+            Fault::BrokerStopped => {
+                cluster.pause(broker);
+                tell(&format!("kafka-{broker} stopped"));
+                running.pass(time * 2);
+                cluster.resume_in_sync(broker);
+                tell(&format!("kafka-{broker} continued"));
+            }
+            Fault::DiskFull => {
+                let broker = cluster.own_disk().expect("a disk of its own");
+                tell(&format!("the disk of kafka-{broker} is full"));
+                cluster.fill_disk(broker);
+                running.pass(time);
+                cluster.free_disk(broker);
+                tell(&format!("kafka-{broker} has room again and is back"));
+            }
+            _ => {
+                let brokers = cluster.bootstrap();
+                let partitions = read::partition_count(brokers, alerts).expect("the alerts topic");
+                write::delete_topic(brokers, alerts);
+                tell("the alerts topic is gone");
+                running.pass(time);
+                cluster.create_topic(alerts, partitions, &[]);
+                tell("the alerts topic is there again");
+            }
+        }
+        running.count(fault);
+    }
+}
+
+/// Reloads, one after the other and now and then two at once, each with a policy that is another file and says the same.
+fn reload(fleet: &Fleet, mut random: ChaCha8Rng, running: &Running) {
+    let mut revision = 1;
+    while running.goes_on(Duration::from_secs_f64(random.random_range(0.1..0.6))) {
+        let index = random.random_range(0..INSTANCES);
+        // Somebody else has it in hand: it is dead, stopped or starting.
+        let Ok(mut instance) = fleet.instances[index].try_lock() else { continue };
+        // Before it is ready for the first time a signal may find nobody who listens for it.
+        if instance.get("/readyz").is_none_or(|(status, _)| status != 200) {
+            continue;
+        }
+        revision += 1;
+        instance.write_policy(revision);
+        instance.program().signal(Signal::HangUp);
+        running.count(Fault::ReloadBySignal);
+        drop(instance);
+        if random.random_bool(0.5) {
+            let client = reqwest::blocking::Client::builder().timeout(Duration::from_secs(10)).build();
+            let url = format!("http://127.0.0.1:{}/-/reload", fleet.ports[index]);
+            // It may be killed meanwhile.
+            if let Ok(answer) = client.expect("a client").post(url).send() {
+                assert_ne!(answer.status(), 400, "the files are valid");
+                running.count(Fault::ReloadByRequest);
+            }
+        }
+    }
+}
+
+/// Reads pages of the API, statements among them. Who is dead or stopped does not answer.
+fn ask(fleet: &Fleet, mut random: ChaCha8Rng, running: &Running) {
+    let month = chrono::DateTime::from_timestamp_millis(live::wall_clock_ms() + 8 * 3_600_000).expect("a date");
+    let month = month.format("%Y-%m");
+    while running.goes_on(Duration::from_millis(random.random_range(5..60))) {
+        let port = fleet.ports[random.random_range(0..INSTANCES)];
+        let Some((200, list)) = crate::service::get(port, "/api/v1/tenants?limit=50") else { continue };
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        let tenants = list["tenants"].as_array().expect("a list");
+        let Some(tenant) = tenants.get(random.random_range(0..tenants.len().max(1))) else { continue };
+        let tenant: String =
+            form_urlencoded::byte_serialize(tenant["tenant"].as_str().expect("a name").as_bytes()).collect();
+        let tenant = tenant.replace('+', "%20");
+        for page in ["", "/statement?format=csv", "/statement", "/failing-calls", "?as_of=2100-01-01T00:00:00Z"] {
+            let Some((status, body)) =
+                crate::service::get(port, &format!("/api/v1/tenants/{tenant}/months/{month}{page}"))
+            else {
+                break;
+            };
+            assert!([200, 404, 503].contains(&status), "{page}: {status} {body}");
+            running.count(Fault::Answer);
+        }
+    }
+}
+
+/// Orders come, change and go, of tenants that make no calls.
+fn register(brokers: &str, topic: &str, mut random: ChaCha8Rng, running: &Running) {
+    while running.goes_on(Duration::from_secs_f64(random.random_range(0.1..1.0))) {
+        let n: u32 = random.random_range(0..50);
+        let row = json!({
+            "tenant": format!("nobody-{n}"), "order_id": "o-1", "start": format!("2026-01-{:02}", 1 + n % 28), "months": "3",
+            "policy": null, "recorded_at": write::rfc3339(live::wall_clock_ms()),
+        });
+        let payload = random.random_bool(0.8).then(|| row.to_string().into_bytes());
+        let key = Some(format!("order/nobody-{n}/o-1").into_bytes());
+        let timestamp_ms = live::wall_clock_ms();
+        write::send(
+            brokers,
+            topic,
+            [Sent { partition: (n % 2) as i32, key, payload, headers: Vec::new(), timestamp_ms }],
+        );
+        running.count(Fault::Order);
     }
 }
 

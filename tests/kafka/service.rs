@@ -119,6 +119,12 @@ impl Instance {
         path
     }
 
+    /// Writes the policy anew, as this revision of it: another file that says the same, there at once and whole.
+    pub fn write_policy(&self, revision: u32) {
+        let new = self.write_file("policy.new", &format!("{PLAIN_POLICY}revision: {revision}\n"));
+        std::fs::rename(new, self.directory.path().join("policies/plain.yaml")).expect("a file of the test");
+    }
+
     /// Writes the configuration (JSON is YAML) and says where.
     pub fn write_config(&self) -> PathBuf {
         let text = serde_json::to_string_pretty(&self.config).expect("JSON");

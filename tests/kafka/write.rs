@@ -219,3 +219,12 @@ pub fn grow(brokers: &str, topic: &str, partitions: usize) {
         result.expect("partitions");
     }
 }
+
+/// Deletes a topic with all that is in it.
+#[track_caller]
+pub fn delete_topic(brokers: &str, topic: &str) {
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+    for result in block_on(admin(brokers).delete_topics(&[topic], &options)).expect("an answer") {
+        result.expect("the topic is deleted");
+    }
+}

@@ -65,12 +65,20 @@ pub struct Options {
     pub properties: Vec<(String, String)>,
     /// Heap of each broker in MiB.
     pub heap_mib: u32,
+    /// The broker whose data lie on a disk of its own, see [`Cluster::fill_disk`].
+    pub own_disk: Option<usize>,
 }
 
 impl Options {
     /// `brokers` nodes with the harness's settings.
     pub fn new(brokers: usize) -> Options {
-        Options { brokers, properties: Vec::new(), heap_mib: 384 }
+        Options { brokers, properties: Vec::new(), heap_mib: 384, own_disk: None }
+    }
+
+    /// Puts the data of a broker (from 0) on a disk of its own, if this user may mount one.
+    pub fn own_disk(mut self, broker: usize) -> Options {
+        self.own_disk = Some(broker);
+        self
     }
 
     /// Sets one of Kafka's own settings. `{broker}` and `{controller}` in the value stand for the node's ports.
@@ -215,6 +223,38 @@ impl Cluster {
     fn signal(&mut self, index: usize, signal: Signal) {
         let node = self.own_node("stop or continue", index);
         node.process.as_mut().unwrap_or_else(|| panic!("broker {index} is down")).signal(signal);
+    }
+
+    /// SIGCONT to broker `index` (from 0); returns when it is in sync again, as after [`Cluster::restart`].
+    pub fn resume_in_sync(&mut self, index: usize) {
+        self.resume(index);
+        self.wait_ready();
+    }
+
+    /// The broker with a disk of its own; `None` where none was asked for or could be mounted.
+    pub fn own_disk(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| node.disk.is_some())
+    }
+
+    /// Leaves no room on the disk of broker `index` (from 0) and waits until it has noticed.
+    pub fn fill_disk(&mut self, index: usize) {
+        let node = self.own_node("fill the disk of", index);
+        let noticed = |log: &str| ["No space left on device", "a fault occurred"].map(|text| log.matches(text).count());
+        let before = noticed(&fs::read_to_string(&node.log).unwrap_or_default());
+        node.disk.as_ref().expect("a disk of its own").fill();
+        super::wait_until(&format!("broker {index} to miss its disk"), SETTLE_TIMEOUT, || {
+            let ended = node.process.as_mut().is_none_or(|process| process.exited().is_some());
+            ended || noticed(&fs::read_to_string(&node.log).unwrap_or_default()) != before
+        });
+    }
+
+    /// Gives the disk of broker `index` (from 0) its room back. The broker itself does not come back from that: it is killed,
+    /// unless it has ended, and started again.
+    pub fn free_disk(&mut self, index: usize) {
+        let node = self.own_node("free the disk of", index);
+        node.disk.as_ref().expect("a disk of its own").free();
+        node.process = None;
+        self.restart(index);
     }
 
     /// Starts broker `index` (from 0) again on its port and data, and returns when every broker that should
@@ -396,6 +436,8 @@ struct Node {
     /// A flag for the JVM that runs the broker.
     flag: Option<String>,
     process: Option<Program>,
+    /// Behind the process: it must have ended when this goes.
+    disk: Option<Disk>,
 }
 
 impl Node {
@@ -403,6 +445,7 @@ impl Node {
         let name = format!("kafka-{index}");
         let directory = root.join(&name);
         fs::create_dir_all(&directory).expect("the node's directory");
+        let directory_of_data = directory.join("data");
         let node = Node {
             log: directory.join("server.log"),
             name,
@@ -412,6 +455,7 @@ impl Node {
             heap_mib: options.heap_mib,
             flag: flag.map(str::to_owned),
             process: None,
+            disk: (options.own_disk == Some(index)).then(|| Disk::mount(&directory_of_data)).flatten(),
         };
         let properties = node.properties(index, ports, options);
         fs::write(node.directory.join("server.properties"), properties).expect("server.properties");
@@ -520,6 +564,76 @@ background.threads=2
     }
 }
 
+/// A disk in memory, as large as the test says. Unmounted when dropped.
+struct Disk {
+    path: PathBuf,
+}
+
+/// What a disk holds while nothing is said: more than any test writes. Memory is taken only for what is written.
+const ROOMY: &str = "16g";
+
+impl Disk {
+    /// `None`, with a note, where this user may not mount.
+    fn mount(path: &Path) -> Option<Disk> {
+        fs::create_dir_all(path).expect("the mount's directory");
+        match run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={ROOMY}"), "sla-ledger-test"])
+            .arg(path))
+        {
+            Ok(_) => Some(Disk { path: path.to_owned() }),
+            Err(why) => {
+                report(&format!("note: no disk of its own for {}: {why}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// Makes it as large as what is on it, and a little more: the smallest that it may be.
+    fn fill(&self) {
+        let filled = poll_for(REQUEST_TIMEOUT, || {
+            let used = run(Command::new("df").args(["--block-size=1", "--output=used"]).arg(&self.path)).ok()?;
+            let used: u64 = used.lines().last()?.trim().parse().ok()?;
+            self.resize(&(used + (64 << 10)).to_string()).ok()
+        });
+        assert!(filled.is_some(), "{} cannot be filled", self.path.display());
+    }
+
+    fn free(&self) {
+        self.resize(ROOMY).unwrap_or_else(|why| panic!("{} cannot be freed: {why}", self.path.display()));
+    }
+
+    fn resize(&self, size: &str) -> Result<String, String> {
+        run(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.path))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
+}
+
+fn unmount(path: &Path) {
+    if let Err(why) = run(Command::new("umount").arg("--lazy").arg(path)) {
+        report(&format!("{} stays mounted: {why}", path.display()));
+    }
+}
+
+/// Unmounts what a test process that was killed has left mounted below a directory.
+fn unmount_below(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    points.filter(|point| point.starts_with(directory)).for_each(unmount);
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
 /// The version of Kafka in the pom, which names the directory of the jars.
 fn version() -> &'static str {
     let pom = include_str!("kafka/pom.xml");
@@ -547,6 +661,7 @@ impl Home {
                 && let Ok(lock) = fs::File::open(entry.path().join("lock"))
                 && lock.try_lock().is_ok()
             {
+                unmount_below(&entry.path());
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
