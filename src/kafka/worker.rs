@@ -22,8 +22,10 @@ use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::Health;
 use crate::metrics::process::ProcessMetrics;
+use crate::pipeline::book::Trouble;
 use crate::pipeline::decode::SourceRecord;
 use crate::pipeline::protocol::{Need, SourceBounds, Takeover, after_transaction};
+use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
 use crate::view::View;
@@ -78,6 +80,14 @@ pub enum WorkerError {
         code: RDKafkaErrorCode,
         /// librdkafka's words.
         reason: String,
+    },
+    /// The ledger topic holds records that this version cannot go on from.
+    #[error("`{topic}` cannot be used: {error}")]
+    Outdated {
+        /// The ledger topic.
+        topic: String,
+        /// Of the first such record.
+        error: RecordError,
     },
     /// The calls topic has more partitions than the ledger topic had at the start.
     #[error(
@@ -359,6 +369,9 @@ impl Worker {
                         self.setup.metrics.fenced();
                         self.take_over_again("another writer's checkpoint was read");
                     }
+                }
+                TailNews::Trouble { trouble: Trouble::Record(error @ RecordError::Outdated(_)), .. } => {
+                    self.failure = Some(WorkerError::Outdated { topic: self.topics.ledger.clone(), error });
                 }
                 TailNews::Trouble { shard, .. } => {
                     if self.shards.remove(&shard).is_some() {

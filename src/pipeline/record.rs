@@ -25,7 +25,7 @@ pub const CHUNK_OFFSETS: i64 = 1024;
 /// The shard that all rulings belong to: its owner writes them down.
 pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
-pub const VALUE_VERSION: u8 = 1;
+pub const VALUE_VERSION: u8 = 2;
 
 /// The key of a ledger record, without its shard (which is its partition).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,9 +132,15 @@ pub enum RecordError {
     /// The key is unknown.
     #[error("the ledger holds a key this version does not know: `{0}`")]
     Key(String),
-    /// The value has another version byte.
+    /// The value has a later version byte.
     #[error("a ledger value has format version {0}; this version reads {VALUE_VERSION}: upgrade every instance")]
     Version(u8),
+    /// The value has an earlier version byte, of a format that was never released.
+    #[error(
+        "the ledger is written in record format {0}, this version reads format {VALUE_VERSION} only: count into a new ledger \
+         topic (give `ledger.topic` and `kafka.group` new names)"
+    )]
+    Outdated(u8),
     /// The value cannot be decoded.
     #[error("a ledger value is damaged: {0}")]
     Value(String),
@@ -156,9 +162,15 @@ fn encode_value(message: &impl Message) -> Vec<u8> {
 }
 
 fn decode_value<M: Message + Default>(bytes: &[u8]) -> Result<M, RecordError> {
+    M::decode(after_version(bytes)?).map_err(|e| RecordError::Value(e.to_string()))
+}
+
+/// What stands behind the version byte.
+fn after_version(bytes: &[u8]) -> Result<&[u8], RecordError> {
     match bytes.split_first() {
-        Some((&VALUE_VERSION, rest)) => M::decode(rest).map_err(|e| RecordError::Value(e.to_string())),
-        Some((version, _)) => Err(RecordError::Version(*version)),
+        Some((&VALUE_VERSION, rest)) => Ok(rest),
+        Some((&version, _)) if (1..VALUE_VERSION).contains(&version) => Err(RecordError::Outdated(version)),
+        Some((&version, _)) => Err(RecordError::Version(version)),
         None => Err(RecordError::Value("empty".into())),
     }
 }
@@ -252,11 +264,7 @@ impl<'a> TallyView<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Self, RecordError> {
         use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
         let damaged = |e: prost::DecodeError| RecordError::Value(e.to_string());
-        let mut rest = match bytes.split_first() {
-            Some((&VALUE_VERSION, rest)) => rest,
-            Some((version, _)) => return Err(RecordError::Version(*version)),
-            None => return Err(RecordError::Value("empty".into())),
-        };
+        let mut rest = after_version(bytes)?;
         let mut view = Self { names: Vec::new(), days: Vec::new() };
         while !rest.is_empty() {
             let (tag, wire_type) = decode_key(&mut rest).map_err(damaged)?;
@@ -472,10 +480,10 @@ pub struct Checkpoint {
     /// The previous checkpoint's `next_offset`.
     #[prost(int64, tag = "3")]
     pub from: i64,
-    /// Where a new owner starts reading to rebuild its windows.
+    /// Where a new owner starts reading to rebuild its window: the first offset of the window's older generation.
     #[prost(int64, tag = "4")]
     pub floor_offset: i64,
-    /// The watermark just before `floor_offset`, in ms; absent at the very start.
+    /// The watermark just after that record, in ms; absent while that is the first generation of all.
     #[prost(sint64, optional, tag = "5")]
     pub floor_watermark_ms: Option<i64>,
     /// The greatest record timestamp before `next_offset`, in ms; absent before the first record.
@@ -569,7 +577,7 @@ pub struct Gap {
     /// The watermark when it was noticed, in ms: what is missing arrived later.
     #[prost(sint64, optional, tag = "4")]
     pub watermark_ms: Option<i64>,
-    /// Timestamp of the first record after it, in ms: what is missing arrived earlier. Absent until there is one.
+    /// The first timestamp after it that moved the watermark, in ms: what is missing arrived earlier. Absent until then.
     #[prost(sint64, optional, tag = "5")]
     pub until_ms: Option<i64>,
 }
@@ -684,11 +692,13 @@ mod tests {
     #[test]
     fn damaged_values_are_errors() {
         assert_eq!(Tally::decode_value(&[9, 1, 2]), Err(RecordError::Version(9)));
+        assert_eq!(Tally::decode_value(&[1, 1, 2]), Err(RecordError::Outdated(1)));
+        assert!(matches!(TallyView::read(&[1, 1, 2]), Err(RecordError::Outdated(1))));
         assert!(Tally::decode_value(&[]).is_err());
         let torn =
             Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
         assert!(Tally::decode_value(&torn.encode_value()).is_err());
-        assert!(Checkpoint::decode_value(&[1]).is_err());
+        assert!(Checkpoint::decode_value(&[VALUE_VERSION]).is_err());
         assert!(
             AppliedRuling::decode_value(&AppliedRuling { sha256: vec![7; 31], recorded_at_ms: 0 }.encode_value())
                 .is_err()
