@@ -412,9 +412,10 @@ impl Config {
         warnings
     }
 
-    /// Memory that the dedupe window takes at `rate` events per second over all partitions, in bytes.
+    /// Memory that the dedupe window takes at `rate` events per second over all partitions, in bytes, when both of its
+    /// generations are full.
     pub fn window_bytes(&self, rate: u64) -> u64 {
-        BYTES_PER_REMEMBERED_CALL.saturating_mul(rate).saturating_mul(self.counting.dedupe_window_s.into())
+        BYTES_PER_REMEMBERED_CALL.saturating_mul(rate).saturating_mul(2 * u64::from(self.counting.dedupe_window_s))
     }
 
     /// Every key with its value as JSON, sorted. Secrets appear as the places they are read from.

@@ -42,8 +42,9 @@
 //!    reads only the ledger topic. A number that was shown goes back only when somebody rules so, never by a crash.
 //! 2. **Facts know no contract.** Counting depends on the source log and on the counting settings recorded with it;
 //!    tiers, codes' classes and everything else of the contract are applied when a number is read.
-//! 3. **Deterministic.** A shard's state is a function of the source log's prefix and the recorded settings; no wall
-//!    clock, no order of arrival across partitions, no eviction that a restart would not repeat. `verify` recounts.
+//! 3. **Deterministic.** A shard's state is a function of the source log's prefix and the recorded settings; no order of
+//!    arrival across partitions, no eviction that a restart would not repeat. The wall clock may delay counting
+//!    ([`pipeline::clock`]), never decide it. `verify` recounts.
 //! 4. **Kafka fences, the ledger checks.** A flush is one transaction with the group's offsets under the membership of
 //!    the assignment. What a bug or an operator below could break (a torn transaction, a reset offset, a second owner) is
 //!    found by sequence, `from`, control totals and digest of the checkpoint, and stops the shard instead of its truth.
@@ -58,6 +59,9 @@
 //!
 //! - The book keeps the ledger's values *encoded*, as a compacted image of the topic: an owner shares them and decodes a
 //!   tenant when a call touches it; a takeover copies pointers.
+//! - Request ids and calls per second are remembered by arrival, in two generations ([`pipeline::window`]), and entered before
+//!   anybody asks whether the call can be counted: so they follow from the records alone, and a new owner that reads from the
+//!   older generation's first record (the checkpoint's floor) holds the same.
 //! - The calls of a second (clause 5.7) belong to the second, not to the item: chunks that hold items of one second keep
 //!   one figure each and differ only while a torn flush is counted again.
 //! - Rebalance callbacks only take notes. The worker answers an assignment with an empty one, takes the shards over while

@@ -344,7 +344,7 @@ fn check_config_says_so() {
     let sample = root.join("config/sla-ledger.yaml").display().to_string();
     let (code, out, err) = run(&[&sample, "--rate", "20000"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.contains("about 648 MB for a dedupe window of 15m at 20000 events/s"), "{out}");
+    assert!(out.contains("about 1296 MB for a dedupe window of 15m at 20000 events/s"), "{out}");
     let (code, out, err) = run(&[&root.join("tests/config/mistakes.yaml").display().to_string()]);
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(!err.contains('\u{1b}') && !err.contains("hunter2"), "{err}");

@@ -85,3 +85,65 @@ fn future_clock() {
     let statement: Value = serde_json::from_str(&out).expect("JSON alone on stdout");
     assert_eq!((&statement["standing"]["total"], &statement["standing"]["failed"]), (&json!(40), &json!(10)));
 }
+
+/// A buffer that is flushed two hours late, and once more: what is remembered goes by arrival, not by the calls' own time.
+#[test]
+fn late_duplicates() {
+    let (output, err) = replay(&case("late-duplicates", "calls.jsonl"), &["--now", "2026-04-10T00:00:00+08:00"]);
+    assert_eq!(err, "");
+    assert_eq!(figures(&output, "acme", "2026-03"), (11, 2), "{output}");
+    assert_eq!((&output["records"]["duplicate"], &output["records"]["quarantined"]), (&json!(10), &json!(0)));
+}
+
+/// A producer whose clock is 20 minutes fast must not make the others' ids forgotten: by their own times they lie behind.
+#[test]
+fn a_fast_producer_switches_no_dedupe_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let call = |tenant: &str, id: &str, at: &str, arrival: &str| {
+        format!(
+            "{}\n",
+            json!({"tenant": tenant, "request_id": id, "timestamp": at, "action": "Dial", "arrival": arrival})
+        )
+    };
+    let day = |time: &str| format!("2026-03-20T{time}+08:00");
+    let mut lines = call("fast", "f", &day("10:19:00"), &day("10:20:00"));
+    for n in 0..20 {
+        let (id, at) = (format!("r{n}"), day(&format!("10:00:{n:02}")));
+        // Twice each, the second time a second later; every third one comes as the fast producer stamps it.
+        lines.push_str(&call("acme", &id, &at, &at));
+        let again = if n % 3 == 0 { day(&format!("10:20:{n:02}")) } else { day(&format!("10:00:{:02}", n + 1)) };
+        lines.push_str(&call("acme", &id, &at, &again));
+    }
+    let path = dir.path().join("calls.jsonl");
+    std::fs::write(&path, lines).expect("a file");
+    let (output, _) = replay(&path, &["--now", "2026-04-10T00:00:00+08:00"]);
+    assert_eq!(figures(&output, "acme", "2026-03"), (20, 0), "{output}");
+    assert_eq!(output["records"]["duplicate"], 20);
+}
+
+/// Clause 5.7: six failing calls within one second, which arrive three hours later, some of them twice.
+#[test]
+fn a_late_burst_is_a_burst() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let call = |id: &str, time: &str, arrival: &str, code: &str| {
+        let at = |time: &str| format!("2026-03-20T{time}+08:00");
+        format!(
+            "{}\n",
+            json!({"tenant": "acme", "request_id": id, "timestamp": at(time), "action": "Dial", "code": code, "arrival": at(arrival)})
+        )
+    };
+    let mut lines = call("now", "13:00:00", "13:00:00", "");
+    for n in 0..6 {
+        let line = call(&format!("b{n}"), &format!("10:00:00.{n:03}"), &format!("13:00:0{n}"), "InternalError");
+        lines.push_str(&line);
+        lines.push_str(if n % 2 == 0 { &line } else { "" });
+    }
+    lines.push_str(&call("alone", "10:00:01", "13:00:09", "InternalError"));
+    let path = dir.path().join("calls.jsonl");
+    std::fs::write(&path, lines).expect("a file");
+    let (output, _) = replay(&path, &["--now", "2026-04-10T00:00:00+08:00"]);
+    let standing = &output["standings"][0];
+    assert_eq!((&standing["total"], &standing["system_error_raw"]), (&json!(8), &json!(7)), "{standing}");
+    assert_eq!((&standing["excluded"], &standing["failed"]), (&json!({"5.7": 6}), &json!(1)), "{standing}");
+    assert_eq!(output["records"]["duplicate"], 3);
+}

@@ -276,7 +276,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if get(source, "message.timestamp.type") != "LogAppendTime" {
         warnings.push(format!("the calls topic `{source}` has message.timestamp.type={}: arrival is what the producer says, so quarantine (future, too old) proves little; LogAppendTime is better", get(source, "message.timestamp.type")));
     }
-    let needed_ms = i64::from(config.counting.dedupe_window_s) * 2000 + 600_000;
+    let needed_ms = i64::from(config.counting.dedupe_window_s) * 2000;
     if number(source, "retention.ms").is_some_and(|ms| ms >= 0 && ms < needed_ms * 4) {
         warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
     }

@@ -127,6 +127,22 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_clock_does_not_say_since_when_a_shard_is_counted() {
+        for (timestamps, start_ms) in [
+            (&[0, NOW_MS, NOW_MS + 1][..], NOW_MS),
+            (&[NOW_MS, NOW_MS + 1_200_000, NOW_MS + 90_000_000], NOW_MS),
+            (&[NOW_MS, NOW_MS - 90_000_000, NOW_MS + 1_200_000], NOW_MS),
+        ] {
+            let mut shard = shard(&[], ShardState::default());
+            for (offset, timestamp_ms) in timestamps.iter().enumerate() {
+                with_record(offset as i64, *timestamp_ms, |record| shard.ingest(record));
+            }
+            let checkpoint = Checkpoint::decode_value(&shard.snapshot().checkpoint.1).expect("a checkpoint");
+            assert_eq!(checkpoint.start_timestamp_ms, Some(start_ms), "{timestamps:?}");
+        }
+    }
+
+    #[test]
     fn what_was_counted_before_is_never_held() {
         let bound = HoldBound::new(0);
         let ahead = NOW_MS + 300_001;

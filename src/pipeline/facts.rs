@@ -346,31 +346,31 @@ impl DayItems {
         self.seconds = Some(seconds);
     }
 
-    /// A call at `offset` happened in this second. `in_window`: the second's calls by now, when the window still knows.
+    /// A call at `offset` happened in this second. `in_window`: the second's calls by now, as far as the window holds them.
     /// Updates the items of that second and returns the second's calls for the call's own item; the chunks changed are
     /// pushed to `changed`.
     ///
-    /// Out of the window, the second's items know the count: the call adds 1; so it does when the window has forgotten part
-    /// of the second (a longer window after a shorter one, a gap in the source). A chunk whose `cov` lies above the offset
-    /// has this call in its count already, and all that follow up to its `cov`: the others take over its figure.
+    /// The second's items know of calls that the window has forgotten, so the call adds at least 1 to what they know. A chunk
+    /// whose `cov` lies above the offset has this call in its count already, and all that follow up to its `cov`: the others
+    /// take over its figure.
     pub fn call_in_second(
         &mut self,
         second: i64,
         offset: i64,
-        in_window: Option<u32>,
+        in_window: u32,
         names: &mut Names,
         changed: &mut Vec<i64>,
     ) -> u32 {
         self.open(names);
         let chunks = &mut self.chunks;
         let Some(known) = self.seconds.as_mut().and_then(|s| s.get_mut(&second)) else {
-            return in_window.unwrap_or(1);
+            return in_window;
         };
         let ahead =
             known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
         let calls = match ahead {
             Some((_, calls)) => calls,
-            None => known.iter().map(|(_, calls)| calls + 1).max().max(in_window).unwrap_or(1),
+            None => known.iter().map(|(_, calls)| calls.saturating_add(1)).fold(in_window, u32::max),
         };
         for (chunk, at) in known.iter_mut() {
             if cov(chunks, *chunk) <= offset && *at != calls {
@@ -576,7 +576,7 @@ mod tests {
 
     /// (chunk, cov, calls known) of one second, then a call at an offset: the second's calls, and the chunks changed.
     #[track_caller]
-    fn check(chunks: &[(i64, i64, u32)], offset: i64, in_window: Option<u32>, calls: u32, changed: &[i64]) {
+    fn check(chunks: &[(i64, i64, u32)], offset: i64, in_window: u32, calls: u32, changed: &[i64]) {
         let mut names = Names::default();
         let (mut day, mut found) = (day_with(chunks, &mut names), Vec::new());
         assert_eq!(day.call_in_second(7, offset, in_window, &mut names, &mut found), calls);
@@ -585,22 +585,23 @@ mod tests {
 
     #[test]
     fn a_call_raises_the_items_of_its_second() {
-        // Nothing known of the second: the window's count, or the call alone.
-        check(&[], 10, Some(4), 4, &[]);
-        check(&[], 10, None, 1, &[]);
-        // Within the window its count holds; out of it the items know.
-        check(&[(0, 0, 3)], 10, Some(4), 4, &[0]);
-        check(&[(0, 0, 3)], 10, None, 4, &[0]);
-        check(&[(0, 0, 3), (1, 0, 3)], 10, None, 4, &[0, 1]);
+        // Nothing known of the second: the window's count.
+        check(&[], 10, 4, 4, &[]);
+        check(&[], 10, 1, 1, &[]);
+        // The window's count holds unless the items know of more.
+        check(&[(0, 0, 3)], 10, 4, 4, &[0]);
+        check(&[(0, 0, 3)], 10, 7, 7, &[0]);
+        check(&[(0, 0, 3), (1, 0, 3)], 10, 1, 4, &[0, 1]);
         // The window has forgotten part of the second: never back.
-        check(&[(0, 0, 3)], 10, Some(1), 4, &[0]);
+        check(&[(0, 0, 3)], 10, 1, 4, &[0]);
+        check(&[(0, 0, 3)], 10, 2, 4, &[0]);
         // A torn flush holds the call: its chunk stays, the others take over its figure.
-        check(&[(0, 20, 5), (1, 0, 3)], 10, None, 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 3)], 10, Some(4), 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 3)], 19, None, 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 5)], 20, None, 6, &[0, 1]);
+        check(&[(0, 20, 5), (1, 0, 3)], 10, 1, 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 3)], 10, 4, 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 3)], 19, 1, 5, &[1]);
+        check(&[(0, 20, 5), (1, 0, 5)], 20, 1, 6, &[0, 1]);
         // Of two torn flushes the later one knows more.
-        check(&[(0, 20, 5), (1, 30, 6), (2, 0, 3)], 10, None, 6, &[2]);
+        check(&[(0, 20, 5), (1, 30, 6), (2, 0, 3)], 10, 1, 6, &[2]);
     }
 
     #[test]

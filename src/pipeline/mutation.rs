@@ -55,14 +55,32 @@ mutations! {
     ClearAllDirty,
     /// A takeover starts at `next_offset`, without warming the windows.
     NoWarming,
-    /// The floor leaves out the clock skew of 2 × 300 s.
-    FloorWithoutSkew,
-    /// The floor is the last record of the bound's second, not the first that reached it.
-    FloorByLast,
-    /// A duplicate does not refresh its entry.
-    NoRefresh,
-    /// A duplicate refreshes its entry to its own time, not to the greatest.
-    RefreshToLast,
+    /// The seconds of clause 5.7 count new calls, not the ids that a generation holds.
+    SecondsByVerdict,
+    /// Of the older generation's seconds only the ids count that were new to it.
+    PrevCountsFresh,
+    /// A call below the horizon is not entered into the window.
+    EnteredAfterHorizon,
+    /// A call beyond the limit of rows is not entered into the window.
+    EnteredAfterLimit,
+    /// A duplicate of the older generation is not entered into the younger one.
+    DuplicateNotEntered,
+    /// A rotation forgets both generations.
+    RotationDropsBoth,
+    /// A generation begins when the one before was due to end, not at the record that ends it.
+    GenerationStartsWhenDue,
+    /// The first generation records a watermark that was not there before its first timestamp.
+    FirstGenerationStoresClock,
+    /// Past a gap in the source the window begins at the floor's watermark, not at the checkpoint's.
+    WatermarkLostInGap,
+    /// A generation ends by the window of the settings before.
+    OlderEpochsWindow,
+    /// A record that a torn flush has counted may hold its shard.
+    HoldBelowBarrier,
+    /// The timestamp of an ignored record moves the watermark.
+    TimestampBeforeIgnored,
+    /// The horizon moves with a flush, not with the record that moves the watermark.
+    HorizonByFlush,
     /// The book applies values as it reads them, not at the next C.
     ApplyBeforeCheckpoint,
     /// What a tail has read is published at every C, also while it lags.

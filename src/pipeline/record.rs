@@ -513,7 +513,7 @@ pub struct Checkpoint {
     /// First source offset ever read.
     #[prost(int64, tag = "14")]
     pub start_offset: i64,
-    /// Timestamp of the first record ever read, in ms.
+    /// Timestamp of the first record ever read, in ms; where the log went on more than a day later, the first one then.
     #[prost(sint64, optional, tag = "15")]
     pub start_timestamp_ms: Option<i64>,
     /// Who wrote it: instance and incarnation.

@@ -132,7 +132,7 @@ pub struct CountingSettings {
     pub success_codes: Vec<String>,
     /// Codes (exact, or a dot-separated prefix) whose calls are counted but not itemised.
     pub not_itemised: Vec<String>,
-    /// Seconds a request id is remembered behind the watermark.
+    /// Seconds of the log's time that a request id is remembered at the least after it last came.
     pub dedupe_window_s: u32,
     /// A call older than this at its arrival, in seconds, is quarantined (`too_old`).
     pub max_age_s: u32,

@@ -18,7 +18,7 @@ use super::mutation::{Mutation, mutated};
 use super::record::{AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
 use super::rulings::NotedRuling;
 use super::settings::{CountingSettings, IgnoredRange};
-use super::window::{Verdict, Window, WindowContents};
+use super::window::{GenerationStart, Verdict, Window, WindowContents};
 use crate::domain::alert::{AlertKey, AlertName, AlertState};
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::call::{Call, Flag, Malformed, Quarantined, Rejection};
@@ -27,6 +27,8 @@ use crate::domain::call::{Call, Flag, Malformed, Quarantined, Rejection};
 pub const MAX_FUTURE_S: i64 = 300;
 /// Days a month is kept after its end at the least: the last claim closes after 60 days; 30 more to settle.
 const KEEP_DAYS: i64 = 90;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Who counts a shard.
 #[derive(Debug, Clone)]
@@ -39,12 +41,14 @@ pub struct Owner {
     pub fingerprint_keys: (u64, u64),
     /// Source offsets one chunk of items spans; [`CHUNK_OFFSETS`] but in tests.
     pub chunk_offsets: i64,
+    /// Are months dropped that no claim can be about any more? Always in a service.
+    pub closes_months: bool,
 }
 
 impl Owner {
-    /// An owner with the usual chunk size.
+    /// The owner of a service.
     pub fn new(shard: u32, writer: impl Into<String>, fingerprint_keys: (u64, u64)) -> Self {
-        Self { shard, writer: writer.into(), fingerprint_keys, chunk_offsets: CHUNK_OFFSETS }
+        Self { shard, writer: writer.into(), fingerprint_keys, chunk_offsets: CHUNK_OFFSETS, closes_months: true }
     }
 }
 
@@ -72,6 +76,16 @@ pub struct LoadedValue {
     pub digest: Digest,
     /// Calls (of a tally) in it; 0 for items.
     pub calls: u64,
+}
+
+/// The settings that a checkpoint has recorded.
+fn recorded_epochs(shard: u32, recorded: &[SettingsEpoch]) -> Result<Vec<Epoch>, ShardError> {
+    let epoch = |epoch: &SettingsEpoch| {
+        let settings = serde_json::from_str(&epoch.settings)
+            .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
+        Epoch::new(shard, epoch.from_offset, settings)
+    };
+    recorded.iter().map(epoch).collect()
 }
 
 /// What became of a record.
@@ -211,14 +225,6 @@ impl Epoch {
     }
 }
 
-/// The first offset of every recent second of the watermark.
-#[derive(Debug, Clone, Copy)]
-struct Milestone {
-    second: i64,
-    offset: i64,
-    before_ms: i64,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DirtyKey {
     Tally { tenant: TenantId, month: Month },
@@ -261,9 +267,6 @@ pub struct Shard {
     clock: LocalClock,
     horizon_clock: LocalClock,
     window: Window,
-    milestones: VecDeque<Milestone>,
-    /// Where reading began at the takeover.
-    read_from: i64,
     position: i64,
     counted_from: i64,
     barrier: i64,
@@ -310,6 +313,45 @@ impl Shard {
         state: ShardState,
         first_offset: i64,
     ) -> Result<Self, ShardError> {
+        let mut epochs = match &state.checkpoint {
+            Some(checkpoint) => recorded_epochs(owner.shard, &checkpoint.epochs)?,
+            None => Vec::new(),
+        };
+        // Values of a torn flush were counted with the settings recorded; others begin above them.
+        let next_offset = state.checkpoint.as_ref().map_or(first_offset, |c| c.next_offset);
+        let covered = state.values.iter().map(|v| v.cov).fold(next_offset, i64::max);
+        let fresh = state.checkpoint.is_none();
+        let from = if fresh || mutated(Mutation::SettingsBelowCoverage) { next_offset } else { covered };
+        if let Some(recorded) = epochs.last().map(|e| e.settings.time_zone)
+            && recorded != settings.time_zone
+        {
+            let (ledger, config) = (recorded.to_string(), settings.time_zone.to_string());
+            return Err(ShardError::TimeZone { ledger, config });
+        }
+        if epochs.len() > 1 && epochs.last().is_some_and(|e| e.from >= from) {
+            epochs.pop();
+        }
+        if epochs.last().is_none_or(|e| e.settings != *settings) {
+            epochs.push(Epoch::new(owner.shard, from, settings.clone())?);
+        }
+        Ok(Self::begin(owner, epochs, state, first_offset))
+    }
+
+    /// Begins to count anew what a ledger holds, from its first offset, with the settings as they were recorded for every
+    /// offset: for a recount, which has none of its own.
+    ///
+    /// # Errors
+    /// No recorded settings, or some that cannot be used.
+    pub fn recount(owner: Owner, recorded: &[SettingsEpoch], start_offset: i64) -> Result<Self, ShardError> {
+        let epochs = recorded_epochs(owner.shard, recorded)?;
+        if epochs.is_empty() {
+            return Err(ShardError::Settings("the ledger has recorded none".into()));
+        }
+        Ok(Self::begin(owner, epochs, ShardState::default(), start_offset))
+    }
+
+    /// `epochs`: at least one.
+    fn begin(owner: Owner, epochs: Vec<Epoch>, state: ShardState, first_offset: i64) -> Self {
         let fresh = state.checkpoint.is_none();
         let last = state.checkpoint.unwrap_or_else(|| Checkpoint {
             next_offset: first_offset,
@@ -319,34 +361,6 @@ impl Shard {
             digest: Digest::default().to_bytes(),
             ..Checkpoint::default()
         });
-        let mut epochs = Vec::new();
-        for epoch in &last.epochs {
-            let settings = serde_json::from_str(&epoch.settings)
-                .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
-            epochs.push(Epoch::new(owner.shard, epoch.from_offset, settings)?);
-        }
-        match epochs.last() {
-            Some(epoch) if epoch.settings.time_zone != settings.time_zone => {
-                return Err(ShardError::TimeZone {
-                    ledger: epoch.settings.time_zone.to_string(),
-                    config: settings.time_zone.to_string(),
-                });
-            }
-            Some(_) => {
-                // Values of a torn flush were counted with the settings recorded; others begin above them.
-                let mut from = state.values.iter().map(|v| v.cov).fold(last.next_offset, i64::max);
-                if mutated(Mutation::SettingsBelowCoverage) {
-                    from = last.next_offset;
-                }
-                if epochs.last().is_some_and(|e| e.from >= from) && epochs.len() > 1 {
-                    epochs.pop();
-                }
-                if epochs.last().is_some_and(|e| e.settings != *settings) {
-                    epochs.push(Epoch::new(owner.shard, from, settings.clone())?);
-                }
-            }
-            None => epochs.push(Epoch::new(owner.shard, last.next_offset, settings.clone())?),
-        }
         let mut gaps = last.gaps.clone();
         if !fresh && first_offset > last.floor_offset {
             let calls = first_offset > last.next_offset;
@@ -366,27 +380,22 @@ impl Shard {
             position = counted_from.max(first_offset);
         }
         let epoch = epochs.iter().rposition(|e| e.from <= position).unwrap_or(0);
-        let mut window = Window::new(epochs[epoch].settings.dedupe_window_s, owner.fingerprint_keys);
-        if let Some(ms) = last.floor_watermark_ms {
-            window.advance(ms);
+        let mut start = GenerationStart { offset: last.floor_offset, watermark_ms: last.floor_watermark_ms };
+        if read_from > last.floor_offset {
+            // The floor is gone from the source: the window begins where the source does, at the watermark recorded.
+            start.offset = read_from;
+            if !mutated(Mutation::WatermarkLostInGap) {
+                start.watermark_ms = last.watermark_ms;
+            }
         }
-        let mut milestones = VecDeque::new();
-        if position > last.floor_offset
-            && let Some(ms) = last.watermark_ms
-        {
-            // The floor is gone from the source: the windows begin where the source does, at the watermark recorded.
-            window.advance(ms);
-            milestones.push_back(Milestone { second: ms.div_euclid(1000), offset: position, before_ms: ms });
-        }
-        let zone = settings.time_zone;
+        let window = Window::new(start, owner.fingerprint_keys);
+        let zone = epochs[epoch].settings.time_zone;
         let mut shard = Self {
             epochs,
             epoch,
             clock: LocalClock::new(zone),
             horizon_clock: LocalClock::new(zone),
             window,
-            milestones,
-            read_from,
             position,
             counted_from,
             barrier: counted_from,
@@ -416,7 +425,7 @@ impl Shard {
             owner,
         };
         shard.load(state.values);
-        Ok(shard)
+        shard
     }
 
     fn load(&mut self, values: Vec<LoadedValue>) {
@@ -492,7 +501,7 @@ impl Shard {
 
     /// The greatest record timestamp so far, in ms.
     pub fn watermark_ms(&self) -> Option<i64> {
-        Some(self.window.watermark_ms()).filter(|ms| *ms != i64::MIN)
+        self.window.watermark_ms()
     }
 
     /// Gaps in the source, as far as noticed.
@@ -507,7 +516,7 @@ impl Shard {
 
     /// The contents of the windows, for comparison.
     pub fn window(&self) -> WindowContents {
-        self.window.contents(|tenant| self.tenants.name(tenant).to_owned())
+        self.window.contents()
     }
 
     /// Must the shard wait before it ingests this record, the next one? Its timestamp lies in the future, by the wall clock and
@@ -517,7 +526,8 @@ impl Shard {
     pub fn must_hold(&self, record: &SourceRecord<'_>, now_ms: i64, bound: HoldBound) -> Option<Hold> {
         let timestamp_ms = record.timestamp_ms.filter(|ms| bound.is_exceeded(*ms, now_ms))?;
         let offset = record.offset;
-        let counted_before = offset < self.position || offset < self.barrier;
+        let barrier = if mutated(Mutation::HoldBelowBarrier) { self.counted_from } else { self.barrier };
+        let counted_before = offset < self.position || offset < barrier;
         let epoch = self.epochs.iter().rfind(|epoch| epoch.from <= offset);
         let ignored = epoch.is_some_and(|epoch| epoch.ignores(offset));
         let hold = Hold { offset, timestamp_ms, until_ms: bound.passes_at_ms(timestamp_ms) };
@@ -545,14 +555,20 @@ impl Shard {
         let warming = record.offset < self.counted_from;
         while self.epochs.get(self.epoch + 1).is_some_and(|next| record.offset >= next.from) {
             self.epoch += 1;
-            self.window.resize(self.epochs[self.epoch].settings.dedupe_window_s);
         }
         if refused || self.epochs[self.epoch].ignores(record.offset) {
+            if let Some(timestamp_ms) = record.timestamp_ms.filter(|_| mutated(Mutation::TimestampBeforeIgnored)) {
+                self.advance(record.offset, timestamp_ms);
+            }
             self.totals.seen += u64::from(!warming);
             return self.reject(record, Rejection::Quarantined(Quarantined::Clock), warming);
         }
         if let Some(timestamp_ms) = record.timestamp_ms {
             self.advance(record.offset, timestamp_ms);
+        }
+        let epoch = if mutated(Mutation::OlderEpochsWindow) { self.epoch.saturating_sub(1) } else { self.epoch };
+        if self.window.rotate(record.offset, self.epochs[epoch].settings.dedupe_window_s) {
+            self.doubt_start();
         }
         if !warming {
             self.totals.seen += 1;
@@ -565,47 +581,34 @@ impl Shard {
     }
 
     fn advance(&mut self, offset: i64, timestamp_ms: i64) {
+        self.start_timestamp_ms.get_or_insert(timestamp_ms);
         let before_ms = self.window.watermark_ms();
-        if self.start_timestamp_ms.is_none() {
-            self.start_timestamp_ms = Some(timestamp_ms);
-        }
-        if let Some(gap) = self.gaps.last_mut().filter(|gap| gap.until_ms.is_none() && offset >= gap.to_offset) {
+        let new_second = self.window.advance(timestamp_ms);
+        // One from before the gap says nothing of where it ends.
+        let moved = self.window.watermark_ms() > before_ms;
+        if let Some(gap) = self.gaps.last_mut().filter(|gap| moved && gap.until_ms.is_none() && offset >= gap.to_offset)
+        {
             gap.until_ms = Some(timestamp_ms);
         }
-        if !self.window.advance(timestamp_ms) {
-            if mutated(Mutation::FloorByLast)
-                && let Some(m) = self.milestones.iter_mut().find(|m| m.second == timestamp_ms.div_euclid(1000))
-            {
-                (m.offset, m.before_ms) = (offset, before_ms);
-            }
-            return;
+        if new_second && self.owner.closes_months && !mutated(Mutation::HorizonByFlush) {
+            self.move_horizon(timestamp_ms);
         }
-        let watermark_ms = self.window.watermark_ms();
-        let second = watermark_ms.div_euclid(1000);
-        // Records before the first one with a timestamp belong to its second.
-        let offset = if before_ms == i64::MIN { self.read_from } else { offset };
-        self.milestones.push_back(Milestone { second, offset, before_ms });
-        let bound = second.saturating_sub(self.look_back_s());
-        while self.milestones.front().is_some_and(|m| m.second < bound) {
-            self.milestones.pop_front();
-        }
-        let max_age_days = i64::from(self.epochs[self.epoch].settings.max_age_s).div_euclid(86_400) + 1;
-        let kept_from = watermark_ms.saturating_sub(KEEP_DAYS.max(max_age_days) * 86_400_000);
-        self.horizon = self.horizon.max(self.horizon_clock.day(kept_from).month());
     }
 
-    /// How far behind the watermark a new owner must start reading. An entry alive now was made by records up to one
-    /// window (and the clock skew) back, and whether those counted was decided by entries one more window back.
-    fn look_back_s(&self) -> i64 {
-        // All epochs stay recorded, for a recount; only those the floor may reach back into matter here.
-        let from = self.milestones.front().map_or(self.position, |m| m.offset);
-        let recent =
-            self.epochs.iter().enumerate().filter(|(i, _)| self.epochs.get(i + 1).is_none_or(|next| next.from > from));
-        let window = recent.map(|(_, e)| i64::from(e.settings.dedupe_window_s)).max().unwrap_or(0);
-        match () {
-            () if mutated(Mutation::FloorWithoutSkew) => 2 * window,
-            () => 2 * window + 2 * MAX_FUTURE_S,
+    /// The first timestamp of all says since when the shard was counted, and is its producer's word. Where the log goes on days
+    /// later, that clock was slow: a month that began in between was not counted from its beginning.
+    fn doubt_start(&mut self) {
+        let of_all = self.window.start().watermark_ms.is_none();
+        let from_to = self.start_timestamp_ms.zip(self.watermark_ms()).filter(|_| of_all);
+        if let Some((_, watermark_ms)) = from_to.filter(|(start_ms, w)| w.saturating_sub(*start_ms) > DAY_MS) {
+            self.start_timestamp_ms = Some(watermark_ms);
         }
+    }
+
+    fn move_horizon(&mut self, watermark_ms: i64) {
+        let max_age_days = i64::from(self.epochs[self.epoch].settings.max_age_s).div_euclid(86_400) + 1;
+        let kept_from = watermark_ms.saturating_sub(KEEP_DAYS.max(max_age_days) * DAY_MS);
+        self.horizon = self.horizon.max(self.horizon_clock.day(kept_from).month());
     }
 
     fn reject(&mut self, record: &SourceRecord<'_>, reason: Rejection, warming: bool) -> Outcome {
@@ -628,43 +631,57 @@ impl Shard {
         let arrival_ms = record.timestamp_ms.or(self.watermark_ms()).unwrap_or(call.time_ms);
         let day = self.clock.day(call.time_ms);
         let month = day.month();
-        let quarantined = if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
-            Some(Quarantined::Future)
-        } else if call.time_ms < arrival_ms.saturating_sub(i64::from(settings.max_age_s) * 1000) || month < self.horizon
-        {
-            Some(Quarantined::TooOld)
-        } else {
-            None
-        };
-        if let Some(reason) = quarantined {
-            return self.reject(record, Rejection::Quarantined(reason), warming);
+        let max_age_ms = i64::from(settings.max_age_s) * 1000;
+        if call.time_ms > arrival_ms.saturating_add(MAX_FUTURE_S * 1000) {
+            return self.reject(record, Rejection::Quarantined(Quarantined::Future), warming);
         }
-        let fingerprint = self.window.fingerprint(call);
-        if let Verdict::Duplicate { conflict } = self.window.check(fingerprint, call.time_ms) {
-            if warming {
-                return Outcome::Warmed;
-            }
-            self.totals.duplicate += 1;
-            self.totals.duplicate_conflicts += u64::from(conflict);
-            return Outcome::Duplicate { conflict };
+        let closed = month < self.horizon;
+        if call.time_ms < arrival_ms.saturating_sub(max_age_ms) || closed && mutated(Mutation::EnteredAfterHorizon) {
+            return self.reject(record, Rejection::Quarantined(Quarantined::TooOld), warming);
         }
-        let tenant = self.tenants.id(&call.tenant);
-        let not_ok = call.code.is_some() || call.system_error == Flag::True;
-        let row = Row {
-            action: self.names.intern(&call.action),
-            outcome: not_ok.then(|| (call.code.as_deref().map(|c| self.names.intern(c)), call.system_error)),
-        };
-        if !self.admits(tenant, day, month, row) {
+        if mutated(Mutation::EnteredAfterLimit) && !closed && !self.admits_call(call, day) {
             return self.reject(record, Rejection::Quarantined(Quarantined::Limit), warming);
         }
-        let in_window = self.window.remember(fingerprint, tenant, call.time_ms);
+        // Every occurrence is entered, also of a call that is refused below: what the window holds must follow from the
+        // records alone, or the next owner's would differ.
+        let fingerprint = self.window.fingerprint(call);
+        let calls_in_second = match self.window.enter(fingerprint, call.time_ms) {
+            Verdict::Duplicate { .. } if warming => return Outcome::Warmed,
+            Verdict::Duplicate { conflict } => {
+                self.totals.duplicate += 1;
+                self.totals.duplicate_conflicts += u64::from(conflict);
+                return Outcome::Duplicate { conflict };
+            }
+            Verdict::New { calls_in_second } => calls_in_second,
+        };
+        if closed {
+            return self.reject(record, Rejection::Quarantined(Quarantined::TooOld), warming);
+        }
         if warming {
             return Outcome::Warmed;
         }
+        let tenant = self.tenants.id(&call.tenant);
+        let row = self.row(call);
+        if !self.admits(tenant, day, month, row) {
+            return self.reject(record, Rejection::Quarantined(Quarantined::Limit), warming);
+        }
         self.totals.counted += 1;
         self.tally(record.offset, tenant, day, month, row);
-        self.itemise(record.offset, tenant, day, call, row, in_window);
+        self.itemise(record.offset, tenant, day, call, row, calls_in_second);
         Outcome::Counted
+    }
+
+    fn row(&mut self, call: &Call<'_>) -> Row {
+        let not_ok = call.code.is_some() || call.system_error == Flag::True;
+        Row {
+            action: self.names.intern(&call.action),
+            outcome: not_ok.then(|| (call.code.as_deref().map(|c| self.names.intern(c)), call.system_error)),
+        }
+    }
+
+    fn admits_call(&mut self, call: &Call<'_>, day: LocalDay) -> bool {
+        let (tenant, row) = (self.tenants.id(&call.tenant), self.row(call));
+        self.admits(tenant, day, day.month(), row)
     }
 
     /// Is there room for the call's row? Rows are never taken away, so a row that is there was counted whenever it
@@ -702,15 +719,15 @@ impl Shard {
         day: LocalDay,
         call: &Call<'_>,
         row: Row,
-        in_window: Option<u32>,
+        calls_in_second: u32,
     ) {
         let itemised = row.outcome.is_some() && self.epochs[self.epoch].decoder.itemised(call);
         let facts = self.tenants.get_mut(tenant);
         let mut changed = std::mem::take(&mut self.changed_chunks);
         let second = call.time_ms.div_euclid(1000);
-        let mut calls = in_window.unwrap_or(1);
+        let mut calls = calls_in_second;
         if let Some(items) = facts.day(day) {
-            calls = items.call_in_second(second, offset, in_window, &mut self.names, &mut changed);
+            calls = items.call_in_second(second, offset, calls_in_second, &mut self.names, &mut changed);
         }
         if itemised {
             self.items += 1;
@@ -848,6 +865,9 @@ impl Shard {
         if std::mem::take(&mut self.settle) {
             self.settle_totals();
         }
+        if let Some(watermark_ms) = self.watermark_ms().filter(|_| mutated(Mutation::HorizonByFlush)) {
+            self.move_horizon(watermark_ms);
+        }
         let seq = self.last.seq + 1;
         let next_offset = self.position;
         let mut digest = self.last.digest();
@@ -886,16 +906,13 @@ impl Shard {
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
         records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
-        let (floor_offset, floor_watermark_ms) =
-            self.milestones.front().map_or((self.read_from, self.last.floor_watermark_ms), |m| {
-                (m.offset, Some(m.before_ms).filter(|ms| *ms != i64::MIN))
-            });
+        let start = self.window.start();
         let checkpoint = Checkpoint {
             seq,
             next_offset,
             from: self.last.next_offset,
-            floor_offset,
-            floor_watermark_ms,
+            floor_offset: start.offset,
+            floor_watermark_ms: start.watermark_ms,
             watermark_ms: self.watermark_ms().max(self.last.watermark_ms),
             epochs: self
                 .epochs

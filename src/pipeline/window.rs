@@ -1,8 +1,13 @@
 //! What is remembered of the recent past: request ids (dedupe) and calls per second (clause 5.7).
 //!
-//! Entries live and die by the watermark, the running maximum of the record timestamps, in aligned seconds: an entry
-//! is alive while its second is not older than the window. Sweeping only frees memory; it never decides, so that a
-//! restart, which sweeps at other times, sees the same window.
+//! The clock is W, the running maximum of the record timestamps: *arrival*, never the event's own time. So a buffer that is
+//! flushed two hours late and twice counts once, and a late burst is still a burst. Memory is two generations, `cur` and
+//! `prev`: at a record by which W has moved one window since `cur` began, `prev` is dropped and `cur` takes its place. An id is
+//! remembered for at least one window of the log's time after it last came and, in steady flow, for less than two.
+//!
+//! What is entered is a function of the records alone: an id and its second are entered before anybody asks whether the call
+//! can be counted. Therefore a new owner that reads from the beginning of `prev` holds the same generations, whatever became
+//! of those calls.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -12,60 +17,59 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::domain::call::Call;
 use crate::pipeline::mutation::{Mutation, mutated};
 
-/// Not swept below this many entries; the simulator's windows are small, and must be swept all the same.
-const SWEEP_MINIMUM: usize = if cfg!(feature = "mutations") { 4 } else { 4096 };
-
 /// Recent request ids and recent calls per second of one shard.
 #[derive(Debug)]
 pub struct Window {
-    seconds: i64,
-    watermark_ms: i64,
     keys: (u64, u64),
+    watermark_ms: Option<i64>,
+    cur: Generation,
+    prev: Generation,
+}
+
+/// Where a generation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationStart {
+    /// Its first source offset.
+    pub offset: i64,
+    /// W just after that record; absent in the first generation of all, which begins before any timestamp.
+    pub watermark_ms: Option<i64>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    start: GenerationStart,
+    /// W when it began; of the first generation, the first timestamp.
+    clock_ms: Option<i64>,
     ids: HashTable<Seen>,
-    ids_sweep_at: usize,
-    counts: HashTable<SecondCount>,
-    counts_sweep_at: usize,
+    seconds: HashTable<Second>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A request id and what its last occurrence in this generation said. 20 bytes: there are very many.
+#[derive(Debug, Clone, Copy)]
 struct Seen {
-    fingerprint: u128,
-    /// The greatest event time of its occurrences.
-    time_ms: i64,
-    /// Content of the first occurrence.
+    identity: [u32; 4],
     content: u32,
-    /// How far the first occurrence's event time lies behind `time_ms`.
-    first_behind_ms: u32,
 }
 
-impl Seen {
-    /// Is the first occurrence itself within the window? Once it is not, an owner that rebuilt the window may not have
-    /// seen it, so nothing may depend on its content.
-    fn knows_first(&self, watermark_ms: i64, window_s: i64) -> bool {
-        self.first_behind_ms < u32::MAX
-            && alive((self.time_ms - i64::from(self.first_behind_ms)).div_euclid(1000), watermark_ms, window_s)
-    }
-
-    fn refresh(&mut self, time_ms: i64) {
-        let later = u32::try_from(time_ms.saturating_sub(self.time_ms).max(0)).unwrap_or(u32::MAX);
-        self.first_behind_ms = self.first_behind_ms.saturating_add(later);
-        self.time_ms = self.time_ms.max(time_ms);
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct SecondCount {
+/// The distinct ids of a tenant whose first occurrence in this generation fell into this second.
+#[derive(Debug, Clone, Copy)]
+struct Second {
+    tenant: u64,
     second: i64,
-    tenant: u32,
-    calls: u32,
+    all: u32,
+    /// Those that the generation before did not hold.
+    fresh: u32,
 }
 
 /// What the window says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Not seen within the window.
-    New,
-    /// Seen already; `conflict` when the earlier one said something else.
+    New {
+        /// The tenant's calls in its second, this one included, as far as the window holds them.
+        calls_in_second: u32,
+    },
+    /// Seen already; `conflict` when its last occurrence said something else.
     Duplicate {
         /// The earlier occurrence differs in time, action, code or flag.
         conflict: bool,
@@ -76,6 +80,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy)]
 pub struct Fingerprint {
     identity: u128,
+    tenant: u64,
     content: u32,
 }
 
@@ -85,6 +90,11 @@ impl Fingerprint {
         self.identity
     }
 
+    /// Digest of the tenant.
+    pub fn tenant(self) -> u64 {
+        self.tenant
+    }
+
     /// Digest of time, action, code and flag.
     pub fn content(self) -> u32 {
         self.content
@@ -92,144 +102,122 @@ impl Fingerprint {
 }
 
 impl Window {
-    /// An empty window of this many seconds. `keys` secure the fingerprints against chosen request ids.
-    pub fn new(seconds: u32, keys: (u64, u64)) -> Self {
+    /// An empty window whose generations begin at this record. `keys` secure the fingerprints against chosen request ids.
+    pub fn new(start: GenerationStart, keys: (u64, u64)) -> Self {
         Self {
-            seconds: seconds.into(),
-            watermark_ms: i64::MIN,
             keys,
-            ids: HashTable::new(),
-            ids_sweep_at: SWEEP_MINIMUM,
-            counts: HashTable::new(),
-            counts_sweep_at: SWEEP_MINIMUM,
+            watermark_ms: start.watermark_ms,
+            cur: Generation::new(start, 0, 0),
+            prev: Generation::new(start, 0, 0),
         }
     }
 
-    /// The greatest record timestamp so far; `i64::MIN` before the first record.
-    pub fn watermark_ms(&self) -> i64 {
+    /// W: the greatest record timestamp so far, in ms; `None` before the first.
+    pub fn watermark_ms(&self) -> Option<i64> {
         self.watermark_ms
     }
 
-    /// Moves the watermark; it never goes back. True when it reached a new second.
+    /// Where a new owner must start reading to hold the same window: the beginning of the older generation.
+    pub fn start(&self) -> GenerationStart {
+        self.prev.start
+    }
+
+    /// Moves W; it never goes back. True when it reached a new second.
+    #[inline]
     pub fn advance(&mut self, timestamp_ms: i64) -> bool {
         let before = self.watermark_ms;
-        self.watermark_ms = before.max(timestamp_ms);
-        before.div_euclid(1000) != self.watermark_ms.div_euclid(1000)
+        if before.is_some_and(|w| w >= timestamp_ms) {
+            return false;
+        }
+        self.watermark_ms = Some(timestamp_ms);
+        before.map(|w| w.div_euclid(1000)) != Some(timestamp_ms.div_euclid(1000))
     }
 
-    /// Changes the length of the window. What the old length had forgotten stays forgotten.
-    pub fn resize(&mut self, seconds: u32) {
-        self.sweep_ids();
-        self.sweep_counts();
-        self.seconds = seconds.into();
-    }
-
-    /// Is this instant's second within the window?
+    /// Begins a new generation at this record if W has moved `window_s` since the present one began. To be called at every
+    /// record, after [`Window::advance`]; one step at most, however far W has moved. True when one began.
     #[inline]
-    pub fn holds(&self, time_ms: i64) -> bool {
-        alive(time_ms.div_euclid(1000), self.watermark_ms, self.seconds)
+    pub fn rotate(&mut self, offset: i64, window_s: u32) -> bool {
+        let Some(watermark_ms) = self.watermark_ms else { return false };
+        let Some(clock_ms) = self.cur.clock_ms else {
+            self.cur.begin_clock(watermark_ms);
+            return false;
+        };
+        let due_ms = clock_ms.saturating_add(i64::from(window_s) * 1000);
+        if watermark_ms >= due_ms {
+            self.begin_generation(offset, due_ms, watermark_ms);
+        }
+        watermark_ms >= due_ms
     }
 
-    /// The fingerprint of a call.
+    #[cold]
+    fn begin_generation(&mut self, offset: i64, due_ms: i64, watermark_ms: i64) {
+        let start = GenerationStart { offset, watermark_ms: Some(watermark_ms) };
+        // About as much will come as did before; a table that need not grow moves nothing.
+        let mut next = Generation::new(start, self.cur.ids.len(), self.cur.seconds.len());
+        if mutated(Mutation::GenerationStartsWhenDue) {
+            next.clock_ms = Some(due_ms);
+        }
+        self.prev = std::mem::replace(&mut self.cur, next);
+        if mutated(Mutation::RotationDropsBoth) {
+            self.prev.ids.clear();
+            self.prev.seconds.clear();
+        }
+    }
+
+    /// The fingerprint of a call. Every part has its length before it, so that no two calls join to the same bytes.
     #[inline]
     pub fn fingerprint(&self, call: &Call<'_>) -> Fingerprint {
         let mut hasher = SipHasher13::new_with_keys(self.keys.0, self.keys.1);
+        hasher.write_u64(call.tenant.len() as u64);
         hasher.write(call.tenant.as_bytes());
-        hasher.write_u8(0xff);
+        let tenant = hasher.finish128().h1;
+        hasher.write_u64(call.request_id.len() as u64);
         hasher.write(call.request_id.as_bytes());
         let identity = hasher.finish128().as_u128();
         let mut hasher = foldhash::fast::FixedState::with_seed(7).build_hasher();
         hasher.write_i64(call.time_ms);
         hasher.write_u8(call.system_error as u8);
+        hasher.write_usize(call.action.len());
         hasher.write(call.action.as_bytes());
-        hasher.write_u8(0xff);
+        // No code is not the empty one.
+        hasher.write_usize(call.code.as_ref().map_or(0, |code| code.len() + 1));
         hasher.write(call.code.as_deref().unwrap_or("").as_bytes());
         let content = hasher.finish() as u32;
-        Fingerprint { identity, content }
+        Fingerprint { identity, tenant, content }
     }
 
-    /// Has the call been seen? A duplicate keeps the entry alive to the greater event time. It conflicts when it differs
-    /// from the first occurrence, or when that one has left the window itself: only occurrences that differ in time can
-    /// have kept the entry alive so long.
-    pub fn check(&mut self, fingerprint: Fingerprint, time_ms: i64) -> Verdict {
-        let (watermark, seconds) = (self.watermark_ms, self.seconds);
-        let found = self.ids.find_mut(fingerprint.identity as u64, |s| s.fingerprint == fingerprint.identity);
-        match found {
-            Some(seen) if alive(seen.time_ms.div_euclid(1000), watermark, seconds) => {
-                let conflict = seen.content != fingerprint.content || !seen.knows_first(watermark, seconds);
-                if mutated(Mutation::RefreshToLast) {
-                    seen.time_ms = time_ms;
-                } else if !mutated(Mutation::NoRefresh) {
-                    seen.refresh(time_ms);
-                }
-                Verdict::Duplicate { conflict }
+    /// Looks a call up and enters it, in one: every occurrence is entered, whatever becomes of the call.
+    #[inline]
+    pub fn enter(&mut self, fingerprint: Fingerprint, time_ms: i64) -> Verdict {
+        let (tenant, second) = (fingerprint.tenant, time_ms.div_euclid(1000));
+        let in_prev = self.prev.content(fingerprint.identity);
+        if in_prev.is_some() && mutated(Mutation::DuplicateNotEntered) {
+            return Verdict::Duplicate { conflict: in_prev != Some(fingerprint.content) };
+        }
+        let in_cur = self.cur.hold(fingerprint.identity, fingerprint.content);
+        if let Some(last) = in_cur.or(in_prev) {
+            if in_cur.is_none() && !mutated(Mutation::SecondsByVerdict) {
+                self.cur.add(tenant, second, false);
             }
-            _ => Verdict::New,
+            return Verdict::Duplicate { conflict: last != fingerprint.content };
         }
+        let fresh = self.cur.add(tenant, second, true);
+        let (all, fresh_then) = self.prev.calls(tenant, second);
+        let earlier = if mutated(Mutation::PrevCountsFresh) { fresh_then } else { all };
+        Verdict::New { calls_in_second: fresh.saturating_add(earlier) }
     }
 
-    /// Remembers a call that was counted, and returns how many calls of this tenant its second holds by now;
-    /// `None` when the second has left the window already.
-    pub fn remember(&mut self, fingerprint: Fingerprint, tenant: u32, time_ms: i64) -> Option<u32> {
-        if !self.holds(time_ms) {
-            return None;
-        }
-        if self.ids.len() >= self.ids_sweep_at {
-            self.sweep_ids();
-        }
-        let entry =
-            Seen { fingerprint: fingerprint.identity, time_ms, content: fingerprint.content, first_behind_ms: 0 };
-        let hash = fingerprint.identity as u64;
-        match self.ids.find_mut(hash, |s| s.fingerprint == entry.fingerprint) {
-            Some(dead) => *dead = entry,
-            None => {
-                self.ids.insert_unique(hash, entry, |s| s.fingerprint as u64);
-            }
-        }
-        if self.counts.len() >= self.counts_sweep_at {
-            self.sweep_counts();
-        }
-        let second = time_ms.div_euclid(1000);
-        let hash = second_hash(tenant, second);
-        let entry =
-            self.counts.entry(hash, |c| c.tenant == tenant && c.second == second, |c| second_hash(c.tenant, c.second));
-        let mut entry = entry.or_insert(SecondCount { second, tenant, calls: 0 });
-        entry.get_mut().calls += 1;
-        Some(entry.get().calls)
+    /// Everything held, in a fixed order: what a new owner must come to hold, too.
+    pub fn contents(&self) -> WindowContents {
+        let mut prev = self.prev.contents();
+        // Only asked of the younger generation; one that was rebuilt does not know it.
+        prev.seconds.iter_mut().for_each(|(_, _, _, fresh)| *fresh = 0);
+        WindowContents { watermark_ms: self.watermark_ms, cur: self.cur.contents(), prev }
     }
 
-    fn sweep_ids(&mut self) {
-        let (watermark, seconds) = (self.watermark_ms, self.seconds);
-        self.ids.retain(|s| alive(s.time_ms.div_euclid(1000), watermark, seconds));
-        self.ids_sweep_at = (self.ids.len() * 2).max(SWEEP_MINIMUM);
-    }
-
-    fn sweep_counts(&mut self) {
-        let (watermark, seconds) = (self.watermark_ms, self.seconds);
-        self.counts.retain(|c| alive(c.second, watermark, seconds));
-        self.counts_sweep_at = (self.counts.len() * 2).max(SWEEP_MINIMUM);
-    }
-
-    /// Everything alive, in a fixed order, with tenants by name: what a recount must reproduce.
-    pub fn contents(&self, tenant_name: impl Fn(u32) -> String) -> WindowContents {
-        let live = |second: i64| alive(second, self.watermark_ms, self.seconds);
-        let content = |s: &Seen| if s.knows_first(self.watermark_ms, self.seconds) { s.content } else { 0 };
-        let mut ids: Vec<_> = self
-            .ids
-            .iter()
-            .filter(|s| live(s.time_ms.div_euclid(1000)))
-            .map(|s| (s.fingerprint, s.time_ms, content(s)))
-            .collect();
-        let mut counts: Vec<_> =
-            self.counts.iter().filter(|c| live(c.second)).map(|c| (tenant_name(c.tenant), c.second, c.calls)).collect();
-        ids.sort_unstable();
-        counts.sort_unstable();
-        WindowContents { ids, counts }
-    }
-
-    /// Entries held, dead ones included: request ids and seconds.
+    /// Entries held in both generations: request ids and seconds.
     pub fn len(&self) -> (usize, usize) {
-        (self.ids.len(), self.counts.len())
+        (self.cur.ids.len() + self.prev.ids.len(), self.cur.seconds.len() + self.prev.seconds.len())
     }
 
     /// Nothing remembered?
@@ -238,23 +226,103 @@ impl Window {
     }
 }
 
-/// The live contents of a [`Window`]; equal windows judge all later calls alike.
+impl Generation {
+    fn new(start: GenerationStart, ids: usize, seconds: usize) -> Self {
+        let (ids, seconds) = (HashTable::with_capacity(ids), HashTable::with_capacity(seconds));
+        Self { start, clock_ms: start.watermark_ms, ids, seconds }
+    }
+
+    fn begin_clock(&mut self, watermark_ms: i64) {
+        self.clock_ms = Some(watermark_ms);
+        if mutated(Mutation::FirstGenerationStoresClock) {
+            self.start.watermark_ms = Some(watermark_ms);
+        }
+    }
+
+    /// What the last occurrence of an id said, if it is held.
+    #[inline]
+    fn content(&self, identity: u128) -> Option<u32> {
+        let key = split(identity);
+        self.ids.find(identity as u64, |seen| seen.identity == key).map(|seen| seen.content)
+    }
+
+    /// Holds an id with what this occurrence says; what the one before said, if it was held already.
+    #[inline]
+    fn hold(&mut self, identity: u128, content: u32) -> Option<u32> {
+        let key = split(identity);
+        if let Some(seen) = self.ids.find_mut(identity as u64, |seen| seen.identity == key) {
+            return Some(std::mem::replace(&mut seen.content, content));
+        }
+        let hash = |seen: &Seen| u64::from(seen.identity[0]) | u64::from(seen.identity[1]) << 32;
+        self.ids.insert_unique(identity as u64, Seen { identity: key, content }, hash);
+        None
+    }
+
+    /// Counts an id for its second; the fresh ones of that second by now.
+    #[inline]
+    fn add(&mut self, tenant: u64, second: i64, fresh: bool) -> u32 {
+        let hash = |s: &Second| second_hash(s.tenant, s.second);
+        let is = |s: &Second| s.tenant == tenant && s.second == second;
+        let entry = self.seconds.entry(second_hash(tenant, second), is, hash);
+        let mut entry = entry.or_insert(Second { tenant, second, all: 0, fresh: 0 });
+        let held = entry.get_mut();
+        held.all = held.all.saturating_add(1);
+        held.fresh = held.fresh.saturating_add(fresh.into());
+        held.fresh
+    }
+
+    /// A tenant's distinct ids of a second: all, and the fresh ones.
+    #[inline]
+    fn calls(&self, tenant: u64, second: i64) -> (u32, u32) {
+        let is = |s: &Second| s.tenant == tenant && s.second == second;
+        self.seconds.find(second_hash(tenant, second), is).map_or((0, 0), |s| (s.all, s.fresh))
+    }
+
+    fn contents(&self) -> GenerationContents {
+        let id = |seen: &Seen| {
+            let [a, b, c, d] = seen.identity.map(u128::from);
+            (a | b << 32 | c << 64 | d << 96, seen.content)
+        };
+        let mut ids: Vec<_> = self.ids.iter().map(id).collect();
+        let mut seconds: Vec<_> = self.seconds.iter().map(|s| (s.tenant, s.second, s.all, s.fresh)).collect();
+        ids.sort_unstable();
+        seconds.sort_unstable();
+        GenerationContents { offset: self.start.offset, clock_ms: self.clock_ms, ids, seconds }
+    }
+}
+
+/// The contents of a [`Window`]; equal windows judge all later calls alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowContents {
-    /// Fingerprint, greatest event time in ms, content digest of the first occurrence (0 when that has left the window).
-    pub ids: Vec<(u128, i64, u32)>,
-    /// Tenant, second since 1970-01-01T00:00:00Z, calls.
-    pub counts: Vec<(String, i64, u32)>,
+    /// W.
+    pub watermark_ms: Option<i64>,
+    /// The younger generation.
+    pub cur: GenerationContents,
+    /// The older one; its fresh ids are not counted any more.
+    pub prev: GenerationContents,
+}
+
+/// The contents of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationContents {
+    /// Its first source offset.
+    pub offset: i64,
+    /// W when it began.
+    pub clock_ms: Option<i64>,
+    /// Identity, and what its last occurrence said.
+    pub ids: Vec<(u128, u32)>,
+    /// Tenant, second since 1970-01-01T00:00:00Z, distinct ids, and those of them that the generation before did not hold.
+    pub seconds: Vec<(u64, i64, u32, u32)>,
 }
 
 #[inline]
-fn alive(second: i64, watermark_ms: i64, window_s: i64) -> bool {
-    second >= watermark_ms.div_euclid(1000).saturating_sub(window_s)
+fn split(identity: u128) -> [u32; 4] {
+    [identity as u32, (identity >> 32) as u32, (identity >> 64) as u32, (identity >> 96) as u32]
 }
 
 #[inline]
-fn second_hash(tenant: u32, second: i64) -> u64 {
-    let mixed = (u64::from(tenant) << 32 ^ second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn second_hash(tenant: u64, second: i64) -> u64 {
+    let mixed = (tenant ^ second as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 29
 }
 
@@ -263,9 +331,9 @@ mod tests {
     use super::*;
     use crate::domain::call::Flag;
 
-    fn call(id: &str, time_ms: i64, action: &'static str) -> Call<'static> {
+    fn call(tenant: &str, id: &str, time_ms: i64, action: &'static str) -> Call<'static> {
         Call {
-            tenant: "a".into(),
+            tenant: tenant.to_owned().into(),
             request_id: id.to_owned().into(),
             time_ms,
             action: action.into(),
@@ -274,53 +342,101 @@ mod tests {
         }
     }
 
-    /// Counts a call unless it is a duplicate: `new` with the second's calls, or `duplicate`, `conflict`.
-    fn see(window: &mut Window, id: &str, time_ms: i64, action: &'static str) -> String {
-        let fingerprint = window.fingerprint(&call(id, time_ms, action));
-        match window.check(fingerprint, time_ms) {
-            Verdict::New => format!("new {:?}", window.remember(fingerprint, 0, time_ms)),
+    fn window() -> Window {
+        Window::new(GenerationStart { offset: 0, watermark_ms: None }, (1, 2))
+    }
+
+    /// A call of tenant `a` that arrives at a second, under a window of 10 s: its second's calls, `duplicate` or `conflict`.
+    fn see(window: &mut Window, arrival_s: i64, id: &str, time_s: i64, action: &'static str) -> String {
+        window.advance(arrival_s * 1000);
+        window.rotate(arrival_s, 10);
+        let fingerprint = window.fingerprint(&call("a", id, time_s * 1000, action));
+        match window.enter(fingerprint, time_s * 1000) {
+            Verdict::New { calls_in_second } => format!("new {calls_in_second}"),
             Verdict::Duplicate { conflict: false } => "duplicate".into(),
             Verdict::Duplicate { conflict: true } => "conflict".into(),
         }
     }
 
     #[test]
-    fn an_entry_lives_by_aligned_seconds_behind_the_watermark() {
-        let mut window = Window::new(5, (1, 2));
-        window.advance(10_999);
-        assert_eq!(see(&mut window, "edge", 5000, ""), "new Some(1)");
-        assert_eq!(see(&mut window, "late", 4999, ""), "new None");
-        assert_eq!(see(&mut window, "late", 4999, ""), "new None", "what came out of the window is not remembered");
-        assert_eq!(see(&mut window, "edge", 5000, ""), "duplicate");
-        assert!(!window.advance(10_999) && !window.advance(3000), "the watermark never goes back");
-        assert!(window.advance(11_000));
-        assert_eq!(see(&mut window, "edge", 5000, ""), "new None", "its second has left the window");
+    fn an_id_is_remembered_for_one_window_of_arrival_whatever_its_own_time() {
+        let mut window = window();
+        assert_eq!(see(&mut window, 100, "late", -7000, ""), "new 1");
+        assert_eq!(see(&mut window, 109, "late", -7000, ""), "duplicate");
+        // The first generation began at 100, the second at 110, the third at 125.
+        assert_eq!(see(&mut window, 110, "x", 110, ""), "new 1");
+        assert_eq!(see(&mut window, 119, "late", -7000, ""), "duplicate", "refreshed at 109");
+        assert_eq!(see(&mut window, 125, "late", -7000, ""), "duplicate", "refreshed at 119");
+        assert_eq!(window.start(), GenerationStart { offset: 110, watermark_ms: Some(110_000) });
+        assert_eq!(see(&mut window, 125, "x", 110, ""), "duplicate");
+        assert_eq!(see(&mut window, 135, "y", 135, ""), "new 1");
+        assert_eq!(see(&mut window, 146, "x", 110, ""), "new 1", "two rotations since 125");
+        assert_eq!(see(&mut window, 90, "y", 135, ""), "duplicate", "the clock never goes back");
+        // Idle for hours: one step at a record, so what came last is still known.
+        assert_eq!(see(&mut window, 9000, "y", 135, ""), "duplicate");
+        assert_eq!(see(&mut window, 18_000, "x", 110, ""), "new 1");
     }
 
     #[test]
-    fn a_duplicate_refreshes_to_the_greatest_time_and_conflicts_with_the_first() {
-        let mut window = Window::new(5, (1, 2));
-        window.advance(10_000);
-        assert_eq!(see(&mut window, "r", 10_000, "Call"), "new Some(1)");
-        assert_eq!(see(&mut window, "r", 14_000, "Call"), "conflict");
-        assert_eq!(see(&mut window, "r", 9000, "Call"), "conflict");
-        assert_eq!(see(&mut window, "r", 10_000, "Call"), "duplicate");
-        window.advance(16_000);
-        assert_eq!(see(&mut window, "r", 10_000, "Call"), "conflict", "the first one has left the window");
-        window.advance(19_999);
-        assert_eq!(see(&mut window, "r", 19_000, "Call"), "conflict", "alive through the greatest time");
-        window.advance(25_000);
-        assert_eq!(see(&mut window, "r", 25_000, "Call"), "new Some(1)");
+    fn a_duplicate_conflicts_with_what_came_last() {
+        let mut window = window();
+        assert_eq!(see(&mut window, 0, "r", 0, "Call"), "new 1");
+        assert_eq!(see(&mut window, 1, "r", 0, "Hang"), "conflict");
+        assert_eq!(see(&mut window, 2, "r", 0, "Hang"), "duplicate");
+        assert_eq!(see(&mut window, 10, "r", 0, "Hang"), "duplicate");
+        assert_eq!(see(&mut window, 11, "r", 1, "Hang"), "conflict");
     }
 
     #[test]
-    fn a_longer_window_does_not_bring_back_what_was_forgotten() {
-        let mut window = Window::new(2, (1, 2));
-        window.advance(10_000);
-        assert_eq!(see(&mut window, "r", 10_000, ""), "new Some(1)");
-        window.advance(13_000);
-        window.resize(10);
-        assert_eq!(see(&mut window, "r", 10_000, ""), "new Some(1)");
-        assert_eq!(window.len(), (1, 1));
+    fn a_second_counts_distinct_ids_over_both_generations() {
+        let mut window = window();
+        // A burst that arrives two hours late.
+        for (n, id) in ["a", "b", "c"].into_iter().enumerate() {
+            assert_eq!(see(&mut window, 7200, id, 0, ""), format!("new {}", n + 1));
+        }
+        assert_eq!(see(&mut window, 7201, "b", 0, ""), "duplicate");
+        assert_eq!(see(&mut window, 7201, "other", 1, ""), "new 1");
+        // In the next generation `b` comes again: it is still one call of the second.
+        assert_eq!(see(&mut window, 7210, "b", 0, ""), "duplicate");
+        assert_eq!(see(&mut window, 7211, "d", 0, ""), "new 4");
+        // And one later the younger one knows `b` and `d` of it, where their occurrences in it lie.
+        assert_eq!(see(&mut window, 7220, "e", 0, ""), "new 3");
+    }
+
+    #[test]
+    fn whoever_reads_from_the_older_generation_holds_the_same() {
+        let records: Vec<(i64, String, i64)> =
+            (0..200).map(|n| (n * 7 % 31 + n, format!("r{}", n * n % 23), n * 5 % 60)).collect();
+        let mut owner = window();
+        let mut starts = Vec::new();
+        let feed = |window: &mut Window, offset: usize| {
+            let (arrival_s, id, time_s) = &records[offset];
+            window.advance(arrival_s * 1000);
+            window.rotate(offset as i64, if offset < 90 { 10 } else { 4 });
+            window.enter(window.fingerprint(&call("a", id, time_s * 1000, "")), time_s * 1000);
+        };
+        for offset in 0..records.len() {
+            feed(&mut owner, offset);
+            starts.push(owner.start().offset);
+            let mut next = Window::new(owner.start(), (1, 2));
+            (owner.start().offset as usize..=offset).for_each(|offset| feed(&mut next, offset));
+            assert_eq!(next.contents(), owner.contents(), "after {offset}");
+        }
+        starts.dedup();
+        assert!(starts.len() > 5, "{starts:?}");
+        assert!(!owner.is_empty());
+    }
+
+    #[test]
+    fn names_that_join_to_the_same_text_are_told_apart() {
+        let window = window();
+        let identity = |tenant, id| window.fingerprint(&call(tenant, id, 0, "")).identity();
+        assert_ne!(identity("ab", "c"), identity("a", "bc"));
+        assert_ne!(identity("a", ""), identity("", "a"));
+        let content = |action: &'static str, code: Option<&'static str>| {
+            window.fingerprint(&Call { code: code.map(Into::into), ..call("a", "r", 0, action) }).content()
+        };
+        assert_ne!(content("ab", Some("c")), content("a", Some("bc")));
+        assert_ne!(content("a", None), content("a", Some("")));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Verdict, step};
 use sla_ledger::domain::documents::{Ruling, Verdict as RulingVerdict};
 use sla_ledger::pipeline::book::{Book, Event};
-use sla_ledger::pipeline::decode::SourceRecord;
+use sla_ledger::pipeline::clock::Hold;
 use sla_ledger::pipeline::mutation::{Mutation, mutated};
 use sla_ledger::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
 use sla_ledger::pipeline::record::{Key, RULINGS_SHARD};
@@ -20,7 +20,7 @@ use sla_ledger::view::home_shard;
 
 use crate::kafka::{Broker, LateEnd, Produce, Refused};
 use crate::oracle::{FINGERPRINT_KEYS, Oracle, letter_key};
-use crate::workload::Rng;
+use crate::workload::{Rng, bound};
 
 /// A violated promise, in words.
 pub type Check<T = ()> = Result<T, String>;
@@ -172,6 +172,10 @@ pub struct Instance {
     pub producer: Option<u32>,
     pub phase: Phase,
     pub shards: BTreeMap<u32, Shard>,
+    /// Shards that wait before a record from the future.
+    pub holds: BTreeMap<u32, Hold>,
+    /// How far its wall clock is ahead.
+    pub skew_ms: i64,
     published: Vec<i64>,
     /// The rulings it goes by.
     rulings: Vec<NotedRuling>,
@@ -194,6 +198,8 @@ impl Instance {
             producer: None,
             phase: Phase::Out,
             shards: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            skew_ms: 0,
             published: vec![i64::MIN; shards],
             rulings: Vec::new(),
             taken_over: None,
@@ -234,7 +240,7 @@ impl Instance {
             let wants = matches!(self.phase, Phase::Counting) && self.shards.values().any(Shard::wants_flush);
             trace!(env, "i{} must join again{}", self.id, if wants { ", flushes first" } else { "" });
             if wants {
-                self.begin_flush(env, true);
+                self.begin_flush(env, true)?;
             } else {
                 self.release(env);
             }
@@ -370,6 +376,7 @@ impl Instance {
             });
             self.shards.insert(shard, counter);
         }
+        self.holds.clear();
         self.taken_over = Some(takeover.clone());
         self.phase = Phase::Counting;
         Ok(())
@@ -409,13 +416,18 @@ impl Instance {
                 break;
             }
             let Some(entry) = env.broker.source[shard as usize].at(counter.position()) else { break };
-            let record = SourceRecord {
-                offset: entry.offset,
-                timestamp_ms: entry.timestamp_ms,
-                key: None,
-                payload: entry.payload.as_deref(),
-                headers: &[],
-            };
+            let record = entry.record();
+            let wall_ms = env.broker.source[shard as usize].wall_ms() + self.skew_ms;
+            if let Some(hold) = counter.must_hold(&record, wall_ms, bound()) {
+                trace!(env, "i{} holds {shard} at {hold:?}", self.id);
+                if self.holds.insert(shard, hold).is_none() {
+                    *env.stats.entry("held").or_default() += 1;
+                }
+                return;
+            }
+            if self.holds.remove(&shard).is_some() {
+                *env.stats.entry("holds_passed").or_default() += 1;
+            }
             let outcome = counter.ingest(&record);
             let what = match outcome {
                 Outcome::Warmed => "warmed",
@@ -465,12 +477,16 @@ impl Instance {
     }
 
     /// Snapshots every shard that has something to say.
-    pub fn begin_flush(&mut self, env: &mut Env, leave: bool) {
+    pub fn begin_flush(&mut self, env: &mut Env, leave: bool) -> Check {
         self.note_rulings();
         self.judge(env);
         let mut flushes = Vec::new();
         for counter in self.shards.values_mut().filter(|s| s.wants_flush()) {
-            flushes.push(counter.snapshot());
+            let flush = counter.snapshot();
+            if env.oracle.rebuild(&env.broker.source[flush.shard as usize], &flush, &counter.window())? {
+                *env.stats.entry("rebuilt").or_default() += 1;
+            }
+            flushes.push(flush);
         }
         let (letters, alerts) = (env.broker.dead_letters(), env.broker.alerts());
         let mut queue = VecDeque::new();
@@ -506,7 +522,7 @@ impl Instance {
             if leave {
                 self.release(env);
             }
-            return;
+            return Ok(());
         }
         env.hit("flushes");
         let rulings_too = flushes.iter().any(|f| f.shard == RULINGS_SHARD);
@@ -520,6 +536,7 @@ impl Instance {
             leave,
             noted,
         }));
+        Ok(())
     }
 
     fn flush_step(&mut self, env: &mut Env) -> Check<bool> {

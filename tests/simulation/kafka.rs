@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
+use sla_ledger::pipeline::decode::SourceRecord;
+
 use crate::workload::Meaning;
 
 /// One record of a source partition.
@@ -11,12 +13,23 @@ use crate::workload::Meaning;
 pub struct SourceEntry {
     /// Its offset; offsets have holes.
     pub offset: i64,
-    /// The record's timestamp.
+    /// The record's timestamp: what its producer's clock says.
     pub timestamp_ms: Option<i64>,
+    /// When it was really written.
+    pub written_ms: i64,
     /// The record's value.
     pub payload: Option<Vec<u8>>,
     /// What the payload says, for the oracle.
     pub meaning: Meaning,
+}
+
+impl SourceEntry {
+    /// The record as a consumer hands it over.
+    pub fn record(&self) -> SourceRecord<'_> {
+        let Self { offset, timestamp_ms, payload, .. } = self;
+        let (offset, timestamp_ms) = (*offset, *timestamp_ms);
+        SourceRecord { offset, timestamp_ms, key: None, payload: payload.as_deref(), headers: &[] }
+    }
 }
 
 /// A source partition. All its records are known beforehand; `revealed` of them have arrived.
@@ -43,6 +56,11 @@ impl SourceLog {
         } else {
             self.entries[self.revealed - 1].offset + 1
         }
+    }
+
+    /// The real time: when the last of the records that have arrived was written.
+    pub fn wall_ms(&self) -> i64 {
+        self.entries[..self.revealed].iter().map(|entry| entry.written_ms).max().unwrap_or(0)
     }
 
     /// The first record at or after an offset.

@@ -9,9 +9,9 @@ use sla_ledger::domain::alert::Verdict;
 use sla_ledger::domain::call::{Call, Flag};
 use sla_ledger::pipeline::book::{Book, ShardBook};
 use sla_ledger::pipeline::record::{AlertRecord, AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
-use sla_ledger::pipeline::settings::CountingSettings;
-use sla_ledger::pipeline::shard::Shard;
-use sla_ledger::pipeline::window::{Window, WindowContents};
+use sla_ledger::pipeline::settings::{CountingSettings, IgnoredRange};
+use sla_ledger::pipeline::shard::{Flush, Owner, Shard, ShardState};
+use sla_ledger::pipeline::window::{GenerationContents, GenerationStart, Window, WindowContents};
 use sla_ledger::view::home_shard;
 
 use crate::instance::{alert_id, verdict, watched};
@@ -32,10 +32,22 @@ struct Item {
     hash: u64,
 }
 
-#[derive(Debug)]
-struct Seen {
-    first: PlainCall,
-    greatest_ms: i64,
+/// An occurrence of a request id that was entered into the window.
+#[derive(Debug, Clone)]
+struct Occurrence {
+    generation: u32,
+    identity: (String, String),
+    /// With its code as the settings of its offset take it.
+    call: PlainCall,
+    /// Its call was refused afterwards.
+    refused: bool,
+}
+
+/// Where a generation begins: its first offset, and the watermark there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Start {
+    offset: i64,
+    clock_ms: Option<i64>,
 }
 
 /// One source partition, counted naively.
@@ -51,8 +63,10 @@ struct Recount {
     rows: BTreeMap<Row, u64>,
     items: BTreeMap<(String, Day, i64), Vec<Item>>,
     item_calls: HashMap<(String, i64), u32>,
-    seen: HashMap<(String, String), Seen>,
-    seconds: HashMap<(String, i64), u32>,
+    generation: u32,
+    /// Of the younger and the older generation.
+    starts: [Start; 2],
+    occurrences: Vec<Occurrence>,
     dead: BTreeSet<i64>,
     last: Option<Checkpoint>,
     facts: u64,
@@ -61,6 +75,10 @@ struct Recount {
     facts_at: HashMap<i64, u64>,
     late_items: u64,
     limited: u64,
+    ignored: u64,
+    duplicates_of_prev: u64,
+    duplicates_late: u64,
+    duplicates_of_refused: u64,
     /// Retention took records away before they were counted: the recount cannot follow.
     gap: bool,
 }
@@ -72,7 +90,7 @@ pub struct Oracle {
     /// Copies of each dead letter that became visible: all, and those of torn flushes.
     letters: BTreeMap<(u32, i64), (u32, u32)>,
     /// Do instances start with other settings?
-    settings_change: bool,
+    pub settings_change: bool,
     /// Rulings that became visible, with the digest that was written first.
     pub rulings: BTreeMap<String, [u8; 32]>,
     /// The same at every checkpoint of the rulings' shard, by its sequence number.
@@ -111,28 +129,33 @@ impl Recount {
         &self.epochs[at].1
     }
 
-    /// Is this instant within the window?
-    fn within(&self, time_ms: i64, window_s: u32) -> bool {
-        self.watermark.is_none_or(|w| second(time_ms) >= second(w) - i64::from(window_s))
+    /// The occurrences that the window holds.
+    fn held(&self) -> impl DoubleEndedIterator<Item = &Occurrence> {
+        self.occurrences.iter().filter(|o| o.generation + 1 >= self.generation)
     }
 
-    fn count(&mut self, entry: &SourceEntry, before: Option<i64>) {
-        let passed: Vec<u32> = {
-            let starts = self
-                .epochs
-                .iter()
-                .enumerate()
-                .filter(|(i, (from, _))| *i > 0 && *from <= entry.offset && before.is_none_or(|b| *from > b));
-            starts.map(|(i, _)| self.epochs[i - 1].1.dedupe_window_s).collect()
-        };
-        for window_s in passed {
-            // New settings: what the old window had forgotten stays forgotten.
-            let (watermark, alive) =
-                (self.watermark, |w: Option<i64>, s: i64| w.is_none_or(|w| s >= second(w) - i64::from(window_s)));
-            self.seen.retain(|_, s| alive(watermark, second(s.greatest_ms)));
-            self.seconds.retain(|(_, s), _| alive(watermark, *s));
+    /// The rule of generations, at every record that is not ignored.
+    fn rotate(&mut self, offset: i64, window_s: u32) {
+        let Some(watermark) = self.watermark else { return };
+        match self.starts[0].clock_ms {
+            // The older generation of the very first one begins with it, and never gets a clock.
+            None => self.starts[0].clock_ms = Some(watermark),
+            Some(clock) if watermark >= clock + i64::from(window_s) * 1000 => {
+                self.generation += 1;
+                self.starts = [Start { offset, clock_ms: Some(watermark) }, self.starts[0]];
+            }
+            Some(_) => {}
         }
+    }
+
+    fn count(&mut self, partition: usize, entry: &SourceEntry) {
         let settings = self.settings(entry.offset).clone();
+        self.totals.seen += 1;
+        let ignored = |range: &IgnoredRange| range.partition as usize == partition && range.holds(entry.offset);
+        if settings.ignore_timestamps.iter().any(ignored) {
+            self.ignored += 1;
+            return self.quarantine(entry.offset);
+        }
         if let Some(timestamp) = entry.timestamp_ms
             && self.watermark.is_none_or(|w| timestamp > w)
         {
@@ -143,7 +166,7 @@ impl Recount {
                 self.close(day_of(timestamp - keep * 86_400_000).0);
             }
         }
-        self.totals.seen += 1;
+        self.rotate(entry.offset, settings.dedupe_window_s);
         let Meaning::Call(call) = &entry.meaning else {
             self.totals.malformed += 1;
             self.dead.insert(entry.offset);
@@ -151,26 +174,27 @@ impl Recount {
         };
         let arrival = entry.timestamp_ms.or(self.watermark).unwrap_or(call.time_ms);
         let day = day_of(call.time_ms);
-        let too_old = call.time_ms < arrival - i64::from(settings.max_age_s) * 1000 || day.0 < self.horizon;
-        if call.time_ms > arrival + 300_000 || too_old {
-            self.totals.quarantined += 1;
-            self.dead.insert(entry.offset);
-            return;
+        if call.time_ms > arrival + 300_000 || call.time_ms < arrival - i64::from(settings.max_age_s) * 1000 {
+            return self.quarantine(entry.offset);
         }
         let code = call.code.filter(|c| !settings.success_codes.iter().any(|s| s == c));
         let call = PlainCall { code, ..call.clone() };
         let identity = (call.tenant.to_string(), call.request_id.clone());
-        let window_s = settings.dedupe_window_s;
-        if let Some(seen) = self.seen.get(&identity)
-            && self.within(seen.greatest_ms, window_s)
-        {
-            let conflict = seen.first != call || !self.within(seen.first.time_ms, window_s);
+        let last = self.held().rfind(|o| o.identity == identity).cloned();
+        let refused = last.as_ref().is_some_and(|last| last.refused);
+        let occurrence = Occurrence { generation: self.generation, identity, call: call.clone(), refused };
+        self.occurrences.push(occurrence);
+        if let Some(last) = last {
             self.totals.duplicate += 1;
-            self.totals.duplicate_conflicts += u64::from(conflict);
-            if let Some(seen) = self.seen.get_mut(&identity) {
-                seen.greatest_ms = seen.greatest_ms.max(call.time_ms);
-            }
+            self.totals.duplicate_conflicts += u64::from(last.call != call);
+            self.duplicates_of_prev += u64::from(last.generation < self.generation);
+            self.duplicates_of_refused += u64::from(refused);
+            let late = self.watermark.is_some_and(|w| w - call.time_ms > i64::from(settings.dedupe_window_s) * 1000);
+            self.duplicates_late += u64::from(late);
             return;
+        }
+        if day.0 < self.horizon {
+            return self.refuse(entry.offset);
         }
         let all = (call.tenant.to_string(), day, call.action.to_string(), None);
         let not_ok = call.code.is_some() || call.flag == Flag::True;
@@ -183,18 +207,11 @@ impl Recount {
         let month_rows = self.rows.keys().filter(|(t, d, _, _)| *t == call.tenant && d.0 == day.0).count();
         let has = self.rows.contains_key(&all) && (!not_ok || self.rows.contains_key(&outcome));
         if month_rows >= settings.rows_per_tenant_month as usize && !has {
-            self.totals.quarantined += 1;
             self.limited += 1;
-            self.dead.insert(entry.offset);
-            return;
+            return self.refuse(entry.offset);
         }
         self.totals.counted += 1;
-        let in_window = self.within(call.time_ms, window_s).then(|| {
-            self.seen.insert(identity, Seen { first: call.clone(), greatest_ms: call.time_ms });
-            let calls = self.seconds.entry((call.tenant.to_string(), second(call.time_ms))).or_default();
-            *calls += 1;
-            *calls
-        });
+        let in_window = self.calls_in_second(&call);
         self.add_row(all);
         if not_ok {
             self.add_row(outcome);
@@ -202,20 +219,35 @@ impl Recount {
         self.itemise(entry.offset, &call, day, in_window, &settings);
     }
 
-    fn itemise(
-        &mut self,
-        offset: i64,
-        call: &PlainCall,
-        day: Day,
-        in_window: Option<u32>,
-        settings: &CountingSettings,
-    ) {
+    fn quarantine(&mut self, offset: i64) {
+        self.totals.quarantined += 1;
+        self.dead.insert(offset);
+    }
+
+    /// A call that was entered and is not counted.
+    fn refuse(&mut self, offset: i64) {
+        if let Some(last) = self.occurrences.last_mut() {
+            last.refused = true;
+        }
+        self.quarantine(offset);
+    }
+
+    /// The distinct ids held whose earliest held occurrence lies in the call's second.
+    fn calls_in_second(&self, call: &PlainCall) -> u32 {
+        let mut earliest: BTreeMap<&(String, String), i64> = BTreeMap::new();
+        for occurrence in self.held().filter(|o| o.call.tenant == call.tenant) {
+            earliest.entry(&occurrence.identity).or_insert(second(occurrence.call.time_ms));
+        }
+        earliest.values().filter(|at| **at == second(call.time_ms)).count() as u32
+    }
+
+    fn itemise(&mut self, offset: i64, call: &PlainCall, day: Day, in_window: u32, settings: &CountingSettings) {
         let listed = |c: &str| settings.not_itemised.iter().any(|n| n == c);
         let itemised = call.flag == Flag::True || call.code.is_some_and(|c| !listed(c));
         let key = (call.tenant.to_string(), second(call.time_ms));
         let known = self.item_calls.get(&key).copied();
-        self.late_items += u64::from(in_window.is_none() && known.is_some());
-        let calls = known.map_or(in_window.unwrap_or(1), |k| in_window.unwrap_or(0).max(k + 1));
+        self.late_items += u64::from(known.is_some_and(|known| known >= in_window));
+        let calls = known.map_or(in_window, |known| in_window.max(known + 1));
         if known.is_some() || itemised {
             let day_key = (key.0.clone(), day, 0);
             let items = self.items.entry(day_key).or_default();
@@ -279,31 +311,47 @@ impl Recount {
         self.item_count -= gone;
     }
 
-    fn window(&self, last_offset: i64) -> WindowContents {
-        let window_s = self.settings(last_offset).dedupe_window_s;
-        let scratch = Window::new(window_s, FINGERPRINT_KEYS);
-        let alive = |ms: i64| self.within(ms, window_s);
-        let mut ids: Vec<_> = self
-            .seen
-            .values()
-            .filter(|s| alive(s.greatest_ms))
-            .map(|s| {
-                let fingerprint = scratch.fingerprint(&Call {
-                    tenant: s.first.tenant.into(),
-                    request_id: s.first.request_id.as_str().into(),
-                    time_ms: s.first.time_ms,
-                    action: s.first.action.into(),
-                    code: s.first.code.map(Into::into),
-                    system_error: s.first.flag,
-                });
-                (fingerprint.identity(), s.greatest_ms, if alive(s.first.time_ms) { fingerprint.content() } else { 0 })
+    fn window(&self) -> WindowContents {
+        let [cur, prev] = self.starts;
+        let older = self.generation.checked_sub(1);
+        WindowContents {
+            watermark_ms: self.watermark,
+            cur: self.contents(Some(self.generation), cur, Some(older)),
+            prev: self.contents(older, prev, None),
+        }
+    }
+
+    /// The contents of one generation; `before`: what is not fresh is held in this one, if fresh ids count still.
+    fn contents(&self, generation: Option<u32>, start: Start, before: Option<Option<u32>>) -> GenerationContents {
+        let scratch = Window::new(GenerationStart { offset: 0, watermark_ms: None }, FINGERPRINT_KEYS);
+        let of = |generation: Option<u32>| self.occurrences.iter().filter(move |o| Some(o.generation) == generation);
+        let fingerprint = |o: &Occurrence| {
+            scratch.fingerprint(&Call {
+                tenant: o.call.tenant.into(),
+                request_id: o.call.request_id.as_str().into(),
+                time_ms: o.call.time_ms,
+                action: o.call.action.into(),
+                code: o.call.code.map(Into::into),
+                system_error: o.call.flag,
             })
-            .collect();
-        let mut counts: Vec<_> =
-            self.seconds.iter().filter(|((_, s), _)| alive(s * 1000)).map(|((t, s), c)| (t.clone(), *s, *c)).collect();
-        ids.sort_unstable();
-        counts.sort_unstable();
-        WindowContents { ids, counts }
+        };
+        let mut ids: BTreeMap<u128, u32> = BTreeMap::new();
+        let mut seconds: BTreeMap<(u64, i64), (u32, u32)> = BTreeMap::new();
+        for occurrence in of(generation) {
+            let fingerprint = fingerprint(occurrence);
+            if ids.insert(fingerprint.identity(), fingerprint.content()).is_none() {
+                let known = before.is_none_or(|before| of(before).any(|o| o.identity == occurrence.identity));
+                let at = (fingerprint.tenant(), second(occurrence.call.time_ms));
+                let (all, fresh) = seconds.entry(at).or_default();
+                (*all, *fresh) = (*all + 1, *fresh + u32::from(!known));
+            }
+        }
+        GenerationContents {
+            offset: start.offset,
+            clock_ms: start.clock_ms,
+            ids: ids.into_iter().collect(),
+            seconds: seconds.into_iter().map(|((tenant, s), (all, n))| (tenant, s, all, n)).collect(),
+        }
     }
 }
 
@@ -451,6 +499,7 @@ impl Oracle {
         }
         if recount.last.is_none() {
             recount.at = source.entries.partition_point(|e| e.offset < new.start_offset);
+            recount.starts = [Start { offset: new.start_offset, clock_ms: None }; 2];
         }
         recount.epochs.retain(|(at, _)| *at < from);
         for epoch in new.epochs.iter().filter(|e| e.from_offset >= from) {
@@ -462,9 +511,17 @@ impl Oracle {
             return Ok(());
         }
         while let Some(entry) = source.entries.get(recount.at).filter(|e| e.offset < new.next_offset) {
-            let before = recount.at.checked_sub(1).map(|b| source.entries[b].offset);
-            recount.count(entry, before);
+            recount.count(shard, entry);
             recount.at += 1;
+        }
+        if source.low() <= new.floor_offset {
+            let (rebuilt, window) = (rebuilt(source, shard as u32, &new)?, recount.window());
+            if rebuilt != window {
+                return Err(format!(
+                    "shard {shard}: from checkpoint {} a new owner holds\n  {rebuilt:?}, a recount\n  {window:?}",
+                    new.seq
+                ));
+            }
         }
         let held = (new.totals, new.closed, new.items, new.horizon, new.watermark_ms);
         let counted = (recount.totals, recount.closed, recount.item_count, recount.horizon, recount.watermark);
@@ -477,6 +534,23 @@ impl Oracle {
         recount.facts_at.insert(new.next_offset, recount.facts);
         recount.last = Some(new);
         Ok(())
+    }
+
+    /// Does a new owner that begins at this flush's checkpoint hold the window that its owner holds? `false`: the source no
+    /// longer has what it would read.
+    pub fn rebuild(&self, source: &SourceLog, flush: &Flush, owner: &WindowContents) -> Result<bool, String> {
+        let checkpoint = Checkpoint::decode_value(&flush.checkpoint.1).map_err(|e| e.to_string())?;
+        if source.low() > checkpoint.floor_offset {
+            return Ok(false);
+        }
+        let rebuilt = rebuilt(source, flush.shard, &checkpoint)?;
+        if rebuilt != *owner {
+            let (shard, seq) = (flush.shard, flush.seq);
+            return Err(format!(
+                "shard {shard}: from checkpoint {seq} a new owner holds\n  {rebuilt:?}, its owner\n  {owner:?}"
+            ));
+        }
+        Ok(true)
     }
 
     /// A book has published a shard: its facts must be those of the checkpoint's prefix.
@@ -527,7 +601,7 @@ impl Oracle {
             return Ok(());
         }
         self.published(id, book)?;
-        let window = recount.window(end - 1);
+        let window = recount.window();
         if shard.window() != window {
             return Err(format!("shard {id}: the windows differ\n  {:?}\n  {window:?}", shard.window()));
         }
@@ -546,11 +620,16 @@ impl Oracle {
     }
 
     /// Interesting things in the traffic: late items, calls over the limit, duplicates, conflicts, quarantined, closed calls.
-    pub fn coverage(&self) -> [(&'static str, u64); 9] {
+    pub fn coverage(&self) -> [(&'static str, u64); 14] {
         let sum = |of: fn(&Recount) -> u64| self.shards.iter().map(of).sum();
         [
             ("late_items", sum(|r| r.late_items)),
             ("limited", sum(|r| r.limited)),
+            ("ignored", sum(|r| r.ignored)),
+            ("rotations", sum(|r| r.generation.into())),
+            ("duplicates_of_prev", sum(|r| r.duplicates_of_prev)),
+            ("duplicates_late", sum(|r| r.duplicates_late)),
+            ("duplicates_of_refused", sum(|r| r.duplicates_of_refused)),
             ("duplicates", sum(|r| r.totals.duplicate)),
             ("conflicts", sum(|r| r.totals.duplicate_conflicts)),
             ("quarantined", sum(|r| r.totals.quarantined)),
@@ -560,6 +639,19 @@ impl Oracle {
             ("torn_rulings", self.torn_rulings),
         ]
     }
+}
+
+/// The window of a new owner that takes over from a checkpoint and has read up to it.
+fn rebuilt(source: &SourceLog, shard: u32, checkpoint: &Checkpoint) -> Result<WindowContents, String> {
+    let epoch = checkpoint.epochs.last().ok_or("a checkpoint without settings")?;
+    let settings: CountingSettings = serde_json::from_str(&epoch.settings).map_err(|e| e.to_string())?;
+    let state = ShardState { checkpoint: Some(checkpoint.clone()), ..ShardState::default() };
+    let owner = Owner::new(shard, "next", FINGERPRINT_KEYS);
+    let mut next = Shard::take_over(owner, &settings, state, source.low()).map_err(|e| e.to_string())?;
+    while let Some(entry) = source.at(next.position()).filter(|e| e.offset < checkpoint.next_offset) {
+        next.ingest(&entry.record());
+    }
+    Ok(next.window())
 }
 
 /// The id of a dead letter: shard and source offset.

@@ -36,6 +36,7 @@ fn record(n: usize, arrival_s: i64, time_s: i64, id: &str) -> SourceEntry {
     SourceEntry {
         offset: n as i64,
         timestamp_ms: Some(NOON_MS + arrival_s * 1000),
+        written_ms: NOON_MS + arrival_s * 1000,
         payload,
         meaning: Meaning::Call(call),
     }
@@ -121,7 +122,7 @@ impl Hand {
 
     /// A whole flush, answered and visible.
     fn flush(&mut self, i: usize) -> Check {
-        self.instances[i].begin_flush(&mut self.env, false);
+        self.instances[i].begin_flush(&mut self.env, false)?;
         self.finish_flush(i)
     }
 
@@ -137,15 +138,16 @@ impl Hand {
     }
 
     /// Produces everything of a flush but the last `but` records, all acknowledged.
-    fn produce_all_but(&mut self, i: usize, but: usize) {
-        self.instances[i].begin_flush(&mut self.env, false);
-        let Phase::Flushing(flushing) = &self.instances[i].phase else { return };
+    fn produce_all_but(&mut self, i: usize, but: usize) -> Check {
+        self.instances[i].begin_flush(&mut self.env, false)?;
+        let Phase::Flushing(flushing) = &self.instances[i].phase else { return Ok(()) };
         let records: usize =
             flushing.flushes.iter().map(|f| f.alerts.len() + f.records.len() + f.dead_letters.len() + 1).sum();
         for _ in 0..records - but {
             let _ = self.instances[i].advance(&mut self.env);
         }
         self.arrive(i);
+        Ok(())
     }
 
     fn stage(&self, i: usize) -> Option<Stage> {
@@ -205,7 +207,7 @@ fn a_takeover_waits_for_a_marker_that_is_late_in_the_ledger_alone() {
         let mut hand = Hand::new(steady(10), 5);
         hand.own(0)?;
         hand.count(0, 5);
-        hand.produce_all_but(0, 0);
+        hand.produce_all_but(0, 0)?;
         while hand.stage(0).is_some() {
             hand.instances[0].advance(&mut hand.env)?;
         }
@@ -241,7 +243,7 @@ fn a_late_copy_of_a_commit_finds_its_producer_gone() {
         hand.count(1, 4);
         hand.flush(1)?;
         hand.count(0, 2);
-        hand.produce_all_but(0, 0);
+        hand.produce_all_but(0, 0)?;
         let late = hand.env.broker.late_ends.pop().ok_or("no late copy")?;
         let _ = hand.env.broker.end(late.id, late.epoch, late.commit);
         hand.deliver(0)?;
@@ -256,7 +258,7 @@ fn a_commit_follows_every_acknowledgement() {
         let mut hand = Hand::new(steady(12), 6);
         hand.own(0)?;
         hand.count(0, 6);
-        hand.instances[0].begin_flush(&mut hand.env, false);
+        hand.instances[0].begin_flush(&mut hand.env, false)?;
         hand.instances[0].advance(&mut hand.env)?;
         hand.arrive(0);
         // The rest is still on its way, however long the owner goes on.
@@ -286,7 +288,7 @@ fn a_torn_flush_is_counted_once() {
         hand.flush(0)?;
         hand.reveal(12);
         hand.count(0, 8);
-        hand.produce_all_but(0, 1);
+        hand.produce_all_but(0, 1)?;
         let torn = hand.env.broker.tear(0);
         hand.env.seen(torn)?;
         hand.instances[1].tail(&mut hand.env, 0, 1000)?;
@@ -303,17 +305,95 @@ fn a_torn_flush_is_counted_once() {
     });
 }
 
-#[test]
-fn a_call_from_the_future_is_remembered_by_the_next_owner() {
-    caught_by(&[Mutation::FloorWithoutSkew], || {
-        // The first call is 300 s ahead of its arrival, so it is alive long after; its twin comes under the next owner.
-        let records =
-            vec![record(0, 0, 300, "x"), record(1, 290, 290, "y"), record(2, 291, 291, "z"), record(0, 292, 300, "x")];
-        let records = records.into_iter().zip(0..).map(|(record, offset)| SourceEntry { offset, ..record }).collect();
-        let mut hand = Hand::new(records, 3);
-        hand.own(0)?;
-        hand.count(0, 3);
+/// Records in order: offsets follow from their places.
+fn in_order(records: impl IntoIterator<Item = SourceEntry>) -> Vec<SourceEntry> {
+    records.into_iter().zip(0..).map(|(record, offset)| SourceEntry { offset, ..record }).collect()
+}
+
+/// Counts and flushes some records at a time; every flush compares the window with the next owner's.
+fn step_by_step(records: Vec<SourceEntry>, at_once: usize) -> Check {
+    let all = records.len();
+    let mut hand = Hand::new(records, all);
+    hand.own(0)?;
+    for _ in 0..all.div_ceil(at_once) {
+        hand.count(0, at_once);
         hand.flush(0)?;
+    }
+    hand.end(0)
+}
+
+#[test]
+fn a_second_counts_the_ids_that_a_generation_holds() {
+    caught_by(&[Mutation::SecondsByVerdict], || {
+        // `x` comes in every generation, each time for another second.
+        step_by_step(in_order((0..6).map(|n| record(3 * n, 6 * n as i64, 6 * n as i64, "x"))), 1)
+    });
+}
+
+#[test]
+fn the_first_generation_begins_before_any_timestamp() {
+    caught_by(&[Mutation::FirstGenerationStoresClock], || {
+        // Without a timestamp the first one arrived at its own time: days after the second.
+        let first = SourceEntry { timestamp_ms: None, ..record(0, 0, 9 * 86_400, "x") };
+        let records = [first, record(1, 0, 0, "y"), record(2, 1, 1, "z"), record(3, 6, 6, "of the second generation")];
+        step_by_step(in_order(records), 4)
+    });
+}
+
+#[test]
+fn an_id_below_the_horizon_is_entered() {
+    const DAY_S: i64 = 86_400;
+    let mutations = [Mutation::EnteredAfterHorizon, Mutation::HorizonByFlush];
+    caught_by(&mutations, || {
+        // The second record closes the first one's month. What comes then was on its way for months.
+        let records = [
+            record(0, 0, 0, "x"),
+            record(1, 140 * DAY_S, 140 * DAY_S, "y"),
+            record(3, 1, 0, "x"),
+            record(4, 1, 0, "z"),
+        ];
+        step_by_step(in_order(records), 4)
+    });
+}
+
+#[test]
+fn a_window_gap_leaves_the_watermark_where_it_was() {
+    caught_by(&[Mutation::WatermarkLostInGap], || {
+        let mut records = steady(20);
+        // It has no timestamp, so it arrived when the watermark stood at 19 s; its own clock is ahead by 299 s.
+        records.push(SourceEntry { timestamp_ms: None, ..record(20, 19, 318, "last") });
+        let mut hand = Hand::new(records, 20);
+        hand.own(0)?;
+        hand.count(0, 20);
+        hand.flush(0)?;
+        hand.expel(0);
+        hand.env.broker.source[0].deleted = 20;
+        hand.end(1)?;
+        let totals = *hand.instances[1].shards[&0].totals();
+        if (totals.counted, totals.quarantined) != (21, 0) {
+            return Err(format!("{totals:?}"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_torn_flush_has_counted_holds_nobody() {
+    caught_by(&[Mutation::HoldBelowBarrier], || {
+        // The fifth record is 400 s ahead. By its first owner's clock, which is ahead itself, it may be counted.
+        let ahead = SourceEntry { timestamp_ms: Some(NOON_MS + 404_000), ..record(4, 4, 4, "ahead") };
+        let records = steady(4).into_iter().chain([ahead]).chain((5..9).map(|n| record(n, n as i64, n as i64, "x")));
+        let mut hand = Hand::new(in_order(records), 4);
+        hand.instances[0].skew_ms = 200_000;
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.flush(0)?;
+        hand.reveal(7);
+        hand.count(0, 3);
+        hand.produce_all_but(0, 1)?;
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.finish_flush(0)?;
         hand.expel(0);
         hand.end(1)
     });
@@ -349,7 +429,7 @@ fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
         // Nothing but a ruling to say, and only the ruling becomes visible.
         hand.env.rulings.push(crate::instance::ruling(0));
         hand.instances[0].reload_rulings(&mut hand.env, false)?;
-        hand.produce_all_but(0, 1);
+        hand.produce_all_but(0, 1)?;
         let torn = hand.env.broker.tear(0);
         hand.env.seen(torn)?;
         hand.finish_flush(0)?;

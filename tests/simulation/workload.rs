@@ -3,6 +3,7 @@
 
 use chrono::TimeZone;
 use sla_ledger::domain::call::{Flag, Malformed};
+use sla_ledger::pipeline::clock::HoldBound;
 use sla_ledger::pipeline::settings::{CountingSettings, TimestampFormat};
 
 use crate::kafka::{SourceEntry, SourceLog};
@@ -72,6 +73,15 @@ impl PlainCall {
     }
 }
 
+/// The bound of every source here.
+pub fn bound() -> HoldBound {
+    HoldBound::new(0)
+}
+
+/// How far a wrong clock is ahead: around the bound, a while, a month, a life.
+const AHEAD_MS: [i64; 8] =
+    [299_999, 300_000, 300_001, 320_000, 500_000, 1_500_000, 40 * 86_400_000, 80 * 365 * 86_400_000];
+
 /// A code that is itemised under no settings here.
 pub const NOT_ITEMISED: &str = "Caller";
 
@@ -98,6 +108,8 @@ pub struct Shape {
     pub months: bool,
     /// Do record timestamps go back by more than a moment?
     pub disorder: bool,
+    /// Are there producers whose clock is ahead?
+    pub clocks: bool,
 }
 
 /// All records one partition will ever hold.
@@ -127,8 +139,13 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
             9 => None,
             _ => Some(now),
         };
-        watermark = watermark.max(timestamp_ms.unwrap_or(watermark));
-        let arrival = timestamp_ms.unwrap_or(watermark);
+        let ahead = shape.clocks && rng.mille(70);
+        let timestamp_ms = if ahead { Some(now + rng.pick(&AHEAD_MS)) } else { timestamp_ms };
+        if !ahead {
+            watermark = watermark.max(timestamp_ms.unwrap_or(watermark));
+        }
+        // Its producer's clock may say the same of the call itself.
+        let arrival = timestamp_ms.filter(|_| !ahead || rng.mille(500)).unwrap_or(watermark);
         let meaning = if rng.mille(60) {
             Meaning::Malformed(rng.pick(&[
                 Malformed::Empty,
@@ -148,7 +165,7 @@ pub fn source(rng: &mut Rng, partition: usize, shape: Shape) -> SourceLog {
             Meaning::Malformed(Malformed::WrongType) => Some(b"[1]".to_vec()),
             Meaning::Malformed(_) => Some(vec![b' '; 401]),
         };
-        entries.push(SourceEntry { offset, timestamp_ms, payload, meaning });
+        entries.push(SourceEntry { offset, timestamp_ms, written_ms: now, payload, meaning });
         offset += if rng.mille(150) { rng.range(2, 4) } else { 1 };
     }
     SourceLog { entries, revealed: 0, deleted: 0 }
@@ -167,7 +184,8 @@ fn call(
     let time_ms = match rng.below(100) {
         0..=44 => arrival - rng.range(0, 1500),
         45..=54 => arrival.div_euclid(1000) * 1000 + rng.pick(&[0, 999]),
-        55..=64 => edge + rng.pick(&[-1, 0, 1, 999, 1000]),
+        55..=59 => edge + rng.pick(&[-1, 0, 1, 999, 1000]),
+        60..=64 => arrival - rng.range(0, 4 * window_s) * 1000,
         65..=74 => arrival + rng.range(0, 300_000),
         75..=78 => arrival + 300_000 + rng.range(-1, 1),
         79..=81 => arrival - rng.range(0, 70) * 86_400_000,
