@@ -1,7 +1,8 @@
 //! Verification: counts the calls topic anew, from the first offset to the checkpoint, and compares with the ledger.
 //!
-//! The recount runs the very counter with the recorded settings; its starting point is the checkpoint's first offset,
-//! and its end the checkpoint's `next_offset`, so a running service does not disturb it.
+//! The recount runs the very counter with the settings as they were recorded for every offset, never those of a
+//! configuration; its starting point is the checkpoint's first offset, and its end the checkpoint's `next_offset`, so a running
+//! service does not disturb it.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,8 @@ use super::batch::{BatchQueue, Fetched};
 use super::tail::reader_config;
 use crate::pipeline::book::Book;
 use crate::pipeline::compare::{self, Difference};
-use crate::pipeline::record::{Checkpoint, Totals};
-use crate::pipeline::settings::CountingSettings;
-use crate::pipeline::shard::{Owner, Shard, ShardError, ShardState};
+use crate::pipeline::record::Checkpoint;
+use crate::pipeline::shard::{Owner, Shard, ShardError};
 
 const ANSWER: Duration = Duration::from_secs(20);
 const WAIT: Duration = Duration::from_millis(200);
@@ -143,7 +143,8 @@ pub fn verify_shard(
             "the ledger has a gap: offsets {from} to {to} were lost before they were counted"
         )));
     }
-    let mut recount = recounter(shard, checkpoint).map_err(|e| VerifyError::Settings(shard, e))?;
+    let recount = Shard::recount(Owner::new(shard, "verify", (0, 0)), &checkpoint.epochs, checkpoint.start_offset);
+    let mut recount = recount.map_err(|e| VerifyError::Settings(shard, e))?;
     read_source(&consumer, source, shard, checkpoint, &mut recount, progress)?;
     let flush = recount.snapshot();
     let mut recounted = Book::new(shard + 1);
@@ -158,26 +159,6 @@ pub fn verify_shard(
     let differences =
         recounted.shard(shard).map(|recounted| compare::differences(shard, book, recounted)).unwrap_or_default();
     Ok(Verdict::Compared { records: recount.totals().seen, differences })
-}
-
-/// A counter that begins where the ledger began, with the settings recorded for every offset.
-fn recounter(shard: u32, checkpoint: &Checkpoint) -> Result<Shard, ShardError> {
-    let last = checkpoint.epochs.last().map_or("{}", |e| e.settings.as_str());
-    let settings: CountingSettings = serde_json::from_str(last)
-        .map_err(|e| ShardError::Settings(format!("those recorded in the ledger cannot be read: {e}")))?;
-    let start = checkpoint.start_offset;
-    let begin = Checkpoint {
-        next_offset: start,
-        from: start,
-        floor_offset: start,
-        start_offset: start,
-        epochs: checkpoint.epochs.clone(),
-        digest: vec![0; 16],
-        totals: Totals::default(),
-        ..Checkpoint::default()
-    };
-    let state = ShardState { checkpoint: Some(begin), ..ShardState::default() };
-    Shard::take_over(Owner::new(shard, "verify", (0, 0)), &settings, state, start)
 }
 
 fn read_source(

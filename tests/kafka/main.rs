@@ -28,6 +28,7 @@ mod restart;
 mod security;
 mod service;
 mod topics;
+mod verify;
 mod write;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
