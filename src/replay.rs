@@ -1,19 +1,21 @@
 //! Replay: the service without Kafka. Lines of call events go through the shard, the ledger records and the book, as in
 //! `run`; what comes out is what the service would show once its source is drained.
 //!
-//! A line is a record of one source partition: the line's bytes are the payload, its place in the input is the offset, and
-//! its `arrival` (by default the event's own time) is the record's timestamp. The input is the whole source: there is no
-//! earlier record and no gap.
+//! A file is a source partition, and a line one of its records: the line's bytes are the payload, its place in the file is the
+//! offset, and its `arrival` (by default the event's own time) is the record's timestamp. The input is the whole source: there
+//! is no earlier record and no gap. Each file has a window of its own, so the order of files decides nothing; duplicates and
+//! calls per second across files are not seen, as across partitions.
 //!
 //! Deliberately not here: a second way to count. Only the transport is missing.
 
 pub mod input;
 pub mod report;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::domain::calendar::{LocalClock, LocalDay, Month};
+use crate::domain::calendar::LocalDay;
 use crate::domain::call::Rejection;
 use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
@@ -31,8 +33,6 @@ use report::DayFacts;
 const FLUSH_RECORDS: u64 = 250_000;
 /// Bytes of dead letters that wait for a flush, at most (and one more).
 const DEAD_LETTER_BYTES: usize = 16 << 20;
-/// The one partition.
-const SHARD: u32 = 0;
 
 /// Why a replay cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +75,40 @@ pub struct Result {
     pub out_of_term: BTreeMap<Arc<str>, u64>,
     /// The facts of every tenant and day, if they were asked for.
     pub facts: Option<BTreeMap<(Arc<str>, LocalDay), DayFacts>>,
-    /// The greatest arrival, in ms.
+    /// The greatest arrival over all partitions, in ms.
     pub watermark_ms: Option<i64>,
+}
+
+/// What a replay is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How many partitions (files) there are.
+    pub partitions: u32,
+    /// The instant of the replay, in ms. A line whose arrival lies after it is a dead letter (`clock`) and moves nothing: what
+    /// is in a file has arrived, so no broker's bound is added to the five minutes by which clocks may differ.
+    pub now_ms: i64,
+    /// Keep the facts of every day for the result, and not only the standings.
+    pub facts: bool,
+}
+
+/// A line that arrived before lines above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfOrder {
+    /// The line in its file, from 1.
+    pub line: u64,
+    /// How much earlier than the last of those above it, in ms.
+    pub behind_ms: i64,
 }
 
 /// A replay under way.
 #[derive(Debug)]
 pub struct Replay {
+    settings: CountingSettings,
     shard: Shard,
+    /// Of the partitions before.
+    totals: Totals,
+    watermark_ms: Option<i64>,
+    out_of_order: Option<OutOfOrder>,
     book: Book,
     standings: Standings,
     /// Position in the ledger that is not kept.
@@ -94,57 +120,72 @@ pub struct Replay {
     flush_records: u64,
     unflushed: u64,
     published: HashSet<Arc<str>>,
-    horizon: Horizon,
     rejected: [u64; Rejection::ALL.len()],
-    months: BTreeMap<(Arc<str>, LocalDay), ServiceMonth>,
-    out_of_term: BTreeMap<(Arc<str>, Month), u64>,
-    facts: Option<BTreeMap<(Arc<str>, LocalDay), DayFacts>>,
-}
-
-/// The month below which the shard closes months, as the watermark moves. A replay has no later reader: it must look at
-/// a month just before it is closed.
-#[derive(Debug)]
-struct Horizon {
-    clock: LocalClock,
-    keep_ms: i64,
-    watermark_ms: i64,
-    month: Month,
+    facts: bool,
 }
 
 impl Replay {
-    /// Nothing read yet. A line whose arrival lies after `now_ms` is a dead letter (`clock`) and moves nothing: what is in a
-    /// file has arrived, so no broker's bound is added to the five minutes by which clocks may differ. `facts`: keep the facts
-    /// of every day for the result, and not only the standings.
+    /// Nothing read yet; the first partition's lines come first.
     ///
     /// # Errors
     /// Settings that cannot be used.
     pub fn new(
         settings: &CountingSettings,
         contract: Arc<Contract>,
-        now_ms: i64,
-        facts: bool,
+        options: Options,
     ) -> std::result::Result<Self, ReplayError> {
-        // Fixed keys: the same input gives the same result. There is nobody here to choose request ids that collide.
-        let owner = Owner::new(SHARD, "replay", (0, 0));
-        let shard = Shard::take_over(owner, settings, ShardState::default(), 0)?;
         Ok(Self {
-            shard,
-            book: Book::new(1),
+            settings: settings.clone(),
+            shard: shard(0, settings)?,
+            totals: Totals::default(),
+            watermark_ms: None,
+            out_of_order: None,
+            book: Book::new(options.partitions.max(1)),
             standings: Standings::new(contract),
             ledger_offset: 0,
             decoder: Decoder::new(settings).map_err(ShardError::Settings)?,
             arrival: OutermostText::new("arrival"),
             arrival_hint: memchr::memmem::Finder::new("arrival"),
-            now_ms,
+            now_ms: options.now_ms,
             flush_records: FLUSH_RECORDS,
             unflushed: 0,
             published: HashSet::new(),
-            horizon: Horizon::new(settings),
             rejected: [0; Rejection::ALL.len()],
-            months: BTreeMap::new(),
-            out_of_term: BTreeMap::new(),
-            facts: facts.then(BTreeMap::new),
+            facts: options.facts,
         })
+    }
+
+    /// The lines that follow are the next partition's.
+    ///
+    /// # Errors
+    /// A ledger that does not add up.
+    pub fn next_partition(&mut self) -> std::result::Result<(), ReplayError> {
+        self.end_partition()?;
+        self.shard = shard(self.shard.id() + 1, &self.settings)?;
+        self.ledger_offset = 0;
+        self.out_of_order = None;
+        Ok(())
+    }
+
+    fn end_partition(&mut self) -> std::result::Result<(), ReplayError> {
+        self.flush()?;
+        let of = self.shard.totals();
+        self.totals = Totals {
+            seen: self.totals.seen + of.seen,
+            counted: self.totals.counted + of.counted,
+            duplicate: self.totals.duplicate + of.duplicate,
+            duplicate_conflicts: self.totals.duplicate_conflicts + of.duplicate_conflicts,
+            malformed: self.totals.malformed + of.malformed,
+            quarantined: self.totals.quarantined + of.quarantined,
+        };
+        self.watermark_ms = self.watermark_ms.max(self.shard.watermark_ms());
+        Ok(())
+    }
+
+    /// The first line of this partition that arrived before lines above it, by so much that what is remembered of them no
+    /// longer follows from the time between arrivals.
+    pub fn out_of_order(&self) -> Option<OutOfOrder> {
+        self.out_of_order
     }
 
     /// Flushes after so many records instead of the usual number; the result is the same.
@@ -168,13 +209,12 @@ impl Replay {
         };
         record.timestamp_ms = self.arrival_ms(&record)?;
         let from_the_future = record.timestamp_ms.is_some_and(|ms| HoldBound::new(0).is_exceeded(ms, self.now_ms));
-        if let Some(arrival_ms) = record.timestamp_ms
-            && !from_the_future
-            && self.horizon.advance(arrival_ms)
+        if self.out_of_order.is_none()
+            && let (Some(arrival_ms), Some(last_ms)) = (record.timestamp_ms, self.shard.watermark_ms())
         {
-            // This record closes months: look at them first.
-            self.flush()?;
-            self.collect(Some(self.horizon.month));
+            let behind_ms = last_ms.saturating_sub(arrival_ms);
+            let known = behind_ms <= 2 * 1000 * i64::from(self.settings.dedupe_window_s);
+            self.out_of_order = (!known).then_some(OutOfOrder { line: record.offset.unsigned_abs() + 1, behind_ms });
         }
         let outcome = if from_the_future { self.shard.refuse(&record) } else { self.shard.ingest(&record) };
         if let Outcome::Rejected(reason) = outcome {
@@ -216,18 +256,18 @@ impl Replay {
         let checkpoint = (&flush.checkpoint.0, Some(flush.checkpoint.1.as_slice()));
         let mut last = None;
         for (key, value) in records.chain([checkpoint]) {
-            last = self.book.apply(SHARD, self.ledger_offset, key.as_bytes(), value);
+            last = self.book.apply(self.shard.id(), self.ledger_offset, key.as_bytes(), value);
             self.ledger_offset += 1;
         }
         if let Some(Event::Trouble(trouble)) = last {
             return Err(trouble.into());
         }
         self.shard.committed();
-        match self.book.reached_end(SHARD, self.ledger_offset) {
+        match self.book.reached_end(self.shard.id(), self.ledger_offset) {
             Some(Event::Published(tenants)) => self.published.extend(tenants),
             Some(Event::Trouble(trouble)) => return Err(trouble.into()),
             Some(Event::Checkpoint { .. }) | None => {
-                if let Some(trouble) = self.book.shard(SHARD).and_then(|s| s.trouble()) {
+                if let Some(trouble) = self.book.shard(self.shard.id()).and_then(|s| s.trouble()) {
                     return Err(trouble.clone().into());
                 }
             }
@@ -235,43 +275,37 @@ impl Replay {
         Ok(())
     }
 
-    /// Takes down the standings (and facts) of the months before `horizon`, or of all.
-    fn collect(&mut self, horizon: Option<Month>) {
-        let wanted = |month: Month| horizon.is_none_or(|h| month < h);
-        self.standings.refresh(&self.book, &std::mem::take(&mut self.published));
-        for (tenant, months) in self.standings.iter() {
-            for month in months.iter().filter(|month| wanted(month.period.month())) {
-                self.months.insert((tenant.clone(), month.period.first), month.clone());
-            }
-            let out_of_term = self.standings.tenant(tenant).into_iter().flat_map(|standing| &standing.out_of_term);
-            for (month, calls) in out_of_term.filter(|(month, _)| wanted(**month)) {
-                self.out_of_term.insert((tenant.clone(), *month), *calls);
-            }
-        }
-        let (Some(facts), Some(shard)) = (&mut self.facts, self.book.shard(SHARD)) else { return };
-        for tenant in shard.tenants() {
-            for (month, tally) in shard.tallies(tenant).filter(|(month, _)| wanted(*month)) {
-                for day in &tally.days {
-                    facts.insert(
-                        (tenant.clone(), month.day(day.day)),
-                        DayFacts::of(tenant, month.day(day.day), &tally.names, day),
-                    );
+    /// The facts of every tenant and day, over all partitions.
+    fn day_facts(&self) -> BTreeMap<(Arc<str>, LocalDay), DayFacts> {
+        let mut facts: BTreeMap<(Arc<str>, LocalDay), DayFacts> = BTreeMap::new();
+        for shard in self.book.shards() {
+            for tenant in shard.tenants() {
+                for (month, tally) in shard.tallies(tenant) {
+                    for day in &tally.days {
+                        let at = month.day(day.day);
+                        let more = DayFacts::of(tenant, at, &tally.names, day);
+                        match facts.entry((tenant.clone(), at)) {
+                            Entry::Vacant(empty) => _ = empty.insert(more),
+                            Entry::Occupied(mut known) => known.get_mut().add(more),
+                        }
+                    }
                 }
-            }
-            for (day, chunk) in shard.chunks(tenant).filter(|(day, _)| wanted(day.month())) {
-                if let Some(facts) = facts.get_mut(&(tenant.clone(), day)) {
-                    facts.itemised += chunk.items.len() as u64;
+                for (day, chunk) in shard.chunks(tenant) {
+                    if let Some(facts) = facts.get_mut(&(tenant.clone(), day)) {
+                        facts.itemised += chunk.items.len() as u64;
+                    }
                 }
             }
         }
+        facts
     }
 
-    /// The input has ended: the ledger as an instance reads it, without the months it has closed already.
+    /// The input has ended: the ledger as an instance reads it, but that no month is closed.
     ///
     /// # Errors
     /// A ledger that does not add up.
     pub fn into_book(mut self) -> std::result::Result<Book, ReplayError> {
-        self.flush()?;
+        self.end_partition()?;
         Ok(self.book)
     }
 
@@ -280,68 +314,38 @@ impl Replay {
     /// # Errors
     /// A ledger that does not add up.
     pub fn finish(mut self) -> std::result::Result<Result, ReplayError> {
-        self.flush()?;
-        self.collect(None);
-        let totals = *self.shard.totals();
-        let in_terms: u64 = self.months.values().map(|m| m.figures.total() + m.figures.unbound).sum();
-        let standings = in_terms + self.out_of_term.values().sum::<u64>();
-        if standings != totals.counted {
-            return Err(ReplayError::Total { standings, counted: totals.counted });
+        self.end_partition()?;
+        self.standings.refresh(&self.book, &std::mem::take(&mut self.published));
+        let (mut months, mut out_of_term) = (BTreeMap::new(), BTreeMap::new());
+        for (tenant, standing) in self.standings.iter() {
+            months.extend(standing.iter().map(|month| ((tenant.clone(), month.period.first), month.clone())));
+            let calls: u64 =
+                self.standings.tenant(tenant).into_iter().flat_map(|standing| standing.out_of_term.values()).sum();
+            if calls > 0 {
+                out_of_term.insert(tenant.clone(), calls);
+            }
         }
-        let mut out_of_term = BTreeMap::new();
-        for ((tenant, _), calls) in self.out_of_term {
-            *out_of_term.entry(tenant).or_insert(0) += calls;
+        let in_terms: u64 = months.values().map(|m| m.figures.total() + m.figures.unbound).sum();
+        let standings = in_terms + out_of_term.values().sum::<u64>();
+        if standings != self.totals.counted {
+            return Err(ReplayError::Total { standings, counted: self.totals.counted });
         }
         Ok(Result {
-            totals,
+            totals: self.totals,
             rejected: self.rejected,
-            months: priced(self.standings.contract(), self.months),
+            facts: self.facts.then(|| self.day_facts()),
+            months,
             out_of_term,
-            facts: self.facts,
-            watermark_ms: self.shard.watermark_ms(),
+            watermark_ms: self.watermark_ms,
         })
     }
 }
 
-/// The months with their money. Months that were closed on the way count for the cap of later ones (clause 6.1), so money
-/// is computed when all are there.
-fn priced(
-    contract: &Contract,
-    months: BTreeMap<(Arc<str>, LocalDay), ServiceMonth>,
-) -> BTreeMap<(Arc<str>, LocalDay), ServiceMonth> {
-    let mut all: Vec<_> = months.into_iter().collect();
-    for same_tenant in all.chunk_by_mut(|((a, _), _), ((b, _), _)| a == b) {
-        let tenant = same_tenant[0].0.0.clone();
-        let mut months: Vec<_> = same_tenant.iter().map(|(_, month)| month.clone()).collect();
-        contract.price(&tenant, &contract.terms(&tenant), &mut months);
-        same_tenant.iter_mut().zip(months).for_each(|((_, to), from)| *to = from);
-    }
-    all.into_iter().collect()
-}
-
-impl Horizon {
-    fn new(settings: &CountingSettings) -> Self {
-        // The shard keeps months for 90 days after their end, or as long as a call may still come in.
-        let days = (i64::from(settings.max_age_s).div_euclid(86_400) + 1).max(90);
-        Self {
-            clock: LocalClock::new(settings.time_zone),
-            keep_ms: days * 86_400_000,
-            watermark_ms: i64::MIN,
-            month: Month(0),
-        }
-    }
-
-    /// Moves the watermark; true when a month falls below the horizon.
-    fn advance(&mut self, arrival_ms: i64) -> bool {
-        if arrival_ms <= self.watermark_ms {
-            return false;
-        }
-        self.watermark_ms = arrival_ms;
-        let month = self.clock.day(arrival_ms.saturating_sub(self.keep_ms)).month();
-        let moves = month > self.month;
-        self.month = self.month.max(month);
-        moves
-    }
+/// The counter of one partition. Its keys are fixed: the same input gives the same result, and there is nobody here to choose
+/// request ids that collide. It closes no months: partitions are read one after the other, and looked at together.
+fn shard(partition: u32, settings: &CountingSettings) -> std::result::Result<Shard, ShardError> {
+    let owner = Owner { closes_months: false, ..Owner::new(partition, "replay", (0, 0)) };
+    Shard::take_over(owner, settings, ShardState::default(), 0)
 }
 
 /// The mapped fields that no line of a file can have: those taken from the record's key or a header.

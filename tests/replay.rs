@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::policy::Policy;
 use sla_ledger::pipeline::settings::CountingSettings;
-use sla_ledger::replay::Replay;
+use sla_ledger::replay::{Options, Replay};
 use sla_ledger::report::standing::Standing;
 
 const CALLS: &str = r#"{"tenant":"acme","request_id":"r1","timestamp":"2026-03-20T10:00:00.000+08:00","action":"Dial","code":"InternalError","arrival":"2026-03-20T10:00:01+08:00"}
@@ -214,10 +214,48 @@ fn packed_split_and_piped_input_give_the_same() {
         check(name, &replay(&["--now", NOW, "--calls", &files.put(name, &packed)]));
         check(&format!("{name} by stdin"), &replay_stdin(&["--now", NOW, "--calls", "-"], &packed));
     }
+    // Two files are two partitions: nothing else is different here but that a tenant has calls in both.
     let (a, b) = (files.put("a.jsonl", head), files.put("b.jsonl.gz", gz(tail)));
+    let mut expected = expected.clone();
+    for standing in
+        expected["standings"].as_array_mut().expect("standings").iter_mut().filter(|s| s["tenant"] == "acme")
+    {
+        standing["split"] = json!(true);
+    }
+    let check = |name: &str, ran: &Ran| assert_eq!(json_of(ran), expected, "{name}");
     check("two files", &replay(&["--now", NOW, "--calls", &a, &b]));
     check("--calls twice", &replay(&["--now", NOW, "--calls", &a, "--calls", &b]));
     check("a file, then stdin", &replay_stdin(&["--now", NOW, "--calls", &a, "-"], tail));
+}
+
+#[test]
+fn a_file_is_a_partition_and_their_order_decides_nothing() {
+    let line = |id: &str, second: u32, code: &str| {
+        let at = format!("2026-03-20T10:{:02}:{:02}+08:00", second / 60, second % 60);
+        format!("{}\n", json!({"tenant": "acme", "request_id": id, "timestamp": at, "action": "Dial", "code": code}))
+    };
+    // Two partitions over the same hour: in the first an id comes again after 5 minutes (a duplicate), in the second after
+    // 40 (a call of its own, by the same rule), and six calls fail within one second, over both.
+    let first: String = (0..3).map(|n| line(&format!("a{n}"), 7, "InternalError")).collect();
+    let first = first + &line("a0", 307, "InternalError") + &line("end", 3000, "");
+    let second: String = (0..3).map(|n| line(&format!("b{n}"), 7, "InternalError")).collect();
+    let second = second + &line("x", 20, "") + &line("y", 1220, "") + &line("x", 2420, "") + &line("a1", 2430, "");
+    let files = Files::new();
+    let (a, b) = (files.put("a.jsonl", &first), files.put("b.jsonl.gz", gz(second.as_bytes())));
+    let output = json_of(&replay(&["--now", NOW, "--facts", "--calls", &a, &b]));
+    assert_eq!(output["records"], records(12, 11, 1, 1, json!({}), json!({})));
+    let standing = &output["standings"][0];
+    // The second's six calls are seen as three and three: clause 5.7 excludes nothing.
+    assert_eq!((&standing["total"], &standing["failed"], &standing["excluded"]), (&json!(11), &json!(6), &json!({})));
+    assert_eq!(output["facts"][0]["calls"], json!({"Dial": 11}));
+    assert_eq!(output["facts"][0]["itemised"], 6);
+    assert_eq!(json_of(&replay(&["--now", NOW, "--facts", "--calls", &b, &a])), output, "the other way round");
+
+    // Joined in one file they are not in order of arrival: it says so.
+    let joined = files.put("joined.jsonl", [first, second].concat());
+    let ran = replay(&["--now", NOW, "--calls", &joined]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.err.contains("joined.jsonl, line 6: arrives 49m 53s before a line above it"), "{}", ran.err);
 }
 
 #[test]
@@ -507,7 +545,8 @@ fn call(tenant: &str, id: &str, time: &str) -> String {
 
 fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sla_ledger::replay::Result {
     let settings = CountingSettings::default();
-    let mut replay = Replay::new(&settings, Arc::new(Contract::of_policy(Policy::tencent_ccc())), i64::MAX, true)
+    let options = Options { partitions: 1, now_ms: i64::MAX, facts: true };
+    let mut replay = Replay::new(&settings, Arc::new(Contract::of_policy(Policy::tencent_ccc())), options)
         .expect("sound settings")
         .flush_every(flush_every);
     for line in lines {

@@ -17,7 +17,7 @@ use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::Outcome;
 use crate::replay::input::{Lines, total_bytes};
 use crate::replay::report::{Judgement, Report};
-use crate::replay::{Replay, fields_without_source};
+use crate::replay::{Options, OutOfOrder, Replay, fields_without_source};
 
 /// What becomes of a line that arrives in the future.
 const CLOCK: Outcome = Outcome::Rejected(Rejection::Quarantined(Quarantined::Clock));
@@ -25,11 +25,13 @@ const CLOCK: Outcome = Outcome::Rejected(Rejection::Quarantined(Quarantined::Clo
 const EXAMPLES: &str = "\
 Examples:
   sla-ledger replay --calls calls.jsonl.zst --output text
-  sla-ledger replay --calls march.jsonl.gz april.jsonl.gz --now 2026-05-01T00:00:00+08:00 > standings.json
-  zcat calls-*.gz | sla-ledger replay --calls - --output text
+  sla-ledger replay --calls partition-0.jsonl.gz partition-1.jsonl.gz --now 2026-05-01T00:00:00+08:00 > standings.json
+  zcat march.jsonl.gz april.jsonl.gz | sla-ledger replay --calls - --output text
   sla-ledger replay --config config --calls calls.jsonl --facts | jq '.facts[] | select(.tenant == \"acme\")'
 
-One JSON event a line, in the order of arrival. A field `arrival` (RFC 3339) on the outermost level is when the event
+One JSON event a line, in the order of arrival. Each file is a partition of the calls topic: duplicates and calls per second
+(clause 5.7) are found within a file, whatever the order of files, and a tenant with calls in two files is `split`. Join the
+pieces of one partition before, as above. A field `arrival` (RFC 3339) on the outermost level is when the event
 arrived; by default that is the event's own time. Lines that are no call event are counted by reason, and so are lines that
 arrive more than five minutes after --now (`clock`): they move nothing.
 
@@ -39,7 +41,7 @@ Exit codes: 0 done, 1 the input cannot be read, 2 wrong flags or configuration."
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// JSONL files, read one after the other; .gz and .zst are unpacked, - is stdin
+    /// JSONL files, each a partition; .gz and .zst are unpacked, - is stdin
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub calls: Vec<PathBuf>,
 
@@ -110,7 +112,9 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
     }
     let contract = Arc::new(documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis())));
     let now = args.now.unwrap_or_else(Utc::now);
-    let mut replay = Replay::new(settings, Arc::clone(&contract), now.timestamp_millis(), args.facts)?;
+    let partitions = args.calls.len() as u32;
+    let options = Options { partitions, now_ms: now.timestamp_millis(), facts: args.facts };
+    let mut replay = Replay::new(settings, Arc::clone(&contract), options)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
     read_calls(&args.calls, &mut replay, now, &mut progress)?;
     let result = replay.finish()?;
@@ -124,15 +128,19 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
     Ok(out.flush()?)
 }
 
-/// Counts the lines of all files, and says on stderr which of them a wrong clock has kept out.
+/// Counts the lines of all files, each a partition, and says on stderr which of them a wrong clock has kept out, and which file
+/// is not in order.
 pub(super) fn read_calls(
     files: &[PathBuf],
     replay: &mut Replay,
     now: DateTime<Utc>,
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
-    let (mut line, mut refused, mut first) = (Vec::new(), 0_u64, None);
-    for path in files {
+    let (mut line, mut refused, mut first, mut warnings) = (Vec::new(), 0_u64, None, Vec::new());
+    for (n, path) in files.iter().enumerate() {
+        if n > 0 {
+            replay.next_partition()?;
+        }
         let mut lines = Lines::open(path)?;
         while lines.next_into(&mut line)? {
             let place = || format!("{}, line {}", lines.file(), lines.line());
@@ -143,8 +151,10 @@ pub(super) fn read_calls(
             progress.line(&lines);
         }
         progress.end_of_file(&lines);
+        warnings.extend(replay.out_of_order().map(|found| out_of_order(lines.file(), found)));
     }
     progress.end();
+    warnings.iter().for_each(|warning| super::complain(warning));
     if let Some(first) = first {
         let now = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         super::complain(&format!(
@@ -153,6 +163,16 @@ pub(super) fn read_calls(
         ));
     }
     Ok(())
+}
+
+fn out_of_order(file: &str, found: OutOfOrder) -> String {
+    let behind = Duration::from_secs(found.behind_ms.unsigned_abs() / 1000);
+    format!(
+        "warning: {file}, line {}: arrives {} before a line above it; duplicates and calls per second are found by the order of \
+         arrival: if partitions were joined in this file, give each as a file of its own",
+        found.line,
+        humantime::format_duration(behind)
+    )
 }
 
 /// The counting settings and documents of the configuration. Without one, the built-in ones; a directory without a

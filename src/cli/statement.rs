@@ -20,7 +20,7 @@ use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
-use crate::replay::Replay;
+use crate::replay::{Options, Replay};
 use crate::report::archive::{Archive, Rendering};
 use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
@@ -174,7 +174,8 @@ fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
 
 fn replayed(files: &[PathBuf], settings: &CountingSettings, now: DateTime<Utc>) -> Result<Book> {
     let contract = Contract::of_policy(Policy::tencent_ccc());
-    let mut replay = Replay::new(settings, Arc::new(contract), now.timestamp_millis(), false)?;
+    let options = Options { partitions: files.len() as u32, now_ms: now.timestamp_millis(), facts: false };
+    let mut replay = Replay::new(settings, Arc::new(contract), options)?;
     read_calls(files, &mut replay, now, &mut Progress::new(None, true))?;
     Ok(replay.into_book()?)
 }
@@ -324,7 +325,7 @@ impl Office<'_> {
         }
         // Files are the whole source: nothing can follow once the month is over.
         let end_ms = day_start_ms(self.zone, month.period.next_day());
-        let watermark = self.book.shard(0).and_then(|shard| shard.checkpoint()?.watermark_ms);
+        let watermark = self.book.shards().iter().filter_map(|shard| shard.checkpoint()?.watermark_ms).max();
         let over = now.timestamp_millis() >= end_ms || watermark.is_some_and(|ms| ms >= end_ms);
         if over { Vec::new() } else { vec!["running".into()] }
     }

@@ -110,6 +110,26 @@ impl DayFacts {
     }
 }
 
+impl DayFacts {
+    /// Adds the facts of the same tenant and day in another partition.
+    pub fn add(&mut self, more: Self) {
+        for (action, calls) in more.calls {
+            *self.calls.entry(action).or_default() += calls;
+        }
+        for row in more.non_ok {
+            let is = |known: &&mut NonOk| {
+                (&known.action, &known.code, known.system_error) == (&row.action, &row.code, row.system_error)
+            };
+            match self.non_ok.iter_mut().find(is) {
+                Some(known) => known.calls += row.calls,
+                None => self.non_ok.push(row),
+            }
+        }
+        self.non_ok.sort_unstable();
+        self.itemised += more.itemised;
+    }
+}
+
 /// What the report is judged by.
 #[derive(Debug)]
 pub struct Judgement<'a> {

@@ -9,6 +9,7 @@ use sla_ledger::pipeline::record::{Checkpoint, Digest, Key, Tally};
 use crate::beside_others;
 use crate::read::{self, read_ledger};
 use crate::service::{Instance, LIMIT, Names};
+use crate::support::Program;
 use crate::support::kafka::shared;
 use crate::write::{self, Sent};
 
@@ -130,6 +131,35 @@ fn verify_counts_by_the_settings_as_they_were_and_finds_what_is_forged() {
     ] {
         assert!(output.contains(found), "{found}: {output}");
     }
+}
+
+/// Months below the horizon have no calls in the ledger any more; that is not "no traffic".
+#[test]
+fn no_statement_is_issued_of_a_month_whose_calls_are_gone() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("closed"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 1);
+    let now = wall_clock_ms();
+    let old = now - 300 * 86_400_000;
+    let mut instance = Instance::new("a", cluster, &names);
+    let sent = vec![Sent::call(0, "acme", "old", old), Sent::call(0, "acme", "new", now)];
+    count_and_stop(&mut instance, brokers, &names, sent);
+    let totals = read_ledger(brokers, &names.ledger).counted().totals;
+    assert_eq!(totals.counted, 2);
+    let config = instance.write_config();
+    let issue = |at_ms: i64| {
+        let month = chrono::DateTime::from_timestamp_millis(at_ms).expect("an instant").format("%Y-%m").to_string();
+        let mut command = Program::command();
+        command.args(["statement", "--tenant", "acme", "--month", &month, "--format", "csv", "--config"]).arg(&config);
+        let mut program = Program::spawn("statement", command);
+        (program.wait_exit(LIMIT).code(), program.log())
+    };
+    let (code, complaint) = issue(old);
+    assert_eq!(code, Some(1), "{complaint}");
+    assert!(complaint.contains("the ledger no longer holds the calls of"), "{complaint}");
+    let (code, complaint) = issue(now - 40 * 86_400_000);
+    assert_eq!(code, Some(0), "without calls, but within: {complaint}");
 }
 
 #[test]
