@@ -100,7 +100,6 @@ impl Desk {
         if home.is_empty() {
             return;
         }
-        // Before the locks below: it locks the book too.
         let lags: Vec<Option<Duration>> = (0..view.shards()).map(lag).collect();
         let (began, news) = (Instant::now(), view.take_unjudged());
         let (book, standings) = (view.book(), view.standings());

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,9 +17,10 @@ use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
 use crate::domain::registry::Registry;
 use crate::domain::term::Period;
-use crate::http::{self, Access, AppState, Door, Health, ReloadError};
+use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
 use crate::kafka::tail::now_ms;
 use crate::kafka::{lag, registry, tail, topics, worker};
+use crate::locks::{Rank, RankedMutex};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
@@ -34,21 +35,25 @@ const DRAIN: Duration = Duration::from_secs(9);
 
 /// How often the worker is looked at.
 const PULSE: Duration = Duration::from_secs(1);
-/// Looks without a round of the worker after which it is taken for hung: longer than anything that it waits for.
+/// Looks without a round of the worker or of the tail after which it is taken for hung: longer than anything that they wait
+/// for.
 const MISSED_LOOKS: u32 = 90;
 
-/// Is the worker alive? A hung one ends the process: whoever runs it starts it again, and the others have its shards.
+/// Are worker and tail alive? A hung one ends the process: whoever runs it starts it again, and the others have its shards.
 #[derive(Debug, Default)]
 struct Pulse {
-    rounds: u64,
-    missed: u32,
+    rounds: [u64; Beating::ALL.len()],
+    missed: [u32; Beating::ALL.len()],
 }
 
 impl Pulse {
-    fn look(&mut self, rounds: u64) -> bool {
-        self.missed = if rounds == self.rounds { self.missed + 1 } else { 0 };
+    /// The thread that hangs, if one does.
+    fn look(&mut self, rounds: [u64; Beating::ALL.len()]) -> Option<Beating> {
+        for (missed, (before, now)) in self.missed.iter_mut().zip(self.rounds.iter().zip(rounds)) {
+            *missed = if now == *before { *missed + 1 } else { 0 };
+        }
         self.rounds = rounds;
-        self.missed < MISSED_LOOKS
+        Beating::ALL.into_iter().find(|thread| self.missed[*thread as usize] >= MISSED_LOOKS)
     }
 }
 
@@ -70,7 +75,7 @@ pub struct Service {
     /// Where HTTP listens.
     pub address: std::net::SocketAddr,
     supervisor: Arc<Supervisor>,
-    reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync>,
+    reloads: Reloads,
     stop: CancellationToken,
     http_stop: CancellationToken,
     threads: Vec<NamedThread>,
@@ -130,7 +135,7 @@ impl Service {
             documents: documents.clone(),
             view: view.clone(),
             metrics: metrics.clone(),
-            turn: Mutex::default(),
+            turn: RankedMutex::new(Rank::Documents, ()),
         });
         let reload = Arc::new(Reloader {
             file: options.config_file,
@@ -142,14 +147,11 @@ impl Service {
             health: health.clone(),
         });
         let supervisor = Arc::new(Supervisor::new(health.clone()));
-        let reload: Arc<dyn Fn() -> Result<String, ReloadError> + Send + Sync> = {
-            let supervisor = supervisor.clone();
-            Arc::new(move || supervisor.reload(|| reload.reload()))
-        };
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
-            let reload = reload.clone();
-            move || reload()
+            let supervisor = supervisor.clone();
+            move || supervisor.reload(|| reload.reload())
         });
+        let reloads = state.reloads();
         // The probes answer until the drain is over.
         let http_stop = CancellationToken::new();
         let api = http::api::ApiState {
@@ -189,7 +191,7 @@ impl Service {
             health,
             address,
             supervisor,
-            reload,
+            reloads,
             stop,
             http_stop,
             threads,
@@ -216,9 +218,9 @@ impl Service {
                 _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
                 _ = hang_up.recv() => {
-                    let reload = self.reload.clone();
-                    // The outcome is in the log and in the metrics.
-                    _ = tokio::task::spawn_blocking(move || reload().is_ok()).await;
+                    let reloads = self.reloads.clone();
+                    // Beside this loop, which must go on. The outcome is in the log and in the metrics.
+                    tokio::spawn(async move { _ = reloads.reload().await });
                     continue;
                 }
                 result = &mut refusal, if !judged => {
@@ -229,9 +231,9 @@ impl Service {
                     break result;
                 }
                 _ = looks.tick() => match pulse.look(self.health.rounds()) {
-                    true => continue,
-                    false => break Err(anyhow!(
-                        "the worker has made no round for {} s: a call of the Kafka client does not come back; ending, to \
+                    None => continue,
+                    Some(thread) => break Err(anyhow!(
+                        "the {thread} thread has made no round for {} s: what it waits for does not come back; ending, to \
                          be started again",
                         PULSE.as_secs() * u64::from(MISSED_LOOKS)
                     )),
@@ -257,6 +259,7 @@ impl Service {
     pub async fn stop(self) -> Result<()> {
         self.supervisor.stopping();
         self.health.set_draining();
+        self.view.close();
         self.stop.cancel();
         let threads = self.threads;
         let drained = tokio::task::spawn_blocking(move || {
@@ -292,8 +295,8 @@ fn start_threads(
     let (news, received) = mpsc::channel();
     let tail = {
         let (base, view, metrics, stop) = (base.clone(), view.clone(), metrics.clone(), stop.clone());
-        let topic = config.load().ledger.topic.clone();
-        spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &news, &stop)?))?
+        let (topic, health) = (config.load().ledger.topic.clone(), health.clone());
+        spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &health, &news, &stop)?))?
     };
     let lag = {
         let (base, view, stop) = (base.clone(), view.clone(), stop.clone());
@@ -337,11 +340,11 @@ fn render(
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<ProcessMetrics>,
 ) -> impl Fn(&mut Vec<u8>) + Send + Sync {
-    let exporter = Mutex::new(Exporter::new());
+    let exporter = RankedMutex::new(Rank::Exporter, Exporter::new());
     move |out| {
         let config = config.load_full();
         let zone = config.counting.time_zone;
-        let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exporter = exporter.lock();
         let now_ms = now_ms();
         let today = LocalClock::new(zone).day(now_ms);
         let home = view.home();
@@ -474,14 +477,14 @@ struct Office {
     view: Arc<View>,
     metrics: Arc<ProcessMetrics>,
     /// Held while documents come into force.
-    turn: Mutex<()>,
+    turn: RankedMutex<()>,
 }
 
 impl Office {
     /// Judges by these documents, if they are others. Counting and flushing go on meanwhile. `from_topic`: orders and bills
     /// come from a topic as well; its thread tells when the files' new ones have joined them.
     fn adopt(&self, mut documents: DocumentSet, from_topic: bool) -> String {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let old = self.documents.load_full();
         let changed: Vec<_> = documents.files.iter().filter(|file| !old.files.contains(file)).collect();
         let gone = old.files.iter().filter(|file| !documents.files.iter().any(|new| new.name == file.name));
@@ -503,13 +506,15 @@ impl Office {
 
     /// Orders and bills of the topic have changed.
     fn adopt_registry(&self, registry: Arc<Registry>) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
     }
 
     fn bring_into_force(&self, documents: DocumentSet) {
         let began = std::time::Instant::now();
-        self.view.adopt(&Arc::new(documents.contract(None)));
+        if !self.view.adopt(&Arc::new(documents.contract(None))) {
+            return;
+        }
         self.metrics.set_documents(&documents.files);
         self.view.set_rulings(noted(&documents));
         self.documents.store(Arc::new(documents));
@@ -525,10 +530,17 @@ mod tests {
     #[test]
     fn a_worker_that_makes_no_round_is_taken_for_hung() {
         let mut pulse = Pulse::default();
-        assert!((0..MISSED_LOOKS - 1).all(|_| pulse.look(0)));
+        assert!((0..MISSED_LOOKS - 1).all(|tail| pulse.look([0, tail.into()]).is_none()));
         // One round, however late, and it has all the time again.
-        assert!(pulse.look(1));
-        assert!((1..MISSED_LOOKS).all(|_| pulse.look(1)));
-        assert!(!pulse.look(1));
+        assert_eq!(pulse.look([1, 100]), None);
+        assert!((1..MISSED_LOOKS).all(|tail| pulse.look([1, tail.into()]).is_none()));
+        assert_eq!(pulse.look([1, 100]), Some(Beating::Worker));
+    }
+
+    #[test]
+    fn a_tail_that_makes_no_round_is_taken_for_hung() {
+        let mut pulse = Pulse::default();
+        assert!((1..MISSED_LOOKS).all(|worker| pulse.look([worker.into(), 0]).is_none()));
+        assert_eq!(pulse.look([100, 0]), Some(Beating::Tail));
     }
 }

@@ -5,6 +5,7 @@ pub mod access;
 pub mod api;
 pub mod connection;
 pub mod health;
+pub mod reloads;
 pub mod scrape;
 pub mod server;
 pub mod tls;
@@ -14,7 +15,8 @@ mod web_config;
 use std::sync::Arc;
 
 pub use access::{Access, Door, guarded};
-pub use health::{Health, NotReady};
+pub use health::{Beating, Health, NotReady};
+pub use reloads::Reloads;
 use scrape::Scrapes;
 pub use server::{Limits, bind, router, serve, serve_router};
 pub use tls::WebListener;
@@ -41,8 +43,7 @@ pub enum ReloadError {
 pub struct AppState {
     pub(crate) scrapes: Arc<Scrapes>,
     pub(crate) health: Arc<Health>,
-    pub(crate) reload: Arc<Reload>,
-    pub(crate) reloading: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) reloads: Reloads,
 }
 
 impl AppState {
@@ -52,11 +53,11 @@ impl AppState {
         health: Arc<Health>,
         reload: impl Fn() -> Result<String, ReloadError> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            scrapes: Arc::new(Scrapes::new(Arc::new(render))),
-            health,
-            reload: Arc::new(reload),
-            reloading: Arc::default(),
-        }
+        Self { scrapes: Arc::new(Scrapes::new(Arc::new(render))), health, reloads: Reloads::new(Arc::new(reload)) }
+    }
+
+    /// The queue of reloads, for those who ask by other ways than HTTP.
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.clone()
     }
 }

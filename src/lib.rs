@@ -22,6 +22,7 @@
 //! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
 //! | [`kafka`] | consumers, the transactional producer, topics, the worker's loop | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
+//! | [`locks`] | the one order in which the view's locks are taken, checked in debug builds | locks that are never held while another is taken |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
 //! | [`alerting`] | the desk on the worker's thread: who is judged when, what the next flush tells | when an alert fires: that is [`domain::alert`] |
@@ -54,6 +55,8 @@
 //! 7. **Rulings are append-only.** The ledger holds the digest of every one ever applied ([`pipeline::rulings`]).
 //! 8. **Told once.** What was told of an alert is a record of the ledger, written in the transaction that tells it. An id
 //!    follows from what is told, so a repetition after a torn flush is known as one.
+//! 9. **One lock order.** A thread that holds one of the view's locks takes only later ones of [`locks::Rank`], and none
+//!    twice. Debug builds, and so all tests, stop at the first acquisition that does not.
 //!
 //! # Choices that differ from what one might expect
 //!
@@ -95,6 +98,7 @@ pub mod domain;
 pub mod generate;
 pub mod http;
 pub mod kafka;
+pub mod locks;
 pub mod logging;
 pub mod metrics;
 pub mod notify;

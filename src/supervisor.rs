@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::http::{Health, NotReady};
+use crate::http::health::{Beating, Health, NotReady};
 use crate::visible::visible;
 
-/// How often the worker is looked at, unless the watchdog wants it more often.
+/// How often the worker and the tail are looked at, unless the watchdog wants it more often.
 const LOOK: Duration = Duration::from_secs(1);
-/// A start may take this much longer than the last sign of life of its worker. More than the longest wait of the worker for
+/// A start may take this much longer than the last sign of life of its threads. More than the longest wait of the worker for
 /// one answer of the brokers.
 const START_EXTENSION_US: u32 = 60_000_000;
 
@@ -21,7 +21,7 @@ const START_EXTENSION_US: u32 = 60_000_000;
 ///
 /// *Ready* is said once, when the group was joined and the ledger is loaded: from then on calls are counted, and a rolling
 /// restart may go on to the next host. Unlike `/readyz` it does not wait for the lag: a first start on a topic with months
-/// of calls has long begun to work. Until then the start's timeout is extended while the worker goes round.
+/// of calls has long begun to work. Until then the start's timeout is extended while worker and tail go round.
 #[derive(Debug)]
 pub struct Supervisor {
     health: Arc<Health>,
@@ -34,7 +34,7 @@ impl Supervisor {
         Self { health, ready: AtomicBool::new(false) }
     }
 
-    /// Says when the service is ready, how it is, and that the worker is alive, as long as it is. Ends with the runtime, or
+    /// Says when the service is ready, how it is, and that worker and tail are alive, as long as both are. Ends with the runtime, or
     /// at once without a service manager.
     pub async fn watch(&self) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
@@ -78,14 +78,15 @@ impl Supervisor {
 struct Said {
     ready: bool,
     status: String,
-    rounds: u64,
+    rounds: [u64; Beating::ALL.len()],
 }
 
 impl Said {
-    /// What there is to say now. A worker that made no round since the last look is not vouched for.
-    fn next(&mut self, reasons: &[NotReady], rounds: u64, watchdog: bool) -> Vec<NotifyState<'_>> {
+    /// What there is to say now. A thread that made no round since the last look is not vouched for.
+    fn next(&mut self, reasons: &[NotReady], rounds: [u64; 2], watchdog: bool) -> Vec<NotifyState<'_>> {
         let mut news = Vec::new();
-        let alive = std::mem::replace(&mut self.rounds, rounds) != rounds;
+        let before = std::mem::replace(&mut self.rounds, rounds);
+        let alive = before.iter().zip(rounds).all(|(before, now)| *before != now);
         // Only the lag may still be missing.
         if !self.ready && reasons.iter().all(|reason| matches!(reason, NotReady::Lagging { .. })) {
             self.ready = true;
@@ -135,26 +136,32 @@ mod tests {
         let extended = "EXTEND_TIMEOUT_USEC=60000000";
         let joining = "STATUS=no assignment from the consumer group yet; the ledger is still being read";
         for (reasons, rounds, expected) in [
-            (&[NotReady::NotJoined, NotReady::LedgerLoading][..], 0, joining),
-            (&[NotReady::NotJoined, NotReady::LedgerLoading], 7, &format!("{extended} WATCHDOG=1")),
-            (&[NotReady::NotJoined, NotReady::LedgerLoading], 7, ""),
-            (&[NotReady::LedgerLoading], 9, &format!("{extended} WATCHDOG=1 STATUS=the ledger is still being read")),
+            (&[NotReady::NotJoined, NotReady::LedgerLoading][..], [0, 0], joining),
+            (&[NotReady::NotJoined, NotReady::LedgerLoading], [7, 1], &format!("{extended} WATCHDOG=1")),
+            (&[NotReady::NotJoined, NotReady::LedgerLoading], [7, 1], ""),
+            (
+                &[NotReady::LedgerLoading],
+                [9, 2],
+                &format!("{extended} WATCHDOG=1 STATUS=the ledger is still being read"),
+            ),
             (
                 &[lagging(3600)],
-                12,
+                [12, 3],
                 "READY=1 WATCHDOG=1 STATUS=the ledger is 3600.0 s behind the source, more than 120 s",
             ),
-            (&[], 14, "WATCHDOG=1 STATUS=ready"),
-            (&[], 14, ""),
-            (&[NotReady::NotJoined], 15, "WATCHDOG=1 STATUS=no assignment from the consumer group yet"),
-            (&[], 15, "STATUS=ready"),
+            (&[], [14, 4], "WATCHDOG=1 STATUS=ready"),
+            // One of the two stands still.
+            (&[], [14, 5], ""),
+            (&[], [15, 5], ""),
+            (&[NotReady::NotJoined], [16, 6], "WATCHDOG=1 STATUS=no assignment from the consumer group yet"),
+            (&[], [16, 6], "STATUS=ready"),
         ] {
-            assert_eq!(look(reasons, rounds), expected, "{reasons:?} {rounds}");
+            assert_eq!(look(reasons, rounds), expected, "{reasons:?} {rounds:?}");
         }
     }
 
     #[test]
     fn without_a_watchdog_nobody_is_vouched_for() {
-        assert_eq!(Said::default().next(&[], 5, false).len(), 2, "ready and its status");
+        assert_eq!(Said::default().next(&[], [5, 5], false).len(), 2, "ready and its status");
     }
 }

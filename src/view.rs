@@ -1,8 +1,15 @@
 //! What the tail publishes and everything else reads: the book, the standings, and which tenants are this instance's
 //! to export.
+//!
+//! Its locks have one order, that of [`Rank`]: a scrape's buffers, `publishing`, the book, the standings, the last hours,
+//! then the small ones. Whoever needs two takes them in this order and none twice; debug builds check it
+//! ([`crate::locks`]). What the shards' checkpoints say (lag, completeness, how far the figures reach) needs no lock:
+//! [`View::outline`] is a value, replaced whenever the book was written.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -13,6 +20,7 @@ use crate::domain::availability::Availability;
 use crate::domain::calendar::{LocalClock, LocalDay};
 use crate::domain::contract::Contract;
 use crate::domain::term::Period;
+use crate::locks::{Rank, RankedGuard, RankedMutex, RankedRwLock, ReadGuard, WriteGuard};
 use crate::pipeline::book::Book;
 use crate::pipeline::lag::{ShardLag, SourceEnd};
 use crate::pipeline::pace::Pace;
@@ -26,28 +34,61 @@ type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
 pub const FLEET_SHARD: u32 = 0;
 /// Tenants that are judged anew between two releases of the book, so that the tail need not wait.
 const TENANTS_AT_ONCE: usize = 64;
+/// How often those whose facts changed in the meantime are judged beside the standings in use; what is left then is judged
+/// while readers wait.
+const CATCH_UPS: usize = 8;
 
 /// The published state of one instance.
 pub struct View {
-    book: RwLock<Book>,
-    standings: RwLock<Standings>,
+    book: RankedRwLock<Book>,
+    /// The book without its tenants, as of the last time it was written.
+    outline: ArcSwap<Book>,
+    standings: RankedRwLock<Standings>,
     /// The last hours of every tenant, as this instance has seen them.
-    pace: RwLock<Pace>,
+    pace: RankedRwLock<Pace>,
     /// Tenants whose standing may have changed since their alerts were judged.
-    unjudged: Mutex<Unjudged>,
+    unjudged: RankedMutex<Unjudged>,
     home: ArcSwap<Home>,
     /// Until when the home holds, unless the worker says so again.
-    home_until: Mutex<Instant>,
+    home_until: RankedMutex<Instant>,
     /// Held by the tail from reading a batch until the standings show it.
-    publishing: Mutex<()>,
-    arrivals: Mutex<Arrivals>,
+    publishing: RankedMutex<()>,
+    arrivals: RankedMutex<Arrivals>,
     /// Tenants whose facts changed while everybody is judged anew; `None` at other times.
-    missed: Mutex<Option<HashSet<Arc<str>>>>,
+    missed: RankedMutex<Option<HashSet<Arc<str>>>>,
     /// Held while everybody is judged anew.
-    adopting: Mutex<()>,
+    adopting: RankedMutex<()>,
+    /// The service is ending: nobody is judged anew any more.
+    closing: AtomicBool,
     rulings: ArcSwap<Vec<NotedRuling>>,
     source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
     shards: u32,
+}
+
+/// The book while it is written. When dropped, everybody sees the shards' new outline.
+pub struct BookWriter<'a> {
+    book: WriteGuard<'a, Book>,
+    outline: &'a ArcSwap<Book>,
+}
+
+impl Deref for BookWriter<'_> {
+    type Target = Book;
+
+    fn deref(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl DerefMut for BookWriter<'_> {
+    fn deref_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+}
+
+impl Drop for BookWriter<'_> {
+    fn drop(&mut self) {
+        self.outline.store(Arc::new(self.book.outline()));
+    }
 }
 
 /// A tenant before its figures are refreshed.
@@ -113,16 +154,18 @@ impl View {
     /// An empty view of this many shards.
     pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
         Self {
-            book: RwLock::new(Book::new(shards)),
-            standings: RwLock::new(Standings::new(contract)),
-            pace: RwLock::default(),
-            unjudged: Mutex::new(Unjudged::All),
+            book: RankedRwLock::new(Rank::Book, Book::new(shards)),
+            outline: ArcSwap::from_pointee(Book::new(shards)),
+            standings: RankedRwLock::new(Rank::Standings, Standings::new(contract)),
+            pace: RankedRwLock::new(Rank::Pace, Pace::default()),
+            unjudged: RankedMutex::new(Rank::Unjudged, Unjudged::All),
             home: ArcSwap::default(),
-            home_until: Mutex::new(Instant::now()),
-            publishing: Mutex::default(),
-            arrivals: Mutex::default(),
-            missed: Mutex::default(),
-            adopting: Mutex::default(),
+            home_until: RankedMutex::new(Rank::HomeUntil, Instant::now()),
+            publishing: RankedMutex::new(Rank::Publishing, ()),
+            arrivals: RankedMutex::new(Rank::Arrivals, Arrivals::default()),
+            missed: RankedMutex::new(Rank::Missed, None),
+            adopting: RankedMutex::new(Rank::Adopting, ()),
+            closing: AtomicBool::new(false),
             rulings: ArcSwap::default(),
             source_ends: ArcSwap::default(),
             shards,
@@ -146,24 +189,32 @@ impl View {
     }
 
     /// The book.
-    pub fn book(&self) -> RwLockReadGuard<'_, Book> {
-        self.book.read().unwrap_or_else(PoisonError::into_inner)
+    #[track_caller]
+    pub fn book(&self) -> ReadGuard<'_, Book> {
+        self.book.read()
     }
 
     /// The book, to be written by the tail.
-    pub fn book_mut(&self) -> RwLockWriteGuard<'_, Book> {
-        self.book.write().unwrap_or_else(PoisonError::into_inner)
+    #[track_caller]
+    pub fn book_mut(&self) -> BookWriter<'_> {
+        BookWriter { book: self.book.write(), outline: &self.outline }
+    }
+
+    /// The book without its tenants, rulings and alerts, as it was when it was last written. Needs no lock.
+    pub fn outline(&self) -> Arc<Book> {
+        self.outline.load_full()
     }
 
     /// The standings.
-    pub fn standings(&self) -> RwLockReadGuard<'_, Standings> {
-        self.standings.read().unwrap_or_else(PoisonError::into_inner)
+    #[track_caller]
+    pub fn standings(&self) -> ReadGuard<'_, Standings> {
+        self.standings.read()
     }
 
     /// Evaluates these tenants anew. What that adds to their current service months belongs to their last hours.
     pub fn refresh(&self, tenants: &[Arc<str>]) {
         let book = self.book();
-        let mut standings = self.standings.write().unwrap_or_else(PoisonError::into_inner);
+        let mut standings = self.standings.write();
         let mut clock = LocalClock::new(standings.contract().policies.versions()[0].time_zone);
         let watermark = |tenant: &Arc<str>| {
             let shards = book.shards().iter().filter(|shard| shard.has_tenant(tenant));
@@ -179,7 +230,7 @@ impl View {
             before.push(Before { watermark_ms, day, counted: known.then(counted) });
         }
         standings.refresh(&book, tenants);
-        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.write();
         for (tenant, Before { watermark_ms, day, counted }) in tenants.iter().zip(before) {
             let (Some((first, before)), Some((now_first, now))) = (counted, standings.current(tenant, day)) else {
                 continue;
@@ -189,27 +240,56 @@ impl View {
             pace.add(tenant, watermark_ms, Availability { total, failed });
         }
         drop(pace);
-        self.unjudged().extend(tenants);
-        if let Some(missed) = &mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(missed) = &mut *self.missed.lock() {
             missed.extend(tenants.iter().cloned());
         }
+        self.unjudged.lock().extend(tenants);
     }
 
     /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated beside
-    /// the ones in use, a few tenants at a time, and take their place when they are whole.
-    pub fn adopt(&self, contract: &Arc<Contract>) {
-        let _turn = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());
+    /// the ones in use, a few tenants at a time, and take their place when they are whole. `false`: the service is ending,
+    /// and the old ones stay.
+    pub fn adopt(&self, contract: &Arc<Contract>) -> bool {
+        let _turn = self.adopting.lock();
+        *self.missed.lock() = Some(HashSet::new());
         let mut tenants: Vec<Arc<str>> = self.book().tenants().cloned().collect();
         tenants.sort_unstable();
         tenants.dedup();
+        let mut new = self.evaluate(contract, &tenants);
+        // Those whose facts changed meanwhile: beside the old standings for as long as there are many.
+        for _ in 0..CATCH_UPS {
+            let missed: Vec<_> = match &mut *self.missed.lock() {
+                Some(missed) if missed.len() > TENANTS_AT_ONCE => missed.drain().collect(),
+                _ => break,
+            };
+            for batch in missed.chunks(TENANTS_AT_ONCE).take_while(|_| !self.is_closing()) {
+                new.refresh(&self.book(), batch);
+            }
+        }
+        if self.is_closing() {
+            *self.missed.lock() = None;
+            return false;
+        }
+        let book = self.book();
+        let mut standings = self.standings.write();
+        let missed = self.missed.lock().take();
+        new.refresh(&book, &missed.unwrap_or_default());
+        let old = std::mem::replace(&mut *standings, new);
+        *self.unjudged.lock() = Unjudged::All;
+        drop((standings, book));
+        drop(old);
+        true
+    }
+
+    /// These tenants' standings under a contract, evaluated on all cores; not all of them when the service is ending.
+    fn evaluate(&self, contract: &Arc<Contract>, tenants: &[Arc<str>]) -> Standings {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let share = tenants.len().div_ceil(workers).max(1);
         let mut new = Standings::new(contract.clone());
         std::thread::scope(|scope| {
             let evaluate = |tenants: &[Arc<str>]| {
                 let mut part = Standings::new(contract.clone());
-                for batch in tenants.chunks(TENANTS_AT_ONCE) {
+                for batch in tenants.chunks(TENANTS_AT_ONCE).take_while(|_| !self.is_closing()) {
                     part.refresh(&self.book(), batch);
                 }
                 part
@@ -222,38 +302,36 @@ impl View {
                 }
             }
         });
-        let book = self.book();
-        let mut standings = self.standings.write().unwrap_or_else(PoisonError::into_inner);
-        let missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        new.refresh(&book, &missed.unwrap_or_default());
-        let old = std::mem::replace(&mut *standings, new);
-        *self.unjudged() = Unjudged::All;
-        drop((standings, book));
-        drop(old);
+        new
+    }
+
+    /// The service is ending: a contract that is being adopted is given up.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// The last hours of a tenant.
     pub fn windows(&self, tenant: &str, now_ms: i64) -> Windows {
-        self.pace.read().unwrap_or_else(PoisonError::into_inner).windows(tenant, now_ms)
+        self.pace.read().windows(tenant, now_ms)
     }
 
     /// Forgets the last hours of tenants that were not called in them.
     pub fn forget_idle(&self, now_ms: i64) {
-        self.pace.write().unwrap_or_else(PoisonError::into_inner).forget_idle(now_ms);
+        self.pace.write().forget_idle(now_ms);
     }
 
     /// Whose alerts are to be judged; from now on, nobody's.
     pub fn take_unjudged(&self) -> Unjudged {
-        std::mem::take(&mut *self.unjudged())
+        std::mem::take(&mut *self.unjudged.lock())
     }
 
     /// Everybody's alerts are to be judged: of those shards, or of that time, nobody has judged any yet.
     pub fn judge_all(&self) {
-        *self.unjudged() = Unjudged::All;
-    }
-
-    fn unjudged(&self) -> MutexGuard<'_, Unjudged> {
-        self.unjudged.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.unjudged.lock() = Unjudged::All;
     }
 
     /// Sets the shards this instance speaks for.
@@ -264,41 +342,37 @@ impl View {
     /// The worker is alive: what it said of its home holds until then. A process that stood still finds itself
     /// without a home, for somebody else may have shown newer figures meanwhile.
     pub fn keep_home(&self, until: Instant) {
-        *self.home_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.home_until.lock() = until;
     }
 
     /// The shards this instance speaks for.
     pub fn home(&self) -> Arc<Home> {
-        let until = *self.home_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.home_until.lock();
         if Instant::now() < until { self.home.load_full() } else { Arc::default() }
     }
 
     /// To be held by the tail while the book may be ahead of the standings.
-    pub fn publishing(&self) -> MutexGuard<'_, ()> {
-        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn publishing(&self) -> RankedGuard<'_, ()> {
+        self.publishing.lock()
     }
 
     /// Do the standings show all that the book holds, as long as the guard lives? `None`: not now.
-    pub fn settled(&self) -> Option<MutexGuard<'_, ()>> {
-        self.publishing.try_lock().ok()
+    pub fn settled(&self) -> Option<RankedGuard<'_, ()>> {
+        self.publishing.try_lock()
     }
 
     /// Arrivals of a flush on its way to the ledger.
     pub fn sent(&self, shard: u32, seq: u64, arrivals: Vec<i64>) {
-        self.arrivals().entry(shard).or_default().push((seq, arrivals));
+        self.arrivals.lock().entry(shard).or_default().push((seq, arrivals));
     }
 
     /// Arrivals that became visible with this checkpoint.
     pub fn visible(&self, shard: u32, seq: u64) -> Vec<i64> {
-        let mut all = self.arrivals();
+        let mut all = self.arrivals.lock();
         let Some(waiting) = all.get_mut(&shard) else { return Vec::new() };
         let (visible, later) = std::mem::take(waiting).into_iter().partition(|(s, _)| *s <= seq);
         *waiting = later;
         visible.into_iter().flat_map(|(_, arrivals)| arrivals).collect()
-    }
-
-    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the brokers said of the source partitions' ends, by shard.
@@ -307,17 +381,17 @@ impl View {
     }
 
     /// How far a shard is behind its source, whoever owns it. `None`: nobody knows, because the brokers have not said
-    /// lately where the source ends, or because the shard was never counted. Locks the book.
+    /// lately where the source ends, or because the shard was never counted.
     pub fn lag(&self, shard: u32, now_ms: i64) -> Option<ShardLag> {
         let end = (*self.source_ends.load().get(shard as usize)?)?;
-        let book = self.book();
-        let checkpoint = book.shard(shard)?.checkpoint()?;
+        let outline = self.outline.load();
+        let checkpoint = outline.shard(shard)?.checkpoint()?;
         end.lag(checkpoint.next_offset, checkpoint.watermark_ms, now_ms)
     }
 
     /// Why a service month is not complete; see [`Book::incomplete`].
     pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
-        self.book().incomplete(period, zone)
+        self.outline.load().incomplete(period, zone)
     }
 }
 

@@ -253,5 +253,5 @@ fn line(tenant: &str, month: &ServiceMonth) -> String {
 }
 
 fn read(view: &View) -> u64 {
-    view.book().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
+    view.outline().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
 }

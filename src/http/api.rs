@@ -247,8 +247,8 @@ impl ApiState {
 
     /// The least watermark over the shards; `None` when one of them has counted nothing yet.
     fn ledger_as_of(&self) -> Option<String> {
-        let book = self.view.book();
-        let watermarks = book.shards().iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
+        let outline = self.view.outline();
+        let watermarks = outline.shards().iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
         watermarks.min().flatten().and_then(instant)
     }
 
@@ -257,7 +257,7 @@ impl ApiState {
     /// # Errors
     /// Not yet.
     fn ready(&self) -> Result<(), Problem> {
-        match self.view.book().shards().iter().any(|shard| shard.is_published()) {
+        match self.view.outline().shards().iter().any(|shard| shard.is_published()) {
             true => Ok(()),
             false => Err(Problem::unavailable("the ledger has not been read yet; /readyz says when it has".into())),
         }
@@ -265,7 +265,8 @@ impl ApiState {
 
     /// The calls of months before this one are no longer in the ledger.
     fn horizon(&self) -> Month {
-        let horizons = self.view.book().shards().iter().filter_map(|s| s.checkpoint().map(|c| c.horizon)).max();
+        let outline = self.view.outline();
+        let horizons = outline.shards().iter().filter_map(|s| s.checkpoint().map(|c| c.horizon)).max();
         Month(horizons.unwrap_or_default())
     }
 

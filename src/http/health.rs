@@ -1,19 +1,54 @@
-//! Is the service ready? The worker says what it knows, `/readyz` answers from it.
+//! Is the service ready? The worker and the tail say what they know, `/readyz` answers from it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What the worker knows about its own state. Ready means: joined the group, read the ledger, lag under the limit, and
-/// not on the way out. A member without partitions is a standby and as ready as any.
+/// A thread that makes no round for so long keeps the service from being ready. Longer than one answer of the brokers may
+/// take, much shorter than the watchdog's patience.
+const STALLED_AFTER: Duration = Duration::from_secs(15);
+
+/// What the worker and the tail know about their own state. Ready means: joined the group, read the ledger, lag under the
+/// limit, both threads going round, and not on the way out. A member without partitions is a standby and as ready as any.
 #[derive(Debug)]
 pub struct Health {
     joined: AtomicBool,
     ledger_loaded: AtomicBool,
     draining: AtomicBool,
-    rounds: AtomicU64,
+    began: Instant,
+    rounds: [Rounds; Beating::ALL.len()],
     lag_ms: AtomicU64,
     max_lag_ms: AtomicU64,
+}
+
+/// A thread without which nothing is counted, or nothing shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beating {
+    /// Counts and flushes.
+    Worker,
+    /// Reads the ledger and publishes it.
+    Tail,
+}
+
+impl Beating {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Worker, Self::Tail];
+}
+
+impl fmt::Display for Beating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Worker => "worker",
+            Self::Tail => "tail",
+        })
+    }
+}
+
+/// The rounds of a thread so far, and when the last one began, in ms since the health's own beginning.
+#[derive(Debug, Default)]
+struct Rounds {
+    made: AtomicU64,
+    last_ms: AtomicU64,
 }
 
 /// A reason for which the service is not ready.
@@ -30,6 +65,13 @@ pub enum NotReady {
         /// The most that is ready.
         limit: Duration,
     },
+    /// A thread makes no round: what it asked for does not come back.
+    Stalled {
+        /// The thread.
+        thread: Beating,
+        /// Since its last round, in whole seconds.
+        since: Duration,
+    },
     /// The service is ending.
     Draining,
 }
@@ -41,7 +83,8 @@ impl Health {
             joined: AtomicBool::new(false),
             ledger_loaded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            rounds: AtomicU64::new(0),
+            began: Instant::now(),
+            rounds: Default::default(),
             lag_ms: AtomicU64::new(0),
             max_lag_ms: AtomicU64::new(millis(max_lag)),
         }
@@ -72,14 +115,27 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// The worker begins a round: a sign of life.
-    pub fn count_round(&self) {
-        self.rounds.fetch_add(1, Ordering::Relaxed);
+    /// The thread begins a round: a sign of life.
+    pub fn count_round(&self, thread: Beating) {
+        let rounds = &self.rounds[thread as usize];
+        rounds.last_ms.store(millis(self.began.elapsed()), Ordering::Relaxed);
+        rounds.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The worker's rounds so far. A worker that hangs makes no more of them.
-    pub fn rounds(&self) -> u64 {
-        self.rounds.load(Ordering::Relaxed)
+    /// The threads' rounds so far, in the order of [`Beating::ALL`]. One that hangs makes no more of them.
+    pub fn rounds(&self) -> [u64; Beating::ALL.len()] {
+        Beating::ALL.map(|thread| self.rounds[thread as usize].made.load(Ordering::Relaxed))
+    }
+
+    /// The threads that have stood still for too long at this instant. One that has not begun yet is not among them: what it
+    /// has not done yet is another reason.
+    fn stalled(&self, now_ms: u64) -> impl Iterator<Item = NotReady> {
+        Beating::ALL.into_iter().filter_map(move |thread| {
+            let rounds = &self.rounds[thread as usize];
+            let since = Duration::from_millis(now_ms.saturating_sub(rounds.last_ms.load(Ordering::Relaxed)));
+            let stalled = rounds.made.load(Ordering::Relaxed) > 0 && since > STALLED_AFTER;
+            stalled.then(|| NotReady::Stalled { thread, since: Duration::from_secs(since.as_secs()) })
+        })
     }
 
     /// Everything that keeps the service from being ready; empty when it is.
@@ -92,7 +148,8 @@ impl Health {
             (!self.ledger_loaded.load(Ordering::Relaxed), NotReady::LedgerLoading),
             (lag > limit, NotReady::Lagging { lag, limit }),
         ];
-        reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
+        let reasons = reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason));
+        reasons.chain(self.stalled(millis(self.began.elapsed()))).collect()
     }
 
     /// Nothing keeps it from being ready.
@@ -112,6 +169,7 @@ impl NotReady {
             Self::NotJoined => "not_joined",
             Self::LedgerLoading => "ledger_loading",
             Self::Lagging { .. } => "lagging",
+            Self::Stalled { .. } => "stalled",
             Self::Draining => "draining",
         }
     }
@@ -129,6 +187,9 @@ impl fmt::Display for NotReady {
                     lag.as_secs_f64(),
                     limit.as_secs_f64()
                 )
+            }
+            Self::Stalled { thread, since } => {
+                write!(f, "the {thread} thread has made no round for {} s", since.as_secs())
             }
             Self::Draining => f.write_str("the service is ending"),
         }
@@ -154,5 +215,19 @@ mod tests {
         assert!(health.is_ready());
         health.set_draining();
         assert_eq!(names(&health), ["draining"]);
+    }
+
+    #[test]
+    fn a_thread_that_makes_no_round_is_named() {
+        let health = Health::new(Duration::from_secs(30));
+        let at = |s: u64| health.stalled(s * 1000).map(|reason| reason.to_string()).collect::<Vec<_>>();
+        // Neither has begun.
+        assert_eq!(at(3600), [""; 0]);
+        health.count_round(Beating::Tail);
+        assert_eq!(at(15), [""; 0]);
+        assert_eq!(at(17), ["the tail thread has made no round for 17 s"]);
+        health.count_round(Beating::Worker);
+        assert_eq!(at(16).len(), 2);
+        assert_eq!(health.rounds(), [1, 1]);
     }
 }

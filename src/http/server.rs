@@ -218,16 +218,10 @@ async fn readyz(State(state): State<AppState>) -> Response {
 }
 
 async fn reload(State(state): State<AppState>) -> Response {
-    let turn = state.reloading.clone().lock_owned().await;
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        (state.reload)()
-    });
-    let (status, text) = match done.await {
-        Ok(Ok(text)) => (StatusCode::OK, text),
-        Ok(Err(ReloadError::Invalid(text))) => (StatusCode::BAD_REQUEST, text),
-        Ok(Err(ReloadError::Failed(text))) => (StatusCode::INTERNAL_SERVER_ERROR, text),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the reload ended early; the log says more".into()),
+    let (status, text) = match state.reloads.reload().await {
+        Ok(text) => (StatusCode::OK, text),
+        Err(ReloadError::Invalid(text)) => (StatusCode::BAD_REQUEST, text),
+        Err(ReloadError::Failed(text)) => (StatusCode::INTERNAL_SERVER_ERROR, text),
     };
     let end = if text.ends_with('\n') { "" } else { "\n" };
     let text = visible_lines(&text).into_owned() + end;

@@ -10,11 +10,15 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched};
+use crate::http::{Beating, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
 use crate::view::View;
 
 const WAIT: Duration = Duration::from_millis(100);
+/// Tenants whose figures are published between two releases of the standings, so that a scrape never waits for a whole
+/// ledger.
+const PUBLISHED_AT_ONCE: usize = 1024;
 
 /// What the worker must know of the ledger as soon as it is read.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ pub fn run(
     topic: &str,
     view: &View,
     metrics: &ProcessMetrics,
+    health: &Health,
     news: &Sender<TailNews>,
     stop: &CancellationToken,
 ) -> Result<(), KafkaError> {
@@ -76,6 +81,7 @@ pub fn run(
     let mut failure = None;
     let mut told_of_split = false;
     while !stop.is_cancelled() && failure.is_none() {
+        health.count_round(Beating::Tail);
         let mut changed: Vec<Arc<str>> = Vec::new();
         let mut published = Vec::new();
         let publishing;
@@ -129,8 +135,11 @@ pub fn run(
                 }
             }
         }
+        for tenants in changed.chunks(PUBLISHED_AT_ONCE) {
+            view.refresh(tenants);
+            health.count_round(Beating::Tail);
+        }
         if !changed.is_empty() {
-            view.refresh(&changed);
             let split = view.standings().split_tenants();
             if split > 0 && !std::mem::replace(&mut told_of_split, true) {
                 tracing::warn!(

@@ -20,7 +20,7 @@ use super::tail::{TailNews, now_ms, reader_config};
 use crate::alerting::Desk;
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
-use crate::http::Health;
+use crate::http::{Beating, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Trouble;
 use crate::pipeline::decode::SourceRecord;
@@ -242,7 +242,7 @@ impl Worker {
     }
 
     fn round(&mut self) {
-        self.setup.health.count_round();
+        self.setup.health.count_round(Beating::Worker);
         let mut errors: SmallVec<[KafkaError; 1]> = SmallVec::new();
         batch::serve(&self.consumer, |error| errors.push(error));
         for error in errors {
@@ -684,7 +684,7 @@ impl Worker {
             }
         }
         self.setup.health.set_lag(worst);
-        let loaded = self.setup.view.book().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
+        let loaded = self.setup.view.outline().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
         self.setup.health.set_ledger_loaded(loaded);
         if let State::Counting { takeover, judged, .. } = &mut self.state
             && !*judged

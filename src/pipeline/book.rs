@@ -218,6 +218,11 @@ impl Book {
         self.shards.iter().flat_map(ShardBook::applied_rulings)
     }
 
+    /// The shards without what they hold of tenants, rulings and alerts: where each of them stands.
+    pub fn outline(&self) -> Self {
+        Self { shards: self.shards.iter().map(ShardBook::outline).collect() }
+    }
+
     /// A book of one tenant's facts, to be looked at for as long as it takes; it shares the values with this one. `None`:
     /// the tail is in the middle of something, so that what it has read does not belong together.
     pub fn of_tenant(&self, tenant: &str) -> Option<Self> {
@@ -250,6 +255,17 @@ impl ShardBook {
     /// Where the tail stood when it was last at the partition's end: what is published is as of there.
     pub fn last_end(&self) -> Option<i64> {
         self.last_end
+    }
+
+    fn outline(&self) -> Self {
+        Self {
+            checkpoint: self.checkpoint.clone(),
+            position: self.position,
+            last_end: self.last_end,
+            published: self.published,
+            trouble: self.trouble.clone(),
+            ..Self::default()
+        }
     }
 
     fn of_tenant(&self, tenant: &str) -> Option<Self> {

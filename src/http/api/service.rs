@@ -230,12 +230,10 @@ impl Shard {
 /// `/shards`
 pub(super) fn shards(api: &ApiState, asked: &Asked) -> Answer {
     asked.query(&[])?;
-    // Before the book is held: the lag looks into it as well.
     let now_ms = api.now_ms();
     let lags: Vec<_> = (0..api.view.shards()).map(|shard| api.view.lag(shard, now_ms)).collect();
-    let book = api.view.book();
-    let shards = book.shards().iter().zip(lags).enumerate();
+    let outline = api.view.outline();
+    let shards = outline.shards().iter().zip(lags).enumerate();
     let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag)).collect();
-    drop(book);
     json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
 }
