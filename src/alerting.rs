@@ -284,8 +284,7 @@ impl<'a> Pass<'a> {
         let subject = found.map(|(standing, month)| {
             let (view, now_ms) = (self.view, self.now_ms);
             let zone = month.policy.time_zone;
-            let book = self.book;
-            let incomplete = self.incomplete.entry(month.period).or_insert_with(|| book.incomplete(month.period, zone));
+            let incomplete = self.incomplete.entry(month.period).or_insert_with(|| view.incomplete(month.period, zone));
             let claims = self.standings.contract().rulebook.claims(&key.tenant);
             let trend = Trend::of(standing, month, view.windows(&key.tenant, now_ms), now_ms);
             let tier = month.policy.tiers.iter().position(|tier| tier.name == *key.detail);

@@ -25,7 +25,9 @@ use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::notify;
-use crate::pipeline::rulings::{NotedRuling, refused_rulings};
+use crate::pipeline::book::ShardBook;
+use crate::pipeline::record::RULINGS_SHARD;
+use crate::pipeline::rulings::{NotedRuling, refusal, refused_rulings};
 use crate::supervisor::Supervisor;
 use crate::view::View;
 use crate::visible::visible;
@@ -33,7 +35,10 @@ use crate::visible::visible;
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
 
-/// How often the worker is looked at.
+/// How often the rulings in force are compared with the ledger's.
+const RULINGS_LOOK: Duration = Duration::from_millis(500);
+
+/// How often the worker and the tail are looked at.
 const PULSE: Duration = Duration::from_secs(1);
 /// Looks without a round of the worker or of the tail after which it is taken for hung: longer than anything that they wait
 /// for.
@@ -75,6 +80,7 @@ pub struct Service {
     /// Where HTTP listens.
     pub address: std::net::SocketAddr,
     supervisor: Arc<Supervisor>,
+    office: Arc<Office>,
     reloads: Reloads,
     stop: CancellationToken,
     http_stop: CancellationToken,
@@ -125,7 +131,6 @@ impl Service {
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         metrics.set_documents(&options.documents.files);
-        view.set_rulings(noted(&options.documents));
         let documents = Arc::new(ArcSwap::from_pointee(options.documents));
         let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
@@ -147,6 +152,7 @@ impl Service {
             health: health.clone(),
         });
         let supervisor = Arc::new(Supervisor::new(health.clone()));
+        let papers = office.clone();
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
             let supervisor = supervisor.clone();
             move || supervisor.reload(|| reload.reload())
@@ -191,6 +197,7 @@ impl Service {
             health,
             address,
             supervisor,
+            office: papers,
             reloads,
             stop,
             http_stop,
@@ -207,13 +214,12 @@ impl Service {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut refusal = Box::pin(refuse_altered_rulings(&self.view, &self.documents, &self.stop));
-        let mut judged = false;
+        tokio::spawn(watch_rulings(self.office.clone(), self.stop.clone()));
         let mut pulse = Pulse::default();
         let mut looks = tokio::time::interval(PULSE);
         // A process that was stopped and goes on has not stood still by its own fault: the time away is one look.
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let refused = loop {
+        let hung = loop {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
@@ -222,13 +228,6 @@ impl Service {
                     // Beside this loop, which must go on. The outcome is in the log and in the metrics.
                     tokio::spawn(async move { _ = reloads.reload().await });
                     continue;
-                }
-                result = &mut refusal, if !judged => {
-                    judged = true;
-                    if result.is_ok() {
-                        continue;
-                    }
-                    break result;
                 }
                 _ = looks.tick() => match pulse.look(self.health.rounds()) {
                     None => continue,
@@ -242,9 +241,8 @@ impl Service {
             }
             break Ok(());
         };
-        drop(refusal);
         let stopped = self.stop().await;
-        refused.and(stopped)
+        hung.and(stopped)
     }
 
     /// A token that stops the service when cancelled.
@@ -385,26 +383,16 @@ fn warn_of_access(door: &Door, config: &Config) {
     }
 }
 
-fn noted(documents: &DocumentSet) -> Vec<NotedRuling> {
-    documents.documents.rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect()
-}
-
-/// Ends the service when the documents it was started with drop or alter a ruling that the ledger has applied: what it would
-/// show is not what was shown before. Looks once, when the ledger has been read.
-async fn refuse_altered_rulings(view: &View, documents: &ArcSwap<DocumentSet>, stop: &CancellationToken) -> Result<()> {
-    let read = || view.book().shards().iter().all(|shard| shard.is_published());
-    while !read() {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
+/// Compares the rulings in force with the ledger's again and again: the documents of the start were read before the ledger,
+/// and another instance may have applied what this one does not have.
+async fn watch_rulings(office: Arc<Office>, stop: CancellationToken) {
+    let mut looks = tokio::time::interval(RULINGS_LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let office = office.clone();
+        // It waits for documents that are being adopted.
+        _ = tokio::task::spawn_blocking(move || office.compare_rulings()).await;
     }
-    let refused = refused_rulings(&view.book(), &documents.load().documents.rulings);
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let refused: Vec<_> = refused.iter().map(ToString::to_string).collect();
-    Err(anyhow!("rulings.yaml cannot come into force: {}", refused.join("; ")))
 }
 
 /// Reads the configuration and the contract's documents again, takes over what can be, and says what cannot. A mistake in
@@ -461,7 +449,7 @@ impl Reloader {
         let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
         let refused = refused_rulings(&self.office.view.book(), &documents.documents.rulings);
         if !refused.is_empty() {
-            return Err(refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            return Err(refusal(&refused));
         }
         let level = &config.logging.level;
         self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
@@ -510,14 +498,43 @@ impl Office {
         self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
     }
 
+    /// See [`Office::judge_rulings`]; waits until no documents are coming into force.
+    fn compare_rulings(&self) {
+        let _turn = self.turn.lock();
+        self.judge_rulings();
+    }
+
+    /// Are the rulings in force those that the ledger has applied? Counting needs no ruling and goes on either way; what
+    /// rests on the papers says so. Nothing is said, and no ruling written down, before the ledger has been read.
+    fn judge_rulings(&self) {
+        let rulings = &self.documents.load().documents.rulings;
+        let rejected = {
+            let book = self.view.book();
+            if !book.shard(RULINGS_SHARD).is_some_and(ShardBook::is_published) {
+                return;
+            }
+            refused_rulings(&book, rulings)
+        };
+        match (self.view.rejected_rulings().is_empty(), rejected.is_empty()) {
+            (_, false) if *self.view.rejected_rulings() != rejected => {
+                let error = refusal(&rejected);
+                tracing::error!(error, "no statement is issued until a corrected rulings.yaml is loaded");
+            }
+            (false, true) => tracing::info!("rulings.yaml agrees with the ledger again"),
+            _ => {}
+        }
+        self.metrics.set_rulings_rejected(rejected.len());
+        self.view.set_rulings(rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect(), rejected);
+    }
+
     fn bring_into_force(&self, documents: DocumentSet) {
         let began = std::time::Instant::now();
         if !self.view.adopt(&Arc::new(documents.contract(None))) {
             return;
         }
         self.metrics.set_documents(&documents.files);
-        self.view.set_rulings(noted(&documents));
         self.documents.store(Arc::new(documents));
+        self.judge_rulings();
         let (tenants, took) = (self.view.standings().len(), began.elapsed());
         tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
     }

@@ -24,7 +24,7 @@ use crate::locks::{Rank, RankedGuard, RankedMutex, RankedRwLock, ReadGuard, Writ
 use crate::pipeline::book::Book;
 use crate::pipeline::lag::{ShardLag, SourceEnd};
 use crate::pipeline::pace::Pace;
-use crate::pipeline::rulings::NotedRuling;
+use crate::pipeline::rulings::{NotedRuling, RULINGS_REJECTED, RefusedRuling};
 use crate::pipeline::standings::Standings;
 
 /// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
@@ -61,6 +61,8 @@ pub struct View {
     /// The service is ending: nobody is judged anew any more.
     closing: AtomicBool,
     rulings: ArcSwap<Vec<NotedRuling>>,
+    /// Rulings of the ledger that the documents in force drop or alter.
+    rejected_rulings: ArcSwap<Vec<RefusedRuling>>,
     source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
     shards: u32,
 }
@@ -167,6 +169,7 @@ impl View {
             adopting: RankedMutex::new(Rank::Adopting, ()),
             closing: AtomicBool::new(false),
             rulings: ArcSwap::default(),
+            rejected_rulings: ArcSwap::default(),
             source_ends: ArcSwap::default(),
             shards,
         }
@@ -183,9 +186,16 @@ impl View {
     }
 
     /// These documents' rulings are in force from now on: the owner of shard 0 writes down those that are new with its
-    /// next flush. To be called when [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found nothing.
-    pub fn set_rulings(&self, rulings: Vec<NotedRuling>) {
-        self.rulings.store(Arc::new(rulings));
+    /// next flush. `rejected`: what [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found. With any,
+    /// nothing is written down, every figure is marked, and no statement is issued.
+    pub fn set_rulings(&self, rulings: Vec<NotedRuling>, rejected: Vec<RefusedRuling>) {
+        self.rulings.store(Arc::new(if rejected.is_empty() { rulings } else { Vec::new() }));
+        self.rejected_rulings.store(Arc::new(rejected));
+    }
+
+    /// Rulings that the ledger has applied and the documents in force drop or alter.
+    pub fn rejected_rulings(&self) -> Arc<Vec<RefusedRuling>> {
+        self.rejected_rulings.load_full()
     }
 
     /// The book.
@@ -389,9 +399,11 @@ impl View {
         end.lag(checkpoint.next_offset, checkpoint.watermark_ms, now_ms)
     }
 
-    /// Why a service month is not complete; see [`Book::incomplete`].
+    /// Why a service month is not complete; see [`Book::incomplete`]. With rulings that the ledger knows otherwise, none is.
     pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
-        self.outline.load().incomplete(period, zone)
+        let mut reasons = self.outline.load().incomplete(period, zone);
+        reasons.extend((!self.rejected_rulings.load().is_empty()).then(|| RULINGS_REJECTED.to_owned()));
+        reasons
     }
 }
 

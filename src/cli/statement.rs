@@ -18,6 +18,7 @@ use crate::domain::standing::ServiceMonth;
 use crate::kafka::registry;
 use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
+use crate::pipeline::rulings::{refusal, refused_rulings};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::{Options, Replay};
@@ -165,6 +166,10 @@ fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
         if let Some(trouble) = state.trouble() {
             bail!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
         }
+    }
+    let refused = refused_rulings(&book, &documents.documents.rulings);
+    if !refused.is_empty() {
+        bail!("{}", refusal(&refused));
     }
     if let Some(topic) = &config.contract.registry_topic {
         documents.registry = registry::read(&base, topic, documents.registry.clone())?;

@@ -151,6 +151,8 @@ metrics! {
         "1 when the last load of the configuration succeeded, else 0."
     RELOAD_TIMESTAMP Gauge "sla_ledger_config_last_reload_success_timestamp_seconds"
         "When the configuration in force was loaded, in seconds since 1970."
+    RULINGS_REJECTED Gauge "sla_ledger_rulings_rejected"
+        "Rulings that the ledger has applied and rulings.yaml drops or alters; above 0 no statement is issued."
     DOCUMENTS_INFO Gauge "sla_ledger_document_info"
         "Always 1; one series for each document of the contract in force, with the digest of its bytes."
     CALENDAR_MISSING Gauge "sla_calendar_missing"

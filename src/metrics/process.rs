@@ -58,6 +58,7 @@ pub struct ProcessMetrics {
     shards_stopped: IntGauge,
     offset_differs: IntCounter,
     split_tenants: IntGauge,
+    rulings_rejected: IntGauge,
     documents: IntGaugeVec,
     notifications: IntCounterVec,
     notifications_pending: IntGaugeVec,
@@ -159,6 +160,7 @@ impl ProcessMetrics {
             shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
             offset_differs: counter(r, names::OFFSET_DIFFERS),
             split_tenants: int_gauge(r, names::SPLIT_TENANTS),
+            rulings_rejected: int_gauge(r, names::RULINGS_REJECTED),
             documents: int_gauges(r, names::DOCUMENTS_INFO, &["kind", "name", "sha256"]),
             notifications: counters(r, names::NOTIFICATIONS, &["receiver", "outcome"]),
             notifications_pending: int_gauges(r, names::NOTIFICATIONS_PENDING, &["receiver"]),
@@ -282,6 +284,11 @@ impl ProcessMetrics {
         for file in documents {
             self.documents.with_label_values(&[file.kind.as_str(), &visible_name(&file.name), &file.sha256]).set(1);
         }
+    }
+
+    /// Rulings of the ledger that the documents in force drop or alter.
+    pub fn set_rulings_rejected(&self, rulings: usize) {
+        self.rulings_rejected.set(int(rulings as u64));
     }
 
     /// Ready as `/readyz` says it?

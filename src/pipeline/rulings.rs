@@ -9,6 +9,11 @@ use super::book::Book;
 use super::record::AppliedRuling;
 use crate::domain::documents::Ruling;
 
+/// Why a figure is not complete while the documents drop or alter a ruling of the ledger.
+pub const RULINGS_REJECTED: &str = "rulings.yaml is rejected: the ledger has applied other rulings";
+/// Refused rulings that a sentence names.
+const NAMED: usize = 3;
+
 /// What the ledger must remember of a ruling in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedRuling {
@@ -80,6 +85,14 @@ pub fn refused_rulings(book: &Book, rulings: &[Arc<Ruling>]) -> Vec<RefusedRulin
     let mut refused: Vec<_> = refused.collect();
     refused.sort();
     refused
+}
+
+/// The refused rulings in one sentence: the first ones, and how many more there are.
+pub fn refusal(refused: &[RefusedRuling]) -> String {
+    let named: Vec<_> = refused.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = refused.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    format!("rulings.yaml rejected: {}{more}", named.join("; "))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::work::{Measure, Pieces};
 use super::{Answer, ApiState, Body, Content, JSON};
 use crate::domain::calendar::day_start_ms;
 use crate::pipeline::book::Book;
+use crate::pipeline::rulings::refusal;
 use crate::pipeline::standings::Evaluation;
 use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::{Format, Issue, Lang, render};
@@ -38,6 +39,11 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
         Some("zh") => Lang::Zh,
         _ => Lang::En,
     };
+    let rejected = api.view.rejected_rulings();
+    if !rejected.is_empty() {
+        let detail = format!("no statement is issued until a corrected rulings.yaml is loaded: {}", refusal(&rejected));
+        return Err(Problem::unavailable(detail));
+    }
     let as_of_ms = as_of.map(|as_of| as_of.timestamp_millis());
     let tenant = Tenant::find(api, asked, as_of_ms)?;
     let first = tenant.month(asked)?.period.first;
