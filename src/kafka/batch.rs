@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "rdkafka exposes neither the batch call, the group's membership nor ListOffsets")]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
@@ -229,22 +230,57 @@ pub fn cached_watermarks<C: ConsumerContext>(
     (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
 }
 
-/// Where a topic's partitions end at present: the offset that will be written next in each, whatever the client's
-/// isolation. One request a broker for all of them; a partition that nobody answers for is left out.
+/// A place in every partition of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first offset that is held.
+    First,
+    /// The high watermark: the offset that will be written next, whatever the client's isolation.
+    End,
+    /// The last stable offset: where an open transaction begins, or else the end.
+    Stable,
+}
+
+/// Where this place is in each of these partitions at present. One request a broker for all of them, so that the time it
+/// takes does not grow with their number.
+///
+/// # Errors
+/// Somebody does not answer in time, or a partition has no leader at present.
+pub fn offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+    place: Place,
+    timeout: Duration,
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    let partitions: Vec<i32> = partitions.into_iter().collect();
+    let found = known_offsets(consumer, topic, partitions.iter().copied(), place, timeout)?;
+    match partitions.iter().all(|partition| found.contains_key(partition)) {
+        true => Ok(found),
+        false => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable)),
+    }
+}
+
+/// As [`offsets`]; a partition that nobody answers for is left out.
 ///
 /// # Errors
 /// Nobody answers in time.
-pub fn end_offsets<C: ConsumerContext>(
+pub fn known_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
-    partitions: std::ops::Range<i32>,
+    partitions: impl IntoIterator<Item = i32>,
+    place: Place,
     timeout: Duration,
-) -> Result<Vec<(i32, i64)>, KafkaError> {
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
     let client = consumer.client().native_ptr();
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        // The end, in the place of an instant.
-        list.add_partition_offset(topic, partition, Offset::End)?;
+        // In the place of an instant.
+        let offset = if place == Place::First { Offset::Beginning } else { Offset::End };
+        list.add_partition_offset(topic, partition, offset)?;
+    }
+    if list.count() == 0 {
+        return Ok(BTreeMap::new());
     }
     let timeout_ms = timeout.as_millis().min(60_000) as i32;
     // SAFETY: the client and the list outlive the call, which copies what it needs; options, queue, event and errors are
@@ -254,8 +290,11 @@ pub fn end_offsets<C: ConsumerContext>(
         let queue = sys::rd_kafka_queue_new(client);
         let mut why = [0 as c_char; 256];
         sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why.as_mut_ptr(), why.len());
-        let uncommitted = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
-        let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, uncommitted);
+        let isolation = match place {
+            Place::First | Place::End => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+            Place::Stable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+        };
+        let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options, isolation);
         if !refused.is_null() {
             sys::rd_kafka_error_destroy(refused);
         }
@@ -266,7 +305,7 @@ pub fn end_offsets<C: ConsumerContext>(
         if event.is_null() {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
         }
-        let mut ends = Vec::new();
+        let mut found = BTreeMap::new();
         let failed = sys::rd_kafka_event_error(event);
         let result = sys::rd_kafka_event_ListOffsets_result(event);
         if !result.is_null() {
@@ -275,13 +314,13 @@ pub fn end_offsets<C: ConsumerContext>(
             for place in 0..count {
                 let partition = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(place));
                 if partition.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && partition.offset >= 0 {
-                    ends.push((partition.partition, partition.offset));
+                    found.insert(partition.partition, partition.offset);
                 }
             }
         }
         sys::rd_kafka_event_destroy(event);
         match failed {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(ends),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(found),
             code => Err(KafkaError::MetadataFetch(code.into())),
         }
     }

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, BatchQueue, Fetched};
+use super::batch::{self, BatchQueue, Fetched, Place};
 use super::tail::{now_ms, reader_config};
 use crate::pipeline::lag::{Found, LagWatch};
 use crate::view::View;
@@ -51,8 +51,8 @@ pub fn run(base: &ClientConfig, topic: &str, view: &View, stop: &CancellationTok
 fn look(consumer: &BaseConsumer, topic: &str, view: &View, watch: &mut LagWatch) -> Result<(), KafkaError> {
     let asked_ms = now_ms();
     let shards = view.shards();
-    let ends = batch::end_offsets(consumer, topic, 0..shards as i32, ANSWER);
-    if ends.as_ref().map_or(0, Vec::len) < shards as usize {
+    let ends = batch::known_offsets(consumer, topic, 0..shards as i32, Place::End, ANSWER);
+    if ends.as_ref().map_or(0, BTreeMap::len) < shards as usize {
         // A leader may have moved. Nothing else makes the client ask who the new one is: what it knows is good for
         // minutes, and the old leader's refusal changes nothing about that. The next round asks the right one.
         consumer.fetch_metadata(Some(topic), ANSWER)?;

@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::batch::{BatchQueue, Fetched};
+use super::batch::{self, BatchQueue, Fetched, Place};
 use super::tail::reader_config;
 use crate::pipeline::book::Book;
 use crate::pipeline::compare::{self, Difference};
@@ -71,12 +71,10 @@ pub fn read_ledger(base: &ClientConfig, topic: &str, shards: u32) -> Result<Book
         reader_config(base, "read_uncommitted").create().map_err(kafka("cannot create a ledger reader"))?;
     let consumer: BaseConsumer =
         reader_config(base, "read_committed").create().map_err(kafka("cannot create a ledger reader"))?;
+    let ends = batch::offsets(&uncommitted, topic, 0..shards as i32, Place::End, ANSWER);
+    let ends: Vec<i64> = ends.map_err(kafka("cannot find the ledger's end"))?.into_values().collect();
     let mut list = TopicPartitionList::new();
-    let mut ends = Vec::new();
     for shard in 0..shards {
-        let (_, high) =
-            uncommitted.fetch_watermarks(topic, shard as i32, ANSWER).map_err(kafka("cannot find the ledger's end"))?;
-        ends.push(high);
         let added = list.add_partition_offset(topic, shard as i32, Offset::Beginning);
         added.map_err(kafka("cannot read the ledger"))?;
     }

@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, BatchQueue, Fetched};
+use super::batch::{self, BatchQueue, Fetched, Place};
 use super::ledger_log::{Fence, LedgerLog, Topics};
 use super::membership::{Membership, Notes, Rebalanced};
 use super::tail::{TailNews, now_ms, reader_config};
@@ -463,10 +463,9 @@ impl Worker {
         let mut list = TopicPartitionList::new();
         let mut shards = BTreeMap::new();
         let start = self.setup.config.load().source.start;
-        for shard in takeover.shards() {
-            let (low, high) = self.consumer.fetch_watermarks(&self.topics.source, shard as i32, ANSWER)?;
-            let start = start_offset(&self.consumer, &self.topics.source, shard as i32, start, low, high)?;
-            let begin = match takeover.begin(shard, &self.setup.view.book(), SourceBounds { low, high, start }) {
+        let assigned: Vec<u32> = takeover.shards().collect();
+        for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &assigned, start)? {
+            let begin = match takeover.begin(shard, &self.setup.view.book(), bounds) {
                 Ok(begin) => begin,
                 Err(stop) => {
                     tracing::error!(shard, %stop, "the shard is not counted");
@@ -804,32 +803,44 @@ fn fetch_committed(consumer: &BaseConsumer<Notes>, topic: &str, takeover: &mut T
 }
 
 fn fetch_ends(reader: &BaseConsumer, topic: &str, shards: u32, takeover: &mut Takeover) -> Result<(), KafkaError> {
-    let ends: Result<Vec<i64>, KafkaError> =
-        (0..shards).map(|shard| Ok(reader.fetch_watermarks(topic, shard as i32, ANSWER)?.1)).collect();
-    takeover.ends(ends?);
+    takeover.ends(batch::offsets(reader, topic, 0..shards as i32, Place::End, ANSWER)?.into_values().collect());
     Ok(())
 }
 
-/// `source.start` as an offset of this partition.
-fn start_offset(
+/// What the source holds of these partitions, and `source.start` in each of them.
+fn source_bounds(
     consumer: &BaseConsumer<Notes>,
     topic: &str,
-    partition: i32,
+    shards: &[u32],
     start: Start,
-    low: i64,
-    high: i64,
-) -> Result<i64, KafkaError> {
-    match start {
-        Start::Earliest => Ok(low),
-        Start::Latest => Ok(high),
-        Start::At(instant) => {
-            let mut list = TopicPartitionList::new();
+) -> Result<BTreeMap<u32, SourceBounds>, KafkaError> {
+    let partitions = || shards.iter().map(|shard| *shard as i32);
+    let first = batch::offsets(consumer, topic, partitions(), Place::First, ANSWER)?;
+    // What an open transaction has written is not there yet.
+    let ends = batch::offsets(consumer, topic, partitions(), Place::Stable, ANSWER)?;
+    let mut starts = BTreeMap::new();
+    if let Start::At(instant) = start
+        && !shards.is_empty()
+    {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions() {
             list.add_partition_offset(topic, partition, Offset::Offset(instant.timestamp_millis()))?;
-            let found = consumer.offsets_for_times(list, ANSWER)?;
-            Ok(match found.elements().first().map(|e| e.offset()) {
-                Some(Offset::Offset(offset)) => offset,
-                _ => high,
-            })
+        }
+        for element in consumer.offsets_for_times(list, ANSWER)?.elements() {
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
+                starts.insert(element.partition(), offset);
+            }
         }
     }
+    let bounds = first.into_iter().zip(ends.into_values()).map(|((partition, low), high)| {
+        let start = match start {
+            Start::Earliest => low,
+            Start::Latest => high,
+            // Nothing as young as that is there yet.
+            Start::At(_) => starts.get(&partition).copied().unwrap_or(high),
+        };
+        (partition as u32, SourceBounds { low, high, start })
+    });
+    Ok(bounds.collect())
 }

@@ -22,6 +22,7 @@ use super::client::{Answer, Client};
 use super::queue::{Failed, Next, Queue, Ticket};
 use super::{Complaints, payload, read_record, signature};
 use crate::config::{SigningKeys, WebhookConfig};
+use crate::kafka::batch::{self, Place};
 use crate::metrics::process::{Notification, ProcessMetrics};
 
 /// Longest wait for a record.
@@ -169,11 +170,11 @@ impl Webhook {
         if places.iter().any(|element| matches!(element.offset(), Offset::Offset(_))) {
             return Ok(());
         }
+        // An open transaction lies behind the last stable offset.
+        let partitions = places.iter().map(|element| element.partition());
         let mut ends = TopicPartitionList::new();
-        for element in &places {
-            // The last stable offset, for a reader of what is committed: an open transaction lies behind it.
-            let (_, end) = consumer.fetch_watermarks(&self.topic, element.partition(), ANSWER)?;
-            ends.add_partition_offset(&self.topic, element.partition(), Offset::Offset(end))?;
+        for (partition, end) in batch::offsets(consumer, &self.topic, partitions, Place::Stable, ANSWER)? {
+            ends.add_partition_offset(&self.topic, partition, Offset::Offset(end))?;
         }
         match consumer.commit(&ends, CommitMode::Sync) {
             Ok(()) => {

@@ -23,6 +23,7 @@ mod hostile;
 mod lag;
 mod notify;
 mod operations;
+mod partitions;
 mod read;
 mod registry;
 mod restart;
