@@ -18,7 +18,7 @@ use crate::domain::calendar::LocalClock;
 use crate::domain::registry::Registry;
 use crate::domain::term::Period;
 use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
-use crate::kafka::tail::now_ms;
+use crate::kafka::tail::{TailNews, now_ms};
 use crate::kafka::{lag, registry, tail, topics, worker};
 use crate::locks::{Rank, RankedMutex};
 use crate::logging;
@@ -117,12 +117,12 @@ impl Service {
         let door = Arc::new(Door::new(options.access));
         warn_of_access(&door, &config);
         let address = listener.local_addr()?;
-        let shards = match options.embedded_shards {
-            Some(shards) => shards,
+        let (shards, message_bytes) = match options.embedded_shards {
+            Some(shards) => (shards, topics::MessageBytes::default()),
             None => {
                 let checked = topics::prepare(&base, &config).await?;
                 checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                checked.shards
+                (checked.shards, checked.message_bytes)
             }
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
@@ -173,7 +173,21 @@ impl Service {
         let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
-        let mut threads = start_threads(base.clone(), &config, instance, &view, &metrics, &health, &stop)?;
+        let (news, received) = mpsc::channel();
+        let mut threads = start_threads(
+            worker::Setup {
+                base: base.clone(),
+                config: config.clone(),
+                instance,
+                view: view.clone(),
+                metrics: metrics.clone(),
+                health: health.clone(),
+                message_bytes,
+                news: received,
+                stop: stop.clone(),
+            },
+            news,
+        )?;
         for notifier in notifiers {
             threads.push(("notify", spawn("notify", stop.clone(), notifier)?));
         }
@@ -281,37 +295,20 @@ impl Service {
     }
 }
 
-fn start_threads(
-    base: ClientConfig,
-    config: &Arc<ArcSwap<Config>>,
-    instance: String,
-    view: &Arc<View>,
-    metrics: &Arc<ProcessMetrics>,
-    health: &Arc<Health>,
-    stop: &CancellationToken,
-) -> Result<Vec<NamedThread>> {
-    let (news, received) = mpsc::channel();
+/// The worker, and what it needs beside it. `news`: to the worker from the tail.
+fn start_threads(setup: worker::Setup, news: mpsc::Sender<TailNews>) -> Result<Vec<NamedThread>> {
+    let config = setup.config.load_full();
     let tail = {
-        let (base, view, metrics, stop) = (base.clone(), view.clone(), metrics.clone(), stop.clone());
-        let (topic, health) = (config.load().ledger.topic.clone(), health.clone());
+        let (base, view, metrics) = (setup.base.clone(), setup.view.clone(), setup.metrics.clone());
+        let (topic, health, stop) = (config.ledger.topic.clone(), setup.health.clone(), setup.stop.clone());
         spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &health, &news, &stop)?))?
     };
     let lag = {
-        let (base, view, stop) = (base.clone(), view.clone(), stop.clone());
-        let topic = config.load().source.topic.clone();
+        let (base, view, stop) = (setup.base.clone(), setup.view.clone(), setup.stop.clone());
+        let topic = config.source.topic.clone();
         spawn("lag", stop.clone(), move || Ok(lag::run(&base, &topic, &view, &stop)?))?
     };
-    let setup = worker::Setup {
-        base,
-        config: config.clone(),
-        instance,
-        view: view.clone(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        news: received,
-        stop: stop.clone(),
-    };
-    let worker = spawn("worker", stop.clone(), move || Ok(worker::run(setup)?))?;
+    let worker = spawn("worker", setup.stop.clone(), move || Ok(worker::run(setup)?))?;
     Ok(vec![("worker", worker), ("tail", tail), ("lag", lag)])
 }
 

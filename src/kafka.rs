@@ -5,6 +5,7 @@ pub mod batch;
 pub mod embedded;
 pub mod lag;
 pub mod ledger_log;
+pub mod letter;
 pub mod membership;
 pub mod registry;
 pub mod tail;

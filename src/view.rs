@@ -373,7 +373,13 @@ impl View {
 
     /// Arrivals of a flush on its way to the ledger.
     pub fn sent(&self, shard: u32, seq: u64, arrivals: Vec<i64>) {
-        self.arrivals.lock().entry(shard).or_default().push((seq, arrivals));
+        let mut all = self.arrivals.lock();
+        let waiting = all.entry(shard).or_default();
+        match waiting.last_mut().filter(|(last, _)| *last == seq) {
+            // The flush before did not commit; this one says it all again, under the same number.
+            Some((_, same)) => same.extend(arrivals),
+            None => waiting.push((seq, arrivals)),
+        }
     }
 
     /// Arrivals that became visible with this checkpoint.

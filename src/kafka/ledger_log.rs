@@ -1,6 +1,6 @@
 //! Writing to the ledger: one transactional producer an instance, one transaction a flush.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -8,9 +8,11 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
+use super::letter::Letter;
 use super::membership::Membership;
+use super::topics::{MAX_MESSAGE_BYTES, MessageBytes};
 use crate::pipeline::protocol::TransactionEnd;
 use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush, Shard};
 
@@ -19,12 +21,16 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Room in a dead letter for our own headers and the message's framing, in bytes.
-const DEAD_LETTER_OVERHEAD: usize = 4096;
+/// Bytes of one batch of records, unless a topic takes less: librdkafka's own default.
+const BATCH_BYTES: usize = 1_000_000;
+/// A topic that takes less than this is of no use: a letter's own headers need as much.
+const LEAST_BYTES: usize = 1024;
 /// How long offsets may be on their way before their producer is given up. The client's own limit, which is
 /// [`TRANSACTION_TIMEOUT`], does not always hold: where the group's coordinator dies with the request, librdkafka 2.12 can
 /// wait for ever.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
+/// The key of an alert about no tenant, where the topic takes no record without one.
+const FLEET_KEY: &[u8] = b"fleet";
 /// One step of an abort, between two polls.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 
@@ -43,8 +49,13 @@ pub struct Topics {
 
 /// The transactional producer.
 pub struct LedgerLog {
+    base: ClientConfig,
     config: ClientConfig,
     topics: Topics,
+    /// The most that the topics take, as far as known.
+    message_bytes: MessageBytes,
+    /// The dead-letter or the alerts topic wants a key in every record: somebody made it a compacted one.
+    keyed: bool,
     producer: Arc<BaseProducer<Deliveries>>,
 }
 
@@ -61,6 +72,17 @@ pub struct FlushEnd {
     pub error: Option<String>,
     /// Who refused us, if that is what happened.
     pub fence: Option<Fence>,
+    /// What the brokers will refuse again in the same way; see [`LedgerLog::adapt`].
+    pub refused: Option<Refused>,
+}
+
+/// A record that a topic does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The topic.
+    pub topic: String,
+    /// Too large; else it lacks a key.
+    pub too_large: bool,
 }
 
 /// Who refused a transaction because our place is taken.
@@ -72,15 +94,35 @@ pub enum Fence {
     Producer,
 }
 
-/// Remembers the first delivery error.
+/// Remembers what was not delivered.
 #[derive(Debug, Default)]
 struct Deliveries {
-    error: Mutex<Option<String>>,
+    first: Mutex<Option<String>>,
+    refused: Mutex<Option<Refused>>,
 }
 
 impl Deliveries {
+    /// The first error since the last call.
     fn take(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn take_refused(&self) -> Option<Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A record of this topic came to nothing.
+    fn failed(&self, error: &KafkaError, topic: &str) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| format!("{topic}: {error}"));
+        drop(first);
+        let too_large = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => true,
+            Some(RDKafkaErrorCode::InvalidRecord) => false,
+            _ => return,
+        };
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get_or_insert_with(|| Refused { topic: topic.to_owned(), too_large });
     }
 }
 
@@ -94,9 +136,8 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut first = self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            first.get_or_insert_with(|| error.to_string());
+        if let Err((error, message)) = result {
+            self.failed(error, message.topic());
         }
     }
 }
@@ -106,7 +147,12 @@ impl LedgerLog {
     ///
     /// # Errors
     /// The brokers refuse it or do not answer within 30 s.
-    pub fn open(base: &ClientConfig, transactional_id: &str, topics: Topics) -> Result<Self, KafkaError> {
+    pub fn open(
+        base: &ClientConfig,
+        transactional_id: &str,
+        topics: Topics,
+        message_bytes: MessageBytes,
+    ) -> Result<Self, KafkaError> {
         let mut config = super::without_consumers_keys(base);
         if config.get("compression.type").is_none() {
             config.set("compression.type", "lz4");
@@ -119,11 +165,38 @@ impl LedgerLog {
             .set("linger.ms", "5")
             // Alerts of one tenant keep their order, wherever a Java client would look for them.
             .set("partitioner", "murmur2_random")
-            .set("message.max.bytes", super::topics::MAX_MESSAGE_BYTES.to_string())
+            .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
+            .set("batch.size", batch_bytes(message_bytes).to_string())
             .set("queue.buffering.max.messages", "2000000")
             .set("queue.buffering.max.kbytes", "1048576");
         let producer = Self::start(&config)?;
-        Ok(Self { config, topics, producer })
+        Ok(Self { base: base.clone(), config, topics, message_bytes, keyed: false, producer })
+    }
+
+    /// What a topic has refused it will refuse again, and with it every flush of all shards: from now on it gets smaller
+    /// batches and smaller letters, or letters with a key. To be called before [`LedgerLog::renew`], with which it takes
+    /// effect.
+    pub fn adapt(&mut self, refused: &Refused) {
+        let Refused { topic, too_large } = refused;
+        if !too_large {
+            self.keyed = true;
+            tracing::error!(topic, "the topic takes no record without a key: is it compacted? its records get keys from now on");
+            return;
+        }
+        let asked = super::topics::message_bytes(&self.base, topic);
+        let Topics { ledger, dead_letters, .. } = &self.topics;
+        let known = match topic {
+            topic if topic == ledger => &mut self.message_bytes.ledger,
+            topic if topic == dead_letters => &mut self.message_bytes.dead_letters,
+            _ => &mut self.message_bytes.alerts,
+        };
+        // Nobody says, or it refuses what it says it takes.
+        let half = (*known).min(BATCH_BYTES) / 2;
+        let asked = asked.map(|bytes| bytes.min(MAX_MESSAGE_BYTES as usize)).filter(|bytes| bytes != known);
+        let bytes = asked.unwrap_or(half).max(LEAST_BYTES);
+        *known = bytes;
+        tracing::error!(topic, bytes, "the topic's max.message.bytes is smaller than at the start; batches and dead letters shrink");
+        self.config.set("batch.size", batch_bytes(self.message_bytes).to_string());
     }
 
     fn start(config: &ClientConfig) -> Result<Arc<BaseProducer<Deliveries>>, KafkaError> {
@@ -158,6 +231,18 @@ impl LedgerLog {
         membership: &Membership,
     ) -> FlushEnd {
         let begin = Instant::now();
+        self.producer.context().take_refused();
+        let end = self.transact(begin, flushes, shard, membership);
+        FlushEnd { refused: self.producer.context().take_refused(), ..end }
+    }
+
+    fn transact<'s>(
+        &self,
+        begin: Instant,
+        flushes: &[Flush],
+        shard: impl Fn(u32) -> Option<&'s Shard>,
+        membership: &Membership,
+    ) -> FlushEnd {
         let begun = self.producer.begin_transaction();
         let sent = begun.and_then(|()| self.send_all(flushes, shard)).map(|()| self.send_offsets(flushes, membership));
         match sent {
@@ -170,6 +255,7 @@ impl LedgerLog {
                 took: begin.elapsed(),
                 error: Some(format!("no answer to the offsets within {} s", OFFSETS_TIMEOUT.as_secs())),
                 fence: None,
+                refused: None,
             },
         }
     }
@@ -211,42 +297,15 @@ impl LedgerLog {
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.alerts).headers(headers).payload(&alert.payload);
-        record.key = alert.key.as_deref();
+        record.key = alert.key.as_deref().or(self.keyed.then_some(FLEET_KEY));
         self.enqueue(record)
     }
 
     fn send_letter(&self, shard: u32, letter: &DeadLetter) -> Result<(), KafkaError> {
-        let (partition, offset) = (shard.to_string(), letter.offset.to_string());
-        let timestamp = letter.timestamp_ms.map(|ms| ms.to_string());
-        let id = format!("{}/{partition}/{offset}", self.topics.source);
-        // What is larger than a message may be stays in the calls topic alone; the shard must not stop for it.
-        let bytes = letter.payload.as_ref().map_or(0, Vec::len);
-        let headers_bytes: usize = letter.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let room = super::topics::MAX_MESSAGE_BYTES as usize - DEAD_LETTER_OVERHEAD;
-        let rest = headers_bytes + letter.key.as_ref().map_or(0, Vec::len);
-        let omitted = (bytes + rest > room).then(|| bytes.to_string());
-        let mut headers = OwnedHeaders::new();
-        for (name, value) in &letter.headers {
-            headers = headers.insert(Header { key: name, value: Some(value) });
-        }
-        let own = [
-            ("sla.id", Some(&id)),
-            ("sla.reason", Some(&letter.reason.as_str().to_owned())),
-            ("sla.topic", Some(&self.topics.source)),
-            ("sla.partition", Some(&partition)),
-            ("sla.offset", Some(&offset)),
-            ("sla.timestamp", timestamp.as_ref()),
-        ]
-        .map(|(name, value)| (name, value.cloned()));
-        for (key, value) in &own {
-            headers = headers.insert(Header { key, value: value.as_deref() });
-        }
-        if let Some(bytes) = &omitted {
-            headers = headers.insert(Header { key: "sla.omitted_bytes", value: Some(bytes) });
-        }
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.dead_letters).headers(headers);
+        let letter = Letter::of(letter, &self.topics.source, shard, self.message_bytes.dead_letters, self.keyed);
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.dead_letters).headers(letter.headers());
         record.key = letter.key.as_deref();
-        record.payload = letter.payload.as_deref().filter(|_| omitted.is_none());
+        record.payload = letter.payload;
         self.enqueue(record)
     }
 
@@ -258,7 +317,10 @@ impl LedgerLog {
                     record = back;
                     self.producer.poll(Duration::from_millis(1));
                 }
-                Err((error, _)) => return Err(error),
+                Err((error, back)) => {
+                    self.producer.context().failed(&error, back.topic);
+                    return Err(error);
+                }
             }
         }
     }
@@ -320,6 +382,7 @@ impl LedgerLog {
                     took: begin.elapsed(),
                     error: None,
                     fence: None,
+                    refused: None,
                 };
             };
             match verdict(&error) {
@@ -343,7 +406,8 @@ impl LedgerLog {
             self.producer.poll(Duration::ZERO);
             let Err(error) = self.producer.abort_transaction(ABORT_STEP) else {
                 let error = Some(cause.to_string());
-                return FlushEnd { end: TransactionEnd::Aborted, retried: false, took: begin.elapsed(), error, fence };
+                let (end, took) = (TransactionEnd::Aborted, begin.elapsed());
+                return FlushEnd { end, retried: false, took, error, fence, refused: None };
             };
             // Resumes the abort; it is not sent again.
             if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
@@ -354,8 +418,13 @@ impl LedgerLog {
     }
 }
 
+/// Bytes of a batch that every topic takes: a topic's limit is one of batches, not of records.
+fn batch_bytes(topics: MessageBytes) -> usize {
+    BATCH_BYTES.min(topics.ledger).min(topics.dead_letters).min(topics.alerts).max(LEAST_BYTES)
+}
+
 fn failed(end: TransactionEnd, retried: bool, begin: Instant, error: &KafkaError) -> FlushEnd {
-    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fence: fence(error) }
+    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fence: fence(error), refused: None }
 }
 
 enum Verdict {

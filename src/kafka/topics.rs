@@ -63,6 +63,39 @@ pub struct Checked {
     pub shards: u32,
     /// Settings that are allowed but questionable.
     pub warnings: Vec<String>,
+    /// The most that the topics take.
+    pub message_bytes: MessageBytes,
+}
+
+/// The largest batch of records that a topic takes, in bytes: `max.message.bytes`, and no more than
+/// [`MAX_MESSAGE_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageBytes {
+    /// The ledger topic.
+    pub ledger: usize,
+    /// The dead-letter topic.
+    pub dead_letters: usize,
+    /// The alerts topic.
+    pub alerts: usize,
+}
+
+impl Default for MessageBytes {
+    fn default() -> Self {
+        let most = MAX_MESSAGE_BYTES as usize;
+        Self { ledger: most, dead_letters: most, alerts: most }
+    }
+}
+
+/// What this topic takes at present; `None`: nobody says so in time. Blocks.
+pub fn message_bytes(base: &ClientConfig, topic: &str) -> Option<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base).create().ok()?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let answer = runtime.block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options)).ok()?;
+    super::discard("admin", admin);
+    let found = answer.into_iter().next()?.ok()?;
+    let entry = found.entries.into_iter().find(|entry| entry.name == "max.message.bytes")?;
+    entry.value?.parse().ok()
 }
 
 struct Wanted<'a> {
@@ -251,7 +284,7 @@ async fn settings<'a>(
 async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shards: i32) -> Result<Checked, TopicError> {
     let (source, ledger) = (config.source.topic.as_str(), config.ledger.topic.as_str());
     let alerts = config.ledger.alerts_topic.as_str();
-    let names = [source, ledger, &config.ledger.dead_letters_topic, alerts];
+    let names = [source, ledger, config.ledger.dead_letters_topic.as_str(), alerts];
     let settings = settings(admin, &names).await?;
     let get = |topic: &str, name: &str| settings.get(topic).and_then(|s| s.get(name)).map_or("", String::as_str);
     let number = |topic: &str, name: &str| get(topic, name).parse::<i64>().ok();
@@ -270,6 +303,16 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if number(ledger, "max.message.bytes").is_some_and(|n| n < i64::from(MAX_MESSAGE_BYTES)) {
         warnings.push(format!("the ledger topic `{ledger}` has max.message.bytes={} (we create it with {MAX_MESSAGE_BYTES}): a tenant with very many actions and codes could stop its shard", get(ledger, "max.message.bytes")));
     }
+    let dead_letters = config.ledger.dead_letters_topic.as_str();
+    if number(dead_letters, "max.message.bytes").is_some_and(|n| n < i64::from(MAX_MESSAGE_BYTES)) {
+        warnings.push(format!("the dead-letter topic `{dead_letters}` has max.message.bytes={} (we create it with {MAX_MESSAGE_BYTES}): larger bodies are left out of the letters, which then hold their size and SHA-256", get(dead_letters, "max.message.bytes")));
+    }
+    if get(dead_letters, "cleanup.policy").contains("compact") {
+        mistakes.push(format!(
+            "the dead-letter topic `{dead_letters}` is compacted: letters of the same key would vanish; set it to delete \
+             (kafka-configs.sh --alter --entity-type topics --entity-name {dead_letters} --add-config cleanup.policy=delete)"
+        ));
+    }
     if get(source, "cleanup.policy").contains("compact") {
         mistakes.push(format!("the calls topic `{source}` is compacted: calls of the same key would vanish before they are counted; set cleanup.policy=delete"));
     }
@@ -287,7 +330,12 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
         warnings.push(format!("the alerts topic `{alerts}` is compacted: of a tenant's alerts only the last would stay; set cleanup.policy=delete"));
     }
     if mistakes.is_empty() {
-        Ok(Checked { shards: shards.max(0) as u32, warnings })
+        let most = |topic: &str| {
+            let set = number(topic, "max.message.bytes").and_then(|bytes| usize::try_from(bytes).ok());
+            set.unwrap_or(usize::MAX).min(MAX_MESSAGE_BYTES as usize)
+        };
+        let message_bytes = MessageBytes { ledger: most(ledger), dead_letters: most(dead_letters), alerts: most(alerts) };
+        Ok(Checked { shards: shards.max(0) as u32, warnings, message_bytes })
     } else {
         Err(TopicError::Settings(mistakes))
     }

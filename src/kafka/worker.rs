@@ -17,6 +17,7 @@ use super::batch::{self, BatchQueue, Fetched, Place};
 use super::ledger_log::{Fence, LedgerLog, Topics};
 use super::membership::{Membership, Notes, Rebalanced};
 use super::tail::{TailNews, now_ms, reader_config};
+use super::topics::MessageBytes;
 use crate::alerting::Desk;
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
@@ -35,7 +36,13 @@ const ROUND: Duration = Duration::from_millis(50);
 /// Longest wait for one answer of the brokers within a round; asked again in the next.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Dead letters that wait for a flush, in bytes, before it comes early.
-const DEAD_LETTER_BYTES: usize = 8 << 20;
+const EARLY_LETTERS: usize = 8 << 20;
+/// Facts that wait for a flush, in bytes, before it comes early.
+const EARLY_FACTS: usize = 32 << 20;
+/// Dead letters that wait for a flush, in bytes, before reading pauses until one has committed.
+const MOST_LETTERS: usize = 32 << 20;
+/// Facts that wait for a flush, in bytes, before reading pauses until one has committed.
+const MOST_FACTS: usize = 64 << 20;
 /// Every this many records one arrival is kept for the freshness figure.
 const FRESHNESS_SAMPLE: i64 = 64;
 /// How often lag and readiness are looked at.
@@ -61,6 +68,8 @@ pub struct Setup {
     pub metrics: Arc<ProcessMetrics>,
     /// Readiness.
     pub health: Arc<Health>,
+    /// The most that the topics take.
+    pub message_bytes: MessageBytes,
     /// News from the tail.
     pub news: Receiver<TailNews>,
     /// Ends the worker.
@@ -134,6 +143,8 @@ struct Worker {
     /// By partition, where it ended when it was last read to its end; beyond the last record by the transactions' markers.
     source_ends: BTreeMap<u32, i64>,
     next_flush: Instant,
+    /// No flush comes earlier, however much waits: the last one failed, or wrote as much as may be written in that time.
+    earliest_flush: Instant,
     next_lag: Instant,
     next_complaint: Instant,
     /// The group's session timeout: a worker that stood still for longer may have been replaced.
@@ -207,7 +218,7 @@ impl Worker {
         let reader = reader_config(&setup.base, "read_uncommitted").create();
         let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;
         let id = format!("{}-{}", config.ledger.name, setup.instance);
-        let log = LedgerLog::open(&setup.base, &id, topics.clone())
+        let log = LedgerLog::open(&setup.base, &id, topics.clone(), setup.message_bytes)
             .map_err(|e| WorkerError::Kafka("cannot open the transactional producer", e))?;
         consumer.subscribe(&[&topics.source]).map_err(|e| WorkerError::Kafka("cannot subscribe", e))?;
         let session =
@@ -231,6 +242,7 @@ impl Worker {
             last_arrival_ms: BTreeMap::new(),
             source_ends: BTreeMap::new(),
             next_flush: Instant::now(),
+            earliest_flush: Instant::now(),
             next_lag: Instant::now(),
             next_complaint: Instant::now(),
             session,
@@ -523,16 +535,28 @@ impl Worker {
         self.count_held();
         let now = Instant::now();
         let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
-        if let Some(mut queue) = self.queue.take() {
+        if self.waiting().is_too_much() {
+            std::thread::sleep(wait);
+        } else if let Some(mut queue) = self.queue.take() {
             self.consume(&mut queue, wait);
             self.queue = Some(queue);
         }
-        let letters: usize = self.shards.values().map(Shard::dead_letter_bytes).sum();
-        if Instant::now() >= self.next_flush || letters > DEAD_LETTER_BYTES {
+        let (now, early) = (Instant::now(), self.waiting().is_much());
+        if now >= self.next_flush || early && now >= self.earliest_flush {
             let interval = self.setup.config.load().flush.interval;
             self.next_flush = Instant::now() + interval;
             self.flush();
         }
+    }
+
+    /// What waits for a flush. A shard that may not flush yet is none of it: it must read on to come to that.
+    fn waiting(&self) -> Waiting {
+        let mut all = Waiting::default();
+        for shard in self.shards.values().filter(|shard| shard.may_flush()) {
+            all.letters += shard.dead_letter_bytes();
+            all.facts += shard.unflushed_bytes();
+        }
+        all
     }
 
     fn consume(&mut self, queue: &mut BatchQueue, wait: Duration) {
@@ -634,7 +658,14 @@ impl Worker {
             let bytes: usize = flushes.iter().map(Flush::ledger_bytes).sum();
             let rate = self.setup.config.load().ledger.max_write_rate.max(1);
             let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
-            self.next_flush = self.next_flush.max(begin + pause);
+            self.earliest_flush = begin + pause;
+            self.next_flush = self.next_flush.max(self.earliest_flush);
+        } else {
+            self.earliest_flush = self.next_flush;
+        }
+        if let Some(refused) = &result.refused {
+            self.log.adapt(refused);
+            self.log_broken = true;
         }
         if let Some(error) = &result.error {
             tracing::warn!(error, end = ?result.end, fence = ?result.fence, "flush failed");
@@ -683,6 +714,8 @@ impl Worker {
             }
         }
         self.setup.health.set_lag(worst);
+        let waiting = self.waiting();
+        self.setup.metrics.set_unflushed(waiting.letters, waiting.facts, waiting.is_too_much());
         let loaded = self.setup.view.outline().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
         self.setup.health.set_ledger_loaded(loaded);
         if let State::Counting { takeover, judged, .. } = &mut self.state
@@ -714,6 +747,25 @@ impl Worker {
         super::discard("reader", reader);
         super::discard("producer", log);
         tracing::info!("worker stopped");
+    }
+}
+
+/// About what waits for a flush, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waiting {
+    letters: usize,
+    facts: usize,
+}
+
+impl Waiting {
+    /// A flush should not wait for its time.
+    fn is_much(self) -> bool {
+        self.letters > EARLY_LETTERS || self.facts > EARLY_FACTS
+    }
+
+    /// Nothing more is read before a flush has committed.
+    fn is_too_much(self) -> bool {
+        self.letters > MOST_LETTERS || self.facts > MOST_FACTS
     }
 }
 

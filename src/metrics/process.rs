@@ -41,6 +41,8 @@ pub struct ProcessMetrics {
     lag_seconds: GaugeVec,
     flush_duration: Histogram,
     flushes: IntCounterVec,
+    unflushed: IntGaugeVec,
+    reading_paused: IntGauge,
     freshness: Mutex<Freshness>,
     takeovers: IntCounter,
     fenced: IntCounter,
@@ -143,6 +145,8 @@ impl ProcessMetrics {
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
             flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
             flushes,
+            unflushed: int_gauges(r, names::UNFLUSHED, &["kind"]),
+            reading_paused: int_gauge(r, names::READING_PAUSED),
             freshness: Mutex::new(Freshness::new(Instant::now())),
             takeovers: counter(r, names::TAKEOVERS),
             fenced: counter(r, names::FENCED),
@@ -228,6 +232,14 @@ impl ProcessMetrics {
     pub fn flush(&self, end: TransactionEnd, took: Duration) {
         self.flushes.with_label_values(&[result(end)]).inc();
         self.flush_duration.observe(took.as_secs_f64());
+    }
+
+    /// Bytes of dead letters and of facts that wait for a flush, and whether reading has paused for them.
+    pub fn set_unflushed(&self, letters: usize, facts: usize, paused: bool) {
+        for (kind, bytes) in [("dead_letters", letters), ("facts", facts)] {
+            self.unflushed.with_label_values(&[kind]).set(int(bytes as u64));
+        }
+        self.reading_paused.set(paused.into());
     }
 
     /// A call became visible so many milliseconds after its arrival.

@@ -23,6 +23,13 @@ use crate::domain::alert::{AlertKey, AlertName, AlertState};
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::call::{Call, Flag, Malformed, Quarantined, Rejection};
 
+/// What a dead letter, or one of its headers, costs beside its bytes.
+const LETTER_BYTES: usize = 256;
+const HEADER_BYTES: usize = 48;
+/// What a failing call, a new row of a tally and a record to be written cost beside their names, in bytes.
+const ITEM_BYTES: usize = 96;
+const ROW_BYTES: usize = 64;
+const KEY_BYTES: usize = 192;
 /// Seconds a call may lie in the future of its arrival.
 pub const MAX_FUTURE_S: i64 = 300;
 /// Days a month is kept after its end at the least: the last claim closes after 60 days; 30 more to settle.
@@ -136,7 +143,9 @@ impl DeadLetter {
     }
 
     fn bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, Vec::len) + self.key.as_ref().map_or(0, Vec::len)
+        let headers = self.headers.iter().map(|(name, value)| HEADER_BYTES + name.len() + value.len());
+        let own = self.payload.as_ref().map_or(0, Vec::len) + self.key.as_ref().map_or(0, Vec::len);
+        LETTER_BYTES + own + headers.sum::<usize>()
     }
 }
 
@@ -162,10 +171,10 @@ pub struct Flush {
     pub seq: u64,
     /// First source offset not counted; what goes to the consumer group.
     pub next_offset: i64,
-    /// Alerts since the last commit.
-    pub alerts: Vec<AlertMessage>,
-    /// Letters since the last commit.
-    pub dead_letters: Vec<DeadLetter>,
+    /// Alerts since the last commit; shared with the shard, which keeps them until then.
+    pub alerts: Vec<Arc<AlertMessage>>,
+    /// Letters since the last commit, likewise.
+    pub dead_letters: Vec<Arc<DeadLetter>>,
     /// Keys and values of `T`, `F`, `R` and `A`; `None` is a tombstone.
     pub records: Vec<(String, Option<Vec<u8>>)>,
     /// Key and value of `C`.
@@ -243,6 +252,7 @@ struct Pending {
     dead_letters: usize,
     tombstones: usize,
     closed_items: u64,
+    unflushed: usize,
 }
 
 /// What was last told of an alert, or will be with the next flush.
@@ -282,8 +292,10 @@ pub struct Shard {
     renumber: Renumber,
     dirty: Vec<DirtyKey>,
     generation: u64,
-    dead_letters: VecDeque<DeadLetter>,
+    dead_letters: VecDeque<Arc<DeadLetter>>,
     dead_letter_bytes: usize,
+    /// About what the facts since the last commit take, in bytes.
+    unflushed: usize,
     tombstones: Vec<Key>,
     pending: Option<Pending>,
     changed_chunks: Vec<i64>,
@@ -295,7 +307,7 @@ pub struct Shard {
     unwritten_rulings: Vec<NotedRuling>,
     alerts: BTreeMap<AlertKey, AlertSlot>,
     /// Alerts that go out with the next flush.
-    alert_messages: VecDeque<AlertMessage>,
+    alert_messages: VecDeque<Arc<AlertMessage>>,
     /// The values loaded are not those of the checkpoint: a flush was torn, the next checkpoint vouches for them.
     unvouched: bool,
 }
@@ -411,6 +423,7 @@ impl Shard {
             generation: 0,
             dead_letters: VecDeque::new(),
             dead_letter_bytes: 0,
+            unflushed: 0,
             tombstones: state.closed_keys,
             pending: None,
             changed_chunks: Vec::new(),
@@ -512,6 +525,11 @@ impl Shard {
     /// Bytes of dead letters that wait for a flush.
     pub fn dead_letter_bytes(&self) -> usize {
         self.dead_letter_bytes
+    }
+
+    /// About what the facts that wait for a flush take, in bytes.
+    pub fn unflushed_bytes(&self) -> usize {
+        self.unflushed
     }
 
     /// The contents of the windows, for comparison.
@@ -621,7 +639,7 @@ impl Shard {
         }
         let letter = DeadLetter::new(record, reason);
         self.dead_letter_bytes += letter.bytes();
-        self.dead_letters.push_back(letter);
+        self.dead_letters.push_back(Arc::new(letter));
         Outcome::Rejected(reason)
     }
 
@@ -704,10 +722,14 @@ impl Shard {
         if offset < slot.written.cov {
             return;
         }
-        slot.tally(&mut self.names).add((day.0 - month.first_day().0 + 1) as u32, row);
+        let tally = slot.tally(&mut self.names);
+        let rows = tally.rows();
+        tally.add((day.0 - month.first_day().0 + 1) as u32, row);
+        self.unflushed += (tally.rows() - rows) * ROW_BYTES;
         slot.written.changed = self.generation;
         if !slot.written.dirty {
             slot.written.dirty = true;
+            self.unflushed += KEY_BYTES;
             self.dirty.push(DirtyKey::Tally { tenant, month });
         }
     }
@@ -747,6 +769,8 @@ impl Shard {
                     request_id: &call.request_id,
                 };
                 items.add(chunk, &item, calls, &mut self.names);
+                let code = call.code.as_ref().map_or(0, |code| code.len());
+                self.unflushed += ITEM_BYTES + call.request_id.len() + call.action.len() + code;
                 changed.push(chunk);
             }
         }
@@ -808,7 +832,7 @@ impl Shard {
         let slot =
             self.alerts.entry(key).or_insert(AlertSlot { state, digest: None, dirty: true, changed, torn: false });
         (slot.state, slot.dirty, slot.changed) = (state, true, changed);
-        self.alert_messages.extend(message);
+        self.alert_messages.extend(message.map(Arc::new));
     }
 
     /// What a torn flush may or may not have told: it is told again, under the same id, with the first flush, which
@@ -816,7 +840,7 @@ impl Shard {
     pub fn tell_again(&mut self, mut message: impl FnMut(&AlertKey, &AlertState) -> AlertMessage) {
         for (key, slot) in self.alerts.iter_mut().filter(|(_, slot)| slot.torn) {
             (slot.torn, slot.dirty, slot.changed) = (false, true, self.generation);
-            self.alert_messages.push_back(message(key, &slot.state));
+            self.alert_messages.push_back(Arc::new(message(key, &slot.state)));
         }
     }
 
@@ -948,6 +972,7 @@ impl Shard {
             dead_letters: self.dead_letters.len(),
             tombstones: self.tombstones.len(),
             closed_items,
+            unflushed: self.unflushed,
         });
         self.generation += 1;
         flush
@@ -1051,6 +1076,7 @@ impl Shard {
         }
         self.alert_messages.drain(..pending.alert_messages);
         self.dead_letters.drain(..pending.dead_letters).for_each(|l| self.dead_letter_bytes -= l.bytes());
+        self.unflushed -= pending.unflushed;
         self.tombstones.drain(..pending.tombstones);
         if pending.checkpoint.horizon != self.last.horizon {
             self.close_months(Month(pending.checkpoint.horizon));

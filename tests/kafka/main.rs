@@ -21,6 +21,7 @@ mod events;
 mod hammer;
 mod hostile;
 mod lag;
+mod letters;
 mod notify;
 mod operations;
 mod partitions;
