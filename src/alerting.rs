@@ -14,6 +14,7 @@ use crate::domain::alert::{
     step,
 };
 use crate::domain::calendar::{LocalClock, Month};
+use crate::domain::codes::Class;
 use crate::domain::standing::ServiceMonth;
 use crate::domain::term::Period;
 use crate::metrics::exporter::PAST_MONTHS;
@@ -116,6 +117,7 @@ impl Desk {
         if let Unjudged::Some(tenants) = news {
             tenants.iter().filter(|tenant| home.speaks_for(tenant)).for_each(|tenant| self.enqueue(tenant));
         }
+        metrics.set_alerts_foreign(book.foreign_alerts());
         let holds: Holds = (0..).zip(lags).map(|(shard, lag)| (shard, hold(&book, shard, lag))).collect();
         let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
         let mut held: BTreeMap<Held, u64> = BTreeMap::new();
@@ -197,6 +199,7 @@ impl<'a> Pass<'a> {
         let Some(standing) = self.standings.tenant(tenant) else { return true };
         let mut all = true;
         let windows = self.view.windows(tenant, self.now_ms);
+        all &= self.judge_unwatched(tenant, standing, shard, told);
         for month in &standing.months {
             let quiet = !shard.has_alerts(tenant, month.period.first);
             if quiet && !may_alert(month, &windows) {
@@ -206,10 +209,36 @@ impl<'a> Pass<'a> {
             {
                 let key = AlertKey { tenant: tenant.clone(), period_start: Some(month.period.first), alert, detail };
                 match is_told {
+                    _ if shard.is_foreign(&key) => {}
                     _ if shard.is_telling(&key) => all = false,
                     true => told.push((key, state)),
                     false => shard.tell(key, state, None),
                 }
+            }
+        }
+        all
+    }
+
+    /// Resolves what nobody judges any more: levels, tiers and days that were taken out of the policy, and service months that
+    /// the tenant no longer has. `false`: an alert has to wait for the flush that tells its last change.
+    fn judge_unwatched(
+        &self,
+        tenant: &Arc<str>,
+        standing: &TenantStanding,
+        shard: &Shard,
+        told: &mut Vec<(AlertKey, AlertState)>,
+    ) -> bool {
+        let is_watched = |key: &AlertKey| {
+            let month = standing.months.iter().find(|month| Some(month.period.first) == key.period_start);
+            month.is_some_and(|month| key.is_watched(&month.policy))
+        };
+        let mut all = true;
+        for (key, state) in shard.tenant_alerts(tenant).filter(|(key, _)| !is_watched(key)) {
+            let over = Verdict::Over(Reason::NoLongerWatched);
+            match step(Some(*state), over, self.now_ms) {
+                Some(_) if shard.is_telling(key) => all = false,
+                Some((state, true)) => told.push((key.clone(), state)),
+                Some((_, false)) | None => {}
             }
         }
         all
@@ -301,8 +330,8 @@ impl<'a> Pass<'a> {
     /// The alerts that are about no tenant.
     fn judge_fleet(&mut self, shard: &mut Shard, metrics: &ProcessMetrics) {
         let mut wanted: BTreeMap<AlertKey, (Severity, Reason)> = BTreeMap::new();
-        for code in self.standings.unknown_codes().keys().take(UNKNOWN_CODES) {
-            wanted.insert(AlertKey::fleet(AlertName::UnknownCode, code), (Severity::Warning, Reason::CodeUnknown));
+        for code in self.unknown_codes(shard) {
+            wanted.insert(AlertKey::fleet(AlertName::UnknownCode, &code), (Severity::Warning, Reason::CodeUnknown));
         }
         let today = LocalClock::new(self.standings.contract().policies.versions()[0].time_zone).day(self.now_ms);
         let first = Month(today.month().0 - PAST_MONTHS);
@@ -330,7 +359,7 @@ impl<'a> Pass<'a> {
                 Some((severity, reason)) => Verdict::Holds(*severity, *reason, *reason),
                 None => Verdict::Over(over(key.alert)),
             };
-            if shard.is_telling(&key) {
+            if shard.is_telling(&key) || shard.is_foreign(&key) {
                 continue;
             }
             let Some((state, _)) = step(shard.alert(&key), verdict, self.now_ms) else { continue };
@@ -342,6 +371,26 @@ impl<'a> Pass<'a> {
             metrics.alert(key.alert, state.status);
             shard.tell(key, state, Some(message));
         }
+    }
+}
+
+impl Pass<'_> {
+    /// The codes without a class that are told: those that were, for as long as they have none, and others while there is
+    /// room. A code must not be told as resolved because others came before it in the alphabet.
+    fn unknown_codes(&self, shard: &Shard) -> BTreeSet<Arc<str>> {
+        let unknown = self.standings.unknown_codes();
+        let policies = self.standings.contract().policies.versions();
+        let classified = |code: &str| policies.iter().all(|policy| policy.codes.class(code) != Class::Unknown);
+        // A tenant with many names only some of its codes: one that is not named may be there all the same.
+        let holds = |code: &Arc<str>| {
+            unknown.contains_key(code) || !self.standings.names_all_unknown_codes() && !classified(code)
+        };
+        let firing = shard.alerts().filter(|(key, state)| key.alert == AlertName::UnknownCode && state.is_firing());
+        let mut told: BTreeSet<Arc<str>> = firing.map(|(key, _)| key.detail.clone()).filter(holds).collect();
+        let room = UNKNOWN_CODES.saturating_sub(told.len());
+        let more: Vec<_> = unknown.keys().filter(|code| !told.contains(*code)).take(room).cloned().collect();
+        told.extend(more);
+        told
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sla_ledger::alerting::Desk;
-use sla_ledger::domain::alert::Held;
+use sla_ledger::domain::alert::{AlertName, Held};
 use sla_ledger::domain::calendar::{LocalDay, day_start_ms};
 use sla_ledger::domain::codes::{Class, CodeMap};
 use sla_ledger::domain::contract::Contract;
@@ -17,6 +17,7 @@ use sla_ledger::domain::term::Period;
 use sla_ledger::metrics::process::ProcessMetrics;
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::decode::SourceRecord;
+use sla_ledger::pipeline::record::{AlertRecord, Checkpoint, Digest, Key};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{Flush, Owner, Shard};
 use sla_ledger::report::alert::{Encoding, Issuer};
@@ -154,6 +155,33 @@ impl Rig {
         let Some(Event::Published(changed)) = book.reached_end(flush.shard, *at) else { panic!("not published") };
         drop(book);
         self.view.refresh(&changed);
+    }
+
+    /// A newer version owns the shard for a while, and writes these pairs beside what it must. The next owner is this one.
+    fn newer_version_writes(&mut self, shard: u32, pairs: &[(String, Vec<u8>)]) {
+        let mut flush = self.shards.get_mut(&shard).unwrap().snapshot();
+        let mut checkpoint = Checkpoint::decode_value(&flush.checkpoint.1).unwrap();
+        let mut digest = checkpoint.digest();
+        for (key, value) in pairs {
+            let (_, known) = Key::decode(key.as_bytes()).unwrap();
+            let book = self.view.book();
+            let state = book.shard(shard).unwrap().state().unwrap();
+            let old = state.values.iter().find(|loaded| loaded.key == known).map(|loaded| loaded.digest);
+            digest.remove(old.unwrap_or_default());
+            digest.add(Digest::of(key.as_bytes(), value));
+            flush.records.push((key.clone(), Some(value.clone())));
+        }
+        checkpoint.digest = digest.to_bytes();
+        flush.checkpoint.1 = checkpoint.encode_value();
+        self.publish(&flush);
+        self.take_over();
+    }
+
+    /// Keys and values of the alerts that the shard's ledger holds, understood or not.
+    fn alert_records(&self, shard: u32) -> BTreeMap<String, Vec<u8>> {
+        let state = self.view.book().shard(shard).unwrap().state().unwrap();
+        let alerts = state.values.into_iter().filter(|v| matches!(v.key, Key::Alert(_) | Key::ForeignAlert { .. }));
+        alerts.map(|loaded| (loaded.key.encode(shard), loaded.bytes.to_vec())).collect()
     }
 
     fn held(&self, reason: Held) -> String {
@@ -352,4 +380,149 @@ fn lost_calls_are_told_and_mark_the_months_they_belong_to() {
     rig.now_ms = day("2026-04-07");
     let lines = rig.settle();
     assert!(lines.contains(&format!("resolved SlaLedgerGap {home}")), "{lines:?}");
+}
+
+/// A firing alert's value, with these words.
+fn told(severity: &str, status: &str, reason: &str) -> Vec<u8> {
+    let (severity, status, reason) = (severity.into(), status.into(), reason.into());
+    let record =
+        AlertRecord { seq: 1, generation: 1, severity, status, reason, starts_at_ms: BEGIN_MS, ..Default::default() };
+    record.encode_value()
+}
+
+#[test]
+fn what_a_newer_version_told_is_left_as_it_is() {
+    let mut rig = Rig::new();
+    let home = home_shard("acme", SHARDS);
+    rig.calls("acme", 1995, 5);
+    assert_eq!(rig.settle(), ["firing SlaBudgetConsumed 50 acme"]);
+    let key = |rest: &str| format!("A {home} 2026-03-01 {rest} acme");
+    // Another alert, another detail, and of alerts that are known another reason, severity and status.
+    let pairs = [
+        (key("SlaLatencyHigh 3 p99"), told("warning", "firing", "too_slow")),
+        (key("SlaBurnRateHigh 6 medium"), told("warning", "firing", "burning_fast")),
+        (key("SlaBudgetConsumed 2 50"), told("warning", "firing", "seasonal_level")),
+        (key("SlaBudgetConsumed 2 80"), told("page", "firing", "level_crossed")),
+        (key("SlaTierReached 2 T1"), told("critical", "acknowledged", "tier_reached")),
+        (format!("A {home} - SlaDiskFull 1 7 "), told("critical", "firing", "disk_full")),
+    ];
+    rig.newer_version_writes(home, &pairs);
+    assert_eq!(rig.view.book().foreign_alerts(), pairs.len());
+    let newest: BTreeMap<_, _> = pairs.iter().cloned().collect();
+    assert_eq!(rig.alert_records(home), newest);
+    // Rolled back: it counts, judges what it knows, and touches nothing else, up and down again.
+    assert_eq!(rig.settle(), [""; 0]);
+    rig.calls("acme", 0, 6);
+    assert_eq!(rig.settle(), ["firing SlaBudgetConsumed 100 acme"]);
+    rig.now_ms += 2 * MINUTE;
+    rig.calls("acme", 30_000, 0);
+    assert_eq!(rig.settle(), ["resolved SlaBudgetConsumed 100 acme"]);
+    rig.take_over();
+    assert_eq!(rig.settle(), [""; 0]);
+    let mut all = rig.alert_records(home);
+    all.retain(|key, _| newest.contains_key(key));
+    assert_eq!(all, newest);
+    // The newer version is back and says it in words that this one knows: from then on it is judged again.
+    rig.newer_version_writes(home, &[(key("SlaBudgetConsumed 2 50"), told("warning", "firing", "level_crossed"))]);
+    assert_eq!(rig.view.book().foreign_alerts(), pairs.len() - 1);
+    assert_eq!(rig.settle(), ["resolved SlaBudgetConsumed 50 acme"]);
+    // With their month they are closed; those of the fleet when they are over and as old.
+    rig.now_ms = day_start_ms(chrono_tz::Asia::Shanghai, "2026-09-01".parse::<LocalDay>().unwrap());
+    rig.calls("acme", 10, 0);
+    rig.settle();
+    assert_eq!(rig.alert_records(home).keys().collect::<Vec<_>>(), [&pairs[5].0]);
+    rig.take_over();
+    rig.calls("acme", 10, 0);
+    rig.settle();
+    assert!(rig.view.book().shards().iter().all(|shard| shard.trouble().is_none()));
+}
+
+#[test]
+fn alerts_of_the_fleet_that_are_over_are_closed_one_day() {
+    let mut rig = Rig::new();
+    rig.call("acme", Some("Weird.Code"));
+    rig.call("acme", Some("Other.Code"));
+    assert_eq!(rig.settle(), ["firing SlaUnknownCode Other.Code", "firing SlaUnknownCode Weird.Code"]);
+    let mut codes = CodeMap::tencent_ccc();
+    codes.override_with([("Weird.Code".to_owned(), Class::CallerFault)]);
+    rig.view.adopt(&Arc::new(Contract::of_policy(Policy { codes, ..policy() })));
+    assert_eq!(rig.settle(), ["resolved SlaUnknownCode Weird.Code"]);
+    assert_eq!(rig.alert_records(0).len(), 2);
+    // Four months later the resolved one is gone, by whoever owns the shard, and the shard's totals hold.
+    for (month, left) in [("2026-06-01", 2), ("2026-08-20", 1)] {
+        rig.now_ms = day_start_ms(chrono_tz::Asia::Shanghai, month.parse::<LocalDay>().unwrap());
+        let day = |n: u64| format!("tenant-{n}");
+        (0..20).for_each(|n| rig.call(&day(n), None));
+        rig.call("hooli", Some("Other.Code"));
+        rig.call("acme", Some("Other.Code"));
+        rig.settle();
+        rig.take_over();
+        rig.settle();
+        assert_eq!(rig.alert_records(0).len(), left, "{month}");
+    }
+    // It comes back: told as what it is, a first time again.
+    rig.view.adopt(&Arc::new(Contract::of_policy(policy())));
+    rig.call("acme", Some("Weird.Code"));
+    let lines = rig.settle();
+    assert!(lines.contains(&"firing SlaUnknownCode Weird.Code".to_owned()), "{lines:?}");
+    rig.take_over();
+    rig.settle();
+    assert_eq!(rig.alert_records(0).len(), 2);
+    assert!(rig.view.book().shards().iter().all(|shard| shard.trouble().is_none()));
+}
+
+#[test]
+fn a_code_is_not_resolved_because_others_come_before_it() {
+    let mut rig = Rig::new();
+    // Eight of one tenant are named, so each has its own.
+    for n in 0..40 {
+        rig.call(&format!("m-{n}"), Some(&format!("M.{n:02}")));
+    }
+    assert_eq!(rig.settle().len(), 40);
+    for n in 0..40 {
+        rig.call(&format!("a-{n}"), Some(&format!("A.{n:02}")));
+    }
+    let lines = rig.settle();
+    assert!(lines.iter().all(|line| line.starts_with("firing SlaUnknownCode A.")), "{lines:?}");
+    assert_eq!(lines.len(), 10, "fifty at once");
+    // One tenant with so many that not all of its codes are named: those told stay.
+    for n in 0..12 {
+        rig.call("m-0", Some(&format!("B.{n:02}")));
+        rig.call("m-7", Some(&format!("B.{n:02}")));
+    }
+    assert_eq!(rig.settle(), [""; 0]);
+    // Ten codes get a class: they make room for the others.
+    let mut codes = CodeMap::tencent_ccc();
+    codes.override_with((0..10).map(|n| (format!("M.{n:02}"), Class::CallerFault)));
+    rig.view.adopt(&Arc::new(Contract::of_policy(Policy { codes, ..policy() })));
+    let lines = rig.settle();
+    let of = |what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
+    assert_eq!(
+        (of("resolved SlaUnknownCode M."), of("resolved"), of("firing SlaUnknownCode A.")),
+        (10, 10, 10),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn what_the_policy_no_longer_watches_is_resolved() {
+    let mut rig = Rig::new();
+    rig.calls("acme", 970, 30);
+    let fired = rig.settle();
+    for what in ["SlaBudgetConsumed 50", "SlaBudgetConsumed 80", "SlaTierReached T1", "SlaTierReached T2"] {
+        assert!(fired.contains(&format!("firing {what} acme")), "{fired:?}");
+    }
+    // A level and a tier are taken out; what is left goes on firing, untold.
+    let mut less = policy();
+    less.alerts.levels.retain(|level| level.to_string() != "80");
+    less.tiers.retain(|tier| tier.name != "T2");
+    rig.view.adopt(&Arc::new(Contract::of_policy(less)));
+    let lines = rig.settle();
+    let resolved: Vec<_> = lines.iter().filter(|line| !line.contains("Forecast")).collect();
+    assert_eq!(resolved, ["resolved SlaBudgetConsumed 80 acme", "resolved SlaTierReached T2 acme"], "{lines:?}");
+    rig.take_over();
+    assert_eq!(rig.settle(), [""; 0]);
+    let told: Vec<_> =
+        rig.view.book().alerts().filter(|(_, state)| state.is_firing()).map(|(key, _)| key.alert).collect();
+    assert!(told.contains(&AlertName::TierReached) && told.contains(&AlertName::BudgetConsumed), "{told:?}");
 }

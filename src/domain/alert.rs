@@ -172,6 +172,8 @@ names! {
         CallsLost = "calls_lost",
         /// A week has passed since; the months concerned stay marked incomplete.
         GapIsOld = "gap_is_old",
+        /// The policy has no such level, tier or days any more, or the tenant no such service month.
+        NoLongerWatched = "no_longer_watched",
     }
 }
 
@@ -201,7 +203,47 @@ pub struct AlertKey {
     pub detail: Arc<str>,
 }
 
+impl AlertName {
+    /// Is it about the fleet, not about a tenant's service month?
+    pub fn is_fleet(self) -> bool {
+        matches!(self, Self::UnknownCode | Self::CalendarMissing | Self::ManyTenantsAtRisk | Self::LedgerGap)
+    }
+
+    /// Could this version have written this detail? A newer one may know others.
+    fn has_detail(self, detail: &str) -> bool {
+        match self {
+            Self::BudgetConsumed => Ppm::from_percent(detail).is_some(),
+            Self::TierReached | Self::ForecastBreach => !detail.is_empty(),
+            Self::BurnRateHigh => matches!(detail, "fast" | "slow"),
+            Self::ClaimCloses => detail.parse::<u32>().is_ok(),
+            Self::Recovered | Self::ClaimOpens | Self::ManyTenantsAtRisk => detail.is_empty(),
+            Self::UnknownCode => true,
+            Self::CalendarMissing => detail.rsplit_once('/').is_some_and(|(_, year)| year.parse::<i32>().is_ok()),
+            Self::LedgerGap => detail.parse::<u32>().is_ok(),
+        }
+    }
+}
+
 impl AlertKey {
+    /// Could this version have written it? What a newer one writes is left as it is.
+    pub fn is_known(&self) -> bool {
+        let fleet = self.period_start.is_none();
+        fleet == self.alert.is_fleet() && (!fleet || self.tenant.is_empty()) && self.alert.has_detail(&self.detail)
+    }
+
+    /// Does the policy still watch it? A level, a tier or days that were taken out of the policy are not judged any more.
+    pub fn is_watched(&self, policy: &Policy) -> bool {
+        let alerts = &policy.alerts;
+        match self.alert {
+            AlertName::BudgetConsumed => alerts.levels.iter().any(|level| *level.to_string() == *self.detail),
+            AlertName::TierReached | AlertName::ForecastBreach => {
+                policy.tiers.iter().any(|tier| *tier.name == *self.detail)
+            }
+            AlertName::ClaimCloses => alerts.claim_days.iter().any(|days| *days.to_string() == *self.detail),
+            _ => true,
+        }
+    }
+
     /// An alert of the fleet.
     pub fn fleet(alert: AlertName, detail: &str) -> Self {
         Self { tenant: "".into(), period_start: None, alert, detail: detail.into() }

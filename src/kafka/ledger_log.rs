@@ -180,7 +180,10 @@ impl LedgerLog {
         let Refused { topic, too_large } = refused;
         if !too_large {
             self.keyed = true;
-            tracing::error!(topic, "the topic takes no record without a key: is it compacted? its records get keys from now on");
+            tracing::error!(
+                topic,
+                "the topic takes no record without a key: is it compacted? its records get keys from now on"
+            );
             return;
         }
         let asked = super::topics::message_bytes(&self.base, topic);
@@ -195,7 +198,11 @@ impl LedgerLog {
         let asked = asked.map(|bytes| bytes.min(MAX_MESSAGE_BYTES as usize)).filter(|bytes| bytes != known);
         let bytes = asked.unwrap_or(half).max(LEAST_BYTES);
         *known = bytes;
-        tracing::error!(topic, bytes, "the topic's max.message.bytes is smaller than at the start; batches and dead letters shrink");
+        tracing::error!(
+            topic,
+            bytes,
+            "the topic's max.message.bytes is smaller than at the start; batches and dead letters shrink"
+        );
         self.config.set("batch.size", batch_bytes(self.message_bytes).to_string());
     }
 

@@ -52,7 +52,11 @@ impl<'a> Letter<'a> {
 
     fn without(letter: &'a DeadLetter, topic: &str, partition: u32, omit: Omit, keyed: bool) -> Self {
         let id = format!("{topic}/{partition}/{}", letter.offset);
-        let mut made = Self { key: letter.key.as_deref().map(Cow::Borrowed), payload: letter.payload.as_deref(), headers: Vec::new() };
+        let mut made = Self {
+            key: letter.key.as_deref().map(Cow::Borrowed),
+            payload: letter.payload.as_deref(),
+            headers: Vec::new(),
+        };
         let mut left_out: Vec<(&'static str, String)> = Vec::new();
         if omit < Omit::Headers {
             let original = letter.headers.iter();
@@ -98,7 +102,8 @@ impl<'a> Letter<'a> {
         };
         let headers: usize = self.headers.iter().map(header).sum();
         let key = field(self.key.as_ref().map_or(0, |key| key.len()));
-        let record = RECORD_BYTES + key + field(self.payload.map_or(0, <[u8]>::len)) + varint(self.headers.len()) + headers;
+        let record =
+            RECORD_BYTES + key + field(self.payload.map_or(0, <[u8]>::len)) + varint(self.headers.len()) + headers;
         BATCH_BYTES + field(record)
     }
 

@@ -334,7 +334,8 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
             let set = number(topic, "max.message.bytes").and_then(|bytes| usize::try_from(bytes).ok());
             set.unwrap_or(usize::MAX).min(MAX_MESSAGE_BYTES as usize)
         };
-        let message_bytes = MessageBytes { ledger: most(ledger), dead_letters: most(dead_letters), alerts: most(alerts) };
+        let message_bytes =
+            MessageBytes { ledger: most(ledger), dead_letters: most(dead_letters), alerts: most(alerts) };
         Ok(Checked { shards: shards.max(0) as u32, warnings, message_bytes })
     } else {
         Err(TopicError::Settings(mistakes))

@@ -119,6 +119,8 @@ metrics! {
         "Alerts that this process has told to the alerts topic."
     ALERTS_HELD Gauge "sla_ledger_alerts_held"
         "Tenants of this instance that are not judged at present, because a shard with their calls lags or is not whole."
+    ALERTS_FOREIGN Gauge "sla_ledger_alerts_foreign"
+        "Alerts in the ledger that a newer version has told: this one leaves them as they are until it is upgraded."
     REGISTRY_REJECTED Counter "sla_ledger_registry_rejected_total"
         "Messages of the registry topic that are no valid order or bill; the earlier version stays."
     LAG_RECORDS Gauge "sla_ledger_consumer_lag_records"

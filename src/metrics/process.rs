@@ -36,6 +36,7 @@ pub struct ProcessMetrics {
     dead_letters: [IntCounter; Rejection::ALL.len()],
     alerts: IntCounterVec,
     alerts_held: IntGaugeVec,
+    alerts_foreign: IntGauge,
     registry_rejected: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
@@ -140,6 +141,7 @@ impl ProcessMetrics {
             dead_letters: Rejection::ALL.map(|reason| dead_letters.with_label_values(&[reason.as_str()])),
             alerts,
             alerts_held,
+            alerts_foreign: int_gauge(r, names::ALERTS_FOREIGN),
             registry_rejected: counter(r, names::REGISTRY_REJECTED),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
@@ -206,6 +208,11 @@ impl ProcessMetrics {
             let tenants = tenants.get(held).copied().unwrap_or(0);
             self.alerts_held.with_label_values(&[held.as_str()]).set(int(tenants));
         }
+    }
+
+    /// Alerts in the ledger that a newer version has told.
+    pub fn set_alerts_foreign(&self, alerts: usize) {
+        self.alerts_foreign.set(int(alerts as u64));
     }
 
     /// A message of the registry topic was refused.

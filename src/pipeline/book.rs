@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 
 use super::mutation::{Mutation, mutated};
+use super::record::alert_closes;
 use super::record::{AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, RecordError, Tally, TallyView};
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
@@ -34,6 +35,8 @@ pub struct ShardBook {
     rulings: BTreeMap<Arc<str>, Stored>,
     /// What was last told, by tenant.
     alerts: BTreeMap<AlertKey, (AlertState, Stored)>,
+    /// What a newer version has told, and this one does not understand.
+    foreign_alerts: BTreeMap<Key, Stored>,
     waiting: HashMap<Key, Option<Stored>>,
     closed_keys: HashSet<Key>,
     counted: u64,
@@ -63,6 +66,8 @@ struct Stored {
     cov: i64,
     /// Calls of a tally, items of a chunk.
     count: u64,
+    /// Below this month it is closed; `None`: no horizon closes it.
+    closes: Option<Month>,
 }
 
 /// What is wrong with a shard's ledger. Its figures are no longer updated; the last good ones stay, marked stale.
@@ -213,6 +218,11 @@ impl Book {
         self.shards.iter().flat_map(ShardBook::alerts)
     }
 
+    /// Alerts that a newer version has told: this one leaves them as they are.
+    pub fn foreign_alerts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.foreign_alerts.len()).sum()
+    }
+
     /// Every ruling ever applied, with its digest.
     pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
         self.shards.iter().flat_map(ShardBook::applied_rulings)
@@ -299,7 +309,8 @@ impl ShardBook {
         let of =
             |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
         let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
-        let alerts: usize = self.alerts.values().map(|(_, s)| s.bytes.len()).sum();
+        let alerts = self.alerts.values().map(|(_, s)| s).chain(self.foreign_alerts.values());
+        let alerts: usize = alerts.map(|s| s.bytes.len()).sum();
         self.tenants.values().map(of).sum::<usize>() + rulings + alerts
     }
 
@@ -434,7 +445,7 @@ impl ShardBook {
         }
         let horizon = Month(new.horizon);
         for (key, stored) in std::mem::take(&mut self.waiting) {
-            if stored.is_some() && key.month().is_some_and(|month| month < horizon) {
+            if stored.as_ref().is_some_and(|s| s.is_closed(horizon)) {
                 self.put(key.clone(), None);
                 self.closed_keys.insert(key);
             } else {
@@ -462,19 +473,8 @@ impl ShardBook {
             self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
             return;
         }
-        if let Key::Alert(alert) = &key {
-            // Values were checked when they were read.
-            let new = stored.and_then(|s| Some((AlertRecord::decode_value(&s.bytes).ok()?.0, s)));
-            self.digest.add(new.as_ref().map_or(Digest::default(), |(_, s)| s.digest));
-            let old = match new {
-                Some(new) => self.alerts.insert(alert.clone(), new),
-                None => {
-                    self.closed_keys.remove(&key);
-                    self.alerts.remove(alert)
-                }
-            };
-            self.digest.remove(old.map_or(Digest::default(), |(_, s)| s.digest));
-            return;
+        if matches!(key, Key::Alert(_) | Key::ForeignAlert { .. }) {
+            return self.put_alert(key, stored);
         }
         let (Key::Tally { tenant, .. } | Key::Chunk { tenant, .. }) = &key else { return };
         let is_tally = matches!(key, Key::Tally { .. });
@@ -494,7 +494,7 @@ impl ShardBook {
             (Key::Tally { month, .. }, None) => records.tallies.remove(month),
             (Key::Chunk { day, chunk, .. }, Some(new)) => records.chunks.insert((*day, *chunk), new),
             (Key::Chunk { day, chunk, .. }, None) => records.chunks.remove(&(*day, *chunk)),
-            (Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_), _) => None,
+            (Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. }, _) => None,
         };
         if records.tallies.is_empty() && records.chunks.is_empty() {
             self.tenants.remove(tenant);
@@ -508,6 +508,25 @@ impl ShardBook {
         }
     }
 
+    fn put_alert(&mut self, key: Key, stored: Option<Stored>) {
+        // Neither removed nor closed is what is there.
+        self.closed_keys.remove(&key);
+        let known = match &key {
+            Key::Alert(alert) => self.alerts.remove(alert).map(|(_, stored)| stored),
+            _ => None,
+        };
+        let old = known.or_else(|| self.foreign_alerts.remove(&key));
+        self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
+        let Some(new) = stored else { return };
+        self.digest.add(new.digest);
+        // Values were checked when they were read.
+        let state = AlertRecord::decode_value(&new.bytes).ok().and_then(|record| record.state());
+        match (key, state) {
+            (Key::Alert(alert), Some(state)) => _ = self.alerts.insert(alert, (state, new)),
+            (key, _) => _ = self.foreign_alerts.insert(key, new),
+        }
+    }
+
     fn close_months(&mut self, horizon: Month) {
         let mut closed = Vec::new();
         for (tenant, records) in &self.tenants {
@@ -516,8 +535,10 @@ impl ShardBook {
             let chunks = records.chunks.keys().filter(|(day, _)| day.month() < horizon);
             closed.extend(chunks.map(|(day, chunk)| Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() }));
         }
-        let ended = self.alerts.keys().filter(|alert| alert.period_start.is_some_and(|day| day.month() < horizon));
-        closed.extend(ended.cloned().map(Key::Alert));
+        let ended = self.alerts.iter().filter(|(_, (_, stored))| stored.is_closed(horizon));
+        closed.extend(ended.map(|(alert, _)| Key::Alert(alert.clone())));
+        let ended = self.foreign_alerts.iter().filter(|(_, stored)| stored.is_closed(horizon));
+        closed.extend(ended.map(|(key, _)| key.clone()));
         for key in closed {
             self.put(key.clone(), None);
             self.closed_keys.insert(key);
@@ -587,11 +608,18 @@ impl ShardBook {
             let key = Key::Alert(alert.clone());
             values.insert(key.clone(), stored.loaded(key));
         }
+        for (key, stored) in &self.foreign_alerts {
+            values.insert(key.clone(), stored.loaded(key.clone()));
+        }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
         // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
         for (key, stored) in &self.waiting {
-            let Some(stored) = stored.as_ref().filter(|_| key.month().is_none_or(|m| m >= horizon)) else { continue };
-            values.insert(key.clone(), stored.loaded(key.clone()));
+            match stored {
+                // Closed as soon as a checkpoint applies it, and with it what it replaces.
+                Some(stored) if stored.is_closed(horizon) => _ = values.remove(key),
+                Some(stored) => _ = values.insert(key.clone(), stored.loaded(key.clone())),
+                None => {}
+            }
         }
         Ok(ShardState {
             checkpoint: self.checkpoint.clone(),
@@ -603,6 +631,7 @@ impl ShardBook {
 
 impl Stored {
     fn read(key: &Key, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut closes = key.month();
         let (cov, count) = match key {
             Key::Checkpoint => (0, 0),
             Key::Tally { .. } => {
@@ -619,12 +648,17 @@ impl Stored {
                 (i64::MIN, 0)
             }
             // Nor does an alert.
-            Key::Alert(_) => {
-                AlertRecord::decode_value(bytes)?;
+            Key::Alert(AlertKey { period_start, .. }) | Key::ForeignAlert { period_start, .. } => {
+                closes = alert_closes(*period_start, AlertRecord::decode_value(bytes)?.ends_at_ms);
                 (i64::MIN, 0)
             }
         };
-        Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count })
+        Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count, closes })
+    }
+
+    /// Is it closed at this horizon?
+    fn is_closed(&self, horizon: Month) -> bool {
+        self.closes.is_some_and(|month| month < horizon)
     }
 
     fn loaded(&self, key: Key) -> LoadedValue {

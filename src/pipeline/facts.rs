@@ -542,7 +542,7 @@ impl Tenants {
     pub fn load(&mut self, key: &Key, value: &Arc<[u8]>, cov: i64, digest: Digest) {
         let written = Written { cov, dirty: false, changed: 0, digest: Some(digest) };
         match key {
-            Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) => {}
+            Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. } => {}
             Key::Tally { month, tenant } => {
                 let id = self.id(tenant);
                 let slot = self.get_mut(id).month_or_new(*month);

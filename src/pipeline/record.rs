@@ -9,6 +9,10 @@
 //! | `R <shard> <ruling id>` | [`AppliedRuling`] |
 //! | `A <shard> <YYYY-MM-DD> <alert> <length of detail> <detail> <tenant>` | [`AlertRecord`] |
 //!
+//! What an `A` record says may be unknown to an older version: another alert, detail, severity, status or reason. It is kept
+//! as it is, vouched for and closed like the others, and the alert is left alone ([`Key::ForeignAlert`],
+//! [`AlertRecord::state`]). Any other unknown kind of key may hold counts, and stops the shard.
+//!
 //! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character; an alert's detail
 //! (a level, a tier, a code) may too, since its length in bytes stands before it.
 
@@ -55,6 +59,13 @@ pub enum Key {
     },
     /// `A`: what was last told of an alert.
     Alert(AlertKey),
+    /// `A`: of an alert that a newer version knows.
+    ForeignAlert {
+        /// First day of the service month, if that can be read; `None` else, and for the fleet.
+        period_start: Option<LocalDay>,
+        /// The key behind its shard.
+        rest: Arc<str>,
+    },
 }
 
 impl Key {
@@ -69,6 +80,7 @@ impl Key {
                 let day = period_start.map_or_else(|| "-".to_owned(), |day| day.to_string());
                 format!("A {shard} {day} {alert} {} {detail} {tenant}", detail.len())
             }
+            Self::ForeignAlert { rest, .. } => format!("A {shard} {rest}"),
         }
     }
 
@@ -101,15 +113,13 @@ impl Key {
                 Ok((number(shard)?, Self::Ruling { id: id.into() }))
             }
             "A" => {
-                let mut parts = rest.splitn(5, ' ');
-                let mut next = || parts.next().ok_or_else(bad);
-                let (shard, day, alert, length, rest) = (number(next()?)?, next()?, next()?, next()?, next()?);
-                let period_start = if day == "-" { None } else { Some(day.parse().map_err(|_| bad())?) };
-                let alert = AlertName::from_name(alert).ok_or_else(bad)?;
-                let length: usize = length.parse().map_err(|_| bad())?;
-                let detail = rest.get(..length).ok_or_else(bad)?;
-                let tenant = rest[length..].strip_prefix(' ').ok_or_else(bad)?;
-                Ok((shard, Self::Alert(AlertKey { tenant: tenant.into(), period_start, alert, detail: detail.into() })))
+                let (shard, rest) = rest.split_once(' ').ok_or_else(bad)?;
+                let foreign = || {
+                    let day = rest.split(' ').next().unwrap_or_default();
+                    Self::ForeignAlert { period_start: day.parse().ok(), rest: rest.into() }
+                };
+                let known = alert_key(rest).filter(AlertKey::is_known);
+                Ok((number(shard)?, known.map_or_else(foreign, Self::Alert)))
             }
             _ => Err(bad()),
         }
@@ -119,11 +129,31 @@ impl Key {
     pub fn month(&self) -> Option<Month> {
         match self {
             Self::Checkpoint | Self::Ruling { .. } => None,
-            Self::Alert(key) => key.period_start.map(LocalDay::month),
+            Self::Alert(AlertKey { period_start, .. }) | Self::ForeignAlert { period_start, .. } => {
+                period_start.map(LocalDay::month)
+            }
             Self::Tally { month, .. } => Some(*month),
             Self::Chunk { day, .. } => Some(day.month()),
         }
     }
+}
+
+/// An alert's key behind its shard, as this version writes it.
+fn alert_key(rest: &str) -> Option<AlertKey> {
+    let mut parts = rest.splitn(4, ' ');
+    let (day, alert, length, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let period_start = if day == "-" { None } else { Some(day.parse().ok()?) };
+    let length: usize = length.parse().ok()?;
+    let tenant = rest.get(length..)?.strip_prefix(' ')?;
+    let (alert, detail) = (AlertName::from_name(alert)?, rest[..length].into());
+    Some(AlertKey { tenant: tenant.into(), period_start, alert, detail })
+}
+
+/// The month below which an alert's record is closed: that of its service month, and of the fleet's that in which it was
+/// resolved (in UTC, whatever the ledger's zone). `None`: it is not closed while it fires. All versions must agree on this.
+pub fn alert_closes(period_start: Option<LocalDay>, ends_at_ms: Option<i64>) -> Option<Month> {
+    let resolved = || i32::try_from(ends_at_ms?.div_euclid(86_400_000)).ok().map(LocalDay);
+    period_start.or_else(resolved).map(LocalDay::month)
 }
 
 /// Why bytes in the ledger topic cannot be read.
@@ -447,24 +477,26 @@ impl AlertRecord {
         encode_value(self)
     }
 
-    /// Reads a value: the state and the flush that wrote it.
+    /// Reads a value.
     ///
     /// # Errors
     /// Another version, or damage.
-    pub fn decode_value(bytes: &[u8]) -> Result<(AlertState, u64), RecordError> {
-        let record: Self = decode_value(bytes)?;
-        let unknown = |what: &str, word: &str| RecordError::Value(format!("an alert's {what} is `{word}`"));
-        let state = AlertState {
-            status: Status::from_name(&record.status).ok_or_else(|| unknown("status", &record.status))?,
-            generation: record.generation,
-            severity: Severity::from_name(&record.severity).ok_or_else(|| unknown("severity", &record.severity))?,
-            reason: Reason::from_name(&record.reason).ok_or_else(|| unknown("reason", &record.reason))?,
-            starts_at_ms: record.starts_at_ms,
-            ends_at_ms: record.ends_at_ms,
-            settled: record.settled,
-            grouped: record.grouped,
-        };
-        Ok((state, record.seq))
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_value(bytes)
+    }
+
+    /// The state; `None`: a newer version wrote it, with a word that this one does not know.
+    pub fn state(&self) -> Option<AlertState> {
+        Some(AlertState {
+            status: Status::from_name(&self.status)?,
+            generation: self.generation,
+            severity: Severity::from_name(&self.severity)?,
+            reason: Reason::from_name(&self.reason)?,
+            starts_at_ms: self.starts_at_ms,
+            ends_at_ms: self.ends_at_ms,
+            settled: self.settled,
+            grouped: self.grouped,
+        })
     }
 }
 
@@ -681,12 +713,41 @@ mod tests {
             b"R 1",
             b"R x a",
             b"\xff",
-            b"A 1 - SlaX 0  a",
-            b"A 1 - SlaUnknownCode 9 a b",
-            b"A 1 2026-03-01 SlaTierReached 2 T1",
+            b"A 1",
+            b"A x - SlaUnknownCode 1 a ",
         ] {
             assert!(Key::decode(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn alerts_of_a_newer_version_keep_their_keys() {
+        let march: LocalDay = "2026-03-01".parse().unwrap();
+        for (key, period_start) in [
+            // Another alert, another detail, an alert of the fleet that is about a tenant, another shape.
+            ("A 1 - SlaX 0  a", None),
+            ("A 1 2026-03-01 SlaX 2 T1 acme", Some(march)),
+            ("A 1 2026-03-01 SlaBurnRateHigh 6 medium acme", Some(march)),
+            ("A 1 2026-03-01 SlaLedgerGap 1 3 acme", Some(march)),
+            ("A 1 - SlaUnknownCode 9 a b", None),
+            ("A 1 2026-03-01 SlaTierReached 2 T1", Some(march)),
+            ("A 1 v2 2026-03-01 SlaTierReached", None),
+        ] {
+            let rest: Arc<str> = key.strip_prefix("A 1 ").unwrap().into();
+            let expected = Key::ForeignAlert { period_start, rest };
+            assert_eq!(Key::decode(key.as_bytes()), Ok((1, expected.clone())), "{key}");
+            assert_eq!(expected.encode(1), key);
+        }
+    }
+
+    #[test]
+    fn an_alert_is_closed_with_its_month() {
+        let (march, may) = ("2026-03-17".parse::<LocalDay>().unwrap(), "2026-05".parse::<Month>().unwrap());
+        let ends_at_ms = i64::from(may.first_day().0 + 9) * 86_400_000;
+        assert_eq!(alert_closes(Some(march), Some(ends_at_ms)), Some(march.month()));
+        assert_eq!(alert_closes(None, Some(ends_at_ms)), Some(may));
+        assert_eq!(alert_closes(None, None), None);
+        assert_eq!(alert_closes(None, Some(i64::MAX)), None);
     }
 
     #[test]

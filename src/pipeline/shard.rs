@@ -15,7 +15,9 @@ use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
 use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
-use super::record::{AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals};
+use super::record::{
+    AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals, alert_closes,
+};
 use super::rulings::NotedRuling;
 use super::settings::{CountingSettings, IgnoredRange};
 use super::window::{GenerationStart, Verdict, Window, WindowContents};
@@ -248,6 +250,8 @@ struct Pending {
     digests: Vec<(DirtyKey, Digest)>,
     rulings: Vec<NotedRuling>,
     alerts: Vec<(AlertKey, Digest)>,
+    /// Alerts of the fleet that are closed with it.
+    closed_alerts: Vec<AlertKey>,
     alert_messages: usize,
     dead_letters: usize,
     tombstones: usize,
@@ -306,6 +310,8 @@ pub struct Shard {
     /// Rulings in force that do not, yet.
     unwritten_rulings: Vec<NotedRuling>,
     alerts: BTreeMap<AlertKey, AlertSlot>,
+    /// Those that a newer version has told: when they are closed, and their digests. They are left as they are.
+    foreign_alerts: BTreeMap<Key, (Option<Month>, Digest)>,
     /// Alerts that go out with the next flush.
     alert_messages: VecDeque<Arc<AlertMessage>>,
     /// The values loaded are not those of the checkpoint: a flush was torn, the next checkpoint vouches for them.
@@ -431,6 +437,7 @@ impl Shard {
             applied_rulings: BTreeSet::new(),
             unwritten_rulings: Vec::new(),
             alerts: BTreeMap::new(),
+            foreign_alerts: BTreeMap::new(),
             alert_messages: VecDeque::new(),
             unvouched: false,
             written_once: !fresh,
@@ -452,14 +459,21 @@ impl Shard {
                 }
                 continue;
             }
-            if let Key::Alert(alert) = &value.key {
+            if let Key::Alert(AlertKey { period_start, .. }) | Key::ForeignAlert { period_start, .. } = &value.key {
                 // Values were checked when they were read.
-                let Ok((state, seq)) = AlertRecord::decode_value(&value.bytes) else { continue };
+                let Ok(record) = AlertRecord::decode_value(&value.bytes) else { continue };
                 digest.add(value.digest);
-                if !mutated(Mutation::ForgetAlerts) {
-                    let torn = seq > self.last.seq && !mutated(Mutation::TornAlertsNotRepeated);
-                    let slot = AlertSlot { state, digest: Some(value.digest), dirty: false, changed: 0, torn };
-                    self.alerts.insert(alert.clone(), slot);
+                match (&value.key, record.state()) {
+                    _ if mutated(Mutation::ForgetAlerts) => {}
+                    (Key::Alert(alert), Some(state)) => {
+                        let torn = record.seq > self.last.seq && !mutated(Mutation::TornAlertsNotRepeated);
+                        let slot = AlertSlot { state, digest: Some(value.digest), dirty: false, changed: 0, torn };
+                        self.alerts.insert(alert.clone(), slot);
+                    }
+                    _ => {
+                        let closes = alert_closes(*period_start, record.ends_at_ms);
+                        self.foreign_alerts.insert(value.key.clone(), (closes, value.digest));
+                    }
                 }
                 continue;
             }
@@ -814,6 +828,19 @@ impl Shard {
         self.alerts.iter().map(|(key, slot)| (key, &slot.state))
     }
 
+    /// Has a newer version told something of this alert that this one does not understand? Then it is left as it is.
+    pub fn is_foreign(&self, key: &AlertKey) -> bool {
+        !self.foreign_alerts.is_empty() && self.foreign_alerts.contains_key(&Key::Alert(key.clone()))
+    }
+
+    /// What was last told, or will be with the next flush, of a tenant's alerts.
+    pub fn tenant_alerts(&self, tenant: &Arc<str>) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
+        let (alert, detail) = (AlertName::ALL[0], "".into());
+        let least = AlertKey { tenant: tenant.clone(), period_start: None, alert, detail };
+        let all = self.alerts.range(&least..).take_while(move |(key, _)| key.tenant == least.tenant);
+        all.map(|(key, slot)| (key, &slot.state))
+    }
+
     /// Was anything ever told of this service month?
     pub fn has_alerts(&self, tenant: &Arc<str>, first: LocalDay) -> bool {
         let (tenant, period_start, alert) = (tenant.clone(), Some(first), AlertName::ALL[0]);
@@ -824,9 +851,13 @@ impl Shard {
 
     /// The next flush writes this state, and with it the message that tells it, if anybody is told. Of a month that is
     /// closed nothing is told any more.
-    pub fn tell(&mut self, key: AlertKey, state: AlertState, message: Option<AlertMessage>) {
-        if is_before(&key, self.horizon) {
+    pub fn tell(&mut self, key: AlertKey, mut state: AlertState, message: Option<AlertMessage>) {
+        if is_before(&key, self.horizon) || self.is_foreign(&key) {
             return;
+        }
+        if key.period_start.is_none() {
+            // A wall clock that is far behind must not have it closed before it is told.
+            state.ends_at_ms = state.ends_at_ms.map(|ms| ms.max(self.watermark_ms().unwrap_or(ms)));
         }
         let changed = self.generation;
         let slot =
@@ -915,21 +946,32 @@ impl Shard {
             records.push((key, Some(value)));
         }
         let mut alert_digests = Vec::new();
-        for (alert, slot) in self.alerts.iter().filter(|(_, slot)| slot.dirty) {
-            let key = Key::Alert(alert.clone());
-            if key.month().is_some_and(|month| month < self.horizon) {
+        let mut closed_alerts = Vec::new();
+        for (alert, slot) in &self.alerts {
+            let closed = alert.period_start.is_none() && is_closed(alert, &slot.state, self.horizon);
+            if closed {
+                closed_alerts.push(alert.clone());
+                digest.remove(slot.digest.unwrap_or_default());
+            }
+            if !slot.dirty || is_before(alert, self.horizon) {
                 continue;
             }
+            let key = Key::Alert(alert.clone());
             let (key, value) = (key.encode(self.owner.shard), AlertRecord::new(&slot.state, seq).encode_value());
-            let new = Digest::of(key.as_bytes(), &value);
-            digest.remove(slot.digest.unwrap_or_default());
-            digest.add(new);
-            alert_digests.push((alert.clone(), new));
+            if !closed {
+                let new = Digest::of(key.as_bytes(), &value);
+                digest.remove(slot.digest.unwrap_or_default());
+                digest.add(new);
+                alert_digests.push((alert.clone(), new));
+            }
             records.push((key, Some(value)));
         }
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
-        records.extend(self.tombstones.iter().map(|key| (key.encode(self.owner.shard), None)));
+        // An alert of the fleet that fires again is not removed any more.
+        let live = |key: &Key| matches!(key, Key::Alert(alert) if self.alerts.contains_key(alert));
+        let removed = self.tombstones.iter().filter(|key| !live(key));
+        records.extend(removed.map(|key| (key.encode(self.owner.shard), None)));
         let start = self.window.start();
         let checkpoint = Checkpoint {
             seq,
@@ -968,6 +1010,7 @@ impl Shard {
             digests,
             rulings: self.unwritten_rulings.clone(),
             alerts: alert_digests,
+            closed_alerts,
             alert_messages: self.alert_messages.len(),
             dead_letters: self.dead_letters.len(),
             tombstones: self.tombstones.len(),
@@ -1032,6 +1075,8 @@ impl Shard {
         }
         let ended = self.alerts.iter().filter(|(alert, _)| is_before(alert, self.horizon));
         ended.for_each(|(_, slot)| digest.add(slot.digest.unwrap_or_default()));
+        let ended = self.foreign_alerts.values().filter(|(closes, _)| closes.is_some_and(|month| month < self.horizon));
+        ended.for_each(|(_, foreign)| digest.add(*foreign));
         (calls, items, digest)
     }
 
@@ -1072,6 +1117,16 @@ impl Shard {
             if let Some(slot) = self.alerts.get_mut(&key) {
                 slot.digest = Some(digest);
                 slot.dirty = slot.changed > pending.generation;
+            }
+        }
+        for key in pending.closed_alerts {
+            match self.alerts.get_mut(&key) {
+                // Told again since: it begins anew.
+                Some(slot) if slot.changed > pending.generation => slot.digest = None,
+                _ => {
+                    self.alerts.remove(&key);
+                    self.tombstones.push(Key::Alert(key));
+                }
             }
         }
         self.alert_messages.drain(..pending.alert_messages);
@@ -1120,12 +1175,21 @@ impl Shard {
         let ended = self.alerts.iter().filter(|(alert, slot)| is_before(alert, horizon) && slot.digest.is_some());
         self.tombstones.extend(ended.map(|(alert, _)| Key::Alert(alert.clone())));
         self.alerts.retain(|alert, _| !is_before(alert, horizon));
+        let ended = |closes: &Option<Month>| closes.is_some_and(|month| month < horizon);
+        let keys = self.foreign_alerts.iter().filter(|(_, (closes, _))| ended(closes)).map(|(key, _)| key.clone());
+        self.tombstones.extend(keys);
+        self.foreign_alerts.retain(|_, (closes, _)| !ended(closes));
     }
 
     /// The settings in force for the next offset.
     pub fn settings(&self) -> &CountingSettings {
         &self.epochs[self.epoch].settings
     }
+}
+
+/// Is it an alert that a horizon closes?
+fn is_closed(alert: &AlertKey, state: &AlertState, horizon: Month) -> bool {
+    alert_closes(alert.period_start, state.ends_at_ms).is_some_and(|month| month < horizon)
 }
 
 /// Is it an alert of a service month that begins before this month?

@@ -45,6 +45,8 @@ pub struct Standings {
     split: usize,
     /// Codes without a class, with the number of tenants they were seen of.
     unknown_codes: BTreeMap<Arc<str>, usize>,
+    /// Tenants with as many codes without a class as are named of one; they may have more.
+    many_unknown: usize,
 }
 
 /// One tenant.
@@ -112,7 +114,14 @@ impl Fleet {
 impl Standings {
     /// No tenants yet.
     pub fn new(contract: Arc<Contract>) -> Self {
-        Self { contract, tenants: HashMap::new(), fleet: BTreeMap::new(), split: 0, unknown_codes: BTreeMap::new() }
+        Self {
+            contract,
+            tenants: HashMap::new(),
+            fleet: BTreeMap::new(),
+            split: 0,
+            unknown_codes: BTreeMap::new(),
+            many_unknown: 0,
+        }
     }
 
     /// What they are judged by.
@@ -141,6 +150,8 @@ impl Standings {
     fn account(&mut self, standing: &TenantStanding, sign: i64) {
         self.split =
             if sign > 0 { self.split + usize::from(standing.split) } else { self.split - usize::from(standing.split) };
+        let many = usize::from(standing.unknown_codes.len() >= UNKNOWN_CODES);
+        self.many_unknown = if sign > 0 { self.many_unknown + many } else { self.many_unknown - many };
         for code in &standing.unknown_codes {
             let tenants = self.unknown_codes.entry(code.clone()).or_default();
             *tenants = if sign > 0 { *tenants + 1 } else { *tenants - 1 };
@@ -197,6 +208,11 @@ impl Standings {
             all.extend(missing.map(|year| (policy.id.clone(), year)));
         }
         all
+    }
+
+    /// Are all codes among [`Standings::unknown_codes`] that no policy classifies? Of one tenant only some are named.
+    pub fn names_all_unknown_codes(&self) -> bool {
+        self.many_unknown == 0
     }
 
     /// Codes that no policy classifies, with the number of tenants they were seen of.

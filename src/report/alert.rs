@@ -226,6 +226,9 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
             "The calls topic no longer held offsets that were not counted yet; the months concerned are marked incomplete."
         }
         Reason::GapIsOld => "A week has passed; the months concerned stay marked incomplete.",
+        Reason::NoLongerWatched => {
+            "The policy has no such level, tier or days any more, or the tenant no such service month."
+        }
     };
     let Some(subject) = subject.filter(|_| key.period_start.is_some()) else { return why.to_owned() };
     let standing = &subject.standing;

@@ -103,8 +103,9 @@ fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &st
     assert!(status.code() == Some(1) && output.contains(refusal), "{status} {output}");
     assert!(instance.log().contains(refusal), "{}", instance.log());
     // What the rejected file would add is not written down; another wrong one does not come into force.
-    let applied =
-        || read_ledger(brokers, &names.ledger).book().applied_rulings().map(|(id, _)| id.to_owned()).collect::<Vec<_>>();
+    let applied = || {
+        read_ledger(brokers, &names.ledger).book().applied_rulings().map(|(id, _)| id.to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(applied(), vec!["a1".to_owned()]);
     instance.write_file("rulings.yaml", &RULING.replace("typhoon", "a storm"));
     instance.program().signal(Signal::HangUp);

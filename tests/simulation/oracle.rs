@@ -432,7 +432,8 @@ impl Oracle {
     fn alert(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         let (_, key) = Key::decode(key).map_err(|e| e.to_string())?;
         let Some(value) = value else { return Ok(()) };
-        let (state, _) = AlertRecord::decode_value(value).map_err(|e| e.to_string())?;
+        let record = AlertRecord::decode_value(value).map_err(|e| e.to_string())?;
+        let state = record.state().ok_or("an alert that this version does not know")?;
         self.alerts_written.insert((key.encode(0).into_bytes(), alert_id(&state).into_bytes()));
         Ok(())
     }
