@@ -175,16 +175,18 @@ impl LedgerLog {
 
     /// What a topic has refused it will refuse again, and with it every flush of all shards: from now on it gets smaller
     /// batches and smaller letters, or letters with a key. To be called before [`LedgerLog::renew`], with which it takes
-    /// effect.
-    pub fn adapt(&mut self, refused: &Refused) {
+    /// effect. `false`: it is as small as it gets.
+    pub fn adapt(&mut self, refused: &Refused) -> bool {
         let Refused { topic, too_large } = refused;
         if !too_large {
-            self.keyed = true;
+            if std::mem::replace(&mut self.keyed, true) {
+                return false;
+            }
             tracing::error!(
                 topic,
                 "the topic takes no record without a key: is it compacted? its records get keys from now on"
             );
-            return;
+            return true;
         }
         let asked = super::topics::message_bytes(&self.base, topic);
         let Topics { ledger, dead_letters, .. } = &self.topics;
@@ -197,13 +199,16 @@ impl LedgerLog {
         let half = (*known).min(BATCH_BYTES) / 2;
         let asked = asked.map(|bytes| bytes.min(MAX_MESSAGE_BYTES as usize)).filter(|bytes| bytes != known);
         let bytes = asked.unwrap_or(half).max(LEAST_BYTES);
-        *known = bytes;
+        if std::mem::replace(known, bytes) == bytes {
+            return false;
+        }
         tracing::error!(
             topic,
             bytes,
             "the topic's max.message.bytes is smaller than at the start; batches and dead letters shrink"
         );
         self.config.set("batch.size", batch_bytes(self.message_bytes).to_string());
+        true
     }
 
     fn start(config: &ClientConfig) -> Result<Arc<BaseProducer<Deliveries>>, KafkaError> {

@@ -664,8 +664,7 @@ impl Worker {
             self.earliest_flush = self.next_flush;
         }
         if let Some(refused) = &result.refused {
-            self.log.adapt(refused);
-            self.log_broken = true;
+            self.log_broken |= self.log.adapt(refused);
         }
         if let Some(error) = &result.error {
             tracing::warn!(error, end = ?result.end, fence = ?result.fence, "flush failed");
