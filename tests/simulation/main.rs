@@ -85,8 +85,12 @@ const TEETH: &[(&str, u64)] = &[
     ("zombies_refused", 1500),
 ];
 /// Rules so rarely tried by random schedules that a hand-written one (`traces.rs`) must notice them.
-const BY_TRACE: &[Mutation] =
-    &[Mutation::WatermarkLostInGap, Mutation::FirstGenerationStoresClock, Mutation::HoldBelowBarrier];
+const BY_TRACE: &[Mutation] = &[
+    Mutation::WatermarkLostInGap,
+    Mutation::FirstGenerationStoresClock,
+    Mutation::HoldBelowBarrier,
+    Mutation::ToldTwiceAtOnce,
+];
 /// Rounds in which everything must come to rest once nothing goes wrong any more.
 const CALM_ROUNDS: usize = 3000;
 

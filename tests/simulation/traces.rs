@@ -443,3 +443,38 @@ fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
         hand.end(1)
     });
 }
+
+#[test]
+fn an_alert_is_told_one_state_at_a_time() {
+    caught_by(&[Mutation::ToldTwiceAtOnce], || {
+        // All of one tenant: it fires at three calls, and is over at six.
+        let records = in_order((0..8).map(|n| record(3 * n, n as i64, n as i64, &format!("r{n}"))));
+        let mut hand = Hand::new(records, 3);
+        hand.own(0)?;
+        hand.instances[0].tail(&mut hand.env, 0, 1000)?;
+        hand.count(0, 3);
+        hand.flush(0)?;
+        hand.reveal(6);
+        hand.count(0, 3);
+        hand.flush(0)?;
+        // The tail has read the first three calls: it fires, and the flush that tells it is aborted.
+        let next = |hand: &Hand| hand.instances[0].book.shard(0)?.checkpoint().map(|c| c.next_offset);
+        while next(&hand) < Some(3) {
+            hand.instances[0].tail(&mut hand.env, 0, 1)?;
+        }
+        hand.produce_all_but(0, 0)?;
+        if let Phase::Flushing(flushing) = &mut hand.instances[0].phase {
+            flushing.stage = Stage::End { commit: false, fatal: false };
+        }
+        hand.finish_flush(0)?;
+        // It reads the rest. The flush that follows is torn behind its record, before its messages.
+        hand.instances[0].tail(&mut hand.env, 0, 1000)?;
+        hand.produce_all_but(0, 3)?;
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.finish_flush(0)?;
+        hand.expel(0);
+        hand.end(1)?;
+        hand.env.oracle.alerts_told(&hand.env.broker, &hand.instances[1].book).map(|_| ())
+    });
+}
