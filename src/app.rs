@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use rdkafka::ClientConfig;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ExportedTenants};
@@ -18,13 +19,14 @@ use crate::domain::registry::Registry;
 use crate::domain::term::Period;
 use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
 use crate::kafka::tail::{TailNews, now_ms};
-use crate::kafka::{lag, registry, tail, topics, worker};
+use crate::kafka::{lag, registry, tail, topics, watch, worker};
 use crate::locks::{Rank, RankedMutex};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::notify;
 use crate::pipeline::book::ShardBook;
+use crate::pipeline::clock::HoldBound;
 use crate::pipeline::record::RULINGS_SHARD;
 use crate::pipeline::rulings::{NotedRuling, refusal, refused_rulings};
 use crate::supervisor::Supervisor;
@@ -81,10 +83,44 @@ pub struct Service {
     supervisor: Arc<Supervisor>,
     office: Arc<Office>,
     reloads: Reloads,
+    watching: tokio::task::JoinHandle<()>,
+    door: Arc<Door>,
+    config_file: Option<PathBuf>,
+    logging: Option<logging::Handle>,
+    /// Cancelled when the service must start again, in this process.
+    again: CancellationToken,
     stop: CancellationToken,
     http_stop: CancellationToken,
     threads: Vec<NamedThread>,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// The signals that a process heeds.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// From now on these signals are heard, and wait for whoever asks.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> Result<Self> {
+        let [terminate, interrupt, hang_up] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+    }
+}
+
+/// How a service ended.
+pub enum Ending {
+    /// It was told to.
+    Stopped,
+    /// It must start again with these options, to count partitions that were added.
+    Again(Box<Options>),
 }
 
 /// How the service is started.
@@ -116,12 +152,12 @@ impl Service {
         let door = Arc::new(Door::new(options.access));
         warn_of_access(&door, &config);
         let address = listener.local_addr()?;
-        let (shards, message_bytes) = match options.embedded_shards {
-            Some(shards) => (shards, topics::MessageBytes::default()),
+        let (shards, message_bytes, bound) = match options.embedded_shards {
+            Some(shards) => (shards, topics::MessageBytes::default(), HoldBound::default()),
             None => {
                 let checked = topics::prepare(&base, &config).await?;
                 checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                (checked.shards, checked.message_bytes)
+                (checked.shards, checked.message_bytes, checked.bound)
             }
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
@@ -142,11 +178,11 @@ impl Service {
             turn: RankedMutex::new(Rank::Documents, ()),
         });
         let reload = Arc::new(Reloader {
-            file: options.config_file,
+            file: options.config_file.clone(),
             config: config.clone(),
             office: office.clone(),
             door: door.clone(),
-            logging: options.logging,
+            logging: options.logging.clone(),
             metrics: metrics.clone(),
             health: health.clone(),
         });
@@ -168,7 +204,7 @@ impl Service {
             stop: stop.clone(),
         };
         let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
-        let listener = http::WebListener::new(listener, door);
+        let listener = http::WebListener::new(listener, door.clone());
         let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
@@ -182,6 +218,7 @@ impl Service {
                 metrics: metrics.clone(),
                 health: health.clone(),
                 message_bytes,
+                bound,
                 news: received,
                 stop: stop.clone(),
             },
@@ -189,6 +226,11 @@ impl Service {
         )?;
         for notifier in notifiers {
             threads.push(("notify", spawn("notify", stop.clone(), notifier)?));
+        }
+        let again = CancellationToken::new();
+        if options.embedded_shards.is_none() {
+            let body = watch_topics(base.clone(), &config, &view, &metrics, &health, &again, &stop);
+            threads.push(("watch", spawn("watch", stop.clone(), body)?));
         }
         if let Some(topic) = config.load().contract.registry_topic.clone() {
             let (office, metrics, stop, service_stop) = (office.clone(), metrics.clone(), stop.clone(), stop.clone());
@@ -198,7 +240,7 @@ impl Service {
             };
             threads.push(("registry", spawn("registry", service_stop, read)?));
         }
-        tokio::spawn({
+        let watching = tokio::spawn({
             let supervisor = supervisor.clone();
             async move { supervisor.watch().await }
         });
@@ -212,6 +254,11 @@ impl Service {
             supervisor,
             office: papers,
             reloads,
+            watching,
+            door,
+            config_file: options.config_file,
+            logging: options.logging,
+            again,
             stop,
             http_stop,
             threads,
@@ -219,14 +266,13 @@ impl Service {
         })
     }
 
-    /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT.
+    /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT, and when it must start
+    /// again.
     ///
     /// # Errors
     /// What made a thread end.
-    pub async fn run(self) -> Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+    pub async fn run(self, signals: &mut Signals) -> Result<Ending> {
+        let Signals { terminate, interrupt, hang_up } = signals;
         tokio::spawn(watch_rulings(self.office.clone(), self.stop.clone()));
         let mut pulse = Pulse::default();
         let mut looks = tokio::time::interval(PULSE);
@@ -250,12 +296,31 @@ impl Service {
                         PULSE.as_secs() * u64::from(MISSED_LOOKS)
                     )),
                 },
+                () = self.again.cancelled() => return self.end_to_start_again().await,
                 () = self.stop.cancelled() => {}
             }
             break Ok(());
         };
         let stopped = self.stop().await;
-        hung.and(stopped)
+        hung.and(stopped).map(|()| Ending::Stopped)
+    }
+
+    /// Drains as for an end, and says with what to start again: what is in force now, not what the files say. Only a thread
+    /// that does not come back makes it an error; then whoever runs the process starts it again.
+    async fn end_to_start_again(self) -> Result<Ending> {
+        let mut config = Config::clone(&self.config.load());
+        // Port 0 has become a port that others know.
+        config.http.listen = self.address;
+        let options = Options {
+            config,
+            documents: DocumentSet::clone(&self.documents.load()),
+            access: Access::clone(&self.door.access()),
+            config_file: self.config_file.clone(),
+            logging: self.logging.clone(),
+            embedded_shards: None,
+        };
+        self.drain().await?;
+        Ok(Ending::Again(Box::new(options)))
     }
 
     /// A token that stops the service when cancelled.
@@ -269,6 +334,10 @@ impl Service {
     /// What made a thread end, or that the drain took too long.
     pub async fn stop(self) -> Result<()> {
         self.supervisor.stopping();
+        self.drain().await
+    }
+
+    async fn drain(self) -> Result<()> {
         self.health.set_draining();
         self.view.close();
         self.stop.cancel();
@@ -283,7 +352,13 @@ impl Service {
         });
         let result = tokio::time::timeout(DRAIN, drained).await;
         self.http_stop.cancel();
-        self.http.abort();
+        self.watching.abort();
+        // The port is free for a start within this process once its task is gone; open requests have had their grace then.
+        let (abort, http) = (self.http.abort_handle(), self.http);
+        if self.again.is_cancelled() {
+            _ = tokio::time::timeout(http::Limits::default().grace * 2, http).await;
+        }
+        abort.abort();
         match result {
             Ok(joined) => joined?,
             Err(_) => Err(anyhow!(
@@ -291,6 +366,39 @@ impl Service {
                 DRAIN.as_secs()
             )),
         }
+    }
+}
+
+/// What the thread does that watches the topics.
+fn watch_topics(
+    base: ClientConfig,
+    config: &Arc<ArcSwap<Config>>,
+    view: &Arc<View>,
+    metrics: &Arc<ProcessMetrics>,
+    health: &Arc<Health>,
+    again: &CancellationToken,
+    stop: &CancellationToken,
+) -> impl FnOnce() -> Result<()> + Send + 'static {
+    let (config, view, metrics, health) = (config.load_full(), view.clone(), metrics.clone(), health.clone());
+    let (again, stop, runtime) = (again.clone(), stop.clone(), tokio::runtime::Handle::current());
+    move || {
+        let setup = watch::Setup {
+            base: &base,
+            config: &config,
+            runtime: &runtime,
+            health: &health,
+            metrics: &metrics,
+            again: &again,
+            stop: &stop,
+        };
+        watch::run(&setup, &view)?;
+        // Its end would end the service; a start within the process comes first.
+        if again.is_cancelled() {
+            while !stop.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
     }
 }
 

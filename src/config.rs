@@ -107,6 +107,21 @@ pub struct SourceConfig {
     pub start: Start,
     /// Whether all calls of a tenant are in one partition. Without it calls per second (clause 5.7) cannot be known.
     pub keyed_by_tenant: bool,
+    /// The id of a topic that continues, offset by offset, the one that the ledger counts.
+    pub accept_topic_id: Option<String>,
+    /// Whether the topic must keep timestamps near the brokers' clocks.
+    pub timestamps: Timestamps,
+}
+
+/// Whether the calls topic must keep its records' timestamps near the brokers' clocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timestamps {
+    /// It must: LogAppendTime, or a bound of an hour at most.
+    #[default]
+    Bounded,
+    /// Producers may write any timestamp: a single one from the future holds its partition until somebody has seen to it.
+    Unbounded,
 }
 
 /// Where a ledger without a checkpoint starts to count.
@@ -291,7 +306,13 @@ impl Config {
     pub fn new(source_topic: impl Into<String>, brokers: Vec<String>) -> Self {
         Self {
             ledger: LedgerConfig::default(),
-            source: SourceConfig { topic: source_topic.into(), start: Start::default(), keyed_by_tenant: true },
+            source: SourceConfig {
+                topic: source_topic.into(),
+                start: Start::default(),
+                keyed_by_tenant: true,
+                accept_topic_id: None,
+                timestamps: Timestamps::default(),
+            },
             contract: ContractConfig::default(),
             alerts: AlertsConfig::default(),
             counting: CountingSettings::default(),
@@ -486,6 +507,12 @@ impl SourceConfig {
             topic: section.required("topic", "api-calls", read::topic),
             start: section.or("start", Start::default(), start),
             keyed_by_tenant: section.or("keyed_by_tenant", true, read::boolean),
+            accept_topic_id: section.optional("accept_topic_id", read::text),
+            timestamps: section.or(
+                "timestamps",
+                Timestamps::default(),
+                read::choice(&[("bounded", Timestamps::Bounded), ("unbounded", Timestamps::Unbounded)]),
+            ),
         };
         let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
         counting.fields = section.section("fields", |section| FieldMapping {

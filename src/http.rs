@@ -15,7 +15,7 @@ mod web_config;
 use std::sync::Arc;
 
 pub use access::{Access, Door, guarded};
-pub use health::{Beating, Health, NotReady};
+pub use health::{Beating, FaultKind, Health, NotReady};
 pub use reloads::Reloads;
 use scrape::Scrapes;
 pub use server::{Limits, bind, router, serve, serve_router};

@@ -3,14 +3,18 @@
 
 pub mod batch;
 pub mod embedded;
+pub mod hold;
+pub mod identity;
 pub mod lag;
 pub mod ledger_log;
 pub mod letter;
 pub mod membership;
+pub mod progress;
 pub mod registry;
 pub mod tail;
 pub mod topics;
 pub mod verify;
+pub mod watch;
 pub mod worker;
 
 use rdkafka::ClientConfig;

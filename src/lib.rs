@@ -87,6 +87,12 @@
 //! - The work behind an answer of the API asks by itself whether anybody still waits for it (`http::api::work`), and evidence is
 //!   made twice, for its digest and then while it is sent, rather than held.
 //! - A forecast ([`domain::forecast`]) is the one place where doubles decide something: whether to warn. Never money.
+//! - A topic made anew has new offsets under the old name, and librdkafka reads on in it. So each flush asks for the topics' ids
+//!   between its snapshot and its transaction: an id never comes back, so what was read before is of the topic it names.
+//! - A shard that waits behind a record from the future is not paused but left out of a new assignment: librdkafka forgets the
+//!   offset of a partition that is paused right after it was assigned.
+//! - Partitions that are added are counted by a start of the whole service within the process ([`app::Ending`]): all that is
+//!   sized by the number of shards is made anew by the one path that is tested most.
 //! - All settings epochs stay in the checkpoint, since a recount needs them; they are few.
 
 pub mod alerting;

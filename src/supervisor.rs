@@ -87,8 +87,9 @@ impl Said {
         let mut news = Vec::new();
         let before = std::mem::replace(&mut self.rounds, rounds);
         let alive = before.iter().zip(rounds).all(|(before, now)| *before != now);
-        // Only the lag may still be missing.
-        if !self.ready && reasons.iter().all(|reason| matches!(reason, NotReady::Lagging { .. })) {
+        // Only the lag may still be missing; and a fault that somebody must see to is no part of the start.
+        let started = |reason: &NotReady| matches!(reason, NotReady::Lagging { .. } | NotReady::Fault { .. });
+        if !self.ready && reasons.iter().all(started) {
             self.ready = true;
             news.push(NotifyState::Ready);
         }

@@ -6,7 +6,7 @@
 //! ([`crate::locks`]). What the shards' checkpoints say (lag, completeness, how far the figures reach) needs no lock:
 //! [`View::outline`] is a value, replaced whenever the book was written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +64,12 @@ pub struct View {
     /// Rulings of the ledger that the documents in force drop or alter.
     rejected_rulings: ArcSwap<Vec<RefusedRuling>>,
     source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
+    /// Where owned shards begin that have no checkpoint yet.
+    begins: ArcSwap<BTreeMap<u32, i64>>,
+    /// Why shards of this instance are not counted.
+    stopped: ArcSwap<BTreeMap<u32, String>>,
+    /// Why shards of this instance wait.
+    held: ArcSwap<BTreeMap<u32, String>>,
     shards: u32,
 }
 
@@ -171,6 +177,9 @@ impl View {
             rulings: ArcSwap::default(),
             rejected_rulings: ArcSwap::default(),
             source_ends: ArcSwap::default(),
+            begins: ArcSwap::default(),
+            stopped: ArcSwap::default(),
+            held: ArcSwap::default(),
             shards,
         }
     }
@@ -396,13 +405,57 @@ impl View {
         self.source_ends.store(Arc::new(ends));
     }
 
-    /// How far a shard is behind its source, whoever owns it. `None`: nobody knows, because the brokers have not said
-    /// lately where the source ends, or because the shard was never counted.
+    /// The ids of calls topics that the ledger's shards count, each once; none where the brokers give topics no id.
+    pub fn source_ids(&self) -> Vec<String> {
+        let outline = self.outline.load();
+        let ids = outline.shards().iter().filter_map(|shard| shard.checkpoint()).map(|c| c.source_id.clone());
+        let ids: BTreeSet<String> = ids.filter(|id| !id.is_empty()).collect();
+        ids.into_iter().collect()
+    }
+
+    /// This instance begins to count the shard here, and the ledger has no checkpoint of it yet.
+    pub fn set_begin(&self, shard: u32, offset: i64) {
+        // Only the worker writes.
+        let mut begins = BTreeMap::clone(&self.begins.load());
+        begins.insert(shard, offset);
+        self.begins.store(Arc::new(begins));
+    }
+
+    /// First source offset of the shard that is not in the ledger, and the watermark before it. `None`: never counted.
+    pub fn counted_to(&self, shard: u32) -> Option<(i64, Option<i64>)> {
+        match self.outline.load().shard(shard)?.checkpoint() {
+            Some(checkpoint) => Some((checkpoint.next_offset, checkpoint.watermark_ms)),
+            None => self.begins.load().get(&shard).map(|offset| (*offset, None)),
+        }
+    }
+
+    /// How far the ledger of a shard is behind its source, whoever owns it: what is not in the ledger yet, counted or not.
+    /// The one definition of lag, for metrics, readiness, alerts and the API. `None`: nobody knows, because the brokers have
+    /// not said lately where the source ends, or because the shard was never counted.
     pub fn lag(&self, shard: u32, now_ms: i64) -> Option<ShardLag> {
         let end = (*self.source_ends.load().get(shard as usize)?)?;
-        let outline = self.outline.load();
-        let checkpoint = outline.shard(shard)?.checkpoint()?;
-        end.lag(checkpoint.next_offset, checkpoint.watermark_ms, now_ms)
+        let (next_offset, watermark_ms) = self.counted_to(shard)?;
+        end.lag(next_offset, watermark_ms, now_ms)
+    }
+
+    /// Why shards of this instance are not counted, by shard.
+    pub fn set_stopped(&self, stopped: BTreeMap<u32, String>) {
+        self.stopped.store(Arc::new(stopped));
+    }
+
+    /// Why shards of this instance wait behind a record from the future, by shard.
+    pub fn set_held(&self, held: BTreeMap<u32, String>) {
+        self.held.store(Arc::new(held));
+    }
+
+    /// Why this instance's shard waits, if it does.
+    pub fn held(&self, shard: u32) -> Option<String> {
+        self.held.load().get(&shard).cloned()
+    }
+
+    /// Why this instance does not count the shard, if it is its own and stopped.
+    pub fn stopped(&self, shard: u32) -> Option<String> {
+        self.stopped.load().get(&shard).cloned()
     }
 
     /// Why a service month is not complete; see [`Book::incomplete`]. With rulings that the ledger knows otherwise, none is.

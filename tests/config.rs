@@ -116,6 +116,11 @@ fn one_mistake_a_line() {
         ),
         ("source: {topic: a, success_codes: [0, OK]}", "fine"),
         ("source: {topic: a, keyed_by_tenant: false}", "fine"),
+        ("source: {topic: a, timestamps: unbounded, accept_topic_id: MkQ0uKj6T4SUvXp1nS3r7A}", "fine"),
+        (
+            "source: {topic: a, timestamps: any}",
+            "f:1:32: `source.timestamps` must be one of `bounded`, `unbounded`, not `any`; write one of `bounded`, `unbounded`",
+        ),
         (
             "source: {topic: a, keyed_by_tenant: maybe}",
             "f:1:37: `source.keyed_by_tenant` must be true or false, not `maybe`; write `true` or `false`, without quotes",

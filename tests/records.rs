@@ -59,6 +59,7 @@ fn checkpoint() -> Checkpoint {
         start_offset: 0,
         start_timestamp_ms: Some(1_774_000_000_000),
         writer: "host-9464/0badcafe".into(),
+        source_id: String::new(),
     }
 }
 
@@ -101,6 +102,9 @@ fn version_2_reads_and_writes_as_released() {
     let bytes = fixture("v2/checkpoint.bin", &checkpoint().encode_value());
     assert_eq!(Checkpoint::decode_value(&bytes).unwrap(), checkpoint());
     assert_eq!(checkpoint().encode_value(), bytes);
+
+    let known = Checkpoint { source_id: "MkQ0uKj6T4SUvXp1nS3r7A".into(), ..checkpoint() };
+    assert_eq!(Checkpoint::decode_value(&known.encode_value()).unwrap(), known);
 
     let bytes = fixture("v2/ruling.bin", &ruling().encode_value());
     assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), ruling());

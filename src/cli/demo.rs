@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Options, Service};
+use crate::app::{Options, Service, Signals};
 use crate::config::{Config, LogFormat, LoggingConfig};
 use crate::domain::availability::Level;
 use crate::domain::standing::ServiceMonth;
@@ -93,7 +93,7 @@ async fn demo(args: &Args) -> Result<()> {
         });
     }
     let drawing = tokio::spawn(screen.draw_until(service.stop_token()));
-    let result = service.run().await;
+    let result = service.run(&mut Signals::listen()?).await.map(drop);
     _ = drawing.await;
     _ = generator.join();
     drop(broker);

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{Options, Service};
+use anyhow::Result;
+
+use crate::app::{Ending, Options, Service, Signals};
 use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::http::Access;
@@ -56,12 +58,23 @@ pub fn run(args: &Args) -> ExitCode {
     let config_file = Some(args.config.clone());
     let options = Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None };
     super::finish(super::runtime().and_then(|runtime| {
-        let result = runtime.block_on(async {
-            let service = Service::start(options).await?;
-            service.run().await
-        });
+        let result = runtime.block_on(serve(options));
         // A drain that ran out of time has a thread that waits for Kafka; the end does not wait for it.
         runtime.shutdown_background();
         result
     }))
+}
+
+/// Runs the service, and starts it again within this process when partitions were added. Probes and scrapes find nobody for a
+/// moment; the process, its id and its arguments stay.
+async fn serve(options: Options) -> Result<()> {
+    // One for all services of this process: a signal between two of them is not lost.
+    let mut signals = Signals::listen()?;
+    let mut options = options;
+    loop {
+        match Service::start(options).await?.run(&mut signals).await? {
+            Ending::Stopped => return Ok(()),
+            Ending::Again(again) => options = *again,
+        }
+    }
 }

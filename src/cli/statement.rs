@@ -160,7 +160,7 @@ pub(super) fn facts(
 fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     let config = Config::load(file)?;
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;
-    let shards = super::verify::partitions(&base, &config.ledger.topic)?;
+    let shards = super::verify::ledger_partitions(&base, &config.ledger.topic)?;
     let book = read_ledger(&base, &config.ledger.topic, shards)?;
     for (shard, state) in book.shards().iter().enumerate() {
         if let Some(trouble) = state.trouble() {

@@ -49,11 +49,15 @@ pub fn run(args: &Args) -> ExitCode {
 fn verify(args: &Args, config: &Config) -> Result<()> {
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;
     let (source, topic) = (&config.source.topic, &config.ledger.topic);
-    let shards = partitions(&base, topic)?;
-    let ledger = verify::read_ledger(&base, topic, shards)?;
+    let counted = ledger_partitions(&base, topic)?;
+    // A partition of the calls topic that the ledger does not have is one that nobody counts.
+    let calls = partitions(&base, source)?
+        .with_context(|| format!("the topic `{source}` (source.topic) does not exist: there is nothing to recount"))?;
+    let shards = counted.max(calls);
+    let ledger = verify::read_ledger(&base, topic, counted)?;
     let chosen: Vec<u32> = if args.shard.is_empty() { (0..shards).collect() } else { args.shard.clone() };
     if let Some(missing) = chosen.iter().find(|s| **s >= shards) {
-        bail!("there is no shard {missing}: the ledger topic `{topic}` has {shards} partitions");
+        bail!("there is no shard {missing}: the topics `{source}` and `{topic}` have {shards} partitions");
     }
     let counted = chosen.iter().filter_map(|s| ledger.shard(*s)?.checkpoint());
     let bar = progress(counted.map(|c| (c.next_offset - c.start_offset).max(0) as u64).sum());
@@ -86,15 +90,19 @@ fn verify(args: &Args, config: &Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
+/// The partitions of the ledger topic.
+pub(super) fn ledger_partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
+    partitions(base, topic)?
+        .with_context(|| format!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted"))
+}
+
+/// The partitions of a topic; `None`: there is no such topic.
+fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<Option<u32>> {
     let consumer: BaseConsumer = base.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), std::time::Duration::from_secs(20));
     let metadata = metadata.with_context(|| format!("cannot read the metadata of `{topic}`"))?;
     let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len());
-    if partitions == 0 {
-        bail!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted");
-    }
-    Ok(u32::try_from(partitions)?)
+    Ok(Some(u32::try_from(partitions)?).filter(|partitions| *partitions > 0))
 }
 
 fn progress(records: u64) -> ProgressBar {

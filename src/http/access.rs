@@ -50,7 +50,7 @@ const ASK_FOR_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"sla-
 type Hidden = [u8; 32];
 
 /// What the files say about access. The default asks nobody anything.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Access {
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     /// Nobody gets in without a certificate.

@@ -1,7 +1,9 @@
 //! Is the service ready? The worker and the tail say what they know, `/readyz` answers from it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A thread that makes no round for so long keeps the service from being ready. Longer than one answer of the brokers may
@@ -9,7 +11,8 @@ use std::time::{Duration, Instant};
 const STALLED_AFTER: Duration = Duration::from_secs(15);
 
 /// What the worker and the tail know about their own state. Ready means: joined the group, read the ledger, lag under the
-/// limit, both threads going round, and not on the way out. A member without partitions is a standby and as ready as any.
+/// limit, both threads going round, no fault, and not on the way out. A member without partitions is a standby and as ready
+/// as any.
 #[derive(Debug)]
 pub struct Health {
     joined: AtomicBool,
@@ -19,6 +22,38 @@ pub struct Health {
     rounds: [Rounds; Beating::ALL.len()],
     lag_ms: AtomicU64,
     max_lag_ms: AtomicU64,
+    faults: Mutex<BTreeMap<FaultKind, String>>,
+}
+
+/// A kind of fault that keeps calls from being counted and does not go away by waiting. Each kind has one detail at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// Something waits for the ledger, and no transaction has committed for too long.
+    NotCommitting,
+    /// Shards of this instance are not counted.
+    ShardsStopped,
+    /// Shards of this instance wait behind a record from the future.
+    ShardsHeld,
+    /// The calls topic is gone, is another one, or has partitions that are not counted.
+    CallsTopic,
+    /// The ledger topic is gone, is another one, or has too few partitions.
+    LedgerTopic,
+    /// The calls topic accepts timestamps from the future.
+    Timestamps,
+}
+
+impl FaultKind {
+    /// Its name in `/readyz`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotCommitting => "not_committing",
+            Self::ShardsStopped => "shards_stopped",
+            Self::ShardsHeld => "shards_held",
+            Self::CallsTopic => "calls_topic",
+            Self::LedgerTopic => "ledger_topic",
+            Self::Timestamps => "timestamps",
+        }
+    }
 }
 
 /// A thread without which nothing is counted, or nothing shown.
@@ -52,7 +87,7 @@ struct Rounds {
 }
 
 /// A reason for which the service is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotReady {
     /// No assignment from the consumer group yet.
     NotJoined,
@@ -72,6 +107,13 @@ pub enum NotReady {
         /// Since its last round, in whole seconds.
         since: Duration,
     },
+    /// Something is wrong that somebody must see to.
+    Fault {
+        /// What kind of thing.
+        kind: FaultKind,
+        /// What, where, and what to do.
+        detail: String,
+    },
     /// The service is ending.
     Draining,
 }
@@ -87,7 +129,20 @@ impl Health {
             rounds: Default::default(),
             lag_ms: AtomicU64::new(0),
             max_lag_ms: AtomicU64::new(millis(max_lag)),
+            faults: Mutex::default(),
         }
+    }
+
+    /// There is a fault of this kind, or there is none any more.
+    pub fn set_fault(&self, kind: FaultKind, detail: Option<String>) {
+        match detail {
+            Some(detail) => _ = self.faults().insert(kind, detail),
+            None => _ = self.faults().remove(&kind),
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, BTreeMap<FaultKind, String>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The consumer group gave an assignment (be it empty), or took it away.
@@ -149,7 +204,10 @@ impl Health {
             (lag > limit, NotReady::Lagging { lag, limit }),
         ];
         let reasons = reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason));
-        reasons.chain(self.stalled(millis(self.began.elapsed()))).collect()
+        let stalled = self.stalled(millis(self.began.elapsed()));
+        let faults = self.faults();
+        let faults = faults.iter().map(|(kind, detail)| NotReady::Fault { kind: *kind, detail: detail.clone() });
+        reasons.chain(stalled).chain(faults).collect()
     }
 
     /// Nothing keeps it from being ready.
@@ -164,12 +222,13 @@ fn millis(duration: Duration) -> u64 {
 
 impl NotReady {
     /// The reason's name.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::NotJoined => "not_joined",
             Self::LedgerLoading => "ledger_loading",
             Self::Lagging { .. } => "lagging",
             Self::Stalled { .. } => "stalled",
+            Self::Fault { kind, .. } => kind.as_str(),
             Self::Draining => "draining",
         }
     }
@@ -180,6 +239,10 @@ impl fmt::Display for NotReady {
         match self {
             Self::NotJoined => f.write_str("no assignment from the consumer group yet"),
             Self::LedgerLoading => f.write_str("the ledger is still being read"),
+            Self::Lagging { lag, .. } if millis(*lag) == u64::MAX => f.write_str(
+                "how far the ledger is behind is unknown: the brokers have not said where the calls topic ends",
+            ),
+            Self::Fault { detail, .. } => f.write_str(detail),
             Self::Lagging { lag, limit } => {
                 write!(
                     f,
@@ -203,7 +266,7 @@ mod tests {
     #[test]
     fn ready_once_joined_loaded_and_close_behind() {
         let health = Health::new(Duration::from_secs(30));
-        let names = |health: &Health| health.not_ready_reasons().into_iter().map(NotReady::as_str).collect::<Vec<_>>();
+        let names = |health: &Health| health.not_ready_reasons().into_iter().map(|r| r.as_str()).collect::<Vec<_>>();
         assert_eq!(names(&health), ["not_joined", "ledger_loading"]);
         health.set_joined(true);
         assert_eq!(names(&health), ["ledger_loading"]);
@@ -211,7 +274,16 @@ mod tests {
         assert!(health.is_ready());
         health.set_lag(Duration::from_millis(30_500));
         assert_eq!(health.not_ready_reasons()[0].to_string(), "the ledger is 30.5 s behind the source, more than 30 s");
+        health.set_lag(Duration::MAX);
+        assert!(health.not_ready_reasons()[0].to_string().starts_with("how far the ledger is behind is unknown"));
         health.set_lag(Duration::from_secs(30));
+        assert!(health.is_ready());
+        health.set_fault(FaultKind::CallsTopic, Some("gone".into()));
+        health.set_fault(FaultKind::NotCommitting, Some("nothing was committed for 31 s".into()));
+        assert_eq!(names(&health), ["not_committing", "calls_topic"]);
+        assert_eq!(health.not_ready_reasons()[0].to_string(), "nothing was committed for 31 s");
+        health.set_fault(FaultKind::NotCommitting, None);
+        health.set_fault(FaultKind::CallsTopic, None);
         assert!(health.is_ready());
         health.set_draining();
         assert_eq!(names(&health), ["draining"]);

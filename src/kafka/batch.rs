@@ -5,7 +5,10 @@
 //! subscribed consumer's own queue must not be read this way (librdkafka would answer rebalances by itself), so the
 //! assigned partitions' queues are forwarded into one queue of ours, which is read instead.
 
-#![expect(unsafe_code, reason = "rdkafka exposes neither the batch call, the group's membership nor ListOffsets")]
+#![expect(
+    unsafe_code,
+    reason = "rdkafka exposes neither the batch call, the group's membership, ListOffsets nor DescribeTopics"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
@@ -203,8 +206,11 @@ const SERVED: usize = 8;
 /// which a rebalance could wait while librdkafka has much to log.
 pub fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, mut failed: impl FnMut(KafkaError)) {
     for _ in 0..SERVED {
-        if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
-            failed(error);
+        match consumer.poll(Duration::ZERO) {
+            Some(Err(error)) => failed(error),
+            // Records are read from our own queue: here one would be lost without a word.
+            Some(Ok(_)) => failed(KafkaError::MessageConsumption(RDKafkaErrorCode::State)),
+            None => {}
         }
     }
 }
@@ -323,6 +329,106 @@ pub fn known_offsets<C: ConsumerContext>(
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(found),
             code => Err(KafkaError::MetadataFetch(code.into())),
         }
+    }
+}
+
+/// A topic as a broker describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its id, as Kafka's tools print it; `None`: the brokers are too old to give topics an id.
+    pub id: Option<String>,
+    /// Its partitions.
+    pub partitions: u32,
+}
+
+/// Describes topics, in their order; `None`: there is no such topic. Creates nothing.
+///
+/// # Errors
+/// Nobody answers in time, or says something else of a topic than that it is there or not.
+pub fn describe_topics<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Vec<Option<TopicDescription>>, KafkaError> {
+    let client = consumer.client().native_ptr();
+    let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic).unwrap_or_default()).collect();
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let timeout_ms = timeout.as_millis().min(60_000) as i32;
+    // SAFETY: the client and the names outlive the call, which copies what it needs; collection, options, queue and event
+    // are ours and destroyed once; descriptions are read while their event lives.
+    unsafe {
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let options =
+            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let queue = sys::rd_kafka_queue_new(client);
+        let mut why = [0 as c_char; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why.as_mut_ptr(), why.len());
+        sys::rd_kafka_DescribeTopics(client, collection, options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_TopicCollection_destroy(collection);
+        let event = sys::rd_kafka_queue_poll(queue, timeout_ms.saturating_add(1000));
+        sys::rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
+        }
+        let described = match sys::rd_kafka_event_error(event) {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => descriptions(event, topics),
+            code => Err(KafkaError::MetadataFetch(code.into())),
+        };
+        sys::rd_kafka_event_destroy(event);
+        described
+    }
+}
+
+/// # Safety
+/// `event` is a live event.
+unsafe fn descriptions(
+    event: *mut sys::rd_kafka_event_t,
+    topics: &[&str],
+) -> Result<Vec<Option<TopicDescription>>, KafkaError> {
+    let mut found = vec![None; topics.len()];
+    // SAFETY: everything read belongs to the event; names and ids are C strings, copied.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::Fail));
+        }
+        let mut count = 0;
+        let all = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        for place in 0..count {
+            let topic = *all.add(place);
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy();
+            let Some(slot) = topics.iter().position(|wanted| *wanted == name) else { continue };
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            let code = if error.is_null() { None } else { Some(sys::rd_kafka_error_code(error)) };
+            match code {
+                None | Some(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR) => {}
+                Some(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => continue,
+                Some(code) => return Err(KafkaError::MetadataFetch(code.into())),
+            }
+            let mut partitions = 0;
+            sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            let id = topic_id(sys::rd_kafka_TopicDescription_topic_id(topic));
+            found[slot] = Some(TopicDescription { id, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) });
+        }
+    }
+    Ok(found)
+}
+
+/// The id in URL-safe base64, as Kafka's own tools print it.
+///
+/// # Safety
+/// The pointer is null or a live id.
+unsafe fn topic_id(id: *const sys::rd_kafka_Uuid_t) -> Option<String> {
+    // SAFETY: promised by the caller; the text belongs to the id and is copied.
+    unsafe {
+        if id.is_null()
+            || (sys::rd_kafka_Uuid_most_significant_bits(id), sys::rd_kafka_Uuid_least_significant_bits(id)) == (0, 0)
+        {
+            return None;
+        }
+        let text = sys::rd_kafka_Uuid_base64str(id);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().replace('+', "-").replace('/', "_"))
     }
 }
 

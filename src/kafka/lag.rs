@@ -59,9 +59,8 @@ fn look(consumer: &BaseConsumer, topic: &str, view: &View, watch: &mut LagWatch)
     }
     let ends = ends?;
     let mut unclear = BTreeMap::new();
-    let outline = view.outline();
     for (partition, end) in ends {
-        let next_offset = outline.shard(partition as u32).and_then(|shard| Some(shard.checkpoint()?.next_offset));
+        let next_offset = view.counted_to(partition as u32).map(|(next_offset, _)| next_offset);
         if let Some(from) = watch.seen(partition as u32, end, next_offset, asked_ms) {
             unclear.insert(partition, from);
         }

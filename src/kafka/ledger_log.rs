@@ -12,12 +12,15 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::letter::Letter;
 use super::membership::Membership;
+use super::progress::FlushError;
 use super::topics::{MAX_MESSAGE_BYTES, MessageBytes};
-use crate::pipeline::protocol::TransactionEnd;
+use crate::pipeline::protocol::{FlushFailure, TransactionEnd};
 use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush, Shard};
 
 /// After this the broker ends a transaction by itself.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long acknowledgements may take: less than that, so that the abort finds the transaction still there.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(8);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -69,7 +72,7 @@ pub struct FlushEnd {
     /// From asking for the commit or abort to its confirmation.
     pub took: Duration,
     /// What went wrong, if it did.
-    pub error: Option<String>,
+    pub error: Option<FlushError>,
     /// Who refused us, if that is what happened.
     pub fence: Option<Fence>,
     /// What the brokers will refuse again in the same way; see [`LedgerLog::adapt`].
@@ -97,13 +100,39 @@ pub enum Fence {
 /// Remembers what was not delivered.
 #[derive(Debug, Default)]
 struct Deliveries {
-    first: Mutex<Option<String>>,
+    first: Mutex<Option<Failed>>,
     refused: Mutex<Option<Refused>>,
+}
+
+/// A step of a flush that failed, and the topic that it wrote to.
+#[derive(Debug, Clone)]
+struct Failed {
+    error: KafkaError,
+    topic: Option<String>,
+}
+
+impl From<KafkaError> for Failed {
+    fn from(error: KafkaError) -> Self {
+        Self { error, topic: None }
+    }
+}
+
+impl From<Failed> for FlushError {
+    fn from(failed: Failed) -> Self {
+        let code = failed.error.rdkafka_error_code();
+        let text = code.map_or_else(|| failed.error.to_string(), |code| code.to_string());
+        let reason = reason(&failed.error);
+        let text = match reason {
+            FlushFailure::TopicMissing => format!("the topic does not exist ({text})"),
+            _ => text,
+        };
+        Self { reason, topic: failed.topic, text }
+    }
 }
 
 impl Deliveries {
     /// The first error since the last call.
-    fn take(&self) -> Option<String> {
+    fn take(&self) -> Option<Failed> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -114,7 +143,7 @@ impl Deliveries {
     /// A record of this topic came to nothing.
     fn failed(&self, error: &KafkaError, topic: &str) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| format!("{topic}: {error}"));
+        first.get_or_insert_with(|| Failed { error: error.clone(), topic: Some(topic.to_owned()) });
         drop(first);
         let too_large = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => true,
@@ -255,24 +284,29 @@ impl LedgerLog {
         shard: impl Fn(u32) -> Option<&'s Shard>,
         membership: &Membership,
     ) -> FlushEnd {
-        let begun = self.producer.begin_transaction();
+        let begun = self.producer.begin_transaction().map_err(Failed::from);
         let sent = begun.and_then(|()| self.send_all(flushes, shard)).map(|()| self.send_offsets(flushes, membership));
         match sent {
             Ok(Some(Ok(()))) => self.commit(),
-            Ok(Some(Err(error))) | Err(error) => self.abort(&error),
+            Ok(Some(Err(error))) => self.abort(&error.into()),
+            Err(failed) => self.abort(&failed),
             // Its producer hears nothing any more; the next one ends the transaction.
             Ok(None) => FlushEnd {
                 end: TransactionEnd::Fatal,
                 retried: true,
                 took: begin.elapsed(),
-                error: Some(format!("no answer to the offsets within {} s", OFFSETS_TIMEOUT.as_secs())),
+                error: Some(FlushError {
+                    reason: FlushFailure::Timeout,
+                    topic: None,
+                    text: format!("no answer to the offsets within {} s", OFFSETS_TIMEOUT.as_secs()),
+                }),
                 fence: None,
                 refused: None,
             },
         }
     }
 
-    fn send_all<'s>(&self, flushes: &[Flush], shard: impl Fn(u32) -> Option<&'s Shard>) -> Result<(), KafkaError> {
+    fn send_all<'s>(&self, flushes: &[Flush], shard: impl Fn(u32) -> Option<&'s Shard>) -> Result<(), Failed> {
         self.producer.context().take();
         for flush in flushes {
             for letter in &flush.dead_letters {
@@ -297,13 +331,13 @@ impl LedgerLog {
         self.await_acknowledgements()
     }
 
-    fn send(&self, shard: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), KafkaError> {
+    fn send(&self, shard: u32, key: &[u8], value: Option<&[u8]>) -> Result<(), Failed> {
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.ledger).partition(shard as i32).key(key);
         record.payload = value;
         self.enqueue(record)
     }
 
-    fn send_alert(&self, alert: &AlertMessage) -> Result<(), KafkaError> {
+    fn send_alert(&self, alert: &AlertMessage) -> Result<(), Failed> {
         let headers = alert
             .headers
             .iter()
@@ -313,7 +347,7 @@ impl LedgerLog {
         self.enqueue(record)
     }
 
-    fn send_letter(&self, shard: u32, letter: &DeadLetter) -> Result<(), KafkaError> {
+    fn send_letter(&self, shard: u32, letter: &DeadLetter) -> Result<(), Failed> {
         let letter = Letter::of(letter, &self.topics.source, shard, self.message_bytes.dead_letters, self.keyed);
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topics.dead_letters).headers(letter.headers());
         record.key = letter.key.as_deref();
@@ -321,7 +355,7 @@ impl LedgerLog {
         self.enqueue(record)
     }
 
-    fn enqueue(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
+    fn enqueue(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Failed> {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -331,29 +365,25 @@ impl LedgerLog {
                 }
                 Err((error, back)) => {
                     self.producer.context().failed(&error, back.topic);
-                    return Err(error);
+                    return Err(Failed { error, topic: Some(back.topic.to_owned()) });
                 }
             }
         }
     }
 
-    fn await_acknowledgements(&self) -> Result<(), KafkaError> {
+    fn await_acknowledgements(&self) -> Result<(), Failed> {
         // rdkafka's flush polls in steps of 100 ms; a millisecond makes a flush ten times shorter.
-        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
-                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+                // What was refused says more than what is still waiting.
+                let late = || KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut).into();
+                return Err(self.producer.context().take().unwrap_or_else(late));
             }
             _ = self.producer.flush(Duration::ZERO);
             self.producer.poll(Duration::from_millis(1));
         }
-        match self.producer.context().take() {
-            Some(error) => {
-                tracing::warn!(error, "a ledger record was not acknowledged");
-                Err(KafkaError::MessageProduction(RDKafkaErrorCode::Fail))
-            }
-            None => Ok(()),
-        }
+        self.producer.context().take().map_or(Ok(()), Err)
     }
 
     /// Sends the offsets; `None`: the client does not come back. It is asked on a thread of its own, which then waits for as
@@ -399,7 +429,7 @@ impl LedgerLog {
             };
             match verdict(&error) {
                 // The commit was asked for already: a late copy of it must not meet this producer's next transaction.
-                Verdict::Abort => return FlushEnd { retried: true, ..self.abort(&error) },
+                Verdict::Abort => return FlushEnd { retried: true, ..self.abort(&error.into()) },
                 Verdict::Retry if begin.elapsed() < TRANSACTION_TIMEOUT => retried = true,
                 Verdict::Retry | Verdict::Unknown => return failed(TransactionEnd::Unknown, retried, begin, &error),
                 Verdict::Fatal => return failed(TransactionEnd::Fatal, retried, begin, &error),
@@ -407,24 +437,24 @@ impl LedgerLog {
         }
     }
 
-    fn abort(&self, cause: &KafkaError) -> FlushEnd {
+    fn abort(&self, cause: &Failed) -> FlushEnd {
         let begin = Instant::now();
-        if matches!(verdict(cause), Verdict::Fatal) {
-            return failed(TransactionEnd::Fatal, false, begin, cause);
+        if matches!(verdict(&cause.error), Verdict::Fatal) {
+            return failed(TransactionEnd::Fatal, false, begin, &cause.error);
         }
-        let fence = fence(cause);
+        let fence = fence(&cause.error);
         loop {
             // An abort waits for the delivery reports of what it drops, and only polling hands them over.
             self.producer.poll(Duration::ZERO);
             let Err(error) = self.producer.abort_transaction(ABORT_STEP) else {
-                let error = Some(cause.to_string());
+                let error = Some(cause.clone().into());
                 let (end, took) = (TransactionEnd::Aborted, begin.elapsed());
                 return FlushEnd { end, retried: false, took, error, fence, refused: None };
             };
             // Resumes the abort; it is not sent again.
             if !matches!(verdict(&error), Verdict::Retry) || begin.elapsed() >= TRANSACTION_TIMEOUT {
                 let failed = failed(TransactionEnd::Fatal, true, begin, &error);
-                return FlushEnd { fence: fence.or(failed.fence), ..failed };
+                return FlushEnd { fence: fence.or(failed.fence), error: Some(cause.clone().into()), ..failed };
             }
         }
     }
@@ -436,7 +466,55 @@ fn batch_bytes(topics: MessageBytes) -> usize {
 }
 
 fn failed(end: TransactionEnd, retried: bool, begin: Instant, error: &KafkaError) -> FlushEnd {
-    FlushEnd { end, retried, took: begin.elapsed(), error: Some(error.to_string()), fence: fence(error), refused: None }
+    FlushEnd {
+        end,
+        retried,
+        took: begin.elapsed(),
+        error: Some(Failed::from(error.clone()).into()),
+        fence: fence(error),
+        refused: None,
+    }
+}
+
+/// What a client's error says of a flush.
+pub fn flush_error(error: &KafkaError) -> FlushError {
+    Failed::from(error.clone()).into()
+}
+
+/// The kind of failure that an error is.
+fn reason(error: &KafkaError) -> FlushFailure {
+    use RDKafkaErrorCode as Code;
+    if fence(error).is_some() {
+        return FlushFailure::Fenced;
+    }
+    match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge) => {
+            FlushFailure::MessageTooLarge
+        }
+        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopicId) => {
+            FlushFailure::TopicMissing
+        }
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed,
+        ) => FlushFailure::NotAuthorized,
+        Some(Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend | Code::ISRInsufficient) => {
+            FlushFailure::NotEnoughReplicas
+        }
+        Some(
+            Code::OperationTimedOut
+            | Code::MessageTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::AllBrokersDown
+            | Code::BrokerTransportFailure,
+        ) => FlushFailure::Timeout,
+        _ => FlushFailure::Other,
+    }
 }
 
 enum Verdict {

@@ -11,7 +11,8 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::config::Config;
+use crate::config::{Config, Timestamps};
+use crate::pipeline::clock::{HoldBound, MAX_AHEAD_MS};
 
 /// Largest message written to any of our topics, in bytes: a tally of 20,000 rows with long names, or a dead letter.
 pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
@@ -61,6 +62,8 @@ pub enum TopicError {
 pub struct Checked {
     /// Number of shards.
     pub shards: u32,
+    /// How far ahead of the wall clock the timestamp of a call may lie.
+    pub bound: HoldBound,
     /// Settings that are allowed but questionable.
     pub warnings: Vec<String>,
     /// The most that the topics take.
@@ -212,6 +215,14 @@ async fn create(
             let answer = admin.create_partitions([&more], &options).await;
             accept(&format!("cannot add partitions to `{}`", topic.name), answer)
         }
+        Some(found) if is_ledger && found < topic.partitions => Err(TopicError::Settings(vec![format!(
+            "the ledger topic `{name}` has {found} partitions, the calls topic {wanted}, and `ledger.create_topics` is false: if \
+             partitions were added to the calls topic, add them here too (kafka-topics.sh --bootstrap-server {brokers} --alter \
+             --topic {name} --partitions {wanted})",
+            name = topic.name,
+            wanted = topic.partitions,
+            brokers = config.kafka.brokers.join(",")
+        )])),
         Some(found) if is_ledger && found != topic.partitions => Err(TopicError::Settings(vec![format!(
             "the ledger topic `{}` has {found} partitions, the calls topic {}: they must be the same, partition by partition; \
              use a ledger topic of its own for each calls topic",
@@ -286,6 +297,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     let alerts = config.ledger.alerts_topic.as_str();
     let names = [source, ledger, config.ledger.dead_letters_topic.as_str(), alerts];
     let settings = settings(admin, &names).await?;
+    let source_settings = settings.get(source).cloned().unwrap_or_default();
     let get = |topic: &str, name: &str| settings.get(topic).and_then(|s| s.get(name)).map_or("", String::as_str);
     let number = |topic: &str, name: &str| get(topic, name).parse::<i64>().ok();
     let mut mistakes = Vec::new();
@@ -316,6 +328,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if get(source, "cleanup.policy").contains("compact") {
         mistakes.push(format!("the calls topic `{source}` is compacted: calls of the same key would vanish before they are counted; set cleanup.policy=delete"));
     }
+    mistakes.extend(timestamp_rule(config, &source_settings));
     if get(source, "message.timestamp.type") != "LogAppendTime" {
         warnings.push(format!("the calls topic `{source}` has message.timestamp.type={}: arrival is what the producer says, so quarantine (future, too old) proves little; LogAppendTime is better", get(source, "message.timestamp.type")));
     }
@@ -336,8 +349,122 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
         };
         let message_bytes =
             MessageBytes { ledger: most(ledger), dead_letters: most(dead_letters), alerts: most(alerts) };
-        Ok(Checked { shards: shards.max(0) as u32, warnings, message_bytes })
+        let bound = TimestampBound::of(&source_settings).hold_bound();
+        Ok(Checked { shards: shards.max(0) as u32, bound, warnings, message_bytes })
     } else {
         Err(TopicError::Settings(mistakes))
+    }
+}
+
+/// How far ahead of the broker's clock a topic's settings let a record's timestamp be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimestampBound {
+    /// The broker writes the timestamps.
+    Broker,
+    /// So many ms.
+    Ahead(i64),
+    /// Records have no timestamp.
+    Untimed,
+}
+
+impl TimestampBound {
+    fn of(settings: &BTreeMap<String, String>) -> Self {
+        let get = |name: &str| settings.get(name).map_or("", String::as_str);
+        let before_timestamps = ["0.8", "0.9"].iter().any(|old| get("message.format.version").starts_with(old));
+        match get("message.timestamp.type") {
+            _ if before_timestamps => Self::Untimed,
+            "LogAppendTime" => Self::Broker,
+            "" => Self::Untimed,
+            _ => {
+                // Brokers before 3.6 have the second alone, those from 4.0 on the first.
+                let limits = ["message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"];
+                let limits = limits.iter().filter_map(|name| get(name).parse().ok());
+                Self::Ahead(limits.min().unwrap_or(i64::MAX))
+            }
+        }
+    }
+
+    fn hold_bound(self) -> HoldBound {
+        match self {
+            Self::Broker => HoldBound::new(0),
+            Self::Ahead(ms) => HoldBound::new(ms),
+            Self::Untimed => HoldBound::default(),
+        }
+    }
+}
+
+/// What is wrong with the timestamps of the calls topic, with the command that sets it right.
+fn timestamp_rule(config: &Config, settings: &BTreeMap<String, String>) -> Option<String> {
+    let source = &config.source.topic;
+    let command = format!(
+        "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {source} --add-config \
+         message.timestamp.type=LogAppendTime",
+        config.kafka.brokers.join(",")
+    );
+    match TimestampBound::of(settings) {
+        TimestampBound::Untimed => Some(format!(
+            "the calls topic `{source}` keeps no timestamps with its records (message.format.version is older than 0.10): when \
+             a call arrived cannot be known; raise message.format.version of the topic, or write calls to another topic"
+        )),
+        TimestampBound::Ahead(ms) if ms > MAX_AHEAD_MS && config.source.timestamps == Timestamps::Bounded => {
+            Some(format!(
+                "the calls topic `{source}` accepts timestamps from any future (message.timestamp.type=CreateTime without a bound \
+                 of an hour at most): a single wrong clock would stop its partition; run: {command} -- or accept the risk with \
+                 `source.timestamps: unbounded`"
+            ))
+        }
+        TimestampBound::Broker | TimestampBound::Ahead(_) => None,
+    }
+}
+
+/// Reads the settings of the calls topic again: what is wrong with its timestamps, if anything is.
+///
+/// # Errors
+/// The brokers do not answer.
+pub async fn timestamp_mistake(base: &ClientConfig, config: &Config) -> Result<Option<String>, TopicError> {
+    let source = config.source.topic.as_str();
+    let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base)
+        .create()
+        .map_err(|error| TopicError::Kafka { what: "cannot create an admin client".into(), source: error })?;
+    let found = settings(&admin, &[source]).await?;
+    Ok(found.get(source).and_then(|settings| timestamp_rule(config, settings)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_need_a_bound_of_an_hour() {
+        let config = Config::new("calls", vec!["kafka-1:9092".into()]);
+        let unbounded = Config {
+            source: crate::config::SourceConfig { timestamps: Timestamps::Unbounded, ..config.source.clone() },
+            ..config.clone()
+        };
+        let max = i64::MAX.to_string();
+        let create = ("message.timestamp.type", "CreateTime");
+        let (after, difference) = ("message.timestamp.after.max.ms", "message.timestamp.difference.max.ms");
+        for (settings, says, risky) in [
+            (&[("message.timestamp.type", "LogAppendTime"), (after, &*max)][..], None, None),
+            (&[create, (after, "3600000")], None, None),
+            (&[create, (after, "3600001")], Some("accepts timestamps from any future"), None),
+            (&[create, (after, &max), (difference, &max)], Some("message.timestamp.type=LogAppendTime -- or"), None),
+            (&[create, (after, &max), (difference, "600000")], None, None),
+            (&[create, (difference, &max)], Some("kafka-configs.sh --bootstrap-server kafka-1:9092 --alter"), None),
+            (&[create, (difference, "3600000")], None, None),
+            (
+                &[("message.format.version", "0.9.0.1"), create],
+                Some("keeps no timestamps"),
+                Some("keeps no timestamps"),
+            ),
+            (&[("retention.ms", "1")], Some("keeps no timestamps"), Some("keeps no timestamps")),
+        ] {
+            let map = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            for (config, says) in [(&config, says), (&unbounded, risky)] {
+                let found = timestamp_rule(config, &map);
+                assert_eq!(found.is_some(), says.is_some(), "{settings:?}: {found:?}");
+                assert!(says.is_none_or(|says| found.as_ref().is_some_and(|f| f.contains(says))), "{found:?}");
+            }
+        }
     }
 }

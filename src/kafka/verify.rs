@@ -14,6 +14,7 @@ use super::batch::{self, BatchQueue, Fetched, Place};
 use super::tail::reader_config;
 use crate::pipeline::book::Book;
 use crate::pipeline::compare::{self, Difference};
+use crate::pipeline::protocol::same_source;
 use crate::pipeline::record::Checkpoint;
 use crate::pipeline::shard::{Owner, Shard, ShardError};
 
@@ -118,7 +119,11 @@ pub fn verify_shard(
     ledger: &Book,
     progress: impl FnMut(u64),
 ) -> Result<Verdict, VerifyError> {
-    let Some(book) = ledger.shard(shard) else { return Ok(Verdict::Empty) };
+    let Some(book) = ledger.shard(shard) else {
+        return Ok(Verdict::Impossible(
+            "the ledger knows nothing of this partition of the calls topic: it was added and is not counted".into(),
+        ));
+    };
     if let Some(trouble) = book.trouble() {
         return Ok(Verdict::Impossible(format!("its ledger is damaged: {trouble}")));
     }
@@ -126,6 +131,16 @@ pub fn verify_shard(
     let consumer: BaseConsumer = reader_config(base, "read_committed")
         .create()
         .map_err(|e| VerifyError::Kafka("cannot create a reader of the calls topic", e))?;
+    let described = super::batch::describe_topics(&consumer, &[source], ANSWER)
+        .map_err(|e| VerifyError::Kafka("cannot describe the calls topic", e))?;
+    let found = described.into_iter().flatten().next().and_then(|topic| topic.id);
+    if same_source(&checkpoint.source_id, found.as_deref(), None).is_err() {
+        return Ok(Verdict::Impossible(format!(
+            "the calls topic is another topic of the same name by now: its id is {}, the ledger counted {}",
+            found.unwrap_or_default(),
+            checkpoint.source_id
+        )));
+    }
     let (low, _) = consumer
         .fetch_watermarks(source, shard as i32, ANSWER)
         .map_err(|e| VerifyError::Kafka("cannot find the calls topic's first offset", e))?;

@@ -1,7 +1,7 @@
 //! The worker: one thread that consumes, counts, flushes and takes shards over. All waiting for Kafka that could let a
 //! rebalance in between happens here, on this thread, so nothing is counted for a shard that is being given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -14,18 +14,22 @@ use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched, Place};
-use super::ledger_log::{Fence, LedgerLog, Topics};
+use super::hold::Holds;
+use super::identity::Identity;
+use super::ledger_log::{Fence, LedgerLog, Topics, flush_error};
 use super::membership::{Membership, Notes, Rebalanced};
+use super::progress::{FlushError, Progress};
 use super::tail::{TailNews, now_ms, reader_config};
 use super::topics::MessageBytes;
 use crate::alerting::Desk;
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
-use crate::http::{Beating, Health};
+use crate::http::{Beating, FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Trouble;
+use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::SourceRecord;
-use crate::pipeline::protocol::{Need, SourceBounds, Takeover, after_transaction};
+use crate::pipeline::protocol::{FlushFailure, Need, SourceBounds, Stop, Takeover, after_transaction, same_source};
 use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
@@ -70,6 +74,8 @@ pub struct Setup {
     pub health: Arc<Health>,
     /// The most that the topics take.
     pub message_bytes: MessageBytes,
+    /// How far ahead of the wall clock the timestamp of a call may lie.
+    pub bound: HoldBound,
     /// News from the tail.
     pub news: Receiver<TailNews>,
     /// Ends the worker.
@@ -98,19 +104,6 @@ pub enum WorkerError {
         /// Of the first such record.
         error: RecordError,
     },
-    /// The calls topic has more partitions than the ledger topic had at the start.
-    #[error(
-        "partitions were added to `{topic}`: {known} were known at the start, partition {assigned} is assigned now; \
-             start again to count them (the ledger topic grows with the start)"
-    )]
-    Grown {
-        /// The calls topic.
-        topic: String,
-        /// Partitions at the start.
-        known: u32,
-        /// A partition that came later.
-        assigned: u32,
-    },
 }
 
 enum State {
@@ -137,11 +130,19 @@ struct Worker {
     shards: BTreeMap<u32, Shard>,
     queue: Option<BatchQueue>,
     /// Records that were fetched behind one after which a checkpoint must be written first.
-    held: Vec<Held>,
+    deferred: Vec<Deferred>,
     arrivals: BTreeMap<u32, Vec<i64>>,
-    last_arrival_ms: BTreeMap<u32, i64>,
-    /// By partition, where it ended when it was last read to its end; beyond the last record by the transactions' markers.
-    source_ends: BTreeMap<u32, i64>,
+    /// Shards that wait behind a record from the future; they are not read meanwhile.
+    holds: Holds,
+    /// What is assigned must be assigned anew, for the shards that wait are others now.
+    unread: bool,
+    /// Why assigned shards are not counted.
+    stopped: BTreeMap<u32, String>,
+    /// Partitions whose lag is exported.
+    lag_exported: BTreeSet<u32>,
+    /// Do flushes commit?
+    progress: Progress,
+    identity: Identity,
     next_flush: Instant,
     /// No flush comes earlier, however much waits: the last one failed, or wrote as much as may be written in that time.
     earliest_flush: Instant,
@@ -173,6 +174,8 @@ pub fn run(setup: Setup) -> Result<(), WorkerError> {
 fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> ClientConfig {
     let mut client = base.clone();
     let defaults = [
+        // The group's leader must see partitions that are added within a minute.
+        ("topic.metadata.refresh.interval.ms", "20000"),
         ("fetch.queue.backoff.ms", "5"),
         ("queued.min.messages", "20000"),
         ("queued.max.messages.kbytes", "32768"),
@@ -224,6 +227,7 @@ impl Worker {
         let session =
             client.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).map_or(SESSION, Duration::from_millis);
         let incarnation: u32 = rand::random();
+        setup.metrics.set_last_commit(now_ms());
         Ok(Self {
             settings: config.counting.clone(),
             writer: format!("{}/{incarnation:08x}", setup.instance),
@@ -237,10 +241,14 @@ impl Worker {
             state: State::Waiting,
             shards: BTreeMap::new(),
             queue: None,
-            held: Vec::new(),
+            deferred: Vec::new(),
             arrivals: BTreeMap::new(),
-            last_arrival_ms: BTreeMap::new(),
-            source_ends: BTreeMap::new(),
+            holds: Holds::default(),
+            unread: false,
+            stopped: BTreeMap::new(),
+            lag_exported: BTreeSet::new(),
+            progress: Progress::default(),
+            identity: Identity::default(),
             next_flush: Instant::now(),
             earliest_flush: Instant::now(),
             next_lag: Instant::now(),
@@ -279,7 +287,9 @@ impl Worker {
         }
         self.setup.view.keep_home(self.last_round + self.session / 2);
         if std::mem::take(&mut self.reread) {
-            self.take_over_again("the source no longer holds what was wanted next");
+            self.take_over_again(
+                "the source must be read again: it no longer holds what was wanted next, or a record was missed",
+            );
         }
         match &self.state {
             State::Waiting => std::thread::sleep(ROUND.min(Duration::from_millis(10))),
@@ -295,12 +305,12 @@ impl Worker {
     fn rebalanced(&mut self, rebalanced: Rebalanced) {
         match rebalanced {
             Rebalanced::Assigned(shards, membership) => {
-                let shards: Vec<u32> = shards.into_iter().filter_map(|s| u32::try_from(s).ok()).collect();
                 let known = self.setup.view.shards();
-                if let Some(assigned) = shards.iter().copied().find(|shard| *shard >= known) {
-                    let topic = self.topics.source.clone();
-                    self.failure = Some(WorkerError::Grown { topic, known, assigned });
-                    return;
+                let shards = shards.into_iter().filter_map(|s| u32::try_from(s).ok());
+                // Those that were added are counted after the start that the watch of the topics asks for.
+                let (shards, added): (Vec<u32>, Vec<u32>) = shards.partition(|shard| *shard < known);
+                if !added.is_empty() {
+                    tracing::warn!(?added, known, "partitions were added to the calls topic; they are not counted yet");
                 }
                 let Some(membership) = membership else {
                     tracing::error!(
@@ -322,6 +332,7 @@ impl Worker {
                     self.flush();
                 }
                 self.drop_shards();
+                self.progress.settled();
                 self.state = State::Waiting;
                 self.setup.health.set_joined(false);
                 if let Err(error) = self.consumer.unassign() {
@@ -358,13 +369,12 @@ impl Worker {
 
     fn drop_shards(&mut self) {
         self.queue = None;
-        self.held.clear();
+        self.deferred.clear();
         self.arrivals.clear();
-        self.last_arrival_ms.clear();
-        self.source_ends.clear();
-        for shard in std::mem::take(&mut self.shards).into_keys() {
-            self.setup.metrics.remove_lag(shard);
-        }
+        self.shards.clear();
+        self.stopped.clear();
+        self.holds = Holds::default();
+        self.unread = false;
         self.setup.view.set_home(Vec::new());
         self.setup.metrics.set_shards(0, 0);
     }
@@ -385,9 +395,10 @@ impl Worker {
                 TailNews::Trouble { trouble: Trouble::Record(error @ RecordError::Outdated(_)), .. } => {
                     self.failure = Some(WorkerError::Outdated { topic: self.topics.ledger.clone(), error });
                 }
-                TailNews::Trouble { shard, .. } => {
+                TailNews::Trouble { shard, trouble } => {
                     if self.shards.remove(&shard).is_some() {
                         tracing::error!(shard, "counting of the shard is stopped");
+                        self.stopped.insert(shard, format!("its ledger is damaged: {trouble}"));
                         self.report_shards();
                     }
                 }
@@ -399,6 +410,7 @@ impl Worker {
         if !self.producer_ready() {
             return;
         }
+        self.progress.due(Instant::now());
         let State::TakingOver { takeover, .. } = &mut self.state else { return };
         let need = takeover.need(&self.setup.view.book());
         let step = match need {
@@ -417,6 +429,9 @@ impl Worker {
 
     /// Some errors come at once and again at once, while a broker is away.
     fn takeover_waits(&mut self, error: &KafkaError, step: &str) {
+        let mut why = flush_error(error);
+        why.text = format!("a takeover waits ({step}): {}", why.text);
+        self.progress.takeover_waits(why);
         if Instant::now() >= self.next_complaint {
             self.next_complaint = Instant::now() + COMPLAINT_INTERVAL;
             tracing::info!(%error, step, "takeover waits");
@@ -434,7 +449,9 @@ impl Worker {
             match self.log.renew() {
                 Ok(()) => self.log_broken = false,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot make a new producer yet");
+                    let mut why = flush_error(&error);
+                    why.text = format!("cannot make a new producer yet: {}", why.text);
+                    self.flush_failed(why);
                     std::thread::sleep(RETRY_PRODUCER.min(ROUND));
                 }
             }
@@ -458,6 +475,7 @@ impl Worker {
                     return;
                 }
                 tracing::info!(shards = ?partitions, took_ms = since.elapsed().as_millis() as u64, "takeover done, counting");
+                self.progress.taken_over();
                 self.next_flush = Instant::now();
                 self.state = State::Counting { takeover, membership, judged: false };
                 self.setup.health.set_joined(true);
@@ -474,13 +492,25 @@ impl Worker {
     fn load(&mut self, takeover: &Takeover) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
         let mut shards = BTreeMap::new();
-        let start = self.setup.config.load().source.start;
-        let assigned: Vec<u32> = takeover.shards().collect();
-        for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &assigned, start)? {
+        let mut stopped = BTreeMap::new();
+        self.identity.find(&self.reader, &self.topics)?;
+        let config = self.setup.config.load_full();
+        let mut same = Vec::new();
+        for shard in takeover.shards() {
+            match self.is_same_source(shard, config.source.accept_topic_id.as_deref()) {
+                Ok(()) => same.push(shard),
+                Err(stop) => {
+                    tracing::error!(shard, %stop, "the shard is not counted");
+                    stopped.insert(shard, stop.to_string());
+                }
+            }
+        }
+        for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &same, config.source.start)? {
             let begin = match takeover.begin(shard, &self.setup.view.book(), bounds) {
                 Ok(begin) => begin,
                 Err(stop) => {
                     tracing::error!(shard, %stop, "the shard is not counted");
+                    stopped.insert(shard, stop.to_string());
                     continue;
                 }
             };
@@ -493,7 +523,11 @@ impl Worker {
                 );
             }
             self.setup.metrics.takeover(begin.offset_differs.is_some());
-            let owner = Owner::new(shard, self.writer.clone(), self.keys);
+            let source_id = self.identity.source().map(str::to_owned);
+            let owner = Owner { source_id, ..Owner::new(shard, self.writer.clone(), self.keys) };
+            if begin.state.checkpoint.is_none() {
+                self.setup.view.set_begin(shard, begin.first_offset);
+            }
             let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
             match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
                 Ok(mut counter) => {
@@ -517,11 +551,36 @@ impl Worker {
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
                     shards.insert(shard, counter);
                 }
-                Err(error) => tracing::error!(shard, %error, "the shard is not counted"),
+                Err(error) => {
+                    tracing::error!(shard, %error, "the shard is not counted");
+                    stopped.insert(shard, error.to_string());
+                }
             }
         }
         self.shards = shards;
+        self.stopped = stopped;
         Ok(list)
+    }
+
+    fn is_same_source(&self, shard: u32, accepted: Option<&str>) -> Result<(), Stop> {
+        let outline = self.setup.view.outline();
+        let recorded = outline.shard(shard).and_then(|shard| shard.checkpoint()).map_or("", |c| &c.source_id);
+        same_source(recorded, self.identity.source(), accepted)
+    }
+
+    /// Counts none of the shards any more. The group is not left: nobody else could count them either.
+    fn stop_all(&mut self, why: &str) {
+        tracing::error!(why, "counting is stopped");
+        let (State::TakingOver { takeover, .. } | State::Counting { takeover, .. }) = &self.state else { return };
+        let shards: Vec<u32> = takeover.shards().collect();
+        self.drop_shards();
+        if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
+            tracing::warn!(%error, "cannot empty the assignment");
+        }
+        self.queue = Some(BatchQueue::of_partitions(&self.consumer, &self.topics.source, &[]));
+        self.stopped = shards.into_iter().map(|shard| (shard, why.to_owned())).collect();
+        self.progress.settled();
+        self.report_shards();
     }
 
     fn count(&mut self) {
@@ -532,7 +591,14 @@ impl Worker {
                 return;
             }
         }
-        self.count_held();
+        self.count_deferred();
+        if self.holds.let_go(now_ms()) {
+            tracing::info!("the wall clock has passed a timestamp that was from the future; the shard goes on");
+            self.unread = true;
+        }
+        if std::mem::take(&mut self.unread) {
+            self.read_again();
+        }
         let now = Instant::now();
         let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
         if self.waiting().is_too_much() {
@@ -562,82 +628,132 @@ impl Worker {
     fn consume(&mut self, queue: &mut BatchQueue, wait: Duration) {
         let mut counts = OutcomeCounts::default();
         let mut errors = Vec::new();
-        let mut last_arrivals: SmallVec<[(u32, i64); 16]> = SmallVec::new();
         let mut by_partition: Vec<Option<(&mut Shard, bool)>> = Vec::new();
         for (partition, shard) in &mut self.shards {
             by_partition.resize_with(*partition as usize + 1, || None);
             // A shard that warms its windows may get to where its settings change in the middle of a batch.
             let watched = !shard.may_flush();
-            by_partition[*partition as usize] = Some((shard, watched));
+            // What is still in the queues of a shard that waits is read again when it goes on.
+            by_partition[*partition as usize] = Some((shard, watched)).filter(|_| !self.holds.holds(*partition));
         }
-        let held = &mut self.held;
-        let (arrivals, source_ends) = (&mut self.arrivals, &mut self.source_ends);
+        let deferred = &mut self.deferred;
+        let (now_ms, bound) = (now_ms(), self.setup.bound);
+        let mut found = Holds::default();
+        let arrivals = &mut self.arrivals;
         queue.consume(wait, |fetched| match fetched {
             Fetched::Record(partition, record) => {
                 let Some(Some((shard, watched))) = by_partition.get_mut(partition as usize) else { return };
                 if *watched && shard.must_flush() {
-                    held.push(Held::new(partition as u32, &record));
+                    deferred.push(Deferred::new(partition as u32, &record));
+                    return;
+                }
+                // Records behind one that waits are looked at, so that all of them are named, and not counted.
+                let hold = shard.must_hold(&record, now_ms, bound);
+                if found.must_wait(partition as u32, hold) {
                     return;
                 }
                 let outcome = shard.ingest(&record);
                 counts.add(outcome);
                 let Some(ms) = record.timestamp_ms else { return };
-                match last_arrivals.last_mut() {
-                    Some((p, last)) if *p == partition as u32 => *last = ms,
-                    _ => last_arrivals.push((partition as u32, ms)),
-                }
                 if outcome != Outcome::Warmed && record.offset % FRESHNESS_SAMPLE == 0 {
                     arrivals.entry(partition as u32).or_default().push(ms);
                 }
             }
-            Fetched::End(partition, end) => _ = source_ends.insert(partition as u32, end),
+            Fetched::End(..) => {}
             Fetched::Error(partition, code, text) => errors.push((partition, code, text)),
         });
-        self.last_arrival_ms.extend(last_arrivals);
         counts.report(&self.setup.metrics);
+        self.hold(found);
         for (partition, code, text) in errors {
             self.source_error(partition, Some(code), &text);
         }
     }
 
-    /// Counts what was held back for a checkpoint, which is written by now.
-    fn count_held(&mut self) {
+    /// These shards wait; the others go on.
+    fn hold(&mut self, found: Holds) {
+        if found.is_empty() {
+            return;
+        }
+        for (shard, text) in found.texts() {
+            tracing::error!(shard, "{text}");
+        }
+        self.holds.join(found);
+        self.unread = true;
+    }
+
+    /// Reads each shard from where it stands, but those that wait. A pause and a seek would do the same with less, if
+    /// librdkafka kept the offset of a partition that is paused right after it was assigned.
+    ///
+    /// The stop of a partition, which librdkafka does on its own thread, takes the partition out of our queue; so our new
+    /// queue must come after it. The second empty assignment is answered when the stops before it are under way.
+    fn read_again(&mut self) {
+        self.queue = None;
+        self.deferred.clear();
+        let mut list = TopicPartitionList::new();
+        let mut partitions = Vec::new();
+        for (shard, counter) in self.shards.iter().filter(|(shard, _)| !self.holds.holds(**shard)) {
+            partitions.push(*shard as i32);
+            let offset = Offset::Offset(counter.position());
+            // A partition and an offset from 0 on are always accepted.
+            _ = list.add_partition_offset(&self.topics.source, *shard as i32, offset);
+        }
+        let empty = TopicPartitionList::new();
+        let emptied = self.consumer.assign(&empty).and_then(|()| self.consumer.assign(&empty));
+        self.queue = Some(BatchQueue::of_partitions(&self.consumer, &self.topics.source, &partitions));
+        if let Err(error) = emptied.and_then(|()| self.consumer.assign(&list)) {
+            tracing::warn!(%error, "cannot assign the partitions anew");
+            self.take_over_again("the partitions could not be assigned anew");
+        }
+    }
+
+    /// Counts what was put off for a checkpoint, which is written by now.
+    fn count_deferred(&mut self) {
         let mut counts = OutcomeCounts::default();
-        for held in std::mem::take(&mut self.held) {
-            let Some(shard) = self.shards.get_mut(&held.shard) else { continue };
-            held.with_record(|record| counts.add(shard.ingest(record)));
+        let (now_ms, bound) = (now_ms(), self.setup.bound);
+        let mut found = Holds::default();
+        for deferred in std::mem::take(&mut self.deferred) {
+            let Some(shard) = self.shards.get_mut(&deferred.shard) else { continue };
+            deferred.with_record(|record| {
+                let hold = shard.must_hold(record, now_ms, bound);
+                if !found.must_wait(deferred.shard, hold) {
+                    counts.add(shard.ingest(record));
+                }
+            });
         }
         counts.report(&self.setup.metrics);
+        self.hold(found);
     }
 
     fn source_error(&mut self, partition: i32, code: Option<RDKafkaErrorCode>, text: &str) {
         tracing::warn!(partition, code = ?code, text, "reading the calls topic failed");
-        if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+        // The last one: a record came past the queue that is read, and is lost to it.
+        if matches!(
+            code,
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::State)
+        ) {
             self.reread = true;
         }
     }
 
     /// One transaction with the snapshots of all shards that have something to say.
     fn flush(&mut self) {
-        let rulings = self.setup.view.rulings();
-        self.shards.values_mut().for_each(|shard| shard.note_rulings(&rulings));
-        // What is told goes out with what was counted, in one transaction; without the former's time, in the next.
-        if matches!(self.state, State::Counting { judged: true, .. }) {
-            let (view, metrics, now_ms) = (&self.setup.view, &self.setup.metrics, now_ms());
-            self.desk.judge(
-                view,
-                &mut self.shards,
-                |shard| view.lag(shard, now_ms).map(|lag| lag.behind),
-                metrics,
-                now_ms,
-            );
-        }
-        if self.shards.values().all(|s| !s.wants_flush()) || !self.producer_ready() {
+        self.judge();
+        if self.shards.values().all(|s| !s.wants_flush()) {
+            if self.nothing_waits() {
+                self.progress.settled();
+            }
             return;
         }
-        let State::Counting { membership, .. } = &self.state else { return };
         let begin = Instant::now();
+        self.progress.due(begin);
+        if !self.producer_ready() {
+            return;
+        }
         let flushes: Vec<Flush> = self.shards.values_mut().filter(|s| s.wants_flush()).map(Shard::snapshot).collect();
+        if let Some(why) = self.identity.remade(&self.reader, &self.topics) {
+            return self.stop_all(&why);
+        }
+        let State::Counting { membership, .. } = &self.state else { return };
         for flush in &flushes {
             let arrivals = self.arrivals.remove(&flush.shard).unwrap_or_default();
             self.setup.view.sent(flush.shard, flush.seq, arrivals);
@@ -647,27 +763,15 @@ impl Worker {
         self.setup.metrics.flush(result.end, begin.elapsed());
         self.log_broken |= aftermath.new_producer;
         if aftermath.committed {
-            for flush in &flushes {
-                if let Some(shard) = self.shards.get_mut(&flush.shard) {
-                    shard.committed();
-                }
-                for letter in &flush.dead_letters {
-                    self.setup.metrics.dead_letter(letter.reason);
-                }
-            }
-            let bytes: usize = flushes.iter().map(Flush::ledger_bytes).sum();
-            let rate = self.setup.config.load().ledger.max_write_rate.max(1);
-            let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
-            self.earliest_flush = begin + pause;
-            self.next_flush = self.next_flush.max(self.earliest_flush);
+            self.committed(&flushes, begin);
         } else {
             self.earliest_flush = self.next_flush;
         }
         if let Some(refused) = &result.refused {
             self.log_broken |= self.log.adapt(refused);
         }
-        if let Some(error) = &result.error {
-            tracing::warn!(error, end = ?result.end, fence = ?result.fence, "flush failed");
+        if let Some(error) = result.error.filter(|_| !aftermath.committed) {
+            self.flush_failed(error);
         }
         if result.fence.is_some() {
             self.setup.metrics.fenced();
@@ -675,6 +779,7 @@ impl Worker {
         if result.fence == Some(Fence::Group) {
             // Somebody else has the shards, or will have: wait for the group to say so.
             self.drop_shards();
+            self.progress.settled();
             self.state = State::Waiting;
             self.setup.health.set_joined(false);
             if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
@@ -682,6 +787,72 @@ impl Worker {
             }
         } else if aftermath.give_up {
             self.take_over_again("a flush ended in a way that must be read back from the ledger");
+        }
+    }
+
+    /// What is told goes out with what was counted, in one transaction; without the former's time, in the next.
+    fn judge(&mut self) {
+        let rulings = self.setup.view.rulings();
+        self.shards.values_mut().for_each(|shard| shard.note_rulings(&rulings));
+        if matches!(self.state, State::Counting { judged: true, .. }) {
+            let (view, metrics, now_ms) = (&self.setup.view, &self.setup.metrics, now_ms());
+            let lag = |shard| view.lag(shard, now_ms).map(|lag| lag.behind);
+            self.desk.judge(view, &mut self.shards, lag, metrics, now_ms);
+        }
+    }
+
+    /// These snapshots, begun then, stand in the ledger.
+    fn committed(&mut self, flushes: &[Flush], begin: Instant) {
+        for flush in flushes {
+            if let Some(shard) = self.shards.get_mut(&flush.shard) {
+                shard.committed();
+            }
+            for letter in &flush.dead_letters {
+                self.setup.metrics.dead_letter(letter.reason);
+            }
+        }
+        let bytes: usize = flushes.iter().map(Flush::ledger_bytes).sum();
+        let rate = self.setup.config.load().ledger.max_write_rate.max(1);
+        let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        self.earliest_flush = begin + pause;
+        self.next_flush = self.next_flush.max(self.earliest_flush);
+        self.setup.metrics.set_last_commit(now_ms());
+        if self.progress.settled() {
+            tracing::info!("flushes commit again");
+        }
+    }
+
+    /// Is all that is there in the ledger? After a failed flush, what was given up is read again first.
+    fn nothing_waits(&self) -> bool {
+        let now_ms = now_ms();
+        let clear = |shard: &u32| self.setup.view.lag(*shard, now_ms).is_some_and(|lag| lag.records == 0);
+        matches!(self.state, State::Counting { .. }) && (!self.progress.is_failing() || self.shards.keys().all(clear))
+    }
+
+    /// Says so, now and then, and remembers it for `/readyz`.
+    fn flush_failed(&mut self, error: FlushError) {
+        self.setup.metrics.flush_failed(error.reason);
+        let error = self.explained(error);
+        let text = error.describe();
+        if self.progress.failed(error, Instant::now()) {
+            tracing::warn!(error = text, "flush failed");
+        }
+    }
+
+    /// A topic that is gone shows as a time that runs out: the brokers are asked which one it is.
+    fn explained(&self, error: FlushError) -> FlushError {
+        if !matches!(error.reason, FlushFailure::Timeout | FlushFailure::Other) {
+            return error;
+        }
+        let topics = [&*self.topics.ledger, &*self.topics.dead_letters, &*self.topics.alerts, &*self.topics.source];
+        let Ok(found) = batch::describe_topics(&self.reader, &topics, ANSWER) else { return error };
+        match found.iter().position(Option::is_none) {
+            Some(gone) => FlushError {
+                reason: FlushFailure::TopicMissing,
+                topic: Some(topics[gone].to_owned()),
+                text: format!("the topic does not exist ({})", error.text),
+            },
+            None => error,
         }
     }
 
@@ -694,25 +865,8 @@ impl Worker {
         }
         self.log.serve();
         batch::serve(&self.reader, |_| {});
-        let mut worst = Duration::ZERO;
-        let now_ms = now_ms();
-        for (shard, counter) in &self.shards {
-            let known = batch::cached_watermarks(&self.consumer, &self.topics.source, *shard as i32);
-            let read = self.source_ends.get(shard).map_or(counter.position(), |end| counter.position().max(*end));
-            let records = known.map(|(_, high)| (high - read).max(0) as u64);
-            let arrival_ms = self.last_arrival_ms.get(shard).copied().or(counter.watermark_ms());
-            // Before the first answer of the partition's leader nobody knows how far behind we are: not ready.
-            let behind = match (records, arrival_ms) {
-                (Some(0), _) => Duration::ZERO,
-                (Some(_), Some(ms)) => Duration::from_millis((now_ms - ms).max(0) as u64),
-                (None, _) | (_, None) => Duration::MAX,
-            };
-            worst = worst.max(behind);
-            if let (Some(records), true) = (records, behind < Duration::MAX) {
-                self.setup.metrics.set_lag(*shard, records, behind);
-            }
-        }
-        self.setup.health.set_lag(worst);
+        self.report_lag();
+        self.report_faults();
         let waiting = self.waiting();
         self.setup.metrics.set_unflushed(waiting.letters, waiting.facts, waiting.is_too_much());
         let loaded = self.setup.view.outline().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
@@ -726,6 +880,59 @@ impl Worker {
             self.setup.view.set_home(takeover.shards().collect());
         }
         self.setup.metrics.set_ready(self.setup.health.is_ready());
+    }
+
+    /// The shards that the group has given to this instance, counted or not.
+    fn assigned(&self) -> BTreeSet<u32> {
+        match &self.state {
+            State::Counting { takeover, .. } | State::TakingOver { takeover, .. } => takeover.shards().collect(),
+            State::Waiting => BTreeSet::new(),
+        }
+    }
+
+    /// How far the ledger of each assigned shard is behind, and the worst of them. What is only read is not in the ledger.
+    fn report_lag(&mut self) {
+        let mut worst = Duration::ZERO;
+        let now_ms = now_ms();
+        let assigned = self.assigned();
+        for shard in &assigned {
+            match self.setup.view.lag(*shard, now_ms) {
+                Some(lag) => {
+                    worst = worst.max(lag.behind);
+                    self.setup.metrics.set_lag(*shard, lag.records, lag.behind);
+                    self.lag_exported.insert(*shard);
+                }
+                // As long as nobody knows how far behind it is, it is not ready.
+                None if self.shards.contains_key(shard) => worst = Duration::MAX,
+                None => {}
+            }
+        }
+        for gone in self.lag_exported.difference(&assigned) {
+            self.setup.metrics.remove_lag(*gone);
+        }
+        self.lag_exported.retain(|shard| assigned.contains(shard));
+        self.setup.health.set_lag(worst);
+    }
+
+    fn report_faults(&self) {
+        let now = Instant::now();
+        self.setup.metrics.set_commit_overdue(self.progress.overdue(now));
+        let health = &self.setup.health;
+        health.set_fault(FaultKind::NotCommitting, self.progress.stalled(now));
+        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (shard, why) in &self.stopped {
+            by_reason.entry(why).or_default().push(shard.to_string());
+        }
+        let stopped =
+            by_reason.iter().map(|(why, shards)| format!("shards {} are not counted: {why}", shards.join(", ")));
+        let stopped: Vec<String> = stopped.collect();
+        health.set_fault(FaultKind::ShardsStopped, (!stopped.is_empty()).then(|| stopped.join("; ")));
+        self.setup.view.set_stopped(self.stopped.clone());
+        let held: BTreeMap<u32, String> = self.holds.texts().collect();
+        self.setup.metrics.set_shards_held(held.len());
+        let texts = held.values().cloned().collect::<Vec<_>>();
+        health.set_fault(FaultKind::ShardsHeld, (!texts.is_empty()).then(|| texts.join("; ")));
+        self.setup.view.set_held(held);
     }
 
     fn report_shards(&self) {
@@ -770,7 +977,7 @@ impl Waiting {
 
 /// A copy of a record.
 #[derive(Debug)]
-struct Held {
+struct Deferred {
     shard: u32,
     offset: i64,
     timestamp_ms: Option<i64>,
@@ -779,7 +986,7 @@ struct Held {
     headers: Vec<(String, Vec<u8>)>,
 }
 
-impl Held {
+impl Deferred {
     fn new(shard: u32, record: &SourceRecord<'_>) -> Self {
         Self {
             shard,

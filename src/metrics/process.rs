@@ -16,7 +16,7 @@ use super::names::{self, Metric};
 use crate::documents::DocumentFile;
 use crate::domain::alert::{AlertName, Held, Status};
 use crate::domain::call::Rejection;
-use crate::pipeline::protocol::TransactionEnd;
+use crate::pipeline::protocol::{FlushFailure, TopicFault, TransactionEnd};
 use crate::pipeline::record::Gap;
 use crate::pipeline::shard::Outcome;
 use crate::visible::visible_name;
@@ -44,6 +44,9 @@ pub struct ProcessMetrics {
     flushes: IntCounterVec,
     unflushed: IntGaugeVec,
     reading_paused: IntGauge,
+    flush_failures: [IntCounter; FlushFailure::ALL.len()],
+    last_commit: Gauge,
+    commit_overdue: Gauge,
     freshness: Mutex<Freshness>,
     takeovers: IntCounter,
     fenced: IntCounter,
@@ -59,6 +62,8 @@ pub struct ProcessMetrics {
     ready: IntGauge,
     shards_owned: IntGauge,
     shards_stopped: IntGauge,
+    shards_held: IntGauge,
+    topic_faults: IntGaugeVec,
     offset_differs: IntCounter,
     split_tenants: IntGauge,
     rulings_rejected: IntGauge,
@@ -120,6 +125,9 @@ impl ProcessMetrics {
         {
             flushes.with_label_values(&[result(end)]);
         }
+        let flush_failures = counters(r, names::FLUSH_FAILURES, &["reason"]);
+        let topic_faults = int_gauges(r, names::TOPIC_FAULTS, &["fault"]);
+        TopicFault::ALL.iter().for_each(|fault| _ = topic_faults.with_label_values(&[fault.as_str()]));
         let gaps = counters(r, names::GAPS, &["kind"]);
         for kind in ["calls", "window"] {
             gaps.with_label_values(&[kind]);
@@ -149,6 +157,9 @@ impl ProcessMetrics {
             flushes,
             unflushed: int_gauges(r, names::UNFLUSHED, &["kind"]),
             reading_paused: int_gauge(r, names::READING_PAUSED),
+            flush_failures: FlushFailure::ALL.map(|reason| flush_failures.with_label_values(&[reason.as_str()])),
+            last_commit: register(r, made(Gauge::with_opts(opts(names::LAST_COMMIT)))),
+            commit_overdue: register(r, made(Gauge::with_opts(opts(names::COMMIT_OVERDUE)))),
             freshness: Mutex::new(Freshness::new(Instant::now())),
             takeovers: counter(r, names::TAKEOVERS),
             fenced: counter(r, names::FENCED),
@@ -164,6 +175,8 @@ impl ProcessMetrics {
             ready: int_gauge(r, names::READY),
             shards_owned: int_gauge(r, names::SHARDS_OWNED),
             shards_stopped: int_gauge(r, names::SHARDS_STOPPED),
+            shards_held: int_gauge(r, names::SHARDS_HELD),
+            topic_faults,
             offset_differs: counter(r, names::OFFSET_DIFFERS),
             split_tenants: int_gauge(r, names::SPLIT_TENANTS),
             rulings_rejected: int_gauge(r, names::RULINGS_REJECTED),
@@ -220,14 +233,14 @@ impl ProcessMetrics {
         self.registry_rejected.inc();
     }
 
-    /// How far an owned partition's ledger is behind its source: records, and the age of the oldest of them.
+    /// How far an assigned partition's ledger is behind its source: records, and the age of the oldest of them.
     pub fn set_lag(&self, partition: u32, records: u64, age: Duration) {
         let partition = partition.to_string();
         self.lag_records.with_label_values(&[&partition]).set(int(records));
         self.lag_seconds.with_label_values(&[&partition]).set(age.as_secs_f64());
     }
 
-    /// The partition is no longer owned: its lag is another instance's to tell.
+    /// The partition is no longer assigned, or its lag unknown: it is another instance's to tell.
     pub fn remove_lag(&self, partition: u32) {
         let partition = partition.to_string();
         // Absent already is as good.
@@ -247,6 +260,23 @@ impl ProcessMetrics {
             self.unflushed.with_label_values(&[kind]).set(int(bytes as u64));
         }
         self.reading_paused.set(paused.into());
+    }
+
+    /// A flush did not commit.
+    pub fn flush_failed(&self, reason: FlushFailure) {
+        if let Some(place) = FlushFailure::ALL.iter().position(|known| *known == reason) {
+            self.flush_failures[place].inc();
+        }
+    }
+
+    /// A flush was committed at this many milliseconds since 1970, or the process began to wait for the first.
+    pub fn set_last_commit(&self, at_ms: i64) {
+        self.last_commit.set(at_ms as f64 / 1000.0);
+    }
+
+    /// Something has been waiting to be committed for so long.
+    pub fn set_commit_overdue(&self, waits: Duration) {
+        self.commit_overdue.set(waits.as_secs_f64());
     }
 
     /// A call became visible so many milliseconds after its arrival.
@@ -319,6 +349,16 @@ impl ProcessMetrics {
     pub fn set_shards(&self, owned: usize, stopped: usize) {
         self.shards_owned.set(int(owned as u64));
         self.shards_stopped.set(int(stopped as u64));
+    }
+
+    /// So many shards wait behind a record from the future.
+    pub fn set_shards_held(&self, shards: usize) {
+        self.shards_held.set(int(shards as u64));
+    }
+
+    /// This is wrong with a topic, or not.
+    pub fn set_topic_fault(&self, fault: TopicFault, wrong: bool) {
+        self.topic_faults.with_label_values(&[fault.as_str()]).set(wrong.into());
     }
 
     /// Tenants whose calls lie in several shards.

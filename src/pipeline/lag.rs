@@ -72,8 +72,9 @@ impl SourceEnd {
             Some(Found::Record { timestamp_ms, .. }) => timestamp_ms,
             _ => None,
         };
-        // Each of these is no later than the arrival of the first record that is left.
-        let since = [first, watermark_ms, self.clear_ms].into_iter().flatten().max()?;
+        // Each of these is no later than the arrival of the first record that is left; but a timestamp from the future says
+        // nothing.
+        let since = [first, watermark_ms, self.clear_ms].into_iter().flatten().filter(|ms| *ms <= now_ms).max()?;
         Some(ShardLag { records, behind: Duration::from_millis((now_ms - since).max(0) as u64) })
     }
 
@@ -113,11 +114,13 @@ impl LagWatch {
         let watched = self.shards.get_mut(shard as usize)?;
         let before = *watched;
         let known = before.map(|before| before.end);
+        // Everything that was there when the brokers were last asked is counted: what is left came later.
+        let passed = |known: SourceEnd| next_offset.is_some_and(|next| known.next_record(next) >= known.end);
         let mut this = SourceEnd {
             end,
             asked_ms,
             found: known.and_then(|known| known.found),
-            clear_ms: known.and_then(|known| known.clear_ms),
+            clear_ms: known.and_then(|known| known.clear_ms.max(passed(known).then_some(known.asked_ms))),
         };
         let left = next_offset.is_some_and(|next| this.next_record(next) < end);
         if next_offset.is_some() && !left {
@@ -205,6 +208,27 @@ mod tests {
         assert_eq!(source.seen(14, 512_000), Some(13));
         source.watch.found(0, 13, Found::Nothing { until: 14 });
         assert_eq!(source.lag(512_000), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_steady_flow_of_old_records_waits_no_longer_than_between_two_looks() {
+        let mut source = Source::new(10, 1000);
+        for at_ms in (103_000..200_000).step_by(3000) {
+            // There is always something left when the brokers are asked, and it is counted when they are asked again.
+            source.seen(source.next_offset + 5, at_ms);
+            assert!(source.lag(at_ms).is_some_and(|(records, ms)| records == 5 && (at_ms == 103_000 || ms <= 3000)));
+            source.counted(source.next_offset + 5, 1000);
+        }
+    }
+
+    #[test]
+    fn a_timestamp_from_the_future_hides_no_lag() {
+        let mut source = Source::new(10, 1000);
+        source.seen(10, 100_000);
+        source.seen(12, 103_000);
+        assert_eq!(source.seen(12, 106_000), Some(10));
+        source.watch.found(0, 10, Found::Record { offset: 10, timestamp_ms: Some(i64::MAX) });
+        assert_eq!(source.lag(109_000), Some((2, 9000)));
     }
 
     #[test]

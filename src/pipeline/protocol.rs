@@ -141,10 +141,25 @@ pub enum Stop {
         /// The group's offset.
         committed: i64,
     },
+    /// The calls topic is not the one that the ledger counts.
+    #[error(
+        "the calls topic was deleted and made anew: its id is {found}, the ledger counts the topic {recorded}, and the \
+             offsets of one mean nothing in the other. The figures counted so far stay. Ways out: to count the new topic from \
+             its beginning, set a new `ledger.topic` and a new `kafka.group`; if it continues the former topic offset by offset \
+             (as after a move to another cluster that keeps offsets), set `source.accept_topic_id: {found}`; or set \
+             `source.topic` to the topic that was counted"
+    )]
+    SourceRemade {
+        /// The topic's id at present.
+        found: String,
+        /// The id in the checkpoint.
+        recorded: String,
+    },
     /// The source ends before the checkpoint.
     #[error(
         "partition {shard} of the source ends at offset {end}, before the checkpoint's {next_offset}: the topic was \
-             deleted and created anew; count it in a new ledger topic"
+             deleted and made anew. The figures counted so far stay. To count the new topic from its beginning, set a new \
+             `ledger.topic` and a new `kafka.group`; or set `source.topic` to the topic that was counted"
     )]
     SourceEndsEarlier {
         /// The shard.
@@ -165,6 +180,20 @@ pub struct SourceBounds {
     pub high: i64,
     /// Where to begin when the ledger has no checkpoint: `source.start` as an offset.
     pub start: i64,
+}
+
+/// Is the calls topic the one that a shard's ledger counts? `found`: its id, where the brokers give topics one. `accepted`:
+/// the id of a topic that continues the recorded one offset by offset, as an operator says.
+///
+/// # Errors
+/// It is another one.
+pub fn same_source(recorded: &str, found: Option<&str>, accepted: Option<&str>) -> Result<(), Stop> {
+    match found {
+        Some(found) if !recorded.is_empty() && found != recorded && accepted != Some(found) => {
+            Err(Stop::SourceRemade { found: found.to_owned(), recorded: recorded.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Takeover {
@@ -217,6 +246,96 @@ pub enum TransactionEnd {
     Unknown,
 }
 
+/// What is wrong with a topic while the service runs: the label of its metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicFault {
+    /// The calls topic does not exist any more.
+    CallsMissing,
+    /// The calls topic is another one than the ledger counts.
+    CallsRemade,
+    /// The calls topic has partitions that are not counted.
+    PartitionsAdded,
+    /// The ledger topic does not exist any more.
+    LedgerMissing,
+    /// The ledger topic is another one than before.
+    LedgerRemade,
+    /// The ledger topic has too few partitions.
+    LedgerPartitions,
+    /// The calls topic accepts timestamps from the future.
+    Timestamps,
+}
+
+impl TopicFault {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::CallsMissing,
+        Self::CallsRemade,
+        Self::PartitionsAdded,
+        Self::LedgerMissing,
+        Self::LedgerRemade,
+        Self::LedgerPartitions,
+        Self::Timestamps,
+    ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CallsMissing => "calls_missing",
+            Self::CallsRemade => "calls_remade",
+            Self::PartitionsAdded => "partitions_added",
+            Self::LedgerMissing => "ledger_missing",
+            Self::LedgerRemade => "ledger_remade",
+            Self::LedgerPartitions => "ledger_partitions",
+            Self::Timestamps => "timestamps",
+        }
+    }
+}
+
+/// Why a flush did not commit, as far as Kafka says it: the label of its metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushFailure {
+    /// A topic refuses messages of this size.
+    MessageTooLarge,
+    /// A topic that is written to does not exist.
+    TopicMissing,
+    /// This user may not write, or not use the group or the transactional id.
+    NotAuthorized,
+    /// Too few replicas are in sync.
+    NotEnoughReplicas,
+    /// The brokers do not answer in time.
+    Timeout,
+    /// Somebody else has the place in the group or the transactional id.
+    Fenced,
+    /// Anything else; the log has the client's words.
+    Other,
+}
+
+impl FlushFailure {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::MessageTooLarge,
+        Self::TopicMissing,
+        Self::NotAuthorized,
+        Self::NotEnoughReplicas,
+        Self::Timeout,
+        Self::Fenced,
+        Self::Other,
+    ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageTooLarge => "message_too_large",
+            Self::TopicMissing => "topic_missing",
+            Self::NotAuthorized => "not_authorized",
+            Self::NotEnoughReplicas => "not_enough_replicas",
+            Self::Timeout => "timeout",
+            Self::Fenced => "fenced",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What follows from a transaction's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aftermath {
@@ -252,6 +371,24 @@ mod tests {
     use super::*;
     use crate::pipeline::settings::CountingSettings;
     use crate::pipeline::shard::{Owner, Shard};
+
+    #[test]
+    fn another_topic_of_the_same_name_is_not_counted() {
+        for (recorded, found, accepted, same) in [
+            ("", None, None, true),
+            ("", Some("a"), None, true),
+            ("a", Some("a"), None, true),
+            ("a", None, None, true),
+            ("a", Some("b"), None, false),
+            ("a", Some("b"), Some("c"), false),
+            ("a", Some("b"), Some("b"), true),
+        ] {
+            let found = same_source(recorded, found, accepted);
+            assert_eq!(found.is_ok(), same, "{recorded} {found:?} {accepted:?}");
+        }
+        let text = same_source("a", Some("b"), None).expect_err("another").to_string();
+        assert!(text.contains("`ledger.topic`") && text.contains("`source.accept_topic_id: b`"), "{text}");
+    }
 
     #[test]
     fn what_was_read_but_is_not_published_is_not_judged_by() {

@@ -551,6 +551,9 @@ pub struct Checkpoint {
     /// Who wrote it: instance and incarnation.
     #[prost(string, tag = "16")]
     pub writer: String,
+    /// The id of the calls topic that is counted, as Kafka's tools print it; empty: the brokers give topics no id.
+    #[prost(string, tag = "17")]
+    pub source_id: String,
 }
 
 /// Counting settings and the source offset from which they hold.

@@ -52,12 +52,21 @@ pub struct Owner {
     pub chunk_offsets: i64,
     /// Are months dropped that no claim can be about any more? Always in a service.
     pub closes_months: bool,
+    /// The id of the calls topic, where the brokers give topics one.
+    pub source_id: Option<String>,
 }
 
 impl Owner {
     /// The owner of a service.
     pub fn new(shard: u32, writer: impl Into<String>, fingerprint_keys: (u64, u64)) -> Self {
-        Self { shard, writer: writer.into(), fingerprint_keys, chunk_offsets: CHUNK_OFFSETS, closes_months: true }
+        Self {
+            shard,
+            writer: writer.into(),
+            fingerprint_keys,
+            chunk_offsets: CHUNK_OFFSETS,
+            closes_months: true,
+            source_id: None,
+        }
     }
 }
 
@@ -887,6 +896,7 @@ impl Shard {
                 || !self.alert_messages.is_empty()
                 || self.alerts.values().any(|slot| slot.dirty)
                 || self.unvouched
+                || self.owner.source_id.as_ref().is_some_and(|id| *id != self.last.source_id)
                 || self.gaps != self.last.gaps)
     }
 
@@ -994,6 +1004,7 @@ impl Shard {
             start_offset: self.last.start_offset,
             start_timestamp_ms: self.start_timestamp_ms,
             writer: self.owner.writer.clone(),
+            source_id: self.owner.source_id.clone().unwrap_or_else(|| self.last.source_id.clone()),
         };
         let flush = Flush {
             shard: self.owner.shard,

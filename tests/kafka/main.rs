@@ -18,6 +18,7 @@ mod contract;
 mod dashboards;
 mod dead_letters;
 mod events;
+mod faults;
 mod hammer;
 mod hostile;
 mod lag;

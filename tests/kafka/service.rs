@@ -237,6 +237,30 @@ impl Instance {
         get(self.port, path)
     }
 
+    /// What keeps it from being ready, as `/readyz` says it: reason and detail; empty when it is ready, or does not answer.
+    pub fn not_ready(&self) -> Vec<(String, String)> {
+        let Some((_, text)) = self.get("/readyz") else { return Vec::new() };
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let reasons = answer["reasons"].as_array().into_iter().flatten();
+        reasons.map(|reason| (text(&reason["reason"]), text(&reason["detail"]))).collect()
+    }
+
+    /// Waits until `/readyz` gives this reason, with a detail that holds each of these texts; returns the detail.
+    #[track_caller]
+    pub fn wait_not_ready(&mut self, reason: &str, texts: &[&str], timeout: Duration) -> String {
+        let mut last = Vec::new();
+        let found = poll_for(timeout, || {
+            last = self.not_ready();
+            let holds = |(name, detail): &&(String, String)| name == reason && texts.iter().all(|t| detail.contains(t));
+            last.iter().find(holds).map(|(_, detail)| detail.clone())
+        });
+        found.unwrap_or_else(|| {
+            let log = self.program().log_tail();
+            panic!("{}: waited in vain for {reason} with {texts:?}, last {last:?}{log}", self.name)
+        })
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

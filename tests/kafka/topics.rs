@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::beside_others;
-use crate::read::{partition_count, read_ledger};
+use crate::read::partition_count;
 use crate::service::{Instance, Names};
 use crate::support::kafka::shared;
-use crate::write::{self, Sent};
+use crate::write;
 
 #[test]
 fn run_makes_its_topics() {
@@ -92,27 +92,4 @@ fn brokers_that_do_not_answer_are_named() {
         |_, instance| _ = instance.set("/kafka/brokers", json!(["127.0.0.1:9"])),
         &["cannot read the cluster's metadata"],
     );
-}
-
-/// A topic that grows while the service runs: the process ends, says why, and counts all when it is started again.
-#[test]
-fn partitions_that_are_added_are_counted_after_a_restart() {
-    let _machine = beside_others();
-    let (cluster, names) = (shared(), Names::new("grows"));
-    let brokers = cluster.bootstrap();
-    names.create_calls(cluster, 2);
-    let mut instance =
-        Instance::new("a", cluster, &names).with("/kafka/librdkafka/topic.metadata.refresh.interval.ms", json!(1000));
-    instance.start_ready();
-    let now = sla_ledger::generate::live::wall_clock_ms();
-    write::send(brokers, &names.calls, (0..2).map(|p| Sent::call(p, &format!("tenant-{p}"), "r1", now)));
-    write::grow(brokers, &names.calls, 4);
-    let log = instance.wait_refusal();
-    assert!(log.contains("partitions were added"), "{log}");
-    write::send(brokers, &names.calls, (0..4).map(|p| Sent::call(p, &format!("tenant-{p}"), "r2", now)));
-    instance.start_ready();
-    let mut ledger = read_ledger(brokers, &names.ledger);
-    ledger.wait_counted(&[2, 2, 1, 1], crate::service::LIMIT);
-    assert_eq!(ledger.counted().totals.counted, 6);
-    instance.stop();
 }

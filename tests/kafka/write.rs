@@ -210,6 +210,30 @@ pub fn set(brokers: &str, topic: &str, name: &str, value: &str) {
     }
 }
 
+/// Sets these of a topic's settings; the others that were set on it go back to their defaults.
+#[track_caller]
+pub fn set_all(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
+    let answer = block_on(admin(brokers).alter_configs(&[change], &AdminOptions::new())).expect("an answer");
+    for result in answer {
+        result.expect("a setting");
+    }
+}
+
+/// Deletes a topic with all that is in it, and returns when the brokers have forgotten it.
+#[track_caller]
+pub fn delete_topic(brokers: &str, topic: &str) {
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+    let answer = block_on(admin(brokers).delete_topics(&[topic], &options)).expect("an answer");
+    for result in answer {
+        result.expect("deleted");
+    }
+    crate::support::wait_until("the topic to be gone", LIMIT, || {
+        crate::read::partition_count(brokers, topic).is_none()
+    });
+}
+
 /// Adds partitions to a topic.
 #[track_caller]
 pub fn grow(brokers: &str, topic: &str, partitions: usize) {
@@ -217,14 +241,5 @@ pub fn grow(brokers: &str, topic: &str, partitions: usize) {
     let answer = block_on(admin(brokers).create_partitions([&more], &AdminOptions::new())).expect("an answer");
     for result in answer {
         result.expect("partitions");
-    }
-}
-
-/// Deletes a topic with all that is in it.
-#[track_caller]
-pub fn delete_topic(brokers: &str, topic: &str) {
-    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
-    for result in block_on(admin(brokers).delete_topics(&[topic], &options)).expect("an answer") {
-        result.expect("the topic is deleted");
     }
 }

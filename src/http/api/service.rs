@@ -12,6 +12,7 @@ use crate::domain::policy::{
 };
 use crate::pipeline::book::ShardBook;
 use crate::pipeline::lag::ShardLag;
+use crate::view::View;
 
 /// `/openapi.json`
 pub(super) fn openapi(_: &ApiState, asked: &Asked) -> Answer {
@@ -168,6 +169,8 @@ struct Shard {
     gaps: Vec<Gap>,
     /// Why it is no longer updated; null: it is.
     stopped: Option<String>,
+    /// Why it waits behind a record from the future; null: it does not, or another instance owns it.
+    held: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -190,7 +193,7 @@ struct Gap {
 }
 
 impl Shard {
-    fn of(shard: usize, book: &ShardBook, lag: Option<ShardLag>) -> Self {
+    fn of(shard: usize, book: &ShardBook, lag: Option<ShardLag>, view: &View) -> Self {
         let checkpoint = book.checkpoint();
         let totals = checkpoint.map(|c| c.totals);
         let gaps = checkpoint.into_iter().flat_map(|c| &c.gaps);
@@ -222,7 +225,8 @@ impl Shard {
                     as_of: gap.watermark_ms.and_then(instant),
                 })
                 .collect(),
-            stopped: book.trouble().map(ToString::to_string),
+            stopped: book.trouble().map(ToString::to_string).or_else(|| view.stopped(shard as u32)),
+            held: view.held(shard as u32),
         }
     }
 }
@@ -234,6 +238,6 @@ pub(super) fn shards(api: &ApiState, asked: &Asked) -> Answer {
     let lags: Vec<_> = (0..api.view.shards()).map(|shard| api.view.lag(shard, now_ms)).collect();
     let outline = api.view.outline();
     let shards = outline.shards().iter().zip(lags).enumerate();
-    let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag)).collect();
+    let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag, &api.view)).collect();
     json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
 }
