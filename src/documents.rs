@@ -13,6 +13,7 @@
 //!
 //! Not here: what a document does to a call (`domain`), when files are read again, and who reads the topic (`kafka`).
 
+mod code_table;
 mod money;
 mod papers;
 mod policies;

@@ -76,7 +76,7 @@ fn the_examples_are_valid() {
         [
             "policy policies/example-api-99.9.yaml 3 tiers",
             "policy policies/tencent-ccc-2022-08-22.yaml 3 tiers",
-            "code_table policies/error_codes.csv 90 codes",
+            "code_table policies/error_codes.csv 95 codes",
             "calendar calendars/cn.csv 67 rows",
             "tenants tenants.csv 3 rows",
             "fees fees.csv 3 rows",
@@ -397,9 +397,50 @@ fn policies_are_checked_together() {
     ];
     assert_eq!(
         load(&files, &ExpectedLedger::default()).expect_err("a wrong table"),
-        "policies/error_codes.csv:3:1: `thortled` is no class of codes; write the columns code and class; the classes are \
-         success, system_error, caller_fault, throttled, ambiguous, unknown, no_response"
+        "policies/error_codes.csv:3:3: `class` is not a class of codes: `thortled`; write one of success, system_error, \
+         caller_fault, throttled, ambiguous, unknown, no_response"
     );
+}
+
+#[test]
+fn code_table_mistakes_one_a_line() {
+    let said = |codes: &str| {
+        let files = [("policies/p.yaml", POLICY), ("policies/error_codes.csv", codes), ("policies/cn.csv", CALENDAR)];
+        let loaded = load(&files, &ExpectedLedger::default());
+        loaded.map_or_else(|errors| errors.replace("policies/error_codes.csv:", ""), |_| "fine".into())
+    };
+    let classes = "write one of success, system_error, caller_fault, throttled, ambiguous, unknown, no_response";
+    for (codes, expected) in [
+        ("code,class\n", "fine"),
+        ("class,note,code\r\nunknown,\"a, b\",A\r\n\r\n", "fine"),
+        // Quoted line ends and empty lines are lines too.
+        (
+            "code,note,class\n\n\"A\",\"one\ntwo\",success\n\nB,,x\n",
+            &format!("6:4: `class` is not a class of codes: `x`; {classes}"),
+        ),
+        ("code,class\nA,success\nA,unknown\n", "3:1: `code` is given twice: `A`; remove one of the rows"),
+        ("code,class\n,success\n", "2:1: `code` is missing; write a value"),
+        ("code,class\nA,\n", "2:3: `class` is missing; write a value"),
+        (
+            "code,class\nA.*,success\n",
+            "2:1: `code` is not a code: `A.*`; write `A`: a code covers all that begin with it and a dot",
+        ),
+        (
+            "code,class\nA,success,x\n",
+            "2:1: the row has 3 fields, the header 2; add or remove commas; quote a field that holds one",
+        ),
+        (
+            "code,kind\nA,success\n",
+            "1:1: the column `class` is missing; name all of code,class; fields may be empty, columns not",
+        ),
+        ("code;class\nA;success\n", "1:1: the columns are separated by `;`, not by commas; save it as CSV with commas"),
+        ("", "1:1: the header is missing; begin the file with `code,class`"),
+    ] {
+        assert_eq!(said(codes), expected, "{codes:?}");
+    }
+    // What begins with `#` is the same in every table.
+    let orders = mistakes("tenants.csv", &format!("{ORDERS}# a remark\n"));
+    assert_eq!(said("code,class\n# a remark\n") == "fine", orders == "fine");
 }
 
 #[test]

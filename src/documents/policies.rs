@@ -7,6 +7,7 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
+use super::code_table;
 use super::values::{self, Judged, accuse, of, owned, percent};
 use super::{DocumentFile, DocumentKind, ExpectedLedger, hex, read_text};
 use crate::domain::availability::Ppm;
@@ -183,23 +184,14 @@ fn read_table(kind: DocumentKind, path: &Path) -> Result<(Table, String, usize),
     let name = path.display().to_string();
     let text = read_text(path)?.unwrap_or_default();
     let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if kind == DocumentKind::CodeTable {
+        let (rows, codes) = code_table::codes(&name, bare)?;
+        return Ok((Table::Codes(Arc::new(codes)), text, rows));
+    }
     let rows = bare.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
-    let (table, rows, help) = match kind {
-        DocumentKind::Calendar => (
-            Workdays::from_csv(bare).map(|days| Table::Calendar(Arc::new(days))),
-            rows,
-            "write `coverage|off|work,first day,last day,year,note`",
-        ),
-        _ => (
-            CodeMap::from_csv(bare).map(|codes| Table::Codes(Arc::new(codes))),
-            rows.saturating_sub(1),
-            "write the columns code and class; the classes are success, system_error, caller_fault, throttled, \
-             ambiguous, unknown, no_response",
-        ),
-    };
-    match table {
-        Ok(table) => Ok((table, text, rows)),
-        Err(error) => Err(in_line(&name, bare, &error, help)),
+    match Workdays::from_csv(bare) {
+        Ok(days) => Ok((Table::Calendar(Arc::new(days)), text, rows)),
+        Err(error) => Err(in_line(&name, bare, &error, "write `coverage|off|work,first day,last day,year,note`")),
     }
 }
 

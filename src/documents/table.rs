@@ -28,8 +28,36 @@ pub(super) fn rows<const N: usize>(
     text: &str,
     names: &[&'static str; N],
     found: &mut Vec<Found>,
+    each: impl FnMut(&mut Row<N>),
+) {
+    read_rows(text, names, Others::Refused, found, each);
+}
+
+/// The same for a file that may have further columns, which are not looked at.
+pub(super) fn rows_among_others<const N: usize>(
+    text: &str,
+    names: &[&'static str; N],
+    found: &mut Vec<Found>,
+    each: impl FnMut(&mut Row<N>),
+) {
+    read_rows(text, names, Others::Ignored, found, each);
+}
+
+/// Columns that nobody asked for.
+#[derive(Clone, Copy, PartialEq)]
+enum Others {
+    Refused,
+    Ignored,
+}
+
+fn read_rows<const N: usize>(
+    text: &str,
+    names: &[&'static str; N],
+    others: Others,
+    found: &mut Vec<Found>,
     mut each: impl FnMut(&mut Row<N>),
 ) {
+    let mut width = N;
     let mut reader =
         ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(text.as_bytes());
     let mut record = StringRecord::new();
@@ -46,7 +74,8 @@ pub(super) fn rows<const N: usize>(
         }
         let at = skip_comments(text, record.position().map_or(0, |position| position.byte() as usize));
         let Some(columns) = &columns else {
-            match header(text, at, &record, names, found) {
+            width = record.len();
+            match header(text, at, &record, names, others, found) {
                 Some(read) => columns = Some(read),
                 None => return,
             }
@@ -55,8 +84,8 @@ pub(super) fn rows<const N: usize>(
         if record.len() == 1 && record[0].trim().is_empty() {
             continue;
         }
-        if record.len() != N {
-            let message = format!("the row has {} fields, the header {N}", record.len());
+        if record.len() != width {
+            let message = format!("the row has {} fields, the header {width}", record.len());
             let help = "add or remove commas; quote a field that holds one";
             found.push((message, help.into(), field(text, at, usize::MAX)));
             continue;
@@ -73,15 +102,22 @@ fn header<const N: usize>(
     at: usize,
     record: &StringRecord,
     names: &[&'static str; N],
+    others: Others,
     found: &mut Vec<Found>,
 ) -> Option<[usize; N]> {
     let before = found.len();
+    if let (1, Some(separator)) = (record.len(), separator(&record[0], names)) {
+        let message = format!("the columns are separated by {separator}, not by commas");
+        found.push((message, "save it as CSV with commas".into(), field(text, at, usize::MAX)));
+        return None;
+    }
     let mut columns = [usize::MAX; N];
     for (index, given) in record.iter().enumerate() {
         let place = field(text, at, index);
         match names.iter().position(|name| *name == given) {
             Some(column) if columns[column] == usize::MAX => columns[column] = index,
             Some(_) => found.push((format!("the column `{given}` stands twice"), "remove one".into(), place)),
+            None if others == Others::Ignored => {}
             None => {
                 let message = format!("`{}` is no column of this file", given.escape_debug());
                 found.push((message, no_column(given, names), place));
@@ -93,6 +129,12 @@ fn header<const N: usize>(
         found.push((format!("the column `{name}` is missing"), help, field(text, at, usize::MAX)));
     }
     (found.len() == before).then_some(columns)
+}
+
+/// What separates the columns of a header line that has no comma, if two or more of `names` are in it.
+fn separator(line: &str, names: &[&'static str]) -> Option<&'static str> {
+    let known = |by: char| line.split(by).filter(|name| names.contains(&name.trim_matches([' ', '"']))).count();
+    [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(by, _)| known(*by) > 1).map(|(_, shown)| shown)
 }
 
 /// Reads one row that stands in no file: `text` gives the text of a column. Its mistakes have no place.

@@ -274,7 +274,7 @@ impl Encoder {
             },
             Malformed::MissingField => with(["tenant", "request_id", "timestamp"][(variant % 3) as usize], None),
             Malformed::WrongType => match variant % 6 {
-                0 => with("tenant", Some("12345")),
+                0 => with("tenant", Some("12345.5")),
                 1 => with("request_id", Some("{\"id\":\"r-1\"}")),
                 2 => with("timestamp", Some("true")),
                 3 => with("action", Some("7")),
