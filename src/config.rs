@@ -5,6 +5,7 @@
 //!
 //! Not here: the contract's policy, the tenants, fees and rulings. They are documents of their own.
 
+mod fields;
 mod kafka;
 mod notify;
 
@@ -22,9 +23,9 @@ pub use notify::{
 };
 
 use crate::documents::ExpectedLedger;
-use crate::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, IgnoredRange, TimestampFormat};
+use crate::pipeline::settings::{CountingSettings, IgnoredRange, TimestampFormat};
 use crate::report::alert::{Encoding, Issuer, RUNBOOK};
-use crate::yaml::read::{self, FromText, Parsed, Reader, Section, shown, wrong};
+use crate::yaml::read::{self, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
 pub use crate::yaml::{FileErrors as ConfigErrors, Mistake};
 
@@ -366,6 +367,7 @@ impl Config {
             root.section("limits", |section| read_limits(section, &mut counting));
             let config = Self { counting, ..config };
             config.judge_topics(root);
+            fields::judge(root, &config.counting);
             config
         })
     }
@@ -429,6 +431,7 @@ impl Config {
         if self.counting.dedupe_window_s < 60 {
             warn("`counting.dedupe_window` is under a minute: a producer's retry after a broker's failure can come later".into());
         }
+        fields::warn(&self.counting, &mut warn);
         self.notify.warn(warn);
         warnings
     }
@@ -514,15 +517,7 @@ impl SourceConfig {
                 read::choice(&[("bounded", Timestamps::Bounded), ("unbounded", Timestamps::Unbounded)]),
             ),
         };
-        let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
-        counting.fields = section.section("fields", |section| FieldMapping {
-            tenant: section.or("tenant", tenant, read::parsed),
-            request_id: section.or("request_id", request_id, read::parsed),
-            timestamp: section.or("timestamp", timestamp, read::parsed),
-            action: section.or("action", action, read::parsed),
-            code: section.or("code", code, read::parsed),
-            system_error: section.or("system_error", system_error, read::parsed),
-        });
+        counting.fields = section.section("fields", fields::read);
         let formats = [
             ("rfc3339", TimestampFormat::Rfc3339),
             ("epoch_s", TimestampFormat::EpochS),
@@ -676,14 +671,6 @@ impl LoggingConfig {
 
 fn human<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
-}
-
-impl FromText for FieldPath {
-    const HELP: &'static str = "write a JSON Pointer such as `/tenant`, `$key`, or `$header:NAME`";
-    fn from_text(text: String) -> Result<Self, String> {
-        // Its hint is ours.
-        Self::try_from(text).map_err(|error| error.split(": ").next().unwrap_or_default().to_owned())
-    }
 }
 
 /// Lists the leaves of `value` by their keys in the file.

@@ -350,19 +350,9 @@ fn shard(partition: u32, settings: &CountingSettings) -> std::result::Result<Sha
 
 /// The mapped fields that no line of a file can have: those taken from the record's key or a header.
 pub fn fields_without_source(settings: &CountingSettings) -> Vec<(&'static str, String)> {
-    let fields = &settings.fields;
-    [
-        ("tenant", &fields.tenant),
-        ("request_id", &fields.request_id),
-        ("timestamp", &fields.timestamp),
-        ("action", &fields.action),
-        ("code", &fields.code),
-        ("system_error", &fields.system_error),
-    ]
-    .into_iter()
-    .filter(|(_, path)| !matches!(path, FieldPath::Pointer(_)))
-    .map(|(name, path)| (name, String::from(path.clone())))
-    .collect()
+    let outside = |path: &FieldPath| matches!(path, FieldPath::Key | FieldPath::Header(_));
+    let mapped = settings.fields.all().into_iter();
+    mapped.filter(|(_, path)| outside(path)).map(|(name, path)| (name, String::from(path.clone()))).collect()
 }
 
 /// The beginning of a text that may be long.

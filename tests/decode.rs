@@ -103,6 +103,16 @@ enum Value<'j, 'a> {
 }
 
 impl Value<'_, '_> {
+    /// As a name or a code: an integer is its text.
+    fn text_or_integer(&self) -> Result<Option<String>, Malformed> {
+        match self {
+            Self::Json(Json::Number(raw)) if raw.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                Ok(Some((*raw).to_owned()))
+            }
+            _ => self.text(),
+        }
+    }
+
     fn text(&self) -> Result<Option<String>, Malformed> {
         match self {
             Self::Absent => Ok(None),
@@ -111,6 +121,46 @@ impl Value<'_, '_> {
             Self::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| Malformed::WrongType),
         }
     }
+}
+
+/// Chrono's reading, with its second 60 taken back to the second before, and refused where no month ends.
+fn instant_ms(text: &str) -> Option<i64> {
+    let at = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    if chrono::Timelike::nanosecond(&at) < 1_000_000_000 {
+        return Some(at.timestamp_millis());
+    }
+    // Chrono's second 60 is 0 to 1 s after the end of the minute.
+    let ms = at.timestamp_millis();
+    let next = chrono::DateTime::from_timestamp_millis(ms)?.format("%dT%H:%M:%S").to_string();
+    (next == "01T00:00:00").then_some(ms - 1000)
+}
+
+/// `text × 10^power`, floored, by moving the point within the text.
+fn floored(text: &str, power: i64) -> Option<i128> {
+    const ROOM: i64 = 2000;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, exponent) = rest.find(['e', 'E']).map_or((rest, "0"), |at| (&rest[..at], &rest[at + 1..]));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if !(digits(whole) && digits(fraction) && digits(unsigned)) {
+        return None;
+    }
+    let zero = whole.bytes().chain(fraction.bytes()).all(|b| b == b'0');
+    let far = || if exponent.starts_with('-') { -ROOM } else { ROOM };
+    let shift = exponent.parse::<i64>().map_or_else(|_| far(), |e| e.clamp(-ROOM, ROOM)) + power;
+    if shift.abs() > ROOM - 10 {
+        return if zero { Some(0) } else { (shift < 0).then(|| -i128::from(negative)) };
+    }
+    let room = "0".repeat(ROOM as usize);
+    let padded = format!("{room}{whole}{fraction}{room}");
+    let (before, after) = padded.split_at(usize::try_from(ROOM + whole.len() as i64 + shift).ok()?);
+    let value: i128 = match before.trim_start_matches('0') {
+        "" => 0,
+        digits => digits.parse().ok()?,
+    };
+    let rest = after.bytes().any(|b| b != b'0');
+    Some(if negative { -value - i128::from(rest) } else { value })
 }
 
 /// What a decoder must say, evaluated rule by rule over the whole tree.
@@ -135,28 +185,49 @@ fn reference(settings: &CountingSettings, record: &SourceRecord<'_>) -> Result<C
     let is_event = members.iter().any(|(key, value)| key == "specversion" && matches!(value, Json::Text(_)));
     let data = members.iter().rfind(|(key, value)| key == "data" && matches!(value, Json::Object(_)));
     let envelope_is_mapped = pointers().any(|steps| steps[0] == "data");
-    let mut repeated = false;
-    let root = match data {
-        Some((_, data)) if is_event && !envelope_is_mapped => {
-            repeated = count("data") > 1 || count("specversion") > 1;
-            data
-        }
-        _ => &document,
-    };
-    repeated |= pointers().any(|steps| (1..=steps.len()).any(|n| at(root, &steps[..n]).len() > 1));
+    let opened = data.filter(|_| is_event && !envelope_is_mapped).map(|(_, data)| data);
+    let root = opened.unwrap_or(&document);
+    let repeats = |root: &Json<'_>| pointers().any(|steps| (1..=steps.len()).any(|n| at(root, &steps[..n]).len() > 1));
+    let identity = [&fields.tenant, &fields.request_id, &fields.timestamp];
+    // The data of an event lacks some of the identity: the envelope may have it.
+    let lacking = opened.is_some()
+        && identity.iter().any(|path| matches!(path, FieldPath::Pointer(steps) if at(root, steps).is_empty()));
+    let header = |name: &str| record.headers.iter().find(|(n, _)| *n == name).map(|(_, bytes)| *bytes);
+    let says_structured = record.headers.iter().any(|(name, value)| {
+        *name == "content-type"
+            && String::from_utf8_lossy(value).to_ascii_lowercase().starts_with("application/cloudevents")
+    });
+    let structured = is_event && (header("ce_specversion").is_none() || says_structured);
+    let attributes: Vec<&String> =
+        paths.iter().filter_map(|p| if let FieldPath::Attribute(name) = p { Some(name) } else { None }).collect();
+    let repeated = repeats(root)
+        || lacking && repeats(&document)
+        || opened.is_some() && (count("data") > 1 || count("specversion") > 1)
+        || structured && !attributes.is_empty() && count("specversion") > 1
+        || structured && attributes.iter().any(|name| count(name) > 1);
     if repeated {
         return Err(Malformed::RepeatedField);
     }
     let value = |path: &FieldPath| match path {
-        FieldPath::Pointer(steps) => at(root, steps).pop().map_or(Value::Absent, Value::Json),
-        FieldPath::Key => record.key.map_or(Value::Absent, Value::Bytes),
-        FieldPath::Header(name) => {
-            record.headers.iter().find(|(n, _)| n == name).map_or(Value::Absent, |(_, bytes)| Value::Bytes(bytes))
+        FieldPath::Pointer(steps) => {
+            let inner = at(root, steps).pop();
+            let outer = if lacking { at(&document, steps).pop() } else { None };
+            let found = if identity.contains(&path) { outer.or(inner) } else { inner.or(outer) };
+            found.map_or(Value::Absent, Value::Json)
         }
+        FieldPath::Key => record.key.map_or(Value::Absent, Value::Bytes),
+        FieldPath::Header(name) => header(name).map_or(Value::Absent, Value::Bytes),
+        FieldPath::Attribute(name) if structured => {
+            at(&document, std::slice::from_ref(name)).pop().map_or(Value::Absent, Value::Json)
+        }
+        FieldPath::Attribute(name) if name == "datacontenttype" => {
+            header("content-type").map_or(Value::Absent, Value::Bytes)
+        }
+        FieldPath::Attribute(name) => header(&format!("ce_{name}")).map_or(Value::Absent, Value::Bytes),
     };
 
     let required = |path: &FieldPath| {
-        let name = value(path).text()?.filter(|n| !n.is_empty()).ok_or(Malformed::MissingField)?;
+        let name = value(path).text_or_integer()?.filter(|n| !n.is_empty()).ok_or(Malformed::MissingField)?;
         if name.len() > 128 { Err(Malformed::TooLong) } else { Ok(name) }
     };
     let tenant = required(&fields.tenant)?;
@@ -166,25 +237,21 @@ fn reference(settings: &CountingSettings, record: &SourceRecord<'_>) -> Result<C
     let time_ms = match settings.timestamp_format {
         TimestampFormat::Rfc3339 => {
             let text = timestamp.text()?.ok_or(Malformed::MissingField)?;
-            chrono::DateTime::parse_from_rfc3339(&text).ok().map(|t| i128::from(t.timestamp_millis()))
+            instant_ms(&text).map(i128::from)
         }
         format => {
             let digits = match timestamp {
-                Value::Absent => return Err(Malformed::MissingField),
-                Value::Json(Json::Number(raw)) if raw.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
-                    (*raw).to_owned()
-                }
-                Value::Json(_) => return Err(Malformed::WrongType),
+                Value::Json(Json::Number(raw)) => (*raw).to_owned(),
                 Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                other => other.text()?.ok_or(Malformed::MissingField)?,
             };
-            let plain = digits.trim_start_matches('-').len() + 1 >= digits.len() && !digits.contains('+');
-            let value: Option<i128> = digits.parse().ok().filter(|_| plain);
-            value.and_then(|v| match format {
-                TimestampFormat::EpochS => v.checked_mul(1000),
-                TimestampFormat::EpochMs | TimestampFormat::Rfc3339 => Some(v),
-                TimestampFormat::EpochUs => Some(v.div_euclid(1_000)),
-                TimestampFormat::EpochNs => Some(v.div_euclid(1_000_000)),
-            })
+            let power = match format {
+                TimestampFormat::EpochS => 3,
+                TimestampFormat::EpochMs | TimestampFormat::Rfc3339 => 0,
+                TimestampFormat::EpochUs => -3,
+                TimestampFormat::EpochNs => -6,
+            };
+            floored(&digits, power)
         }
     };
     // A day in the years 0–9999, a day's grace for zones.
@@ -205,10 +272,7 @@ fn reference(settings: &CountingSettings, record: &SourceRecord<'_>) -> Result<C
     }
     let code = match value(&fields.code) {
         Value::Json(Json::Null) => None,
-        Value::Json(Json::Number(raw)) if raw.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
-            Some((*raw).to_owned())
-        }
-        value => value.text()?,
+        value => value.text_or_integer()?,
     };
     let code = code.filter(|c| !settings.success_codes.contains(c));
     if code.as_ref().is_some_and(|c| c.len() > 256) {
@@ -260,6 +324,12 @@ fn mappings() -> Vec<CountingSettings> {
         ),
         with(["/list/0", "/list/1", "/timestamp", "/list/10", "/~0", "/"], TimestampFormat::EpochUs),
         with(["/tenant", "/request_id", "/timestamp", "/x/x/x", "/x/x/y", "/system_error"], TimestampFormat::EpochS),
+        with(["/subject", "/id", "/time", "/type", "/code", "/system_error"], TimestampFormat::Rfc3339),
+        with(["$ce:subject", "$ce:id", "$ce:time", "$ce:type", "/code", "$ce:failed"], TimestampFormat::Rfc3339),
+        with(
+            ["/tenant", "$ce:id", "$ce:time", "$ce:datacontenttype", "$ce:id", "/system_error"],
+            TimestampFormat::EpochMs,
+        ),
     ]
 }
 
@@ -340,14 +410,29 @@ fn instants() -> impl Strategy<Value = String> {
     let fraction = prop_oneof![3 => Just(String::new()), 3 => "\\.[0-9]{1,12}", 1 => Just(".".to_owned()), 1 => Just(",5".to_owned())];
     let offset = prop_oneof![3 => Just("Z".to_owned()), 3 => (number(2, 25), number(2, 60), any::<bool>()).prop_map(|(h, m, e)| format!("{}{h}:{m}", if e { '+' } else { '-' })),
         1 => prop::sample::select(vec!["", "z", "+08", "+0800", "+8:00", "Z ", "ZZ", "+08:00:00", "-00:00", "\u{2212}08:00", "UTC"]).prop_map(String::from)];
-    (date, separator, time, fraction, offset).prop_map(|(d, s, t, f, o)| format!("{d}{s}{t}{f}{o}"))
+    let any = (date, separator, time, fraction, offset).prop_map(|(d, s, t, f, o)| format!("{d}{s}{t}{f}{o}"));
+    prop_oneof![4 => any, 1 => leap_seconds()]
+}
+
+/// Second 60, most of them where a month ends in UTC.
+fn leap_seconds() -> impl Strategy<Value = String> {
+    let fraction = prop_oneof![1 => Just(String::new()), 1 => "\\.[0-9]{1,12}"];
+    let off = prop_oneof![6 => Just(0i64), 1 => -1440..1440i64, 1 => Just(60), 1 => Just(-1440)];
+    (1..2400i32, -23 * 60 - 59..24 * 60i64, off, fraction).prop_map(|(month, offset, off, fraction)| {
+        let first =
+            chrono::NaiveDate::from_ymd_opt(1900 + month / 12, month.unsigned_abs() % 12 + 1, 1).expect("a date");
+        let end = first.and_time(chrono::NaiveTime::MIN) + chrono::TimeDelta::minutes(off - 1 + offset);
+        let sign = if offset < 0 { '-' } else { '+' };
+        let offset = offset.abs();
+        format!("{}:60{fraction}{sign}{:02}:{:02}", end.format("%Y-%m-%dT%H:%M"), offset / 60, offset % 60)
+    })
 }
 
 fn keys() -> impl Strategy<Value = String> {
     prop_oneof![
         12 => prop::sample::select(vec![
             "tenant", "request_id", "timestamp", "action", "code", "system_error", "data", "specversion", "Response", "Error", "Code",
-            "a/b", "list", "x", "y", "0", "1", "", "~", "arrival", "ten\\u0061nt", "\\u0064ata", "a\\/b", "\\ud800", "t", "tenant ",
+            "subject", "id", "time", "type", "failed", "i\\u0064", "datacontenttype", "a/b", "list", "x", "y", "0", "1", "", "~", "arrival", "ten\\u0061nt", "\\u0064ata", "a\\/b", "\\ud800", "t", "tenant ",
         ]).prop_map(String::from),
         1 => strings(),
     ]
@@ -483,6 +568,9 @@ fn the_scanner_reads_what_serde_json_reads() {
             "-1",
             "+1",
             "1.5",
+            "2026-03-20T10:00:00Z",
+            "application/json",
+            "Application/CloudEvents+json",
             "abc",
             "fine",
             "é"
@@ -492,8 +580,24 @@ fn the_scanner_reads_what_serde_json_reads() {
         Just(b"a".repeat(129)),
     ];
     let headers = prop::collection::vec(
-        (prop::sample::select(vec!["id", "time", "code", "flag", "other"]), outside.clone()),
-        0..6,
+        (
+            prop::sample::select(vec![
+                "id",
+                "time",
+                "code",
+                "flag",
+                "other",
+                "ce_specversion",
+                "ce_id",
+                "ce_time",
+                "ce_subject",
+                "ce_failed",
+                "content-type",
+                "ce_datacontenttype",
+            ]),
+            outside.clone(),
+        ),
+        0..8,
     );
     let space = prop::sample::select(vec!["", "", "", " ", "\n", "\t \r\n"]);
     let strategy = (events(), damage(), space, prop::option::of(outside), headers);
@@ -545,8 +649,7 @@ fn the_fast_path_reads_instants_as_chrono_does() {
     let strategy = (instants(), damage());
     let result = runner(20_000).run(&strategy, |(text, damage)| {
         let Ok(text) = String::from_utf8(damaged(text.into_bytes(), &damage)) else { return Ok(()) };
-        let chrono = chrono::DateTime::parse_from_rfc3339(&text).ok().map(|t| t.timestamp_millis());
-        let expected = chrono.filter(|ms| (-62_167_132_800_000..253_402_214_400_000).contains(ms));
+        let expected = instant_ms(&text).filter(|ms| (-62_167_132_800_000..253_402_214_400_000).contains(ms));
         prop_assert_eq!(rfc3339_ms(&text), expected, "{}", text);
         Ok(())
     });
@@ -677,7 +780,20 @@ fn malformed_payloads_by_reason() {
         (event(&[("request_id", "\"\"")]), "missing_field"),
         (event(&[("timestamp", "")]), "missing_field"),
         (event(&[("tenant", "null")]), "wrong_type"),
-        (event(&[("tenant", "5")]), "wrong_type"),
+        (event(&[("tenant", "5")]), "tenant=5 action= code=ok flag=-"),
+        (event(&[("tenant", "-5")]), "tenant=-5 action= code=ok flag=-"),
+        (
+            event(&[("tenant", "123456789012345678901234567890")]),
+            "tenant=123456789012345678901234567890 action= code=ok flag=-",
+        ),
+        (event(&[("tenant", "5.0")]), "wrong_type"),
+        (event(&[("tenant", "5e3")]), "wrong_type"),
+        (event(&[("tenant", "true")]), "wrong_type"),
+        (event(&[("tenant", &"1".repeat(129))]), "too_long"),
+        (event(&[("request_id", "0")]), OK),
+        (event(&[("request_id", "18446744073709551616")]), OK),
+        (event(&[("request_id", "1.5")]), "wrong_type"),
+        (event(&[("request_id", "1E2")]), "wrong_type"),
         (event(&[("request_id", "{}")]), "wrong_type"),
         (event(&[("timestamp", "null")]), "wrong_type"),
         (event(&[("timestamp", "1773972000000")]), "wrong_type"),
@@ -796,25 +912,62 @@ fn instants_in_every_format() {
         (Rfc3339, "\"2026-03-31T15:59:59.9999999Z\"", Ok(1_774_972_799_999)),
         (Rfc3339, "\"2026-03-31t15:59:59.999z\"", Ok(1_774_972_799_999)),
         (Rfc3339, "\"1969-12-31T23:59:59.9999Z\"", Ok(-1)),
-        (Rfc3339, "\"2016-12-31T23:59:60Z\"", Ok(1_483_228_800_000)),
+        (Rfc3339, "\"2016-12-31T23:59:60Z\"", Ok(1_483_228_799_000)),
+        (Rfc3339, "\"2016-12-31T23:59:60.5Z\"", Ok(1_483_228_799_500)),
+        (Rfc3339, "\"2016-12-31T23:59:60.9999999Z\"", Ok(1_483_228_799_999)),
+        (Rfc3339, "\"2017-01-01T07:59:60+08:00\"", Ok(1_483_228_799_000)),
+        (Rfc3339, "\"2016-12-31T18:29:60-05:30\"", Ok(1_483_228_799_000)),
+        (Rfc3339, "\"2024-02-29T23:59:60Z\"", Ok(1_709_251_199_000)),
+        (Rfc3339, "\"2024-02-28T23:59:60Z\"", Err("bad_timestamp")),
+        (Rfc3339, "\"2026-03-30T23:59:60Z\"", Err("bad_timestamp")),
+        (Rfc3339, "\"2026-03-31T23:59:60+08:00\"", Err("bad_timestamp")),
+        (Rfc3339, "\"2016-12-31T23:59:60+00:01\"", Err("bad_timestamp")),
+        (Rfc3339, "\"2017-01-01T10:00:60Z\"", Err("bad_timestamp")),
+        (Rfc3339, "\"2016-12-31T23:59:61Z\"", Err("bad_timestamp")),
         (Rfc3339, "\"\\u0032026-03-31T16:00:00Z\"", Ok(1_774_972_800_000)),
         (EpochS, "1774972800", Ok(1_774_972_800_000)),
         (EpochS, "-1", Ok(-1000)),
-        (EpochS, "1774972800.5", Err("wrong_type")),
-        (EpochS, "\"1774972800\"", Err("wrong_type")),
+        (EpochS, "1774972800.5", Ok(1_774_972_800_500)),
+        (EpochS, "1774972800.1239", Ok(1_774_972_800_123)),
+        (EpochS, "\"1774972800\"", Ok(1_774_972_800_000)),
+        (EpochS, "\"1774972800.123\"", Ok(1_774_972_800_123)),
+        (EpochS, "\"177497280\\u0030.5\"", Ok(1_774_972_800_500)),
+        (EpochS, "1.774e9", Ok(1_774_000_000_000)),
+        (EpochS, "1.7749728001234E+9", Ok(1_774_972_800_123)),
+        (EpochS, "17749728001239e-4", Ok(1_774_972_800_123)),
+        (EpochS, "-0.0001", Ok(-1)),
+        (EpochS, "-1.0010", Ok(-1001)),
+        (EpochS, "0e999999999999999999999", Ok(0)),
+        (EpochS, "1e999999999999999999999", Err("bad_timestamp")),
+        (EpochS, "-1e-999999999999999999999", Ok(-1)),
+        (EpochS, "\"\"", Err("bad_timestamp")),
+        (EpochS, "\"+1\"", Err("bad_timestamp")),
+        (EpochS, "\" 1\"", Err("bad_timestamp")),
+        (EpochS, "\"1.\"", Err("bad_timestamp")),
+        (EpochS, "\".5\"", Err("bad_timestamp")),
+        (EpochS, "\"1e\"", Err("bad_timestamp")),
+        (EpochS, "\"1_000\"", Err("bad_timestamp")),
+        (EpochS, "\"2026-03-20T10:00:00Z\"", Err("bad_timestamp")),
+        (EpochS, "true", Err("wrong_type")),
+        (EpochS, "[1]", Err("wrong_type")),
         (EpochS, "null", Err("wrong_type")),
         (EpochS, "1774972800000000", Err("bad_timestamp")),
         (EpochMs, "1774972799999", Ok(1_774_972_799_999)),
         (EpochMs, "0", Ok(0)),
         (EpochMs, "-0", Ok(0)),
-        (EpochMs, "1e12", Err("wrong_type")),
+        (EpochMs, "1e12", Ok(1_000_000_000_000)),
+        (EpochMs, "1774972799999.9", Ok(1_774_972_799_999)),
+        (EpochMs, "\"1774972799999.9\"", Ok(1_774_972_799_999)),
+        (EpochMs, "-0.5", Ok(-1)),
         (EpochUs, "1774972799999999", Ok(1_774_972_799_999)),
         (EpochUs, "-1", Ok(-1)),
         (EpochUs, "-1000", Ok(-1)),
         (EpochUs, "-1001", Ok(-2)),
+        (EpochUs, "1774972799999999.9", Ok(1_774_972_799_999)),
         (EpochNs, "1774972799999999999", Ok(1_774_972_799_999)),
         (EpochNs, "-1", Ok(-1)),
         (EpochNs, "-1000001", Ok(-2)),
+        (EpochNs, "\"1.774972799999999999e18\"", Ok(1_774_972_799_999)),
         (EpochNs, "1774972799999999999000000000000000000000000", Err("bad_timestamp")),
         (EpochMs, "253402214399999", Ok(253_402_214_399_999)),
         (EpochMs, "253402214400000", Err("bad_timestamp")),
@@ -921,6 +1074,126 @@ fn cloud_events_are_opened() {
 }
 
 #[test]
+fn identity_in_the_envelope_is_found_by_pointers_and_by_attributes() {
+    let mapped = |paths: [&str; 5]| {
+        let [tenant, request_id, timestamp, action, code] = paths.map(path);
+        let system_error = path("/system_error");
+        let fields = FieldMapping { tenant, request_id, timestamp, action, code, system_error };
+        CountingSettings { fields, ..CountingSettings::default() }
+    };
+    let event = |more: &str| {
+        format!(
+            r#"{{"specversion":"1.0","type":"api.call","source":"/gw","id":"e1","time":"2026-03-20T02:00:00Z","subject":"acme"{more}}}"#
+        )
+    };
+    let pointers = mapped(["/subject", "/id", "/time", "/type", "/code"]);
+    let is = |action: &str, code: &str| format!("tenant=acme action={action} code={code} flag=-");
+    check(
+        &pointers,
+        &[
+            (event(""), &is("api.call", "ok")),
+            (event(r#","data":"x""#), &is("api.call", "ok")),
+            (event(r#","data":null"#), &is("api.call", "ok")),
+            (event(r#","data_base64":"e30=""#), &is("api.call", "ok")),
+            (event(r#","data":{"method":"GET"}"#), &is("api.call", "ok")),
+            // What the data knows besides is not lost.
+            (event(r#","data":{"code":"InternalError","type":"Dial"}"#), &is("Dial", "InternalError")),
+            (event(r#","data":{"code":"InternalError","code":"X"}"#), "repeated_field"),
+            // An id in the data is that of something else where the rest of the identity is in the envelope.
+            (event(r#","data":{"id":7}"#), &is("api.call", "ok")),
+            (event(r#","subject":"other","data":{}"#), "repeated_field"),
+            // Whole in the data: as ever.
+            (
+                event(r#","data":{"subject":"else","id":"1","time":"2026-03-20T02:00:00Z"}"#),
+                "tenant=else action= code=ok flag=-",
+            ),
+            (event(r#","data":{"subject":null,"id":"1","time":"2026-03-20T02:00:00Z"}"#), "wrong_type"),
+            (
+                r#"{"specversion":"1.0","id":"e1","data":{"subject":"acme","time":"2026-03-20T02:00:00Z"}}"#.into(),
+                &is("", "ok"),
+            ),
+            (r#"{"specversion":"1.0","id":"e1","data":{"time":"2026-03-20T02:00:00Z"}}"#.into(), "missing_field"),
+        ],
+    );
+
+    let attributes = mapped(["$ce:subject", "$ce:id", "$ce:time", "$ce:kind", "/code"]);
+    check(
+        &attributes,
+        &[
+            (event(""), OK),
+            (event(r#","data":"x""#), OK),
+            (event(r#","data_base64":"e30=""#), OK),
+            (event(r#","data":[1]"#), OK),
+            (event(r#","kind":"Dial","data":{"code":"InternalError","subject":"else"}"#), &is("Dial", "InternalError")),
+            (event(r#","k\u0069nd":"Dial","code":"X","data":{"method":"GET"}"#), &is("Dial", "ok")),
+            (event(r#","kind":"Dial","kind":"Dial""#), "repeated_field"),
+            (event(r#","specversion":"1.0""#), "repeated_field"),
+            (event(r#","kind":7"#), "wrong_type"),
+            (
+                r#"{"specversion":"1.0","subject":7,"id":8,"time":"2026-03-20T02:00:00Z"}"#.into(),
+                "tenant=7 action= code=ok flag=-",
+            ),
+            (
+                r#"{"specversion":"1.0","id":"e1","time":"2026-03-20T02:00:00Z","data":{"subject":"acme"}}"#.into(),
+                "missing_field",
+            ),
+            // Not an event.
+            (r#"{"subject":"acme","id":"e1","time":"2026-03-20T02:00:00Z"}"#.into(), "missing_field"),
+        ],
+    );
+    check(
+        &mapped(["/customer", "$ce:id", "$ce:time", "/action", "/code"]),
+        &[
+            (event(r#","data":{"customer":12,"code":"X"}"#), "tenant=12 action= code=X flag=-"),
+            (event(r#","customer":"acme","data":{"code":"X"}"#), &is("", "X")),
+        ],
+    );
+}
+
+#[test]
+fn attributes_in_binary_mode_are_headers() {
+    let fields = FieldMapping {
+        tenant: path("$ce:subject"),
+        request_id: path("$ce:id"),
+        timestamp: path("$ce:time"),
+        action: path("$ce:kind"),
+        system_error: path("$ce:failed"),
+        ..FieldMapping::default()
+    };
+    let settings = CountingSettings { fields, ..CountingSettings::default() };
+    let decoder = Decoder::new(&settings).expect("a sound mapping");
+    let binary: [(&str, &[u8]); 7] = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"e1"),
+        ("ce_time", b"2026-03-20T02:00:00Z"),
+        ("ce_subject", b"acme"),
+        ("ce_kind", b"Dial"),
+        ("ce_failed", b"true"),
+        ("content-type", b"application/json"),
+    ];
+    let envelope =
+        r#"{"specversion":"1.0","id":"e1","time":"2026-03-20T02:00:00Z","subject":"inner","data":{"code":"Y"}}"#;
+    let all = "tenant=acme action=Dial code=X flag=failed";
+    let structured: [(&str, &[u8]); 2] =
+        [("ce_specversion", b"1.0"), ("content-type", b"Application/CloudEvents+json; charset=UTF-8")];
+    let without = |name: &str| binary.iter().filter(|(n, _)| *n != name).copied().collect::<Vec<_>>();
+    for (payload, headers, expected) in [
+        (r#"{"code":"X"}"#, binary.to_vec(), all),
+        (r#"{"code":"X"}"#, without("ce_specversion"), all),
+        (r#"{"code":"X"}"#, without("content-type"), all),
+        (r#"{"code":"X","subject":"else"}"#, without("ce_subject"), "missing_field"),
+        // The data may be an event itself.
+        (envelope, binary.to_vec(), "tenant=acme action=Dial code=Y flag=failed"),
+        (envelope, structured.to_vec(), "tenant=inner action= code=Y flag=-"),
+        (envelope, vec![], "tenant=inner action= code=Y flag=-"),
+    ] {
+        let record = SourceRecord { headers: &headers, ..self::payload(payload.as_bytes()) };
+        assert_eq!(said(decoder.decode(&record)), expected, "{payload} {headers:?}");
+        assert_eq!(said(reference(&settings, &record)), expected, "the reference, {payload} {headers:?}");
+    }
+}
+
+#[test]
 fn mappings_that_cannot_work_are_refused() {
     let mapped = |change: fn(&mut FieldMapping)| {
         let mut settings = CountingSettings::default();
@@ -932,10 +1205,26 @@ fn mappings_that_cannot_work_are_refused() {
     assert_eq!(mapped(|f| f.tenant = path("/code/tenant")), "another field is mapped inside `code`");
     let deep = |f: &mut FieldMapping| f.code = path(&"/x".repeat(70));
     assert!(mapped(deep).contains("more than 64 steps"), "{}", mapped(deep));
-    for text in ["", "tenant", "$Key", "$header:"] {
+    for text in [
+        "",
+        "tenant",
+        "$Key",
+        "$header:",
+        "$header: x",
+        "$header:x ",
+        "$ce:",
+        "$ce:ID",
+        "$ce:sub_ject",
+        "$ce:data",
+        "$ce: id",
+        "$ce",
+        "$ce.id",
+        "/a~",
+        "/a~2b",
+    ] {
         assert!(FieldPath::try_from(text.to_owned()).is_err(), "{text}");
     }
-    for text in ["/a~1b", "/m~0n", "/~01", "/", "$key", "$header:x"] {
+    for text in ["/a~1b", "/m~0n", "/~01", "/", "$key", "$header:x", "$header:x y", "$ce:id", "$ce:tenant2"] {
         assert_eq!(String::from(path(text)), text);
     }
 }

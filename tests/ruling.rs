@@ -80,7 +80,7 @@ fn wrong_rulings_are_refused_and_nothing_is_written() {
         (&["--tenant", "acme"], 2, "--clause"),
         (&["--clause", "five", "--tenant", "acme"], 2, "is no clause"),
         (&["--clause", "5.7", "--day", "2026-03-20", "--request-id", "r1"], 1, "exactly one --tenant"),
-        (&["--clause", "5.7", "--from", "yesterday"], 2, "write an instant with its offset"),
+        (&["--clause", "5.7", "--from", "yesterday"], 2, "expected a date and time with offset"),
     ] {
         let (found, _, err) = add(directory.path(), &[&base[..], arguments].concat());
         assert!(found == code && err.contains(complaint), "{arguments:?}: {found} {err}");

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeZone};
+use chrono::{NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::Asia::Shanghai;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::domain::calendar;
 use crate::generate::kafka::{KafkaOptions, KafkaSink};
 use crate::generate::live::{self, Live, Progress};
 use crate::generate::sink::{JsonLines, Output, Sink};
@@ -401,7 +402,7 @@ impl Shown {
 }
 
 fn start_ms(text: &str) -> anyhow::Result<i64> {
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
+    if let Some(instant) = calendar::instant(text) {
         return Ok(instant.timestamp_millis());
     }
     let date: NaiveDate = text.parse().with_context(|| {

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
 use crate::documents::{DocumentSet, ExpectedLedger};
+use crate::domain::calendar;
 use crate::domain::call::{Quarantined, Rejection};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::Outcome;
@@ -192,9 +193,9 @@ pub(super) fn inputs(config: Option<&Path>) -> Result<(CountingSettings, Documen
 }
 
 pub(super) fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    match DateTime::parse_from_rfc3339(text) {
-        Ok(at) => Ok(at.to_utc()),
-        Err(error) => Err(format!("{error}; write an instant with its offset, e.g. 2026-04-01T00:00:00+08:00")),
+    match calendar::instant(text) {
+        Some(at) => Ok(at.to_utc()),
+        None => Err("expected a date and time with offset, e.g. 2026-04-01T00:00:00+08:00".into()),
     }
 }
 

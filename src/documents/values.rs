@@ -1,10 +1,10 @@
 //! The single values that several documents have: days, instants, names, percentages, clauses. One judgement each, for
 //! YAML and for CSV.
 
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::{Datelike, NaiveDate};
 
 use crate::domain::availability::Ppm;
-use crate::domain::calendar::LocalDay;
+use crate::domain::calendar::{self, LocalDay};
 use crate::domain::policy::Clause;
 use crate::yaml::read::{self, Parsed, shown_text, wrong};
 use crate::yaml::tree::Node;
@@ -48,10 +48,10 @@ pub(super) fn day(text: &str) -> Judged<LocalDay> {
 
 /// An instant with its offset, floored to milliseconds.
 pub(super) fn instant(text: &str) -> Judged<i64> {
-    match DateTime::parse_from_rfc3339(text) {
-        Ok(at) if YEARS.contains(&at.year()) => Ok(at.timestamp_millis()),
-        Ok(_) => out_of_years(text),
-        Err(_) => accuse(
+    match calendar::instant(text) {
+        Some(at) if YEARS.contains(&at.year()) => Ok(at.timestamp_millis()),
+        Some(_) => out_of_years(text),
+        None => accuse(
             format!("must be an instant with its offset, not {}", shown_text(text)),
             "write it as RFC 3339, e.g. 2026-03-17T09:00:00+08:00",
         ),

@@ -3,12 +3,29 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, Offset, TimeDelta, TimeZone, Timelike};
 use chrono_tz::Tz;
 
 const DAY_MS: i64 = 86_400_000;
 /// Instants further from 1970 than this (about 200,000 years) are taken for this: chrono knows no days out there.
 const FARTHEST_MS: i64 = 6_300_000_000_000_000;
+
+/// Reads an RFC 3339 instant with its offset: the one reading of instants, whatever they stand in.
+///
+/// A leap second (23:59:60 UTC at the end of a month, written with any offset) is read as the second before it, so that it
+/// belongs to the month that it ends (clause 1.4). `:60` at any other instant is no instant.
+pub fn instant(text: &str) -> Option<DateTime<FixedOffset>> {
+    const SECOND_NS: u32 = 1_000_000_000;
+    let read = DateTime::parse_from_rfc3339(text).ok()?;
+    // chrono takes second 60 of any minute, as a second 59 of up to 2 s.
+    if read.nanosecond() < SECOND_NS {
+        return Some(read);
+    }
+    let before = read.with_nanosecond(read.nanosecond() - SECOND_NS)?;
+    let last = before.naive_utc();
+    let month_ends = (last + TimeDelta::seconds(1)).month() != last.month();
+    month_ends.then_some(before)
+}
 
 /// A calendar day in the ledger's time zone, as days since 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,8 @@
 //! event; `decode` is the only way in, so another reader can take its place.
 //!
 //! Where it differs from `serde_json` on purpose:
-//! - Numbers have no range: `1e999` is a number, and an integer code is the text as it stands (`-0`, 30 digits).
+//! - Numbers have no range: `1e999` is a number, and an integer that is a name or a code is the text as it stands (`-0`, 30
+//!   digits).
 //! - A lone surrogate (`"\ud800"`) is refused in keys and in mapped fields, and nowhere else.
 //! - A mapped field, or an object on the way to one, that stands twice is `repeated_field`; elsewhere repeats are ignored.
 //!
@@ -14,15 +15,21 @@
 //!   `repeated_field`), then its fields in the order tenant, request id, timestamp, action, code, system_error.
 //! - A null action is no action. A null tenant, request id or timestamp is of the wrong type.
 //! - Instants whose day might lie outside the years 0–9999 in some zone are bad timestamps.
-//! - A CloudEvent in structured mode is an object with a text `specversion` and an object `data`; the mapping applies to
-//!   its data, unless a mapped path itself begins with `/data`.
-//! - Values of keys and headers are text; an epoch there is digits, a flag `true`, `false` or empty.
+//! - An epoch is a JSON number or the text of a decimal number; it is read exactly and floored to milliseconds.
+//! - A CloudEvent in structured mode is an object with a text `specversion`. Pointers go into its `data`, if that is an
+//!   object and no mapped path itself begins with `/data`, else into the whole. Where the data lacks the tenant, the request
+//!   id or the timestamp, these three are looked up in the envelope first, then in the data; the other fields in the data
+//!   first, then in the envelope. So events whose identity is in the envelope are found by plain pointers too.
+//! - `$ce:` attributes are members of the envelope in structured mode. A record is in binary mode, with attributes in headers,
+//!   when it is not structured, or has a header `ce_specversion` and a content type that is not `application/cloudevents`.
+//! - Values of keys and headers are text; an epoch there is a decimal number, a flag `true`, `false` or empty.
 
 use std::borrow::Cow;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
+use crate::domain::calendar::instant;
 use crate::domain::call::{Call, Flag, Malformed};
 use crate::domain::codes::longest_prefix;
 use crate::pipeline::settings::{CountingSettings, FieldPath, TimestampFormat};
@@ -44,6 +51,9 @@ const TIMESTAMP: usize = 2;
 const ACTION: usize = 3;
 const CODE: usize = 4;
 const SYSTEM_ERROR: usize = 5;
+/// The header of a payload's media type.
+const CONTENT_TYPE: &str = "content-type";
+const REQUIRED: [usize; 3] = [TENANT, REQUEST_ID, TIMESTAMP];
 
 /// One record of the calls topic, as the consumer hands it over.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +77,26 @@ pub struct Decoder {
     nodes: Vec<Node>,
     /// Fields that come from the key or a header.
     outside: Vec<(usize, FieldPath)>,
+    /// Fields that are attributes of a CloudEvent.
+    attributes: Vec<Attribute>,
+    /// Required fields that are found by a pointer.
+    required: Vec<usize>,
     format: TimestampFormat,
     success_codes: Vec<Box<str>>,
     not_itemised: HashSet<Box<str>, FixedState>,
     max_bytes: usize,
     /// Structured CloudEvents are opened; not when the mapping speaks of their envelope.
     opens_events: bool,
+}
+
+/// A CloudEvent's attribute that a field is mapped to.
+#[derive(Debug, Clone)]
+struct Attribute {
+    field: usize,
+    /// In the envelope.
+    name: Box<str>,
+    /// The header in binary mode.
+    header: Box<str>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -110,6 +134,8 @@ impl Decoder {
         let mut decoder = Self {
             nodes: vec![Node::default()],
             outside: Vec::new(),
+            attributes: Vec::new(),
+            required: Vec::new(),
             format: settings.timestamp_format,
             success_codes: settings.success_codes.iter().map(|c| c.as_str().into()).collect(),
             not_itemised: settings.not_itemised.iter().map(|c| c.as_str().into()).collect(),
@@ -119,10 +145,18 @@ impl Decoder {
                 .any(|p| matches!(p, FieldPath::Pointer(s) if s.first().is_some_and(|s| s == "data"))),
         };
         for (field, path) in paths.into_iter().enumerate() {
-            let FieldPath::Pointer(segments) = path else {
-                decoder.outside.push((field, path.clone()));
-                continue;
+            let segments = match path {
+                FieldPath::Pointer(segments) => segments,
+                FieldPath::Attribute(name) => {
+                    decoder.attributes.push(Attribute::new(field, name));
+                    continue;
+                }
+                FieldPath::Key | FieldPath::Header(_) => {
+                    decoder.outside.push((field, path.clone()));
+                    continue;
+                }
             };
+            decoder.required.extend(REQUIRED.contains(&field).then_some(field));
             let mut at = 0;
             for segment in segments {
                 if let Some(other) = decoder.nodes[at].field {
@@ -172,17 +206,31 @@ impl Decoder {
         let text = std::str::from_utf8(payload).map_err(|_| Malformed::NotJson)?;
         let mut scan = Scan::new(self, text);
         scan.document()?;
+        let (mut found, mut repeated) = (scan.found, scan.repeated);
         if let (Some(data), true) = (scan.data, scan.spec_version) {
             // A CloudEvent in structured mode: the mapping applies to its data.
-            let repeated = scan.spec_versions > 1 || scan.data_members > 1;
-            scan = Scan::new(self, data);
-            scan.document()?;
-            scan.repeated |= repeated;
+            let mut inner = Scan::new(self, data);
+            inner.document()?;
+            repeated = inner.repeated || scan.spec_versions > 1 || scan.data_members > 1;
+            found = inner.found;
+            if self.required.iter().any(|&field| matches!(found[field], Found::Absent)) {
+                repeated |= scan.repeated;
+                found = with_envelope(scan.found, found);
+            }
         }
-        if scan.repeated {
+        if !self.attributes.is_empty() {
+            let structured = scan.spec_version && !in_binary_mode(record.headers);
+            repeated |= structured && (scan.attribute_repeated || scan.spec_versions > 1);
+            for Attribute { field, header: name, .. } in &self.attributes {
+                found[*field] = match structured {
+                    true => scan.attributes[*field],
+                    false => header(record, name).map_or(Found::Absent, Found::Outside),
+                };
+            }
+        }
+        if repeated {
             return Err(Malformed::RepeatedField);
         }
-        let mut found = scan.found;
         for (field, path) in &self.outside {
             found[*field] = outside_value(path, record).map_or(Found::Absent, Found::Outside);
         }
@@ -206,38 +254,28 @@ impl Decoder {
     }
 
     fn timestamp(&self, found: Found<'_>) -> Result<i64, Malformed> {
-        let per_unit = match self.format {
+        let power = match self.format {
             TimestampFormat::Rfc3339 => {
                 let text = text(found)?.ok_or(Malformed::MissingField)?;
                 return rfc3339_ms(&text).ok_or(Malformed::BadTimestamp);
             }
-            TimestampFormat::EpochS => (1000, 1),
-            TimestampFormat::EpochMs => (1, 1),
-            TimestampFormat::EpochUs => (1, 1_000),
-            TimestampFormat::EpochNs => (1, 1_000_000),
+            TimestampFormat::EpochS => 3,
+            TimestampFormat::EpochMs => 0,
+            TimestampFormat::EpochUs => -3,
+            TimestampFormat::EpochNs => -6,
         };
         let digits = match found {
-            Found::Absent => return Err(Malformed::MissingField),
-            Found::Number(raw) => raw,
-            Found::Outside(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) if !text.starts_with('+') => text,
-                _ => return Err(Malformed::BadTimestamp),
-            },
-            _ => return Err(Malformed::WrongType),
+            Found::Number(raw) => Cow::Borrowed(raw),
+            Found::Outside(bytes) => std::str::from_utf8(bytes).map_err(|_| Malformed::BadTimestamp)?.into(),
+            _ => text(found)?.ok_or(Malformed::MissingField)?,
         };
-        if matches!(found, Found::Number(_)) && digits.contains(['.', 'e', 'E']) {
-            return Err(Malformed::WrongType);
-        }
-        let value: i128 = digits.parse().map_err(|_| Malformed::BadTimestamp)?;
-        let ms = value.checked_mul(per_unit.0).ok_or(Malformed::BadTimestamp)?.div_euclid(per_unit.1);
-        i64::try_from(ms).ok().filter(in_range).ok_or(Malformed::BadTimestamp)
+        floored(&digits, power).filter(in_range).ok_or(Malformed::BadTimestamp)
     }
 
     fn code<'a>(&self, found: Found<'a>) -> Result<Option<Cow<'a, str>>, Malformed> {
         let code = match found {
-            Found::Number(raw) if !raw.contains(['.', 'e', 'E']) => Some(Cow::Borrowed(raw)),
             Found::Null => None,
-            _ => text(found)?,
+            _ => text_or_integer(found)?,
         };
         match code {
             Some(code) if self.success_codes.iter().any(|s| **s == *code) => Ok(None),
@@ -245,6 +283,52 @@ impl Decoder {
             code => Ok(code),
         }
     }
+}
+
+/// `digits × 10^power`, floored. `None` when it is not a decimal number (`-?D+(.D+)?([eE][+-]?D+)?`), or beyond 18 digits.
+fn floored(digits: &str, power: i64) -> Option<i64> {
+    /// Any instant in range has fewer.
+    const MOST_DIGITS: i64 = 18;
+    let (negative, rest) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
+    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
+        None => (rest, 0),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (mantissa, ""),
+    };
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // Digits before the point, once it has moved.
+    let point = (whole.len() as i64).saturating_add(exponent).saturating_add(power);
+    let (mut value, mut rest, mut place) = (0i64, false, 0i64);
+    for digit in whole.bytes().chain(fraction.bytes()).map(|b| i64::from(b - b'0')) {
+        if place < point {
+            value = value.checked_mul(10)?.checked_add(digit)?;
+        } else {
+            rest |= digit != 0;
+        }
+        place += 1;
+    }
+    if value != 0 && place < point {
+        let zeros = u32::try_from(point - place).ok().filter(|zeros| i64::from(*zeros) <= MOST_DIGITS)?;
+        value = value.checked_mul(10i64.pow(zeros))?;
+    }
+    Some(if negative { -value - i64::from(rest) } else { value })
+}
+
+/// `[+-]?D+`; what is too large for an exponent is as large as can be.
+fn exponent_of(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.strip_prefix(['+', '-']) {
+        Some(digits) => (text.starts_with('-'), digits),
+        None => (false, text),
+    };
+    let add = |n: i64, b: u8| b.is_ascii_digit().then(|| n.saturating_mul(10).saturating_add(i64::from(b - b'0')));
+    let exponent = digits.bytes().try_fold(0, add).filter(|_| !digits.is_empty())?;
+    Some(if negative { -exponent } else { exponent })
 }
 
 /// Is the instant's day within the years 0–9999 in every zone? RFC 3339 and the ledger's keys know four digits.
@@ -268,6 +352,8 @@ impl OutermostText {
             decoder: Decoder {
                 nodes: vec![root, member],
                 outside: Vec::new(),
+                attributes: Vec::new(),
+                required: Vec::new(),
                 format: TimestampFormat::Rfc3339,
                 success_codes: Vec::new(),
                 not_itemised: HashSet::default(),
@@ -293,6 +379,31 @@ impl OutermostText {
     }
 }
 
+impl Attribute {
+    fn new(field: usize, name: &str) -> Self {
+        // The one attribute with a header of its own in binary mode.
+        let header = if name == "datacontenttype" { CONTENT_TYPE.into() } else { format!("ce_{name}") };
+        Self { field, name: name.into(), header: header.into() }
+    }
+}
+
+/// What the mapping finds where the data lacks some of the identity: see the module's text.
+fn with_envelope<'a>(envelope: [Found<'a>; FIELDS], data: [Found<'a>; FIELDS]) -> [Found<'a>; FIELDS] {
+    std::array::from_fn(|field| {
+        let (first, second) =
+            if REQUIRED.contains(&field) { (envelope[field], data[field]) } else { (data[field], envelope[field]) };
+        if matches!(first, Found::Absent) { second } else { first }
+    })
+}
+
+/// Does the record say that its CloudEvent's attributes are headers?
+fn in_binary_mode(headers: &[(&str, &[u8])]) -> bool {
+    const STRUCTURED: &[u8] = b"application/cloudevents";
+    let structured = |value: &[u8]| value.get(..STRUCTURED.len()).is_some_and(|v| v.eq_ignore_ascii_case(STRUCTURED));
+    headers.iter().any(|(name, _)| *name == "ce_specversion")
+        && !headers.iter().any(|(name, value)| name.eq_ignore_ascii_case(CONTENT_TYPE) && structured(value))
+}
+
 impl Node {
     fn child(&self, key: &[u8]) -> Option<usize> {
         self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, index)| *index as usize)
@@ -302,9 +413,14 @@ impl Node {
 fn outside_value<'a>(path: &FieldPath, record: &SourceRecord<'a>) -> Option<&'a [u8]> {
     match path {
         FieldPath::Key => record.key,
-        FieldPath::Header(name) => record.headers.iter().find(|(n, _)| n == name).map(|(_, value)| *value),
-        FieldPath::Pointer(_) => None,
+        FieldPath::Header(name) => header(record, name),
+        FieldPath::Pointer(_) | FieldPath::Attribute(_) => None,
     }
+}
+
+/// The first header of this name.
+fn header<'a>(record: &SourceRecord<'a>, name: &str) -> Option<&'a [u8]> {
+    record.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
 }
 
 /// The value as a string; `None` when absent.
@@ -320,9 +436,19 @@ fn text(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
     }
 }
 
+/// The value as a string, an integer as it is written; `None` when absent.
+fn text_or_integer(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
+    match found {
+        Found::Number(raw) if !raw.contains(['.', 'e', 'E']) => Ok(Some(Cow::Borrowed(raw))),
+        _ => text(found),
+    }
+}
+
+/// A name: the tenant's and the call's are required, and may be integers.
 fn name(found: Found<'_>, required: bool) -> Result<Cow<'_, str>, Malformed> {
     let value = match found {
         Found::Null if !required => None,
+        _ if required => text_or_integer(found)?,
         _ => text(found)?,
     };
     match value {
@@ -347,14 +473,12 @@ fn unescape(raw: &str) -> Option<String> {
     serde_json::from_str(&format!("\"{raw}\"")).ok()
 }
 
-/// Milliseconds since 1970-01-01T00:00:00Z of an RFC 3339 instant, floored.
+/// Milliseconds since 1970-01-01T00:00:00Z of an RFC 3339 instant, floored; see [`instant`] for leap seconds.
 pub fn rfc3339_ms(text: &str) -> Option<i64> {
-    fast_rfc3339_ms(text.as_bytes())
-        .or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()))
-        .filter(in_range)
+    fast_rfc3339_ms(text.as_bytes()).or_else(|| instant(text).map(|t| t.timestamp_millis())).filter(in_range)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything odd) is left to chrono.
+/// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything odd) is left to [`instant`].
 fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
     let number = |at: usize, len: usize| {
         b.get(at..at + len)?.iter().try_fold(0i64, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
@@ -365,7 +489,7 @@ fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
     }
     let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
     let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    // Days beyond the 28th and second 60 need more thought than they are frequent; chrono has it.
+    // Day 29 of February and second 60 are rare; left to `instant`.
     let long =
         matches!(month, 1 | 3 | 5 | 7 | 8 | 10 | 12) && day <= 31 || matches!(month, 4 | 6 | 9 | 11) && day <= 30;
     if !(1..=12).contains(&month) || day < 1 || !(day <= 28 || long) || hour > 23 || minute > 59 || second > 59 {
@@ -424,6 +548,12 @@ struct Scan<'a, 'd> {
     data: Option<&'a str>,
     spec_versions: u32,
     data_members: u32,
+    /// The mapped attributes, as members of the outermost object.
+    attributes: [Found<'a>; FIELDS],
+    attribute_repeated: bool,
+    /// One bit a field: its attribute was seen; the next value is its attribute.
+    attributes_seen: u8,
+    awaited: u8,
 }
 
 impl<'a, 'd> Scan<'a, 'd> {
@@ -441,6 +571,10 @@ impl<'a, 'd> Scan<'a, 'd> {
             data: None,
             spec_versions: 0,
             data_members: 0,
+            attributes: [Found::Absent; FIELDS],
+            attribute_repeated: false,
+            attributes_seen: 0,
+            awaited: 0,
         }
     }
 
@@ -568,6 +702,9 @@ impl<'a, 'd> Scan<'a, 'd> {
                 }
                 _ => {}
             }
+            for attribute in self.decoder.attributes.iter().filter(|attribute| attribute.name.as_bytes() == key) {
+                self.awaited |= 1 << attribute.field;
+            }
         }
         Ok(node.and_then(|n| self.decoder.nodes[n].child(key)))
     }
@@ -579,7 +716,14 @@ impl<'a, 'd> Scan<'a, 'd> {
             self.repeated |= self.seen & bit != 0;
             self.seen |= bit;
         }
+        let awaited = std::mem::take(&mut self.awaited);
         let value = self.value(child)?;
+        if awaited != 0 {
+            self.attribute_repeated |= self.attributes_seen & awaited != 0;
+            self.attributes_seen |= awaited;
+            let mapped = (0..FIELDS).filter(|field| awaited >> field & 1 == 1);
+            mapped.for_each(|field| self.attributes[field] = value);
+        }
         if let Some(field) = child.and_then(|node| self.decoder.nodes[node].field) {
             self.found[field] = value;
         }

@@ -13,6 +13,9 @@ pub enum FieldPath {
     Key,
     /// The first record header of this name: `$header:NAME`.
     Header(String),
+    /// A CloudEvent's attribute: `$ce:NAME`. In structured mode a member of the envelope, in binary mode the header
+    /// `ce_NAME`.
+    Attribute(String),
 }
 
 impl TryFrom<String> for FieldPath {
@@ -23,19 +26,52 @@ impl TryFrom<String> for FieldPath {
             return Ok(Self::Key);
         }
         if let Some(name) = text.strip_prefix("$header:") {
-            return if name.is_empty() {
-                Err("`$header:` needs a header name, e.g. `$header:tenant`".into())
-            } else {
-                Ok(Self::Header(name.into()))
+            return match name {
+                "" => Err("`$header:` needs a header name: write e.g. `$header:tenant`".into()),
+                _ if name.trim() != name => {
+                    Err(format!("`{text}` has a space around the header's name: write `$header:{}`", name.trim()))
+                }
+                _ => Ok(Self::Header(name.into())),
             };
         }
+        if let Some(name) = text.strip_prefix("$ce:") {
+            return attribute(name).map(Self::Attribute);
+        }
         match text.strip_prefix('/') {
-            Some(rest) => Ok(Self::Pointer(rest.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect())),
+            Some(rest) => rest.split('/').map(unescape).collect::<Result<_, _>>().map(Self::Pointer),
             None => Err(format!(
-                "`{text}` is no field path: write a JSON Pointer such as `/tenant`, `$key` or `$header:NAME`"
+                "`{text}` is not a valid field path: write a JSON Pointer such as `/tenant`, `$key`, `$header:NAME` or \
+                 `$ce:ATTRIBUTE`"
             )),
         }
     }
+}
+
+/// A CloudEvent's attribute by its name: lowercase letters and digits. `data` is none.
+fn attribute(name: &str) -> Result<String, String> {
+    const EXAMPLES: &str = "id, source, type, subject, time, or an extension's name";
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    match name {
+        "" => Err(format!("`$ce:` needs an attribute: write {EXAMPLES}")),
+        "data" => Err("`$ce:data` is not an attribute: write a JSON Pointer into the data, e.g. `/tenant`".into()),
+        _ if name.chars().all(legal) => Ok(name.into()),
+        _ if name.to_ascii_lowercase().chars().all(legal) => Err(format!(
+            "`$ce:{name}` is not an attribute, their names are lowercase: write `$ce:{}`",
+            name.to_ascii_lowercase()
+        )),
+        _ => Err(format!(
+            "`$ce:{name}` is not an attribute, their names have only lowercase letters and digits: write {EXAMPLES}"
+        )),
+    }
+}
+
+/// A segment of a JSON Pointer as the key it means.
+fn unescape(segment: &str) -> Result<String, String> {
+    let escaped = segment.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if !escaped {
+        return Err(format!("`{segment}` has a `~` without 0 or 1 behind it: write `~0` for `~`, `~1` for `/`"));
+    }
+    Ok(segment.replace("~1", "/").replace("~0", "~"))
 }
 
 impl From<FieldPath> for String {
@@ -43,6 +79,7 @@ impl From<FieldPath> for String {
         match path {
             FieldPath::Key => "$key".into(),
             FieldPath::Header(name) => format!("$header:{name}"),
+            FieldPath::Attribute(name) => format!("$ce:{name}"),
             FieldPath::Pointer(segments) => {
                 segments.iter().map(|s| format!("/{}", s.replace('~', "~0").replace('/', "~1"))).collect()
             }
@@ -54,9 +91,9 @@ impl From<FieldPath> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FieldMapping {
-    /// Required. String of 1–128 bytes.
+    /// Required. String of 1–128 bytes, or an integer: its digits are the name.
     pub tenant: FieldPath,
-    /// Required. String of 1–128 bytes, unique per call of the tenant.
+    /// Required. String of 1–128 bytes or an integer, unique per call of the tenant.
     pub request_id: FieldPath,
     /// Required. When the request was received.
     pub timestamp: FieldPath,
@@ -66,6 +103,20 @@ pub struct FieldMapping {
     pub code: FieldPath,
     /// The provider's own verdict; beats the code map.
     pub system_error: FieldPath,
+}
+
+impl FieldMapping {
+    /// Every field's name and place, in the order in which they are judged.
+    pub fn all(&self) -> [(&'static str, &FieldPath); 6] {
+        [
+            ("tenant", &self.tenant),
+            ("request_id", &self.request_id),
+            ("timestamp", &self.timestamp),
+            ("action", &self.action),
+            ("code", &self.code),
+            ("system_error", &self.system_error),
+        ]
+    }
 }
 
 impl Default for FieldMapping {
@@ -89,13 +140,13 @@ pub enum TimestampFormat {
     /// RFC 3339 text with an offset.
     #[default]
     Rfc3339,
-    /// Integer seconds since 1970-01-01T00:00:00Z.
+    /// Seconds since 1970-01-01T00:00:00Z, a number or its text; a fraction is floored to ms.
     EpochS,
-    /// Integer milliseconds since 1970-01-01T00:00:00Z.
+    /// Milliseconds since 1970-01-01T00:00:00Z, a number or its text; a fraction is floored to ms.
     EpochMs,
-    /// Integer microseconds since 1970-01-01T00:00:00Z.
+    /// Microseconds since 1970-01-01T00:00:00Z, a number or its text; a fraction is floored to ms.
     EpochUs,
-    /// Integer nanoseconds since 1970-01-01T00:00:00Z.
+    /// Nanoseconds since 1970-01-01T00:00:00Z, a number or its text; a fraction is floored to ms.
     EpochNs,
 }
 

@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use super::errors::FileErrors;
 use super::tree::{self, Node, Value};
 
+use crate::domain::calendar;
 /// A name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown key.
 const SIMILAR: f64 = 0.8;
 
@@ -608,7 +609,7 @@ pub(crate) fn topic(node: &Node) -> Parsed<String> {
 
 /// An instant with its offset.
 pub(crate) fn instant(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
+    calendar::instant(text).map(|at| at.to_utc())
 }
 
 /// A type that parses itself and says what is wrong in its error.

@@ -180,6 +180,84 @@ fn cloud_events_are_recognised_by_themselves() {
 }
 
 #[test]
+fn identity_comes_from_the_envelope_in_both_modes() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("envelope"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 1);
+    let mut instance = Instance::new("a", cluster, &names).with(
+        "/source/fields",
+        json!({
+            "tenant": "$ce:subject", "request_id": "$ce:id", "timestamp": "$ce:time", "action": "$ce:operation",
+            "code": "/code", "system_error": "$ce:failed",
+        }),
+    );
+    let now = wall_clock_ms();
+    let event = |payload: Option<serde_json::Value>, headers: &[(&str, &str)]| Sent {
+        payload: payload.map(|payload| payload.to_string().into_bytes()),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+        timestamp_ms: now,
+        ..Sent::default()
+    };
+    let time = rfc3339(now);
+    let structured = |id: &str, more: serde_json::Value| {
+        let mut event = json!({
+            "specversion": "1.0", "type": "call", "source": "/s", "id": id, "subject": "acme", "time": time,
+            "operation": "Dial",
+        });
+        event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        event
+    };
+    let binary = |id: &'static str| {
+        [
+            ("ce_specversion", "1.0"),
+            ("ce_type", "call"),
+            ("ce_source", "/s"),
+            ("ce_id", id),
+            ("ce_subject", "acme"),
+            ("ce_time", time.as_str()),
+            ("ce_operation", "Dial"),
+            ("content-type", "application/json"),
+        ]
+    };
+    let failing = [binary("b2").as_slice(), &[("ce_failed", "true")]].concat();
+    let nameless: Vec<_> = binary("b4").into_iter().filter(|(name, _)| *name != "ce_subject").collect();
+    write::send(
+        brokers,
+        &names.calls,
+        [
+            event(Some(structured("s1", json!({"data": {"code": "InternalError"}}))), &[]),
+            event(
+                Some(structured("s2", json!({"data": "text", "failed": true}))),
+                &[("content-type", "application/cloudevents+json")],
+            ),
+            event(Some(structured("s3", json!({"data_base64": "e30="}))), &[]),
+            event(Some(structured("s4", json!({}))), &[]),
+            event(Some(json!({"code": "InternalError"})), &binary("b1")),
+            event(Some(json!({})), &failing),
+            // The data is an event itself: its envelope is not this one's.
+            event(Some(structured("inner", json!({"subject": "else"}))), &binary("b3")),
+            // The same call in the other mode is the same call.
+            event(Some(json!({"code": "InternalError"})), &binary("s1")),
+            event(Some(json!({"subject": "acme"})), &nameless),
+        ],
+    );
+    instance.start_ready();
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[9], LIMIT);
+    let counted = ledger.counted();
+    let totals = (counted.totals.counted, counted.totals.duplicate, counted.totals.duplicate_conflicts);
+    assert_eq!((totals, counted.totals.malformed), ((7, 1, 0), 1));
+    let facts = facts_of(&counted, "acme");
+    assert_eq!(facts.calls, BTreeMap::from([("Dial".to_owned(), 7)]));
+    let row = |code: &str, flag, calls| (("Dial".to_owned(), code.to_owned(), flag), calls);
+    assert_eq!(facts.non_ok, BTreeMap::from([row("InternalError", None, 2), row("", Some(true), 2)]));
+    let letters = read::read_all(brokers, &names.dead_letters);
+    assert_eq!(letters.iter().map(|letter| letter.header("sla.reason")).collect::<Vec<_>>(), [Some("missing_field")]);
+    instance.stop();
+}
+
+#[test]
 fn fields_come_from_keys_headers_and_deep_in_the_event() {
     let _machine = beside_others();
     let (cluster, names) = (shared(), Names::new("mapping"));

@@ -6,13 +6,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::DateTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Room;
 use super::work::Work;
-use crate::domain::calendar::{LocalDay, Month};
+use crate::domain::calendar::{self, LocalDay, Month};
 use crate::http::server::problem;
 
 /// Rows of a page where `limit` does not say.
@@ -181,7 +180,7 @@ impl<'a> Query<'a> {
     /// RFC 3339, in ms.
     pub fn instant(self, name: &str) -> Result<Option<i64>, Problem> {
         let expected = "an instant with its offset, e.g. 2026-04-01T00:00:00Z (a `+` is written %2B)";
-        self.parsed(name, expected, |text| DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()))
+        self.parsed(name, expected, |text| calendar::instant(text).map(|t| t.timestamp_millis()))
     }
 
     /// A link to the same list behind this position. `pinned`: a parameter that the next page must have.
