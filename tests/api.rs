@@ -221,7 +221,7 @@ impl Service {
         headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().unwrap()
     }
 
-    /// Walks over all pages; `between` runs after each.
+    /// Walks over all pages by their `next`, as RFC 3986 says; `between` runs after each.
     fn walk(&self, first: &str, list: &str, mut between: impl FnMut(usize)) -> Vec<Value> {
         let (mut rows, mut next) = (Vec::new(), Some(first.to_owned()));
         for page in 0.. {
@@ -229,7 +229,11 @@ impl Service {
             assert!(page < 1000, "an endless walk: {path}");
             let body = self.ok(&path);
             rows.extend(body[list].as_array().unwrap().iter().cloned());
-            next = body["next"].as_str().map(String::from);
+            let here = reqwest::Url::parse(&self.url(&path)).unwrap();
+            next = body["next"].as_str().map(|next| {
+                let next = here.join(next).unwrap();
+                format!("{}?{}", next.path(), next.query().unwrap_or_default())
+            });
             between(page);
         }
         rows

@@ -59,8 +59,6 @@ impl IntoResponse for Problem {
 /// What is asked for, decoded.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// The path as it came, still encoded.
-    path: String,
     /// What stands at the variable places of the path.
     captures: Vec<String>,
     query: Vec<(String, String)>,
@@ -77,7 +75,6 @@ impl FromRequestParts<Room> for Asked {
         let captures = captures.map_err(|_| Problem::bad("the path is not UTF-8, percent-encoded".into()))?;
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
-            path: parts.uri.path().to_owned(),
             captures: captures.iter().map(|(_, value)| value.to_owned()).collect(),
             query: query.into_owned().collect(),
             if_none_match: tags(&parts.headers),
@@ -183,7 +180,8 @@ impl<'a> Query<'a> {
         self.parsed(name, expected, |text| calendar::instant(text).map(|t| t.timestamp_millis()))
     }
 
-    /// A link to the same list behind this position. `pinned`: a parameter that the next page must have.
+    /// A link to the same list behind this position, as a query alone: relative to the page (RFC 3986), so it leads to the
+    /// same list under whatever prefix a proxy has put it. `pinned`: a parameter that the next page must have.
     pub fn next(self, position: &impl Serialize, pinned: Option<(&str, &str)>) -> Result<String, Problem> {
         let position = serde_json::to_vec(position).map_err(|_| Problem::internal("the cursor cannot be written"))?;
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -192,7 +190,7 @@ impl<'a> Query<'a> {
             query.append_pair(name, value);
         }
         query.append_pair("cursor", &BASE64_URL_SAFE_NO_PAD.encode(position));
-        Ok(format!("{}?{}", self.asked.path, query.finish()))
+        Ok(format!("?{}", query.finish()))
     }
 }
 
