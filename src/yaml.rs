@@ -5,6 +5,7 @@
 //! CSV files are shown by the same [`FileErrors`].
 
 mod errors;
+pub(crate) mod placeholders;
 pub(crate) mod read;
 pub(crate) mod tree;
 

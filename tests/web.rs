@@ -218,6 +218,21 @@ fn headers_stand_in_every_answer() {
 }
 
 #[test]
+fn header_values_may_be_numbers_and_booleans() {
+    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    let headers = "X-XSS-Protection: 0, Content-Security-Policy: true, Strict-Transport-Security: 1.50";
+    let text = format!("{}http_server_config: {{headers: {{{headers}}}}}", users());
+    let service = Service::start(Files::new().load(&text).unwrap(), Limits::default());
+    let response = client().get(service.url("/livez")).send().unwrap();
+    assert_eq!(response.headers()["x-xss-protection"], "0");
+    assert_eq!(response.headers()["content-security-policy"], "true");
+    assert_eq!(response.headers()["strict-transport-security"], "1.50", "as it is written");
+    let error = Files::new().load(&format!("{}http_server_config: {{headers: {{X-Frame-Options: 0}}}}", users()));
+    let error = error.map(|_| ()).unwrap_err();
+    assert!(error.contains("must not be the number `0`; write one of deny, sameorigin"), "{error}");
+}
+
+#[test]
 fn connections_are_encrypted_as_the_file_says() {
     let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     use reqwest::tls::Version;

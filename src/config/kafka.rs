@@ -8,8 +8,12 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
+use crate::yaml::placeholders::placeholder;
 use crate::yaml::read::{self, Parsed, Section, shown, wrong};
 use crate::yaml::tree::{self, Node, Value};
+
+/// The variable with this instance's name.
+const INSTANCE_ID: &str = "SLA_LEDGER_INSTANCE_ID";
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,7 +220,7 @@ impl KafkaConfig {
         let config = Self {
             brokers: section.required("brokers", "[\"kafka-1:9092\", \"kafka-2:9092\"]", brokers),
             group: section.or("group", default.group, read::text),
-            instance_id: section.optional("instance_id", read::text),
+            instance_id: instance_id(section),
             static_membership: section.or("static_membership", default.static_membership, read::boolean),
             security: Security::default(),
             librdkafka: BTreeMap::new(),
@@ -274,7 +278,7 @@ impl KafkaConfig {
     /// The name of this instance: `SLA_LEDGER_INSTANCE_ID` if set, else [`Self::instance_id`], else the host's name with
     /// `distinction`, which must differ between the instances of one host (its HTTP port does).
     pub fn instance_id(&self, distinction: &str) -> String {
-        let set = std::env::var("SLA_LEDGER_INSTANCE_ID").ok().filter(|id| !id.is_empty());
+        let set = std::env::var(INSTANCE_ID).ok().filter(|id| !id.is_empty());
         set.or_else(|| self.instance_id.clone()).unwrap_or_else(|| {
             // Of this UTS namespace, so a container has its own.
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
@@ -375,6 +379,19 @@ impl Security {
             }
         }
     }
+}
+
+/// This instance's name. The variable that comes before it is judged here too: Kubernetes leaves `$(NAME)` as it stands
+/// when it does not know the name, and then all instances have one.
+fn instance_id(section: &mut Section) -> Option<String> {
+    let id = section.optional("instance_id", read::text);
+    let set = std::env::var(INSTANCE_ID).ok().filter(|_| section.reader.check_files);
+    if let Some(placeholder) = set.as_deref().and_then(placeholder) {
+        let message =
+            format!("the variable {INSTANCE_ID} holds `{}`, which was not expanded", placeholder.escape_debug());
+        section.mistake("instance_id", message, "set it to a name that differs between instances, e.g. the pod's");
+    }
+    id
 }
 
 /// A secret's file or variable, not both.

@@ -299,7 +299,7 @@ impl WebhookConfig {
 impl AlertmanagersConfig {
     fn read(section: &mut Section, default: Self) -> Self {
         Self {
-            urls: section.or("urls", default.urls, read::list(url)),
+            urls: section.or("urls", default.urls, read::list(alertmanager)),
             resend_interval: section.or(
                 "resend_interval",
                 default.resend_interval,
@@ -367,6 +367,39 @@ fn url(node: &Node) -> Parsed<String> {
     read::parsed::<HttpUrl>(node).map(|url| url.0)
 }
 
+/// An Alertmanager's base, to which the API's path is added.
+fn alertmanager(node: &Node) -> Parsed<String> {
+    let given = url(node)?;
+    let Ok(mut base) = Url::parse(&given) else { return Ok(given) };
+    let mut mistake = None;
+    if base.query().is_some() || base.fragment().is_some() {
+        base.set_query(None);
+        base.set_fragment(None);
+        mistake = Some("has a query or a fragment");
+    }
+    if let Some(end) = api_path(base.path()) {
+        let path = base.path()[..end].to_owned();
+        base.set_path(&path);
+        mistake = Some("holds the API's path, which is added to it");
+    }
+    match mistake {
+        None => Ok(given),
+        Some(mistake) => {
+            let base = base.as_str().trim_end_matches('/');
+            wrong(node, format!("{mistake}: {}", shown(node)), format!("write the base: `{base}`"))
+        }
+    }
+}
+
+/// Where the path of Alertmanager's API begins: `/api/v2`, `/api/v1/alerts`, …
+fn api_path(path: &str) -> Option<usize> {
+    const API: &str = "/api/v";
+    path.rmatch_indices(API).map(|(start, _)| start).find(|start| {
+        let version = path[start + API.len()..].split('/').next().unwrap_or_default();
+        !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
 /// An address as it was written.
 struct HttpUrl(String);
 
@@ -426,6 +459,21 @@ notify:
     }
 
     #[test]
+    fn a_base_may_have_a_path() {
+        for base in [
+            "http://a:9093",
+            "http://a:9093/",
+            "https://a/am",
+            "https://a/api",
+            "https://a/api/vm",
+            "https://a/apis/v2",
+        ] {
+            let text = format!("{LEAST}notify: {{alertmanagers: {{urls: ['{base}']}}}}");
+            assert_eq!(Config::parse("f", &text).expect(base).notify.alertmanagers.urls, [base]);
+        }
+    }
+
+    #[test]
     fn it_takes_a_restart() {
         let (old, new) = (Config::parse("f", LEAST), Config::parse("f", &format!("{LEAST}{FULL}")));
         let left = Config::reload_diff(&old.expect("valid"), &new.expect("valid"));
@@ -458,6 +506,18 @@ notify:
                 "notify: {alertmanagers: {urls: [x]}}".into(),
                 "f:1:33: `notify.alertmanagers.urls` is wrong: it is no address",
             ),
+            (
+                "notify: {alertmanagers: {urls: ['http://a:9093/api/v2/alerts']}}".into(),
+                "`notify.alertmanagers.urls` holds the API's path, which is added to it: `http://a:9093/api/v2/alerts`; \
+                 write the base: `http://a:9093`",
+            ),
+            (
+                "notify: {alertmanagers: {urls: ['http://a:9093/api/v1/alerts/']}}".into(),
+                "write the base: `http://a:9093`",
+            ),
+            ("notify: {alertmanagers: {urls: ['https://a/am/api/v2']}}".into(), "write the base: `https://a/am`"),
+            ("notify: {alertmanagers: {urls: ['http://a/api/v2/?x=1']}}".into(), "write the base: `http://a`"),
+            ("notify: {alertmanagers: {urls: ['http://a:9093/#/alerts']}}".into(), "write the base: `http://a:9093`"),
             ("notify: {alertmanagers: {resend_interval: 10ms}}".into(), "is out of range"),
         ] {
             let errors = Config::parse("f", &format!("{text}\n{LEAST}")).expect_err(&text).to_string();

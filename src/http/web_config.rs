@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Access, FileErrors> {
                 false => Ok(()),
                 true => wrong(node, "is not supported: sla-ledger speaks HTTP/1.1", "write `false`, or remove the key"),
             });
-            section.section("headers", headers)
+            section.section("headers", |section| headers(section, text))
         });
         let users = users(root);
         root.refuse(
@@ -91,22 +91,30 @@ fn users(root: &mut Section) -> Vec<(String, String)> {
     users
 }
 
-fn headers(section: &mut Section) -> HeaderMap {
+/// The headers of the section. A number or a boolean is the text that stands in `file`, as it is for Prometheus.
+fn headers(section: &mut Section, file: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, values) in HEADERS {
-        // Blank is as good as absent.
-        let value = section.optional(name, |node| match &node.value {
-            Value::Text(text) if text.trim().is_empty() => Ok(None),
-            Value::Text(text) if values.is_empty() || values.contains(&text.as_str()) => {
-                match HeaderValue::from_str(text) {
-                    Ok(value) => Ok(Some(value)),
-                    Err(_) => wrong(node, "holds a character that no header may hold", "write printable ASCII"),
+        let value = section.optional(name, |node| {
+            let text = match &node.value {
+                Value::Text(text) => text.as_str(),
+                Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
+                    file.get(node.at.clone()).unwrap_or_default().trim()
                 }
+                _ => return read::text(node).map(|_| None),
+            };
+            // Blank is as good as absent.
+            if text.trim().is_empty() {
+                return Ok(None);
             }
-            Value::Text(_) => {
-                wrong(node, format!("must not be {}", shown(node)), format!("write one of {}", values.join(", ")))
+            if !values.is_empty() && !values.contains(&text) {
+                let help = format!("write one of {}", values.join(", "));
+                return wrong(node, format!("must not be {}", shown(node)), help);
             }
-            _ => read::text(node).map(|_| None),
+            match HeaderValue::from_str(text) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => wrong(node, "holds a character that no header may hold", "write printable ASCII"),
+            }
         });
         if let (Some(Some(value)), Ok(name)) = (value, name.parse::<HeaderName>()) {
             headers.insert(name, value);

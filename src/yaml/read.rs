@@ -12,9 +12,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::errors::FileErrors;
+use super::placeholders;
 use super::tree::{self, Node, Value};
-
 use crate::domain::calendar;
+
 /// A name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown key.
 const SIMILAR: f64 = 0.8;
 
@@ -69,8 +70,12 @@ impl Reader {
     ) -> Result<(T, Vec<String>), FileErrors> {
         let (root, mut reader) = Self::open(name, text, kind, check_files)?;
         let place = root.at.clone();
+        let placeholders = placeholders::find(&root, &reader.secrets);
         let value = Section::enter(&mut reader, String::new(), Some((place, root)), read);
         reader.judge_unknown_keys();
+        // What else is wrong with such a value is wrong because of it.
+        reader.mistakes.retain(|(_, _, at)| !placeholders.iter().any(|(_, _, other)| other == at));
+        reader.mistakes.extend(placeholders);
         let known = std::mem::take(&mut reader.known);
         reader.close(name, text, value).map(|value| (value, known))
     }
