@@ -12,6 +12,7 @@ pub mod statement;
 pub mod verify;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -86,6 +87,12 @@ fn stderr_is_terminal() -> bool {
 /// The runtime of the HTTP side and of signals; counting has threads of its own.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build()?)
+}
+
+/// The text of a file.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let name = path.display().to_string();
+    crate::file_kind::text(&name, std::fs::read(path)?).map_err(|(message, help)| anyhow::anyhow!("{message}: {help}"))
 }
 
 /// Exit code of a result; an error is printed with its causes.

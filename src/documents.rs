@@ -37,6 +37,7 @@ use crate::domain::documents::Documents;
 use crate::domain::money::Currency;
 use crate::domain::policy::{Policies, Policy};
 use crate::domain::registry::Registry;
+use crate::file_kind::FileKind;
 use crate::yaml::FileErrors;
 use crate::yaml::read::Section;
 
@@ -306,6 +307,9 @@ fn read_text(path: &Path) -> Result<Option<String>, FileErrors> {
 
 /// Bytes as text.
 fn check_text(name: &str, bytes: Vec<u8>) -> Result<String, FileErrors> {
+    if let Some(kind) = FileKind::of(&bytes) {
+        return Err(FileErrors::whole(name, format!("the file is {kind}"), kind.help(name)));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let end = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();

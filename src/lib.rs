@@ -30,6 +30,7 @@
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
+//! | [`file_kind`] | what a file is that is no text in UTF-8, by its first bytes | opening files |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
 //! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |
@@ -101,6 +102,7 @@ pub mod cli;
 pub mod config;
 pub mod documents;
 pub mod domain;
+pub mod file_kind;
 pub mod generate;
 pub mod http;
 pub mod kafka;

@@ -9,17 +9,21 @@ pub(crate) mod placeholders;
 pub(crate) mod read;
 pub(crate) mod tree;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::file_kind;
 pub use errors::{FileErrors, MOST_SHOWN, Mistake};
 
 /// The text of a file; `help` says what to do when it cannot be read.
 pub(crate) fn read_text(path: &Path, help: &str) -> Result<String, FileErrors> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path)
-        .map_err(|error| FileErrors::whole(&name, format!("the file cannot be read ({error})"), help))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        FileErrors::whole(&name, format!("the file is not UTF-8 (from byte {valid} on)"), "save it as UTF-8")
-    })
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::IsADirectory => {
+            FileErrors::whole(&name, "this is a directory, not a file", format!("name the file in it; {help}"))
+        }
+        ErrorKind::NotFound => FileErrors::whole(&name, "file not found", help),
+        _ => FileErrors::whole(&name, format!("the file cannot be read ({error})"), help),
+    })?;
+    file_kind::text(&name, bytes).map_err(|(message, help)| FileErrors::whole(&name, message, help))
 }

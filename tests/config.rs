@@ -222,8 +222,11 @@ fn files_and_variables_must_be_there() {
     );
     assert!(check(&format!("{sasl}, password_env: PATH")).starts_with("Ok(Some("));
     assert_eq!(Config::load(Path::new("/no/such")).expect_err("no file").mistakes().len(), 1);
-    std::fs::write(&file, [0xff, 0xfe]).expect("written");
-    assert!(Config::load(&file).expect_err("no text").to_string().contains("not UTF-8 (from byte 0 on)"));
+    for (bytes, expected) in [(&b"\xff"[..], "not UTF-8 (from byte 0 on)"), (b"\xff\xfe", "the file is text in UTF-16")]
+    {
+        std::fs::write(&file, bytes).expect("written");
+        assert!(Config::load(&file).expect_err("no text").to_string().contains(expected), "{expected}");
+    }
 }
 
 /// Wherever a secret was put by mistake, nothing that prints says it.

@@ -1,10 +1,17 @@
 //! Inputs from the field that were counted wrongly once, black box against the binary. A case is a directory of
 //! `tests/cases`; its expected values stand in its test.
 
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::Program;
 
 /// A file of a case.
 fn case(name: &str, file: &str) -> PathBuf {
@@ -31,6 +38,15 @@ fn figures(output: &Value, tenant: &str, month: &str) -> (u64, u64) {
     let standings = output["standings"].as_array().expect("standings");
     let of = standings.iter().find(|s| s["tenant"] == tenant && s["month"] == month);
     of.map_or((0, 0), |s| (s["total"].as_u64().expect("a total"), s["failed"].as_u64().expect("failed calls")))
+}
+
+#[test]
+fn every_case_has_its_test() {
+    let cases = std::fs::read_dir(cases()).expect("tests/cases").map(|case| case.expect("an entry").file_name());
+    for case in cases {
+        let name = format!("fn {}()", case.to_string_lossy().replace('-', "_"));
+        assert!(include_str!("field.rs").contains(&name), "no test `{name}`");
+    }
 }
 
 /// One dead clock must reach nobody but itself: no month closes, no call becomes late, nothing is forgotten.
@@ -146,4 +162,387 @@ fn a_late_burst_is_a_burst() {
     assert_eq!((&standing["total"], &standing["system_error_raw"]), (&json!(8), &json!(7)), "{standing}");
     assert_eq!((&standing["excluded"], &standing["failed"]), (&json!({"5.7": 6}), &json!(1)), "{standing}");
     assert_eq!(output["records"]["duplicate"], 3);
+}
+
+#[test]
+fn cloudevents_envelope() {
+    let ran = replay_case("cloudevents-envelope", Some("."), &[]);
+    assert_eq!(ran.only("acme", "2026-03")["total"], 3);
+    assert_eq!(ran.json["records"]["malformed"], 0);
+    // The same mapping by attributes, and by one of each.
+    let files = Files::new();
+    for fields in [
+        r#"{tenant: "$ce:subject", request_id: "$ce:id", timestamp: "$ce:time"}"#,
+        r#"{tenant: "$ce:subject", request_id: /id, timestamp: "$ce:time", action: "$ce:type"}"#,
+    ] {
+        let text = format!("source: {{topic: a, fields: {fields}}}\nkafka: {{brokers: ['b:9092']}}\n");
+        let ran = replay_case("cloudevents-envelope", Some(&files.put("sla-ledger.yaml", text)), &[]);
+        assert_eq!(ran.only("acme", "2026-03")["total"], 3, "{fields}");
+    }
+    let said = check_config(&cases().join("cloudevents-envelope/sla-ledger.yaml"));
+    assert!(said.status.success());
+    assert!(text(&said.stdout).contains("write e.g. `$ce:id` for the attribute itself"), "{}", text(&said.stdout));
+}
+
+#[test]
+fn leap_second() {
+    let ran = replay_case("leap-second", Some("."), &[]);
+    assert_eq!(ran.only("acme", "2016-12")["total"], 2);
+    assert_eq!(ran.only("acme", "2017-01")["total"], 1);
+    assert_eq!(ran.json["records"]["malformed_reasons"], json!({"bad_timestamp": 1}));
+    // The ledger's default zone: the last minute of its month is no end of a month in UTC; the leap second is at 08:00.
+    let files = Files::new();
+    let call = |id: &str, at: &str| format!(r#"{{"tenant":"acme","request_id":"{id}","timestamp":"{at}"}}"#) + "\n";
+    let calls = call("r1", "2026-03-31T23:59:59+08:00")
+        + &call("r2", "2026-03-31T23:59:60+08:00")
+        + &call("r3", "2026-04-01T07:59:60+08:00")
+        + &call("r4", "2026-03-31T23:59:60.5Z")
+        + &call("r5", "2026-03-31T23:59:61Z");
+    let ran = binary(&["replay", "--now", NOW, "--calls", &files.put("calls.jsonl", calls)]).done();
+    assert_eq!(
+        (ran.only("acme", "2026-03")["total"].as_u64(), ran.only("acme", "2026-04")["total"].as_u64()),
+        (Some(1), Some(2))
+    );
+    assert_eq!(ran.json["records"]["malformed_reasons"], json!({"bad_timestamp": 2}));
+    // Every instant is read so: of an arrival, of a document, of a flag.
+    let arrival = |at: &str| {
+        let call = call("r1", "2016-12-31T23:59:58Z").replace("\"}", &format!("\",\"arrival\":\"{at}\"}}"));
+        binary(&["replay", "--now", NOW, "--calls", &files.put("arrival.jsonl", call)])
+    };
+    assert_eq!(arrival("2016-12-31T23:59:60Z").output.status.code(), Some(0));
+    assert_eq!(arrival("2016-12-31T23:58:60Z").output.status.code(), Some(1));
+    let calls = cases().join("leap-second/calls.jsonl").display().to_string();
+    for (flag, code) in [("2016-12-31T23:59:60Z", 0), ("2016-12-30T23:59:60Z", 2)] {
+        let ran = binary(&["replay", "--now", flag, "--as-of", flag, "--calls", &calls]);
+        assert_eq!(ran.output.status.code(), Some(code), "{flag}: {}", text(&ran.output.stderr));
+    }
+    let order = |at: &str| {
+        let rows = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n";
+        let directory = Files::new();
+        directory.put("tenants.csv", format!("{rows}acme,o-1,2026-03-17,3,,,,{at}\n"));
+        binary(&["replay", "--config", &directory.path(), "--calls", &calls]).output.status.code()
+    };
+    assert_eq!((order("2016-12-31T23:59:60Z"), order("2016-12-30T23:59:60Z")), (Some(0), Some(2)));
+}
+
+#[test]
+fn next_link_prefix() {
+    let mut command = Program::command();
+    command.args(["demo", "--listen", "127.0.0.1:0"]);
+    let mut demo = Program::spawn("demo", command);
+    demo.wait_for_log("200 tenants, ", Duration::from_secs(60));
+    let log = demo.log();
+    let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address to open");
+    let proxy = strip_prefix("/sla", address.to_owned());
+    let first = reqwest::Url::parse(&format!("http://{proxy}/sla/api/v1/tenants?limit=60")).expect("an address");
+    let (mut tenants, mut next) = (BTreeSet::new(), Some(first));
+    let mut pages = 0;
+    while let Some(url) = next {
+        let response = reqwest::blocking::get(url.clone()).expect("an answer");
+        assert_eq!(response.status(), 200, "{url}");
+        let page: Value = response.json().expect("JSON");
+        let rows = page["tenants"].as_array().expect("rows");
+        tenants.extend(rows.iter().map(|row| row["tenant"].as_str().expect("a name").to_owned()));
+        next = page["next"].as_str().map(|link| url.join(link).expect("a link"));
+        pages += 1;
+        assert!(pages < 20, "an endless walk");
+    }
+    // Rows that change their place meanwhile may be passed over; a page that is missing would be 60.
+    assert!(pages >= 4 && tenants.len() > 180, "{} tenants on {pages} pages", tenants.len());
+    // The API's description leads to the same place.
+    let description = reqwest::Url::parse(&format!("http://{proxy}/sla/api/v1/openapi.json")).expect("an address");
+    let document: Value = reqwest::blocking::get(description.clone()).expect("an answer").json().expect("JSON");
+    let server = description.join(document["servers"][0]["url"].as_str().expect("a server")).expect("an address");
+    assert_eq!(server.as_str(), format!("http://{proxy}/sla/"));
+}
+
+#[test]
+fn placeholder_instance_id() {
+    let said = check_config(&cases().join("placeholder-instance-id/sla-ledger.yaml"));
+    let report = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(2), "{report}");
+    for part in [
+        "sla-ledger.yaml:2:",
+        "`kafka.group` holds `${GROUP}`",
+        "`kafka.instance_id` holds `${HOSTNAME}`",
+        "SLA_LEDGER_INSTANCE_ID",
+    ] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
+    let files = Files::new();
+    let least =
+        |kafka: &str, more: &str| format!("source: {{topic: a}}\nkafka: {{brokers: ['b:9092']{kafka}}}\n{more}");
+    for (kafka, more, key) in [
+        (", instance_id: $(POD_NAME)", "", "kafka.instance_id"),
+        (", instance_id: 'sla-$HOSTNAME'", "", "kafka.instance_id"),
+        (", instance_id: '{{ .Release.Name }}'", "", "kafka.instance_id"),
+        (", librdkafka: {client.rack: '${ZONE}'}", "", "kafka.librdkafka.client.rack"),
+        ("", "ledger: {name: '${NAME}'}", "ledger.name"),
+        ("", "metrics: {allow: [acme, '${TENANT}']}", "metrics.allow"),
+        ("", "alerts: {runbook_url: 'https://${HOST}/r'}", "alerts.runbook_url"),
+    ] {
+        let said = check_config(Path::new(&files.put("c.yaml", least(kafka, more))));
+        let report = text(&said.stderr);
+        assert_eq!(said.status.code(), Some(2), "{kafka} {more}: {report}");
+        assert!(report.contains(&format!("`{key}` holds `")) && report.contains("not expanded"), "{report}");
+        assert!(report.contains("1 mistake\n"), "told more than once: {report}");
+    }
+    // Kubernetes leaves a name that it does not know as it stands.
+    let whole = files.put("whole.yaml", least("", ""));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+    let said = command.args(["check-config", &whole]).env("SLA_LEDGER_INSTANCE_ID", "$(POD_NAME)").output();
+    let said = said.expect("the binary runs");
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said.stderr).contains("SLA_LEDGER_INSTANCE_ID holds `$(POD_NAME)`"), "{}", text(&said.stderr));
+    // What only looks like one is taken.
+    let fine = least("", "").replace("topic: a", "topic: a, fields: {tenant: /$id, code: '/a/${b', request_id: $key}");
+    assert!(check_config(Path::new(&files.put("fine.yaml", fine))).status.success());
+}
+
+#[test]
+fn tencent_auth_codes() {
+    let ran = replay_case("tencent-auth-codes", None, &["--facts"]);
+    let month = ran.only("acme", "2026-03");
+    assert_eq!(month["classes"], json!({"caller_fault": 5}));
+    assert_eq!(month["availability_pct_worst_case"], "100.0000");
+    assert_eq!(ran.json["facts"][0]["itemised"], 0);
+}
+
+#[test]
+fn wrong_file_kinds() {
+    let files = Files::new();
+    let call =
+        |id: &str| format!(r#"{{"tenant":"acme","request_id":"{id}","timestamp":"2026-03-20T10:00:00+08:00"}}"#) + "\n";
+    let calls = call("r1") + &call("r2");
+    let utf16 = |order: fn(u16) -> [u8; 2], mark: &str| {
+        format!("{mark}{calls}").encode_utf16().flat_map(order).collect::<Vec<u8>>()
+    };
+    let mut tar = vec![0u8; 1024];
+    tar[..11].copy_from_slice(b"calls.jsonl");
+    tar[257..263].copy_from_slice(b"ustar\0");
+    tar.extend_from_slice(calls.as_bytes());
+    let pretty =
+        "{\n  \"tenant\": \"acme\",\n  \"request_id\": \"r1\",\n  \"timestamp\": \"2026-03-20T10:00:00+08:00\"\n}\n";
+    let array = format!("[{}]", calls.trim().replace('\n', ","));
+    let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("array.json", bytes_of("wrong-file-kinds/array.json"), &["line 1 ", "looks like a JSON array", "jq -c '.[]'"]),
+        ("one-line.json", array.into(), &["line 1 ", "looks like a JSON array"]),
+        ("utf16.jsonl", bytes_of("wrong-file-kinds/utf16.jsonl"), &["is text in UTF-16", "iconv -f UTF-16"]),
+        ("utf16le.jsonl", utf16(u16::to_le_bytes, ""), &["is text in UTF-16"]),
+        ("utf16be.jsonl", utf16(u16::to_be_bytes, "\u{feff}"), &["is text in UTF-16"]),
+        ("utf16.jsonl.gz", gz(&utf16(u16::to_le_bytes, "\u{feff}")), &["is text in UTF-16 once unpacked"]),
+        ("calls.jsonl.xz", b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F".to_vec(), &["is xz data", "`xz -dc "]),
+        ("calls.jsonl.bz2", b"BZh91AY&SY\x01\x02".to_vec(), &["is bzip2 data", "`bzip2 -dc "]),
+        ("calls.jsonl.gz", b"PK\x03\x04\x14\0\0\0".to_vec(), &["is a ZIP archive", "`unzip -p "]),
+        ("calls.jsonl.lz4", b"\x04\x22\x4d\x18\x64\x40".to_vec(), &["is lz4 data"]),
+        ("calls.tar", tar.clone(), &["is a tar archive", "`tar -xOf "]),
+        ("calls.tar.gz", gz(&tar), &["is a tar archive once unpacked", "`tar -xOf "]),
+        ("twice.gz", gz(&gz(calls.as_bytes())), &["is gzip data once unpacked", "`gzip -dc "]),
+        ("calls.parquet", b"PAR1\x15\x04\x15".to_vec(), &["is a Parquet file", "export it as JSON"]),
+        ("calls.avro", b"Obj\x01\x04\x14".to_vec(), &["is an Avro file"]),
+        (
+            "pretty.json",
+            pretty.into(),
+            &["none of its 5 lines is a call event", "line 1 ", "`{`", "JSON over several lines", "jq -c . "],
+        ),
+        (
+            "calls.csv",
+            "tenant,request_id,timestamp\nacme,r1,2026-03-20T10:00:00+08:00\n".into(),
+            &["line 1 (not_json)", "looks like CSV"],
+        ),
+        ("page.jsonl", "<html>502 Bad Gateway</html>\n".into(), &["line 1 ", "looks like HTML or XML"]),
+        ("latin1.jsonl", b"{\"tenant\":\"caf\xe9\"}\n".to_vec(), &["line 1 ", "no text in UTF-8"]),
+        ("fields.jsonl", "\n{\"customer\":\"acme\"}\n".into(), &["line 2 (missing_field)", "`source.fields`"]),
+        ("empty.jsonl", Vec::new(), &["empty.jsonl is empty"]),
+        ("blank.jsonl", b"\n\n".to_vec(), &["line 1 (empty)", "the lines are empty"]),
+    ];
+    let sound = files.put("sound.jsonl", &calls);
+    for (name, bytes, parts) in cases {
+        let file = files.put(name, &bytes);
+        let replayed = binary(&["replay", "--now", NOW, "--calls", &file]);
+        let statement =
+            binary(&["statement", "--tenant", "acme", "--month", "2026-03", "--now", NOW, "--calls", &file]);
+        for ran in [&replayed, &statement] {
+            let said = text(&ran.output.stderr);
+            assert_eq!(ran.output.status.code(), Some(1), "{name}: {said}");
+            assert_eq!(said.lines().count(), 1, "{name}: {said}");
+            assert!(said.contains(name) && !said.contains("is the name right"), "{name}: {said}");
+            for part in parts {
+                assert!(said.contains(part), "{name}: no `{part}` in {said}");
+            }
+        }
+        assert!(statement.output.stdout.is_empty(), "{name}: a statement");
+        // Beside a sound file it is still said.
+        let both = binary(&["replay", "--now", NOW, "--calls", &sound, &file]);
+        assert!(text(&both.output.stderr).contains(name), "{name} goes unnoticed beside another");
+    }
+    let directory = binary(&["replay", "--calls", &files.path()]);
+    assert_eq!(directory.output.status.code(), Some(1));
+    assert!(text(&directory.output.stderr).contains("it is a directory"));
+    // Packed or not, whatever the name; a byte order mark of UTF-8 is taken.
+    for (name, bytes) in [
+        ("plain.jsonl.gz", calls.clone().into_bytes()),
+        ("plain.jsonl.zst", format!("\u{feff}{calls}").into_bytes()),
+        ("packed.jsonl", gz(calls.as_bytes())),
+        ("packed.jsonl.gz", zstd::encode_all(calls.as_bytes(), 1).expect("zstd")),
+    ] {
+        let ran = binary(&["replay", "--now", NOW, "--calls", &files.put(name, bytes)]).done();
+        assert_eq!(ran.only("acme", "2026-03")["total"], 2, "{name}");
+    }
+}
+
+/// Documents and configurations of wrong kinds, like [`wrong_file_kinds`].
+#[test]
+fn documents_of_wrong_kinds_say_what_they_are() {
+    const ORDERS: &str = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\nacme,o-1,2026-03-17,3,,,,2026-03-17T09:00:00+08:00\n";
+    let utf16: Vec<u8> = format!("\u{feff}{ORDERS}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let calls = cases().join("tencent-auth-codes/calls.jsonl").display().to_string();
+    let said = |name: &str, bytes: &[u8]| {
+        let files = Files::new();
+        files.put(name, bytes);
+        let ran = binary(&["replay", "--config", &files.path(), "--calls", &calls]);
+        assert_eq!(ran.output.status.code(), Some(2), "{name}");
+        text(&ran.output.stderr)
+    };
+    for (name, bytes, part) in [
+        ("tenants.csv", utf16.clone(), "the file is text in UTF-16"),
+        ("tenants.csv", utf16[2..].to_vec(), "the file is text in UTF-16"),
+        ("tenants.csv", ORDERS.replace(',', ";").into(), "the columns are separated by `;`"),
+        ("tenants.csv", ORDERS.replace(',', "\t").into(), "the columns are separated by tabs"),
+        ("tenants.csv", b"PK\x03\x04\x14\0".to_vec(), "the file is a ZIP archive or a workbook"),
+        ("fees.csv", gz(b"bill_id\n"), "the file is gzip data"),
+        ("sla-ledger.yaml", utf16.clone(), "the file is text in UTF-16"),
+        ("rulings.yaml", utf16, "the file is text in UTF-16"),
+    ] {
+        let report = said(name, &bytes);
+        assert!(report.contains(name) && report.contains(part), "{name}: no `{part}` in {report}");
+    }
+    let files = Files::new();
+    let ran = binary(&["statement", "--check", &files.put("statement.json", gz(b"{}"))]);
+    assert!(text(&ran.output.stderr).contains("the file is gzip data: unpack it"), "{}", text(&ran.output.stderr));
+    let report = text(&check_config(Path::new(&files.path())).stderr);
+    assert!(report.contains("this is a directory, not a file"), "{report}");
+    let report = text(&check_config(Path::new("/none/sla-ledger.yaml")).stderr);
+    assert!(report.contains("file not found"), "{report}");
+}
+
+const NOW: &str = "2026-05-01T00:00:00+08:00";
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
+}
+
+/// A file of a case.
+fn bytes_of(file: &str) -> Vec<u8> {
+    std::fs::read(cases().join(file)).expect(file)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path.display().to_string()
+    }
+
+    fn path(&self) -> String {
+        self.0.path().display().to_string()
+    }
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+struct Ran {
+    output: Output,
+    json: Value,
+}
+
+impl Ran {
+    /// It ended well and said nothing.
+    #[track_caller]
+    fn done(self) -> Self {
+        assert_eq!((self.output.status.code(), text(&self.output.stderr).as_str()), (Some(0), ""));
+        self
+    }
+
+    /// The tenant's one standing of a month.
+    #[track_caller]
+    fn only(&self, tenant: &str, month: &str) -> &Value {
+        let standings = self.json["standings"].as_array().expect("standings");
+        let mut found = standings.iter().filter(|s| s["tenant"] == tenant && s["month"] == month);
+        let standing = found.next().unwrap_or_else(|| panic!("no {month} of {tenant}: {:#}", self.json));
+        assert!(found.next().is_none(), "two of {month}");
+        standing
+    }
+}
+
+/// Runs the binary.
+fn binary(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+    let output = command.args(args).stdin(Stdio::null()).output().expect("the binary runs");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    Ran { output, json }
+}
+
+/// Replays a case's calls, under a configuration that is seen from the case's directory.
+#[track_caller]
+fn replay_case(case: &str, config: Option<&str>, more: &[&str]) -> Ran {
+    let directory = cases().join(case);
+    let calls = directory.join("calls.jsonl").display().to_string();
+    let config = config.map(|config| directory.join(config).display().to_string());
+    let mut args = vec!["replay", "--now", NOW, "--calls", &calls];
+    args.extend(config.iter().flat_map(|config| ["--config", config]));
+    args.extend(more);
+    binary(&args).done()
+}
+
+fn check_config(path: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+    command.arg("check-config").arg(path).output().expect("the binary runs")
+}
+
+/// A proxy in front of `target` that takes `prefix` off the path, as nginx does with
+/// `location /sla/ { proxy_pass http://target/; }`, and knows no other path. Returns its address.
+fn strip_prefix(prefix: &'static str, target: String) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let target = target.clone();
+            std::thread::spawn(move || forward(client, prefix, &target));
+        }
+    });
+    address
+}
+
+/// One request and its answer.
+fn forward(mut client: TcpStream, prefix: &str, target: &str) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let Some(inner) = path.strip_prefix(prefix).filter(|inner| inner.starts_with('/')) else {
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let mut server = TcpStream::connect(target)?;
+    server.write_all(format!("GET {inner} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    std::io::copy(&mut server, &mut client)?;
+    Ok(())
 }

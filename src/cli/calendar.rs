@@ -76,7 +76,7 @@ fn import_year(args: &Import) -> Result<()> {
 }
 
 fn read(path: &Path, help: &str) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("{} cannot be read; {help}", path.display()))
+    super::read_text(path).with_context(|| format!("{} cannot be read; {help}", path.display()))
 }
 
 /// Replaces a file's text as a whole: whoever reads it finds the old text or the new one.

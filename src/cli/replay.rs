@@ -16,7 +16,7 @@ use crate::domain::calendar;
 use crate::domain::call::{Quarantined, Rejection};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::Outcome;
-use crate::replay::input::{Lines, total_bytes};
+use crate::replay::input::{Lines, Tried, total_bytes};
 use crate::replay::report::{Judgement, Report};
 use crate::replay::{Options, OutOfOrder, Replay, fields_without_source};
 
@@ -36,13 +36,13 @@ pieces of one partition before, as above. A field `arrival` (RFC 3339) on the ou
 arrived; by default that is the event's own time. Lines that are no call event are counted by reason, and so are lines that
 arrive more than five minutes after --now (`clock`): they move nothing.
 
-Exit codes: 0 done, 1 the input cannot be read, 2 wrong flags or configuration.";
+Exit codes: 0 done, 1 the input cannot be read or has no call event, 2 wrong flags or configuration.";
 
 /// Count call events from files or stdin, without Kafka: the same facts, availability and tiers.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// JSONL files, each a partition; .gz and .zst are unpacked, - is stdin
+    /// JSONL files, each a partition; gzip and zstd are unpacked, - is stdin
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub calls: Vec<PathBuf>,
 
@@ -117,7 +117,7 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
     let options = Options { partitions, now_ms: now.timestamp_millis(), facts: args.facts };
     let mut replay = Replay::new(settings, Arc::clone(&contract), options)?;
     let mut progress = Progress::new(total_bytes(&args.calls), args.quiet);
-    read_calls(&args.calls, &mut replay, now, &mut progress)?;
+    let tried = read_calls(&args.calls, &mut replay, now, &mut progress)?;
     let result = replay.finish()?;
     let judgement = Judgement { contract: &contract, now, as_of: args.as_of };
     let report = Report::new(result, &judgement);
@@ -126,33 +126,52 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
         OutputFormat::Json => report.write_json(&mut out)?,
         OutputFormat::Text => out.write_all(report.to_text().as_bytes())?,
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    judge(&tried)
+}
+
+/// Complains about every file without a call event.
+///
+/// # Errors
+/// There is none in any of them.
+pub(super) fn judge(tried: &[Tried]) -> anyhow::Result<()> {
+    let complaints: Vec<String> = tried.iter().filter_map(Tried::complaint).collect();
+    if !tried.iter().any(Tried::fits) {
+        anyhow::bail!("nothing to count: {}", complaints.join("; "));
+    }
+    complaints.iter().for_each(|complaint| super::complain(&format!("warning: {complaint}")));
+    Ok(())
 }
 
 /// Counts the lines of all files, each a partition, and says on stderr which of them a wrong clock has kept out, and which file
-/// is not in order.
+/// is not in order. Returns what became of each file; see [`judge`].
 pub(super) fn read_calls(
     files: &[PathBuf],
     replay: &mut Replay,
     now: DateTime<Utc>,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Tried>> {
     let (mut line, mut refused, mut first, mut warnings) = (Vec::new(), 0_u64, None, Vec::new());
+    let mut all = Vec::new();
     for (n, path) in files.iter().enumerate() {
         if n > 0 {
             replay.next_partition()?;
         }
         let mut lines = Lines::open(path)?;
+        let mut tried = Tried::new(lines.file());
         while lines.next_into(&mut line)? {
             let place = || format!("{}, line {}", lines.file(), lines.line());
-            if replay.line(&line).with_context(place)? == CLOCK {
+            let outcome = replay.line(&line).with_context(place)?;
+            if outcome == CLOCK {
                 refused += 1;
                 first.get_or_insert_with(place);
             }
+            tried.line(lines.line(), &line, outcome);
             progress.line(&lines);
         }
         progress.end_of_file(&lines);
         warnings.extend(replay.out_of_order().map(|found| out_of_order(lines.file(), found)));
+        all.push(tried);
     }
     progress.end();
     warnings.iter().for_each(|warning| super::complain(warning));
@@ -163,7 +182,7 @@ pub(super) fn read_calls(
              their producer, or give the instant of the replay with --now"
         ));
     }
-    Ok(())
+    Ok(all)
 }
 
 fn out_of_order(file: &str, found: OutOfOrder) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 
-use super::replay::{Progress, inputs, instant, read_calls};
+use super::replay::{Progress, inputs, instant, judge, read_calls};
 use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn check(file: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = super::read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
     let statement = verify(&text).with_context(|| file.display().to_string())?;
     let line = format!(
         "{}: {} from {}, revision {}, is as it was issued: sha256 {}",
@@ -181,7 +181,7 @@ fn replayed(files: &[PathBuf], settings: &CountingSettings, now: DateTime<Utc>) 
     let contract = Contract::of_policy(Policy::tencent_ccc());
     let options = Options { partitions: files.len() as u32, now_ms: now.timestamp_millis(), facts: false };
     let mut replay = Replay::new(settings, Arc::new(contract), options)?;
-    read_calls(files, &mut replay, now, &mut Progress::new(None, true))?;
+    judge(&read_calls(files, &mut replay, now, &mut Progress::new(None, true))?)?;
     Ok(replay.into_book()?)
 }
 

@@ -7,9 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::domain::call::Rejection;
+use crate::file_kind::{FileKind, START_BYTES, lines_look_like};
+use crate::pipeline::shard::Outcome;
+
 /// The longest line kept whole. What follows is skipped: the line is too large for a call event anyway.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Characters of a line that a complaint shows.
+const SHOWN: usize = 60;
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a file cannot be read, where, and what to do.
@@ -31,6 +37,26 @@ enum Kind {
     Plain,
     Gzip,
     Zstd,
+    /// It is something else, perhaps once it is unpacked.
+    Foreign {
+        kind: FileKind,
+        packed: bool,
+    },
+}
+
+impl Kind {
+    /// By the first bytes. The name only speaks where they are neither text nor known: then the data is damaged.
+    fn of(start: &[u8], extension: Option<&str>) -> Self {
+        let text = start.first().is_some_and(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+        match (FileKind::of(start), extension) {
+            (Some(FileKind::Gzip), _) => Self::Gzip,
+            (Some(FileKind::Zstd), _) => Self::Zstd,
+            (Some(kind), _) => Self::Foreign { kind, packed: false },
+            (None, Some("gz")) if !text && !start.starts_with(UTF8_BOM) => Self::Gzip,
+            (None, Some("zst")) if !text && !start.starts_with(UTF8_BOM) => Self::Zstd,
+            (None, _) => Self::Plain,
+        }
+    }
 }
 
 impl fmt::Display for InputError {
@@ -38,8 +64,16 @@ impl fmt::Display for InputError {
         let Self { file, line, offset, error, .. } = self;
         let cut = error.kind() == io::ErrorKind::UnexpectedEof || error.to_string().contains("incomplete frame");
         let (format, tool) = match self.kind {
+            Kind::Open if error.kind() == io::ErrorKind::NotFound => return write!(f, "file not found: {file}"),
+            Kind::Open if error.kind() == io::ErrorKind::IsADirectory => {
+                return write!(f, "{file}: cannot be read (it is a directory): name its files, e.g. {file}/*.jsonl");
+            }
             Kind::Open => {
                 return write!(f, "{file}: cannot be read ({error}): give a readable JSONL file, or `-` for stdin");
+            }
+            Kind::Foreign { kind, packed } => {
+                let unpacked = if packed { " once unpacked" } else { "" };
+                return write!(f, "{file} is {kind}{unpacked}, not JSONL: {}", kind.help(file));
             }
             Kind::Plain => return write!(f, "{file}, line {line}: cannot be read at byte {offset} ({error})"),
             Kind::Gzip => ("gzip", "gzip -t"),
@@ -61,6 +95,8 @@ pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     read: Arc<AtomicU64>,
     line: u64,
+    /// The first read went wrong, which the reader of lines must know.
+    failed: Option<io::Error>,
 }
 
 impl fmt::Debug for Lines {
@@ -75,29 +111,32 @@ impl fmt::Debug for Lines {
 
 impl Lines {
     /// Opens a file; `-` is stdin. gzip (any number of members) and zstd (any number of frames) are recognised by their
-    /// first bytes, and expected of files whose name says so.
+    /// first bytes, whatever the name.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or holds no lines of text.
     pub fn open(path: &Path) -> Result<Self, InputError> {
         let stdin = path == Path::new("-");
         let file = if stdin { "stdin".to_owned() } else { path.display().to_string() };
-        let failed = |error| InputError { file: file.clone(), line: 0, kind: Kind::Open, offset: 0, error };
-        let source: Box<dyn Read + Send> =
-            if stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
-        Self::new(file.clone(), path.extension().and_then(|e| e.to_str()), source).map_err(failed)
+        let failed = |kind, error| InputError { file: file.clone(), line: 0, kind, offset: 0, error };
+        let source: Box<dyn Read + Send> = match stdin {
+            true => Box::new(io::stdin()),
+            false => Box::new(File::open(path).map_err(|error| failed(Kind::Open, error))?),
+        };
+        let lines = Self::new(file.clone(), path.extension().and_then(|e| e.to_str()), source);
+        let lines = lines.map_err(|error| failed(Kind::Open, error))?;
+        match lines.kind {
+            Kind::Foreign { .. } => Err(failed(lines.kind, io::ErrorKind::InvalidData.into())),
+            _ => Ok(lines),
+        }
     }
 
     fn new(file: String, extension: Option<&str>, source: Box<dyn Read + Send>) -> io::Result<Self> {
         let read = Arc::new(AtomicU64::new(0));
         let mut source = Counting { inner: source, read: Arc::clone(&read) };
-        let mut start = Vec::with_capacity(4);
-        source.by_ref().take(4).read_to_end(&mut start)?;
-        let kind = match (start.as_slice(), extension) {
-            ([0x1f, 0x8b, ..], _) | (_, Some("gz")) => Kind::Gzip,
-            ([0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..], _) | (_, Some("zst")) => Kind::Zstd,
-            _ => Kind::Plain,
-        };
+        let mut start = Vec::with_capacity(START_BYTES);
+        source.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+        let kind = Kind::of(&start, extension);
         let empty = start.is_empty();
         let source = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(start).chain(source));
         let reader: Box<dyn BufRead + Send> = match kind {
@@ -108,9 +147,25 @@ impl Lines {
             Kind::Zstd => {
                 Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd::stream::read::Decoder::with_buffer(source)?))
             }
-            Kind::Plain | Kind::Open => Box::new(source),
+            Kind::Plain | Kind::Open | Kind::Foreign { .. } => Box::new(source),
         };
-        Ok(Self { file, kind, reader, read, line: 0 })
+        let mut lines = Self { file, kind, reader, read, line: 0, failed: None };
+        if matches!(kind, Kind::Gzip | Kind::Zstd) {
+            lines.look_inside();
+        }
+        Ok(lines)
+    }
+
+    /// What was packed may be something else too.
+    fn look_inside(&mut self) {
+        match self.reader.fill_buf() {
+            Ok(start) => {
+                if let Some(kind) = FileKind::of(&start[..start.len().min(START_BYTES)]) {
+                    self.kind = Kind::Foreign { kind, packed: true };
+                }
+            }
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     /// The file as it was named; `stdin` for `-`.
@@ -157,6 +212,9 @@ impl Lines {
 
     /// True when a line feed was found.
     fn fill(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             let chunk = match self.reader.fill_buf() {
                 Ok(chunk) => chunk,
@@ -175,6 +233,66 @@ impl Lines {
                 return Ok(true);
             }
         }
+    }
+}
+
+/// What became of a file's lines: notices a file that is no JSONL of calls at all, which must not pass for a quiet one.
+#[derive(Debug)]
+pub struct Tried {
+    file: String,
+    lines: u64,
+    /// Some line was a call event, counted or not.
+    fits: bool,
+    /// The first line that was none: its number, why, and its beginning; an empty one only where there is no other.
+    first: Option<(u64, Rejection, Vec<u8>)>,
+}
+
+impl Tried {
+    /// Nothing read yet of this file.
+    pub fn new(file: &str) -> Self {
+        Self { file: file.to_owned(), lines: 0, fits: false, first: None }
+    }
+
+    /// Takes note of a line.
+    pub fn line(&mut self, number: u64, line: &[u8], outcome: Outcome) {
+        self.lines += 1;
+        let Outcome::Rejected(reason @ Rejection::Malformed(_)) = outcome else {
+            self.fits = true;
+            return;
+        };
+        let better = self.first.as_ref().is_none_or(|(_, _, earlier)| earlier.is_empty() && !line.is_empty());
+        if !self.fits && better {
+            self.first = Some((number, reason, line[..line.len().min(START_BYTES)].to_vec()));
+        }
+    }
+
+    /// Was any line a call event?
+    pub fn fits(&self) -> bool {
+        self.fits
+    }
+
+    /// What is wrong with a file of which no line was one: which line was the first, what the file looks like, what to do.
+    pub fn complaint(&self) -> Option<String> {
+        let Self { file, lines, first, .. } = self;
+        if self.fits {
+            return None;
+        }
+        let Some((number, reason, line)) = first else {
+            return Some(format!("{file} is empty: no call events in it"));
+        };
+        let advice = match lines_look_like(line, file) {
+            Some((what, help)) => format!("the file looks like {what}: {help}"),
+            None if line.is_empty() => "the lines are empty: give JSON, one object a line".into(),
+            None => "check that the fields are where `source.fields` of the configuration says (--config)".into(),
+        };
+        let shown = String::from_utf8_lossy(line);
+        let shown: String = shown.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+        let count = if *lines == 1 {
+            "its one line is no call event".into()
+        } else {
+            format!("none of its {lines} lines is a call event")
+        };
+        Some(format!("{file}: {count}; line {number} ({reason}) is `{shown}`; {advice}"))
     }
 }
 
