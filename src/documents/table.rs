@@ -1,5 +1,7 @@
-//! CSV files with a header: a row at a time, every mistake with its place. `#` begins a comment line; quotes, CRLF and
-//! a byte order mark are taken.
+//! CSV files with a header: a row at a time, every mistake with its place. Quotes, CRLF and a byte order mark are taken.
+//!
+//! Lines that begin with `#` are comments before the header. Behind it a bill, an order or a tenant may begin with `#`, so a
+//! line is a comment only if it is `#`, or begins with `#` and a space, and has no comma: no row looks like that.
 
 use std::ops::Range;
 
@@ -58,8 +60,8 @@ fn read_rows<const N: usize>(
     mut each: impl FnMut(&mut Row<N>),
 ) {
     let mut width = N;
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(text.as_bytes());
+    let begin = after_comments(text);
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&text.as_bytes()[begin..]);
     let mut record = StringRecord::new();
     let mut columns: Option<[usize; N]> = None;
     loop {
@@ -72,7 +74,7 @@ fn read_rows<const N: usize>(
                 return;
             }
         }
-        let at = skip_comments(text, record.position().map_or(0, |position| position.byte() as usize));
+        let at = skip_empty(text, begin + record.position().map_or(0, |position| position.byte() as usize));
         let Some(columns) = &columns else {
             width = record.len();
             match header(text, at, &record, names, others, found) {
@@ -81,12 +83,15 @@ fn read_rows<const N: usize>(
             }
             continue;
         };
-        if record.len() == 1 && record[0].trim().is_empty() {
+        if record.len() == 1 && (record[0].trim().is_empty() || is_comment(&text[at..])) {
             continue;
         }
         if record.len() != width {
             let message = format!("the row has {} fields, the header {width}", record.len());
-            let help = "add or remove commas; quote a field that holds one";
+            let help = match text[at..].starts_with('#') {
+                true => "below the header, a comment begins with `# ` and has no comma; put it above the header",
+                false => "add or remove commas; quote a field that holds one",
+            };
             found.push((message, help.into(), field(text, at, usize::MAX)));
             continue;
         }
@@ -210,16 +215,27 @@ pub(super) fn field(text: &str, row: usize, index: usize) -> Range<usize> {
     if column == index { start..at } else { row..at }
 }
 
-/// The reader counts comments and empty lines before a row as part of it.
-fn skip_comments(text: &str, mut at: usize) -> usize {
-    let bytes = text.as_bytes();
+/// The reader counts empty lines before a row as part of it.
+fn skip_empty(text: &str, at: usize) -> usize {
+    at + text.as_bytes()[at..].iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count()
+}
+
+/// Where the header begins: behind a byte order mark, empty lines and comments.
+fn after_comments(text: &str) -> usize {
+    let mut at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     loop {
-        match bytes.get(at) {
-            Some(b'\n' | b'\r') => at += 1,
-            Some(b'#') => at += bytes[at..].iter().position(|&b| b == b'\n').unwrap_or(bytes.len() - at),
-            _ => return at,
+        at = skip_empty(text, at);
+        if !text[at..].starts_with('#') {
+            return at;
         }
+        at += text[at..].find('\n').unwrap_or(text.len() - at);
     }
+}
+
+/// Does a row of one field begin like a comment?
+fn is_comment(row: &str) -> bool {
+    let after = row.strip_prefix('#');
+    after.is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']))
 }
 
 #[cfg(test)]
@@ -238,5 +254,15 @@ mod tests {
         assert_eq!(seen, [r#""2" "1,\n\"x" ["2", "\"1,\n\"\"x\""]"#, r#""4" "3" ["4", "3"]"#],);
         assert_eq!(found.len(), 1);
         assert_eq!(&text[found[0].2.clone()], "5");
+    }
+
+    #[test]
+    fn a_row_may_begin_with_a_hash() {
+        let text = "\u{feff}#1,2\n# one\na,b\n#1,2\n#\n# two\n# three,\n#four\n\"# 5\",6";
+        let (mut found, mut seen) = (Vec::new(), Vec::new());
+        rows(text, &["a", "b"], &mut found, |row| seen.push(format!("{} {}", row.text(0), row.text(1))));
+        assert_eq!(seen, ["#1 2", "# three ", "# 5 6"]);
+        let refused: Vec<_> = found.iter().map(|(_, _, place)| &text[place.clone()]).collect();
+        assert_eq!(refused, ["#four"]);
     }
 }
