@@ -15,7 +15,7 @@ use crate::domain::alert::{
 };
 use crate::domain::calendar::{LocalClock, Month};
 use crate::domain::codes::Class;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::metrics::exporter::PAST_MONTHS;
 use crate::metrics::process::ProcessMetrics;
@@ -31,6 +31,8 @@ use crate::view::{FLEET_SHARD, Home, Unjudged, View, home_shard};
 pub const MAX_LAG: Duration = Duration::from_secs(120);
 /// Everybody is looked at so often, in ms, for time passes without calls too.
 const SWEEP_MS: i64 = 60_000;
+/// Alerts of tenants that one round logs at most.
+const MOST_LINES: usize = 10;
 /// The fleet's own alerts are looked at so often, in ms.
 const FLEET_MS: i64 = 2_000;
 /// How long one pass may keep the worker from counting; the rest waits for the next flush.
@@ -63,7 +65,7 @@ struct Pass<'a> {
     book: &'a Book,
     standings: &'a Standings,
     issuer: &'a Issuer,
-    incomplete: HashMap<Period, Vec<String>>,
+    known: HashMap<Period, Completeness>,
     now_ms: i64,
 }
 
@@ -184,7 +186,7 @@ fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
 
 impl<'a> Pass<'a> {
     fn new(view: &'a View, book: &'a Book, standings: &'a Standings, issuer: &'a Issuer, now_ms: i64) -> Self {
-        Self { view, book, standings, issuer, incomplete: HashMap::new(), now_ms }
+        Self { view, book, standings, issuer, known: HashMap::new(), now_ms }
     }
 
     /// Why the tenant cannot be judged now, if so: one of the shards that hold its calls cannot be relied upon.
@@ -289,6 +291,7 @@ impl<'a> Pass<'a> {
         shards: &mut BTreeMap<u32, Shard>,
         metrics: &ProcessMetrics,
     ) {
+        let (all, mut lines) = (told.len(), 0);
         for (key, mut state) in told {
             // What was told by itself is also resolved by itself.
             state.grouped |= grouped && state.is_firing() && state.severity >= Severity::Warning;
@@ -296,12 +299,18 @@ impl<'a> Pass<'a> {
             let home =
                 if key.period_start.is_some() { home_shard(&key.tenant, self.view.shards()) } else { FLEET_SHARD };
             let Some(shard) = shards.get_mut(&home) else { continue };
-            tracing::info!(
-                alert = %key.alert, detail = %key.detail, tenant = %key.tenant, status = %state.status,
-                severity = %state.severity, reason = %state.reason, generation = state.generation, "alert"
-            );
+            lines += 1;
+            if lines <= MOST_LINES {
+                tracing::info!(
+                    alert = %key.alert, detail = %key.detail, tenant = %key.tenant, status = %state.status,
+                    severity = %state.severity, reason = %state.reason, generation = state.generation, "alert"
+                );
+            }
             metrics.alert(key.alert, state.status);
             shard.tell(key, state, Some(message));
+        }
+        if lines > MOST_LINES {
+            tracing::info!(alerts = all, not_logged = lines - MOST_LINES, "alerts; the topic has them all");
         }
     }
 
@@ -313,13 +322,16 @@ impl<'a> Pass<'a> {
         let subject = found.map(|(standing, month)| {
             let (view, now_ms) = (self.view, self.now_ms);
             let zone = month.policy.time_zone;
-            let incomplete = self.incomplete.entry(month.period).or_insert_with(|| view.incomplete(month.period, zone));
+            let mut known =
+                self.known.entry(month.period).or_insert_with(|| view.completeness(month.period, zone)).clone();
+            known.reasons.extend(view.unadmitted(month));
+            known.remarks = self.standings.contract().remarks(&key.tenant, month);
             let claims = self.standings.contract().rulebook.claims(&key.tenant);
             let trend = Trend::of(standing, month, view.windows(&key.tenant, now_ms), now_ms);
             let tier = month.policy.tiers.iter().position(|tier| tier.name == *key.detail);
             let reached_at_ms = tier.and_then(|tier| trend.outlook?.reached_at_ms.get(tier).copied().flatten());
             Subject {
-                standing: Standing::of(&key.tenant, month, now_ms, incomplete.clone(), claims),
+                standing: Standing::of(&key.tenant, month, now_ms, known, claims),
                 policy: &month.policy,
                 reached_at_ms,
             }

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ExportedTenants};
 use crate::documents::DocumentSet;
 use crate::domain::calendar::LocalClock;
+use crate::domain::contract::Contract;
 use crate::domain::registry::Registry;
-use crate::domain::term::Period;
+use crate::domain::standing::ServiceMonth;
 use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
 use crate::kafka::tail::{TailNews, now_ms};
 use crate::kafka::{lag, registry, tail, topics, watch, worker};
@@ -162,7 +163,9 @@ impl Service {
         };
         let instance = config.kafka.instance_id(&address.port().to_string());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
-        let view = Arc::new(View::new(shards, Arc::new(options.documents.contract(None))));
+        let contract = options.documents.contract(None);
+        warn_of_documents(&config, &contract);
+        let view = Arc::new(View::new(shards, Arc::new(contract)));
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         metrics.set_documents(&options.documents.files);
@@ -454,8 +457,10 @@ fn render(
         let known = RefCell::new(HashMap::new());
         let look = TenantView {
             is_home: |tenant: &str| home.speaks_for(tenant),
-            complete: |_: &str, period: Period| {
+            complete: |_: &str, month: &ServiceMonth| {
+                let period = month.period;
                 *known.borrow_mut().entry(period).or_insert_with(|| view.incomplete(period, zone).is_empty())
+                    && view.unadmitted(month).is_empty()
             },
             windows: |tenant: &str| view.windows(tenant, now_ms),
             today,
@@ -479,6 +484,22 @@ fn plan(config: &Config) -> CardinalityPlan {
         ExportedTenants::All => Exported::All,
     };
     CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
+}
+
+/// Lines of the log for documents that do nothing, at most.
+const MOST_REMARKS: usize = 20;
+
+/// Says which documents do nothing, where they are all there: orders that a topic brings come later. Each is also said
+/// beside the figures of its tenant.
+fn warn_of_documents(config: &Config, contract: &Contract) {
+    if config.contract.registry_topic.is_some() {
+        return;
+    }
+    let all = contract.without_effect();
+    all.iter().take(MOST_REMARKS).for_each(|remark| tracing::warn!(remark, "a document does nothing"));
+    if all.len() > MOST_REMARKS {
+        tracing::warn!(more = all.len() - MOST_REMARKS, "more documents do nothing; `check-config` lists them");
+    }
 }
 
 fn warn_of_access(door: &Door, config: &Config) {
@@ -540,6 +561,7 @@ impl Reloader {
         let from_topic = self.config.load().contract.registry_topic.is_some();
         answer.push_str(&self.office.adopt(documents, from_topic));
         self.metrics.reload(Some(now_ms()));
+        warn_of_documents(&self.config.load(), self.office.view.standings().contract());
         tracing::info!(file = %file.display(), "configuration and documents reloaded");
         Ok(answer)
     }

@@ -12,6 +12,7 @@ pub mod forecast;
 pub mod money;
 pub mod policy;
 pub mod registry;
+pub mod remarks;
 pub mod rulebook;
 pub mod standing;
 pub mod term;

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod decode;
 pub mod facts;
 pub mod lag;
+pub mod limits;
 pub mod mutation;
 pub mod pace;
 pub mod protocol;

@@ -9,6 +9,7 @@
 //! Deliberately not here: a second way to count. Only the transport is missing.
 
 pub mod input;
+pub mod rejected;
 pub mod report;
 
 use std::collections::btree_map::Entry;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::calendar::LocalDay;
-use crate::domain::call::Rejection;
+use crate::domain::call::{Quarantined, Rejection};
 use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::{Book, Event, Trouble};
@@ -27,6 +28,7 @@ use crate::pipeline::settings::{CountingSettings, FieldPath};
 use crate::pipeline::shard::{Outcome, Owner, Shard, ShardError, ShardState};
 use crate::pipeline::standings::Standings;
 
+use rejected::RejectedLines;
 use report::DayFacts;
 
 /// Records between two flushes into the book.
@@ -77,6 +79,10 @@ pub struct Result {
     pub facts: Option<BTreeMap<(Arc<str>, LocalDay), DayFacts>>,
     /// The greatest arrival over all partitions, in ms.
     pub watermark_ms: Option<i64>,
+    /// The lines that were not counted, and where they are missing.
+    pub rejected_lines: RejectedLines,
+    /// Why service months are not complete by the ledger of the input, by tenant and first day.
+    pub unadmitted: BTreeMap<(Arc<str>, LocalDay), Vec<String>>,
 }
 
 /// What a replay is asked for.
@@ -121,6 +127,7 @@ pub struct Replay {
     unflushed: u64,
     published: HashSet<Arc<str>>,
     rejected: [u64; Rejection::ALL.len()],
+    rejected_lines: RejectedLines,
     facts: bool,
 }
 
@@ -151,6 +158,7 @@ impl Replay {
             unflushed: 0,
             published: HashSet::new(),
             rejected: [0; Rejection::ALL.len()],
+            rejected_lines: RejectedLines::new(settings.time_zone, options.partitions),
             facts: options.facts,
         })
     }
@@ -169,6 +177,7 @@ impl Replay {
 
     fn end_partition(&mut self) -> std::result::Result<(), ReplayError> {
         self.flush()?;
+        self.rejected_lines.end_of_file();
         let of = self.shard.totals();
         self.totals = Totals {
             seen: self.totals.seen + of.seen,
@@ -217,14 +226,29 @@ impl Replay {
             self.out_of_order = (!known).then_some(OutOfOrder { line: record.offset.unsigned_abs() + 1, behind_ms });
         }
         let outcome = if from_the_future { self.shard.refuse(&record) } else { self.shard.ingest(&record) };
-        if let Outcome::Rejected(reason) = outcome {
-            self.rejected[reason.index()] += 1;
+        match outcome {
+            Outcome::Rejected(reason) => {
+                self.rejected[reason.index()] += 1;
+                self.take_down(&record, reason);
+            }
+            _ => record.timestamp_ms.into_iter().for_each(|ms| self.rejected_lines.call(ms)),
         }
         self.unflushed += 1;
         if self.unflushed >= self.flush_records || self.shard.dead_letter_bytes() >= DEAD_LETTER_BYTES {
             self.flush()?;
         }
         Ok(outcome)
+    }
+
+    /// Takes a rejected line down, unless the tally of its month or the checkpoint has it; no month is closed here.
+    fn take_down(&mut self, record: &SourceRecord<'_>, reason: Rejection) {
+        if let Rejection::Quarantined(Quarantined::Limit | Quarantined::TooOld) = reason {
+            return;
+        }
+        match self.decoder.decode(record) {
+            Ok(call) => self.rejected_lines.refused(&call, reason),
+            Err(_) => self.rejected_lines.unreadable(record.offset, reason),
+        }
     }
 
     fn arrival_ms(&self, record: &SourceRecord<'_>) -> std::result::Result<Option<i64>, ReplayError> {
@@ -300,13 +324,13 @@ impl Replay {
         facts
     }
 
-    /// The input has ended: the ledger as an instance reads it, but that no month is closed.
+    /// The input has ended: the ledger as an instance reads it, but that no month is closed, and the lines that are not in it.
     ///
     /// # Errors
     /// A ledger that does not add up.
-    pub fn into_book(mut self) -> std::result::Result<Book, ReplayError> {
+    pub fn into_book(mut self) -> std::result::Result<(Book, RejectedLines), ReplayError> {
         self.end_partition()?;
-        Ok(self.book)
+        Ok((self.book, self.rejected_lines))
     }
 
     /// The input has ended.
@@ -317,8 +341,12 @@ impl Replay {
         self.end_partition()?;
         self.standings.refresh(&self.book, &std::mem::take(&mut self.published));
         let (mut months, mut out_of_term) = (BTreeMap::new(), BTreeMap::new());
+        let mut unadmitted = BTreeMap::new();
         for (tenant, standing) in self.standings.iter() {
-            months.extend(standing.iter().map(|month| ((tenant.clone(), month.period.first), month.clone())));
+            for month in standing {
+                unadmitted.insert((tenant.clone(), month.period.first), self.book.unadmitted(month));
+                months.insert((tenant.clone(), month.period.first), month.clone());
+            }
             let calls: u64 =
                 self.standings.tenant(tenant).into_iter().flat_map(|standing| standing.out_of_term.values()).sum();
             if calls > 0 {
@@ -337,6 +365,8 @@ impl Replay {
             months,
             out_of_term,
             watermark_ms: self.watermark_ms,
+            rejected_lines: self.rejected_lines,
+            unadmitted,
         })
     }
 }

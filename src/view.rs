@@ -19,6 +19,7 @@ use crate::domain::alert::Windows;
 use crate::domain::availability::Availability;
 use crate::domain::calendar::{LocalClock, LocalDay};
 use crate::domain::contract::Contract;
+use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::locks::{Rank, RankedGuard, RankedMutex, RankedRwLock, ReadGuard, WriteGuard};
 use crate::pipeline::book::Book;
@@ -463,6 +464,17 @@ impl View {
         let mut reasons = self.outline.load().incomplete(period, zone);
         reasons.extend((!self.rejected_rulings.load().is_empty()).then(|| RULINGS_REJECTED.to_owned()));
         reasons
+    }
+
+    /// What is known of calls that nobody's figures of a service month hold.
+    pub fn completeness(&self, period: Period, zone: Tz) -> Completeness {
+        let rejected = self.outline.load().rejected(period.month());
+        Completeness { reasons: self.incomplete(period, zone), rejected, ..Completeness::default() }
+    }
+
+    /// Why a tenant's service month is not complete beyond that; see [`Book::unadmitted`].
+    pub fn unadmitted(&self, month: &ServiceMonth) -> Vec<String> {
+        self.outline.load().unadmitted(month)
     }
 }
 

@@ -8,7 +8,7 @@ use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Status, Watched
 use sla_ledger::domain::availability::Availability;
 use sla_ledger::domain::calendar::{LocalDay, Month, day_start_ms};
 use sla_ledger::domain::forecast::{Outlook, Remaining};
-use sla_ledger::domain::standing::ServiceMonth;
+use sla_ledger::domain::standing::{Completeness, ServiceMonth};
 use sla_ledger::domain::workdays::{ClaimState, ClaimWindow};
 use sla_ledger::metrics::sample::{Figures, standings};
 use sla_ledger::report::alert::{Encoding, Issuer, Subject};
@@ -358,7 +358,7 @@ fn an_event_has_the_form_that_others_rely_on() {
     let month = month(1000, 6);
     let now_ms = day(20) + 7_205_000;
     let subject = Subject {
-        standing: Standing::of("acme", &month, now_ms, Vec::new(), &[]),
+        standing: Standing::of("acme", &month, now_ms, Completeness::default(), &[]),
         policy: &month.policy,
         reached_at_ms: None,
     };

@@ -10,6 +10,7 @@ use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::documents::{Declaration, Documents, Notice, Ruling, Scope, Verdict};
 use sla_ledger::domain::policy::{CallRateMode, Clause, Denominator, Policies, Policy};
 use sla_ledger::domain::registry::Registry;
+use sla_ledger::domain::standing::Completeness;
 use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::decode::{SourceRecord, rfc3339_ms};
@@ -82,7 +83,7 @@ impl Ledger {
         let out_of_term =
             standings.iter().filter_map(|(t, _)| standings.tenant(t)).flat_map(|t| t.out_of_term.values()).sum();
         let shown = all.iter().map(|(tenant, month)| {
-            serde_json::to_value(Standing::of(tenant, month, 0, Vec::new(), &[])).expect("a standing")
+            serde_json::to_value(Standing::of(tenant, month, 0, Completeness::default(), &[])).expect("a standing")
         });
         (shown.collect(), out_of_term)
     }

@@ -18,6 +18,7 @@ use sla_ledger::domain::documents::Documents;
 use sla_ledger::domain::money::{Currency, FeeItem};
 use sla_ledger::domain::policy::{Policies, Policy, TrialAction};
 use sla_ledger::domain::registry::Registry;
+use sla_ledger::domain::standing::ServiceMonth;
 use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
@@ -330,7 +331,7 @@ fn large_exposition(tenants: &[String], month: Month) -> String {
     let plan = CardinalityPlan { tenants: Exported::All, max_tenants: tenants.len(), ..CardinalityPlan::default() };
     let view = TenantView {
         is_home: |_: &str| true,
-        complete: |_: &str, _| true,
+        complete: |_: &str, _: &ServiceMonth| true,
         // In the middle of the month, half of the calls failing.
         windows: |_: &str| {
             let window = Availability { total: 1000, failed: 500 };

@@ -22,7 +22,8 @@ use sla_ledger::domain::documents::Documents;
 use sla_ledger::domain::money::{Currency, FeeItem};
 use sla_ledger::domain::policy::{Policies, Policy, TrialAction};
 use sla_ledger::domain::registry::Registry;
-use sla_ledger::domain::term::{Order, OrderEnd, Period};
+use sla_ledger::domain::standing::ServiceMonth;
+use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::http::{self, AppState, Health, Limits, ReloadError};
 use sla_ledger::metrics::exporter::{CardinalityPlan, ExportStats, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
@@ -42,13 +43,13 @@ fn figures(tenant: &str, month: Month, total: u64, failed: u64) -> Figures<'_> {
     Figures { tenant, month, total, failed, unanswered: 0 }
 }
 
-type Look<'a> = TenantView<'a, fn(&str) -> bool, fn(&str, Period) -> bool, fn(&str) -> Windows>;
+type Look<'a> = TenantView<'a, fn(&str) -> bool, fn(&str, &ServiceMonth) -> bool, fn(&str) -> Windows>;
 
 /// All of the standings' tenants are at home and complete.
 fn view(plan: &CardinalityPlan) -> Look<'_> {
     TenantView {
         is_home: |_: &str| true,
-        complete: |_: &str, _| true,
+        complete: |_: &str, _: &ServiceMonth| true,
         windows: |_: &str| Windows::default(),
         today: MARCH.first_day(),
         now_ms: day_start_ms(chrono_tz::Asia::Shanghai, MARCH.first_day()),
@@ -368,7 +369,7 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     let plan = all();
     let view = TenantView {
         is_home: |tenant: &str| tenant == "here",
-        complete: |_: &str, period: Period| period.month() < MARCH,
+        complete: |_: &str, month: &ServiceMonth| month.period.month() < MARCH,
         windows: |_: &str| Windows::default(),
         today: MARCH.first_day(),
         now_ms: day_start_ms(chrono_tz::Asia::Shanghai, MARCH.first_day()),
@@ -485,7 +486,7 @@ fn whole_exposition() -> String {
     // In the middle of the month, one call in ten failing.
     let view = TenantView {
         is_home: |_: &str| true,
-        complete: |_: &str, _: Period| true,
+        complete: |_: &str, _: &ServiceMonth| true,
         windows: |_: &str| {
             let window = Availability { total: 100, failed: 10 };
             Windows { five_minutes: window, half_hour: window, hour: window, six_hours: window }

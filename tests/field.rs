@@ -546,3 +546,280 @@ fn forward(mut client: TcpStream, prefix: &str, target: &str) -> std::io::Result
     std::io::copy(&mut server, &mut client)?;
     Ok(())
 }
+
+/// The standing of a tenant's month.
+fn standing<'v>(output: &'v Value, tenant: &str, month: &str) -> &'v Value {
+    let standings = output["standings"].as_array().expect("standings");
+    let of = standings.iter().find(|s| s["tenant"] == tenant && s["month"] == month);
+    of.unwrap_or_else(|| panic!("no standing of {tenant} {month}: {output}"))
+}
+
+/// A statement of acme's March: `arguments` say what else.
+fn statement(calls: &Path, arguments: &[&str]) -> String {
+    let calls = calls.display().to_string();
+    let fixed = ["statement", "--tenant", "acme", "--month", "2026-03", "--calls", &calls];
+    let (code, out, err) = run(&[&fixed[..], arguments].concat());
+    assert_eq!(code, Some(0), "{err}");
+    out
+}
+
+/// What a limit keeps out of a month is said wherever the month is shown, and nothing is settled by it.
+#[test]
+fn row_limit() {
+    const NOW: [&str; 2] = ["--now", "2026-04-10T00:00:00+08:00"];
+    let (calls, config) = (case("row-limit", "calls.jsonl"), case("row-limit", "").display().to_string());
+    let arguments = [&["--config", &config][..], &NOW].concat();
+    let (output, _) = replay(&calls, &arguments);
+    let acme = standing(&output, "acme", "2026-03");
+    assert_eq!((&acme["complete"], &acme["total"], &acme["failed"]), (&json!(false), &json!(100), &json!(0)));
+    assert_eq!(acme["uncounted"], json!({"limit": 100}));
+    let reasons = json!([
+        "100 calls of this month were not counted: limits.rows_per_tenant_month reached",
+        "50 of the calls that were not counted did not go well"
+    ]);
+    assert_eq!(acme["incomplete_reasons"], reasons);
+    let (code, text, _) =
+        run(&[&["replay", "--quiet", "--output", "text", "--calls", &calls.display().to_string()], &*arguments]
+            .concat());
+    assert_eq!(code, Some(0));
+    assert!(
+        text.contains("\nnot complete:\nacme 2026-03: 100 calls of this month were not counted: limits."),
+        "{text}"
+    );
+
+    let of = |more: &[&str]| statement(&calls, &[&arguments[..], more].concat());
+    let json: Value = serde_json::from_str(&of(&["--format", "json"])).expect("JSON");
+    assert_eq!(json["standing"], *acme);
+    let english = [
+        "not complete",
+        "CNY 0.00, provisional",
+        "100 calls of this month were not counted: limits.rows_per_tenant_month reached",
+    ];
+    let chinese = [
+        "不完整",
+        "CNY 0.00（暂计）",
+        "本月有 100 次调用未计入：已达 limits.rows_per_tenant_month 上限",
+        "未计入的调用中有 50 次未成功",
+    ];
+    for (format, lang, words) in
+        [("text", "en", &english[..]), ("html", "en", &english), ("text", "zh", &chinese), ("html", "zh", &chinese)]
+    {
+        let shown = of(&["--format", format, "--lang", lang]);
+        // Lines are broken at the width of a page.
+        let bare = |text: &str| text.split_whitespace().collect::<String>();
+        for word in words {
+            assert!(bare(&shown).contains(&bare(word)), "{format} {lang}: no `{word}` in {shown}");
+        }
+    }
+    let (_, index, _) = run(&[
+        &["statement", "--all", "--month", "2026-03", "--format", "csv", "--calls", &calls.display().to_string()],
+        &*arguments,
+    ]
+    .concat());
+    assert!(index.contains("acme,2026-03,2026-03-01,2026-03-31,false,"), "{index}");
+}
+
+/// Shop order numbers begin with `#`, and Excel does not quote them.
+#[test]
+fn hash_rows() {
+    let (calls, config) = (case("hash-rows", "calls.jsonl"), case("hash-rows", "").display().to_string());
+    let (output, _) = replay(&calls, &["--config", &config, "--now", "2026-04-10T00:00:00+08:00"]);
+    let acme = standing(&output, "acme", "2026-03");
+    assert_eq!((&acme["fee"]["cash_minor"], &acme["compensation"]["payout_minor"]), (&json!(14674), &json!(7337)));
+    assert_eq!(standing(&output, "#42-corp", "2026-03")["registration"], "registered");
+    // Cut off, or with a column missing, such a row is refused with its line, never passed over.
+    for row in ["#43-corp", "#43-corp,o-1,2026-03-17,3,,,,", "#43-corp,o-1"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tenants = std::fs::read_to_string(case("hash-rows", "tenants.csv")).expect("the orders");
+        std::fs::write(dir.path().join("tenants.csv"), format!("{tenants}{row}\n")).expect("a file");
+        let config = dir.path().display().to_string();
+        let (code, _, err) = run(&["replay", "--quiet", "--config", &config, "--calls", &calls.display().to_string()]);
+        assert!(code == Some(2) && err.contains("tenants.csv:4:"), "{row}: {code:?} {err}");
+    }
+}
+
+/// Lines that cannot be counted make the months they may belong to incomplete, with their reasons and the first of them.
+#[test]
+fn rejected_lines_are_said_beside_every_figure() {
+    let call = |tenant: &str, id: &str, at: &str, more: &str| {
+        format!("{{\"tenant\":\"{tenant}\",\"request_id\":\"{id}\",\"timestamp\":\"{at}\"{more}}}\n")
+    };
+    let text = [
+        call("acme", "f", "2026-02-20T10:00:00+08:00", ""),
+        call("acme", "a", "2026-03-20T10:00:00+08:00", ""),
+        "not json\n{\"tenant\":\"acme\"}\n\n".into(),
+        call("acme", "b", "2026-03-20T10:00:01+08:00", ""),
+        call("beta", "b", "2026-03-20T10:00:01+08:00", ""),
+        call("beta", "c", "2026-03-20T11:00:00+08:00", ",\"arrival\":\"2026-03-20T10:00:01+08:00\""),
+        call("acme", "d", "2026-05-20T10:00:00+08:00", ""),
+    ]
+    .concat();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("march.jsonl");
+    std::fs::write(&file, text).expect("a file");
+    const NOW: [&str; 2] = ["--now", "2026-07-10T00:00:00+08:00"];
+    let (output, _) = replay(&file, &NOW);
+    let lines = "3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 4), \
+                 not_json 1 (first: line 3)";
+    let reasons = |tenant: &str, month: &str| standing(&output, tenant, month)["incomplete_reasons"].clone();
+    assert_eq!(reasons("acme", "2026-02"), json!([]));
+    assert_eq!(reasons("acme", "2026-03"), json!([lines]));
+    assert_eq!(reasons("beta", "2026-03"), json!([lines, "1 call of this month was not counted: future"]));
+    assert_eq!(reasons("acme", "2026-05"), json!([]));
+    let sheet = statement(&file, &NOW);
+    assert!(sheet.contains("not complete") && !sheet.contains("Data            complete"), "{sheet}");
+    let flat = sheet.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("3 lines of the input were rejected: empty 1 (first: "), "{flat}");
+    let statement: Value =
+        serde_json::from_str(&statement(&file, &[&NOW[..], &["--format", "json"]].concat())).expect("JSON");
+    assert_eq!(
+        (&statement["standing"]["complete"], &statement["standing"]["incomplete_reasons"]),
+        (&json!(false), &json!([lines]))
+    );
+    // Nothing readable before them: they may be anybody's, of any month.
+    std::fs::write(&file, ["garbage\n", &call("acme", "a", "2026-03-20T10:00:00+08:00", "")].concat()).expect("a file");
+    let (output, _) = replay(&file, &NOW);
+    assert_eq!(standing(&output, "acme", "2026-03")["complete"], json!(false));
+}
+
+/// Calls older than `limits.max_age` belong to a tenant and a month that say so.
+#[test]
+fn calls_too_old_to_count_leave_their_month_incomplete() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("calls.jsonl");
+    let line = |tenant: &str, id: &str, at: &str, arrival: &str, code: &str| {
+        json!({"tenant": tenant, "request_id": id, "timestamp": at, "arrival": arrival, "code": code}).to_string()
+            + "\n"
+    };
+    let text = [
+        line("acme", "a", "2026-03-20T10:00:00+08:00", "2026-03-20T10:00:00+08:00", ""),
+        line("beta", "a", "2026-03-20T10:00:00+08:00", "2026-03-20T10:00:00+08:00", ""),
+        line("acme", "b", "2026-03-20T10:00:01+08:00", "2026-03-20T13:00:00+08:00", "InternalError"),
+        line("gone", "a", "2026-03-20T10:00:01+08:00", "2026-03-20T13:00:00+08:00", ""),
+    ];
+    std::fs::write(&file, text.concat()).expect("a file");
+    let config = "source: {topic: a}\nkafka: {brokers: [\"b:9092\"]}\nlimits: {max_age: 1h}\n";
+    std::fs::write(dir.path().join("sla-ledger.yaml"), config).expect("a file");
+    let config = dir.path().display().to_string();
+    let orders = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n\
+                  gone,o-1,2026-03-01,2,,,,2026-03-01T00:00:00+08:00\n";
+    std::fs::write(dir.path().join("tenants.csv"), orders).expect("a file");
+    let (output, _) = replay(&file, &["--config", &config, "--now", "2026-04-10T00:00:00+08:00"]);
+    let reasons = |tenant: &str| standing(&output, tenant, "2026-03")["incomplete_reasons"].clone();
+    let one = "1 call of this month was not counted: older than limits.max_age when they arrived";
+    assert_eq!(reasons("acme"), json!([one, "1 of the calls that were not counted did not go well"]));
+    assert_eq!((reasons("beta"), reasons("gone")), (json!([]), json!([one])));
+    assert_eq!(standing(&output, "gone", "2026-03")["tier"], "no_traffic");
+}
+
+/// More tenants than a month has room for: those counted stay exact, and whoever may be missing says so.
+#[test]
+fn a_tenant_of_every_call_meets_a_limit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("calls.jsonl");
+    let call = |tenant: &str, n: u32| {
+        json!({"tenant": tenant, "request_id": format!("r{n}"), "timestamp": "2026-03-20T10:00:00+08:00"}).to_string()
+            + "\n"
+    };
+    let mut text = call("acme", 0);
+    for n in 0..150 {
+        text += &call(&format!("made-up-{n}"), 0);
+    }
+    text += &call("acme", 1);
+    text += &call("late", 0);
+    std::fs::write(&file, text).expect("a file");
+    let config = "source: {topic: a}\nkafka: {brokers: [\"b:9092\"]}\nlimits: {tenants_per_month: 100}\n";
+    std::fs::write(dir.path().join("sla-ledger.yaml"), config).expect("a file");
+    let orders = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n\
+                  late,o-1,2026-03-01,2,,,,2026-03-01T00:00:00+08:00\n";
+    std::fs::write(dir.path().join("tenants.csv"), orders).expect("a file");
+    let config = dir.path().display().to_string();
+    let arguments = ["--config", &config, "--now", "2026-04-10T00:00:00+08:00"];
+    let (output, _) = replay(&file, &arguments);
+    assert_eq!(output["records"]["quarantined_reasons"], json!({"limit": 52}));
+    assert_eq!(output["standings"].as_array().map(Vec::len), Some(100));
+    let acme = standing(&output, "acme", "2026-03");
+    assert_eq!((&acme["total"], &acme["complete"]), (&json!(2), &json!(true)));
+    // A tenant without a call counted in that month is not known to have had none.
+    let calls = file.display().to_string();
+    for (month, complete) in [("2026-03", false), ("2026-04", true)] {
+        let arguments = [
+            &["statement", "--tenant", "late", "--month", month, "--format", "json", "--calls", &calls],
+            &arguments[..2],
+            &["--now", "2026-05-10T00:00:00+08:00"],
+        ]
+        .concat();
+        let (code, out, err) = run(&arguments);
+        assert_eq!(code, Some(0), "{err}");
+        let standing = &serde_json::from_str::<Value>(&out).expect("JSON")["standing"];
+        assert_eq!((&standing["complete"], &standing["tier"]), (&json!(complete), &json!("no_traffic")), "{standing}");
+        let reason = standing["incomplete_reasons"][0].as_str().unwrap_or_default();
+        let says =
+            "shard 0 did not count 52 calls of tenants that were new in the month: limits.tenants_per_month reached";
+        assert_eq!(reason, if complete { "" } else { says });
+    }
+}
+
+/// Papers that are valid and do nothing are named beside the figures they do not change, and by `check-config`.
+#[test]
+fn documents_that_do_nothing_say_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
+    let call = |tenant: &str, id: u32| {
+        let at = format!("2026-03-20T10:00:0{id}+08:00");
+        json!({"tenant": tenant, "request_id": id.to_string(), "timestamp": at, "code": "InternalError"}).to_string()
+            + "\n"
+    };
+    put("calls.jsonl", &[call("acme", 0), call("acme", 1), call("beta", 0)].concat());
+    put("sla-ledger.yaml", "source: {topic: a}\nkafka: {brokers: [\"b:9092\"]}\n");
+    put(
+        "tenants.csv",
+        "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n\
+         acme,o-1,2026-03-17,3,,,,2026-03-17T09:00:00+08:00\n",
+    );
+    put(
+        "fees.csv",
+        "bill_id,tenant,period_start,period_end,currency,gross,voucher,charged_on,recorded_at\n\
+         b-1,beta,2026-03-01,2026-03-31,CNY,900.00,0,2026-03-01,2026-03-01T00:00:00+08:00\n",
+    );
+    let at = "2026-03-20T09:00:00+08:00";
+    put(
+        "notices.yaml",
+        &format!(
+            "- {{id: n1, clause: \"5.12\", announced_at: {at}, start: {at}, end: 2026-03-21T00:00:00+08:00, recorded_at: {at}}}\n"
+        ),
+    );
+    put(
+        "declarations.yaml",
+        &format!(
+            "- {{id: d1, tenant: acme, qps: 10, told_at: 2026-03-22T00:00:00+08:00, from: {at}, to: 2026-03-21T00:00:00+08:00, \
+             recorded_at: {at}}}\n"
+        ),
+    );
+    put(
+        "claims.yaml",
+        &format!("- {{id: c1, tenant: acme, period_start: 2026-03-18, event: filed, at: {at}, recorded_at: {at}}}\n"),
+    );
+    let config = dir.path().display().to_string();
+    let (output, _) =
+        replay(&dir.path().join("calls.jsonl"), &["--config", &config, "--now", "2026-04-10T00:00:00+08:00"]);
+    let notice = "notice n1 has no effect: it was announced at its start or later";
+    assert_eq!(
+        standing(&output, "acme", "2026-03")["remarks"],
+        json!([
+            "claim c1 has no effect: no service month begins on its `period_start`",
+            "declaration d1 has no effect: it was told when its time was over",
+            notice
+        ])
+    );
+    let bill = "bill b-1 has no effect: the tenant has no order";
+    assert_eq!(standing(&output, "beta", "2026-03")["remarks"], json!([bill, notice]));
+    let arguments = ["--config", &config, "--now", "2026-04-10T00:00:00+08:00"];
+    let text = statement(&dir.path().join("calls.jsonl"), &arguments).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("In no figure: claim c1 has no effect"), "{text}");
+    let (code, out, err) = run(&["check-config", &dir.path().join("sla-ledger.yaml").display().to_string()]);
+    assert_eq!(code, Some(0), "{err}");
+    for remark in ["acme 2026-03-18: claim c1", "declaration d1", notice, "beta: bill b-1"] {
+        assert!(out.contains(remark), "no `{remark}` in {out}");
+    }
+}

@@ -25,6 +25,7 @@ fn tally() -> Tally {
                 outcome_calls: vec![5, 1],
             },
         ],
+        ..Tally::default()
     }
 }
 
@@ -60,6 +61,7 @@ fn checkpoint() -> Checkpoint {
         start_timestamp_ms: Some(1_774_000_000_000),
         writer: "host-9464/0badcafe".into(),
         source_id: String::new(),
+        ..Checkpoint::default()
     }
 }
 
@@ -211,7 +213,7 @@ fn a_tally_read_without_copying_it_is_the_same() {
         outcome_calls: vec![7],
     };
     let names = ["", "拨号", "InternalError"].map(String::from).to_vec();
-    let tally = Tally { seq: 9, cov: -1, names, days: (1..=31).map(day).collect() };
+    let tally = Tally { seq: 9, cov: -1, names, days: (1..=31).map(day).collect(), ..Tally::default() };
     let bytes = tally.encode_value();
     let view = TallyView::read(&bytes).expect("a tally");
     assert_eq!(view.names(), tally.names);

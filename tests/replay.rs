@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::policy::Policy;
+use sla_ledger::domain::standing::Completeness;
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::replay::{Options, Replay};
 use sla_ledger::report::standing::Standing;
@@ -156,7 +157,8 @@ fn the_output_is_exactly_this() {
         first.trim_end_matches(','),
         concat!(
             r#"{"tenant":"acme","month":"2026-03","period_start":"2026-03-01","last_day":"2026-03-31","#,
-            r#""registration":"unregistered","state":"ended","complete":true,"incomplete_reasons":[],"#,
+            r#""registration":"unregistered","state":"ended","complete":false,"incomplete_reasons":["#,
+            r#""3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6)"],"#,
             r#""total":2,"denominator":2,"system_error_raw":1,"excluded":{},"failed":1,"suspect_5_7":0,"unitemised":0,"split":false,"unbound":0,"#,
             r#""classes":{"success":1,"system_error":1},"availability_pct":"50.0000","availability_pct_raw":"50.0000","#,
             r#""availability_pct_worst_case":"50.0000","tier":"T3","rate_pct":"50","#,
@@ -175,8 +177,8 @@ fn the_output_is_exactly_this() {
         (&json!("none"), &json!("0"), &json!("ok"))
     );
     assert_eq!(
-        (&april["state"], &april["complete"], &april["incomplete_reasons"]),
-        (&json!("running"), &json!(false), &json!(["running"]))
+        (&april["state"], &april["complete"], &april["incomplete_reasons"][0]),
+        (&json!("running"), &json!(false), &json!("running"))
     );
 }
 
@@ -224,9 +226,14 @@ fn packed_split_and_piped_input_give_the_same() {
         check(name, &replay(&["--now", NOW, "--calls", &files.put(name, &packed)]));
         check(&format!("{name} by stdin"), &replay_stdin(&["--now", NOW, "--calls", "-"], &packed));
     }
-    // Two files are two partitions: nothing else is different here but that a tenant has calls in both.
+    // Two files are two partitions: nothing else is different here but that a tenant has calls in both, and where the first
+    // rejected lines are.
     let (a, b) = (files.put("a.jsonl", head), files.put("b.jsonl.gz", gz(tail)));
-    let mut expected = expected.clone();
+    let mut places = expected.to_string();
+    for line in 5..8 {
+        places = places.replace(&format!("(first: line {line})"), &format!("(first: file 2 line {})", line - 4));
+    }
+    let mut expected: Value = serde_json::from_str(&places).expect("JSON");
     for standing in
         expected["standings"].as_array_mut().expect("standings").iter_mut().filter(|s| s["tenant"] == "acme")
     {
@@ -390,6 +397,12 @@ fn text_is_for_people() {
     acme    2026-04      1       0    100.0000 %  100.0000 %  none       0.00 %         0  ok
     beta    2026-03      1       1      0.0000 %    0.0000 %  T3     20000.00 %        -1  breach
     beta    2026-04      1       0    100.0000 %    0.0000 %  none       0.00 %         0  ok
+
+    not complete:
+    acme 2026-03: 3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6)
+    acme 2026-04: 3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6)
+    beta 2026-03: 3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6)
+    beta 2026-04: 3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6); 1 call of this month was not counted: future
     ");
 }
 
@@ -572,7 +585,7 @@ fn run(lines: impl IntoIterator<Item = impl AsRef<str>>, flush_every: u64) -> sl
 /// The standings as JSON.
 fn shown(result: &sla_ledger::replay::Result) -> Vec<Value> {
     let standing = |((tenant, _), month): (&(Arc<str>, _), &_)| {
-        serde_json::to_value(Standing::of(tenant, month, 0, Vec::new(), &[])).expect("a standing")
+        serde_json::to_value(Standing::of(tenant, month, 0, Completeness::default(), &[])).expect("a standing")
     };
     result.months.iter().map(standing).collect()
 }

@@ -52,7 +52,7 @@ pub fn run(args: Args) -> ExitCode {
         .map_err(|errors| errors.render(color));
     match (access, set) {
         (Ok(access), Ok(set)) => {
-            let summary = summary(&path.display().to_string(), &config, &access, args.rate) + &documents(&set);
+            let summary = summary(&path.display().to_string(), &config, &access, args.rate) + &documents(&set, &config);
             // A reader that went away has seen enough.
             _ = std::io::stdout().write_all(summary.as_bytes());
             ExitCode::SUCCESS
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 /// One line a document: what it holds, and the beginning of its digest.
-fn documents(set: &DocumentSet) -> String {
+fn documents(set: &DocumentSet, config: &Config) -> String {
     let mut out = String::new();
     if !set.files.iter().any(|file| file.kind == DocumentKind::Policy) {
         let id = set.policies.default_id();
@@ -73,6 +73,12 @@ fn documents(set: &DocumentSet) -> String {
         let sha256 = sha256.get(..12).unwrap_or(sha256);
         let name = visible(name);
         _ = writeln!(out, "{:<10} {name}: {rows} {}, sha256 {sha256}…", "document", kind.unit());
+    }
+    // Orders that a topic brings are not known here.
+    if config.contract.registry_topic.is_none() {
+        for remark in set.contract(None).without_effect() {
+            _ = writeln!(out, "{:<10} {}", "warning", remark.escape_debug());
+        }
     }
     out
 }

@@ -145,19 +145,22 @@ pub fn run(command: &Command) -> ExitCode {
         }
     };
     let facts = facts(&args.calls, Utc::now(), &config, &settings, &mut documents);
-    super::finish(facts.and_then(|(book, _)| add(args, &config, documents, &book)))
+    super::finish(facts.and_then(|facts| add(args, &config, documents, &facts.book)))
 }
 
 fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Book) -> Result<()> {
     let now_ms = Utc::now().timestamp_millis();
     let verdict = verdict(args)?;
-    let changes = changes(&documents, &verdict, now_ms, book);
+    let Effect { changes, unreached } = effect(&documents, &verdict, now_ms, book);
     let mut out = io::stdout();
     for change in &changes {
         writeln!(out, "{change}")?;
     }
     if changes.is_empty() {
         writeln!(out, "no service month in the ledger changes")?;
+    }
+    for line in &unreached {
+        writeln!(out, "{line}")?;
     }
     if args.dry_run {
         return Ok(());
@@ -221,8 +224,15 @@ fn verdict(args: &Args) -> Result<Verdict> {
     })
 }
 
-/// Every service month whose figures the ruling changes, a line each.
-fn changes(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book) -> Vec<String> {
+/// What a ruling does and what it does not.
+struct Effect {
+    /// Every service month whose figures it changes, a line each.
+    changes: Vec<String>,
+    /// Every service month of which it names calls that it cannot reach, a line each.
+    unreached: Vec<String>,
+}
+
+fn effect(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book) -> Effect {
     let named: Vec<Arc<str>> = match concerned(documents, verdict) {
         Some(tenants) if !tenants.is_empty() => tenants.iter().map(|tenant| tenant.as_str().into()).collect(),
         _ => book.tenants().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
@@ -244,8 +254,42 @@ fn changes(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book)
         sha256: [0; 32],
     }));
     let (before, after) = (judged(documents), judged(&with));
-    let pairs = named.iter().flat_map(|t| before.months(t).iter().zip(after.months(t)).map(move |pair| (t, pair)));
-    pairs.filter(|(_, (a, b))| a.figures != b.figures).map(|(tenant, (a, b))| change(tenant, a, b)).collect()
+    let mut effect = Effect { changes: Vec::new(), unreached: Vec::new() };
+    for (tenant, before, after) in
+        named.iter().flat_map(|t| before.months(t).iter().zip(after.months(t)).map(move |(a, b)| (t, a, b)))
+    {
+        if before.figures != after.figures {
+            effect.changes.push(change(tenant, before, after));
+        }
+        effect.unreached.extend(unreached(tenant, before, after));
+    }
+    if let Some(Scope::Calls { tenant, day, request_ids }) = verdict.scope()
+        && !book.shards().iter().any(|shard| shard.has_tenant(tenant))
+    {
+        let ids = request_ids.len();
+        effect
+            .unreached
+            .push(format!("{day} {}: no calls in the ledger; not reached: {ids} request ids", tenant.escape_debug()));
+    }
+    effect
+}
+
+/// `2026-03 acme: not reached: 12 calls that are not held one by one; …`
+fn unreached(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> Vec<String> {
+    let (old, new) = (before.unreached, after.unreached);
+    let place = format!("{} {}: not reached:", after.label(), tenant.escape_debug());
+    let calls = new.calls.saturating_sub(old.calls);
+    let ids = new.request_ids.saturating_sub(old.request_ids);
+    let calls = (calls > 0).then(|| {
+        format!("{place} {calls} calls that are not held one by one; only an interval of whole local days reaches them")
+    });
+    let ids = (ids > 0).then(|| {
+        format!(
+            "{place} {ids} request ids that no call held one by one has; are id and day right? Calls with codes of \
+                 counting.not_itemised are not held, nor are calls that went well"
+        )
+    });
+    calls.into_iter().chain(ids).collect()
 }
 
 /// The tenants a ruling names; those of the ruling it takes back.

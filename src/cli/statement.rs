@@ -14,13 +14,15 @@ use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::kafka::registry;
 use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::rulings::{refusal, refused_rulings};
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::standings::{Evaluation, Standings};
+use crate::replay::rejected::RejectedLines;
+use crate::replay::report::RUNNING;
 use crate::replay::{Options, Replay};
 use crate::report::archive::{Archive, Rendering};
 use crate::report::issue::{Desk, Hour, rows};
@@ -113,7 +115,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let (book, topic) = facts(
+        let Source { book, topic, rejected } = facts(
             &args.calls,
             args.now.unwrap_or_else(Utc::now),
             config.unwrap_or(&default),
@@ -121,7 +123,7 @@ pub fn run(args: &Args) -> ExitCode {
             &mut documents,
         )?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
-        Office { args, book, topic, contract, documents, zone: settings.time_zone }.issue()
+        Office { args, book, topic, rejected, contract, documents, zone: settings.time_zone }.issue()
     };
     super::finish(issue())
 }
@@ -140,6 +142,15 @@ fn check(file: &Path) -> Result<()> {
     Ok(writeln!(io::stdout(), "{}", visible(&line))?)
 }
 
+/// The facts, and what they come from.
+pub(super) struct Source {
+    pub book: Book,
+    /// The source topic, or the files' names.
+    topic: String,
+    /// Lines of the files that are not in the book; `None`: it was read from Kafka.
+    rejected: Option<RejectedLines>,
+}
+
 /// The facts, and what they come from: these files as they had arrived by `now`, or the ledger of the configuration; then
 /// orders and bills of its registry topic join those of the documents.
 pub(super) fn facts(
@@ -148,12 +159,14 @@ pub(super) fn facts(
     config: &Path,
     settings: &CountingSettings,
     documents: &mut DocumentSet,
-) -> Result<(Book, String)> {
+) -> Result<Source> {
     if !calls.is_empty() {
-        return Ok((replayed(calls, settings, now)?, names(calls)));
+        let (book, rejected) = replayed(calls, settings, now)?;
+        return Ok(Source { book, topic: names(calls), rejected: Some(rejected) });
     }
     let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
-    ledger(&file, documents)
+    let (book, topic) = ledger(&file, documents)?;
+    Ok(Source { book, topic, rejected: None })
 }
 
 /// The ledger as it stands in Kafka, and the source topic.
@@ -177,7 +190,7 @@ fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     Ok((book, config.source.topic))
 }
 
-fn replayed(files: &[PathBuf], settings: &CountingSettings, now: DateTime<Utc>) -> Result<Book> {
+fn replayed(files: &[PathBuf], settings: &CountingSettings, now: DateTime<Utc>) -> Result<(Book, RejectedLines)> {
     let contract = Contract::of_policy(Policy::tencent_ccc());
     let options = Options { partitions: files.len() as u32, now_ms: now.timestamp_millis(), facts: false };
     let mut replay = Replay::new(settings, Arc::new(contract), options)?;
@@ -196,6 +209,7 @@ struct Office<'a> {
     args: &'a Args,
     book: Book,
     topic: String,
+    rejected: Option<RejectedLines>,
     contract: Contract,
     documents: DocumentSet,
     zone: chrono_tz::Tz,
@@ -300,7 +314,7 @@ impl Office<'_> {
             Some(archive) => archive.latest(tenant, month.period.first)?,
             None => None,
         };
-        let hour = Hour { issued_at: now, as_of: self.args.as_of, incomplete: self.incomplete(month, now) };
+        let hour = Hour { issued_at: now, as_of: self.args.as_of, known: self.completeness(tenant, month, now) };
         let issue = self.desk().issue(tenant, month, evaluation, hour, previous.as_ref(), io::sink())?;
         let statement = match (issue, previous) {
             (Issue::Issued(statement), _) => *statement,
@@ -324,15 +338,16 @@ impl Office<'_> {
         Ok(statement)
     }
 
-    fn incomplete(&self, month: &ServiceMonth, now: DateTime<Utc>) -> Vec<String> {
-        if self.args.calls.is_empty() {
-            return self.book.incomplete(month.period, self.zone);
-        }
+    fn completeness(&self, tenant: &str, month: &ServiceMonth, now: DateTime<Utc>) -> Completeness {
+        let Some(rejected) = &self.rejected else {
+            return self.book.completeness(month.period, self.zone);
+        };
         // Files are the whole source: nothing can follow once the month is over.
         let end_ms = day_start_ms(self.zone, month.period.next_day());
         let watermark = self.book.shards().iter().filter_map(|shard| shard.checkpoint()?.watermark_ms).max();
         let over = now.timestamp_millis() >= end_ms || watermark.is_some_and(|ms| ms >= end_ms);
-        if over { Vec::new() } else { vec!["running".into()] }
+        let reasons = if over { Vec::new() } else { vec![RUNNING.into()] };
+        rejected.complete(tenant, month.period.month(), reasons)
     }
 
     fn desk(&self) -> Desk<'_> {

@@ -28,6 +28,8 @@ use crate::yaml::read::shown_text;
 pub struct TopicRows {
     orders: BTreeMap<String, (Arc<str>, Order)>,
     fees: BTreeMap<String, (Arc<str>, FeeItem)>,
+    /// Messages that are no rows, by their keys, until a row of that key comes: whom they are about, if they say so.
+    refused: BTreeMap<String, (Option<Arc<str>>, Refused)>,
 }
 
 /// A message that is no row, or a row that cannot stand beside the others: why, and what to do.
@@ -51,6 +53,28 @@ impl TopicRows {
     /// # Errors
     /// It is no row; the earlier row of its key stays.
     pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, Refused> {
+        let result = self.apply_row(key, value);
+        let name = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
+        match &result {
+            Ok(changed) => Ok(self.refused.remove(&name).is_some() || *changed),
+            Err(refused) => {
+                let tenant = self.tenant_of(&name, value.unwrap_or_default());
+                self.refused.insert(name, (tenant, refused.clone()));
+                Err(refused.clone())
+            }
+        }
+    }
+
+    /// Whom a message that is no row is about: by its value, its key, or the earlier row of that key.
+    fn tenant_of(&self, key: &str, value: &[u8]) -> Option<Arc<str>> {
+        let fields: Option<Map<String, Value>> = serde_json::from_slice(value).ok();
+        let named = fields.as_ref().and_then(|fields| fields.get("tenant")?.as_str());
+        let by_key = || Some(key.strip_prefix("order/")?.rsplit_once('/')?.0);
+        let named = named.or_else(by_key).filter(|tenant| !tenant.is_empty()).map(Arc::from);
+        named.or_else(|| Some(self.fees.get(key)?.0.clone()))
+    }
+
+    fn apply_row(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, Refused> {
         let shown = || String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
         let refused = |reason: String| Refused { key: shown(), reason };
         let text = key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
@@ -127,7 +151,14 @@ impl TopicRows {
                 fees.push((tenant.clone(), fee.clone()));
             }
         }
-        (Registry::new(orders, fees), refused)
+        let tenant_of = |refused: &Refused| Some(self.fees.get(&refused.key)?.0.clone());
+        let unread = self.refused.values().filter_map(|(tenant, refused)| Some((tenant.clone()?, refused)));
+        let left_out = refused.iter().filter_map(|refused| Some((tenant_of(refused)?, refused)));
+        let all = unread
+            .chain(left_out)
+            .map(|(tenant, r)| (tenant, format!("registry topic, {r}; the earlier version holds")));
+        let registry = Registry::new(orders, fees).with_refused(all.collect::<Vec<_>>());
+        (registry, refused)
     }
 
     /// Rows of orders and of bills.
@@ -235,6 +266,28 @@ mod tests {
         let (_, value) = fee("b", "a", "XXX", MARCH);
         refuse(Some("fee/b"), &value.to_string(), &["`currency`"]);
         assert_eq!(rows.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_refused_message_is_said_of_its_tenant_until_its_key_is_read_again() {
+        let mut rows = TopicRows::default();
+        put(&mut rows, order("a", "o", "2026-03-17", MARCH)).expect("a row");
+        put(&mut rows, fee("b", "c", "CNY", MARCH)).expect("a row");
+        for (key, value) in
+            [("order/a/o", "{"), ("order/x/y/o", "[]"), ("fee/b", "no"), ("fee/n", r#"{"tenant": "d"}"#)]
+        {
+            assert!(rows.apply(Some(key.as_bytes()), Some(value.as_bytes())).is_err());
+        }
+        let refused = |rows: &TopicRows| {
+            let merged = rows.merged(&Registry::default()).0;
+            ["a", "x/y", "c", "d", "e"].map(|tenant| merged.refused(tenant).len())
+        };
+        assert_eq!(refused(&rows), [1, 1, 1, 1, 0]);
+        let said = rows.merged(&Registry::default()).0.refused("a")[0].clone();
+        assert!(said.contains("order/a/o") && said.contains("the earlier version holds"), "{said}");
+        assert_eq!(put(&mut rows, order("a", "o", "2026-03-17", MARCH)), Ok(true), "the same row, and nothing refused");
+        assert_eq!(rows.apply(Some(b"fee/n"), None), Ok(true));
+        assert_eq!(refused(&rows), [0, 1, 1, 0, 0]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub enum Quarantined {
     Future,
     /// Older than `limits.max_age` at its arrival, or of a month that is closed.
     TooOld,
-    /// The tenant's month has reached `limits.rows_per_tenant_month`.
+    /// The tenant's month has reached `limits.rows_per_tenant_month`, or the month `limits.tenants_per_month`.
     Limit,
     /// Its arrival (the record's own timestamp) lies in the future: `counting.ignore_timestamps` names it, or, in a file, it
     /// lies after the instant of the replay.

@@ -3,6 +3,9 @@
 //! A failure is excluded once, under the first clause of the policy's order that matches. A person beats the automatic
 //! rules, and a later ruling an earlier one: rulings are applied in their order, each to what the ones before left.
 
+use std::collections::BTreeSet;
+
+use super::calendar::LocalDay;
 use super::call::Flag;
 use super::codes::Class;
 use super::documents::{Scope, Verdict};
@@ -152,6 +155,42 @@ impl<'a> Judge<'a> {
                     && holds(codes, calls.code.unwrap_or(""))
             }
         })
+    }
+
+    /// Would a ruling have another word about these calls, if its interval did not cut their day?
+    pub fn is_cut(&self, calls: &Unitemised<'_>, decision: &Decision<'_>) -> bool {
+        let failure = decision.class == Class::SystemError;
+        self.rules.rulings.iter().any(|ruling| {
+            let (wanted, scope) = match &ruling.verdict {
+                Verdict::CountAsFailure(_, scope) => (!decision.counts(), scope),
+                Verdict::Exclude(_, scope) => (failure && decision.counts(), scope),
+                Verdict::Reinstate(_, scope) => (failure && !decision.counts(), scope),
+                Verdict::Revoke(_) => return false,
+            };
+            let Scope::Range { tenants, from_ms, to_ms, actions, codes } = scope else { return false };
+            let (from, to) = (from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX));
+            let overlaps = from < calls.to_ms && calls.from_ms < to && from < to;
+            let covers = from <= calls.from_ms && calls.to_ms <= to;
+            wanted
+                && overlaps
+                && !covers
+                && holds(tenants, self.tenant)
+                && holds(actions, calls.action)
+                && holds(codes, calls.code.unwrap_or(""))
+        })
+    }
+
+    /// The request ids that rulings name on this day, each once.
+    pub fn named_on(&self, day: LocalDay) -> BTreeSet<&'a str> {
+        let mut named = BTreeSet::new();
+        for ruling in &self.rules.rulings {
+            if let Some(Scope::Calls { tenant, day: on, request_ids }) = ruling.verdict.scope()
+                && (tenant.as_str(), *on) == (self.tenant, day)
+            {
+                named.extend(request_ids.iter().map(String::as_str));
+            }
+        }
+        named
     }
 
     /// Could a ruling make a failure of a call that is none by its class?

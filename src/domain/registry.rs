@@ -14,6 +14,8 @@ pub struct Registry {
     fees: ByTenant<FeeItem>,
     /// Sorted.
     tenants: Vec<Arc<str>>,
+    /// Rows about a tenant that were left out, and why.
+    refused: HashMap<Arc<str>, Vec<String>>,
 }
 
 impl Registry {
@@ -23,7 +25,18 @@ impl Registry {
         let mut tenants: Vec<_> = orders.ranges.keys().chain(fees.ranges.keys()).cloned().collect();
         tenants.sort();
         tenants.dedup();
-        Self { orders, fees, tenants }
+        Self { orders, fees, tenants, refused: HashMap::new() }
+    }
+
+    /// The same with rows that were left out, each with its tenant.
+    pub fn with_refused(mut self, refused: impl IntoIterator<Item = (Arc<str>, String)>) -> Self {
+        refused.into_iter().for_each(|(tenant, why)| self.refused.entry(tenant).or_default().push(why));
+        self
+    }
+
+    /// The rows about a tenant that were left out, and why.
+    pub fn refused(&self, tenant: &str) -> &[String] {
+        self.refused.get(tenant).map_or(&[], Vec::as_slice)
     }
 
     /// A tenant's orders in the order of the file, all versions.

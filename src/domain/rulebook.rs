@@ -10,6 +10,8 @@ use super::documents::{ClaimEvent, ClaimEventKind, Declaration, Documents, Notic
 #[derive(Debug, Clone, Default)]
 pub struct Rulebook {
     notices: Concerned<Notice>,
+    /// Windows that were not announced before they began: they exclude nothing.
+    late_notices: Concerned<Notice>,
     declarations: HashMap<String, Vec<Arc<Declaration>>>,
     rulings: Concerned<Ruling>,
     claims: HashMap<String, Vec<Arc<ClaimEvent>>>,
@@ -40,6 +42,10 @@ impl<T> Concerned<T> {
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = &T> {
+        self.everybody.iter().chain(self.by_tenant.values().flatten()).map(|(_, document)| document.as_ref())
+    }
+
     fn of(&self, tenant: &str) -> Vec<Arc<T>> {
         let own = self.by_tenant.get(tenant).map_or(&[][..], Vec::as_slice);
         let mut all: Vec<_> = self.everybody.iter().chain(own).collect();
@@ -66,9 +72,9 @@ impl Rulebook {
         let known = |recorded_at_ms: i64| as_of_ms.is_none_or(|as_of| recorded_at_ms <= as_of);
         let notices = latest(&documents.notices, known, |n| (&n.id, n.recorded_at_ms));
         for (place, notice) in notices.into_iter().enumerate() {
-            if notice.announced_at_ms < notice.start_ms {
-                book.notices.add(place, notice, &notice.tenants);
-            }
+            let announced = notice.announced_at_ms < notice.start_ms;
+            let list = if announced { &mut book.notices } else { &mut book.late_notices };
+            list.add(place, notice, &notice.tenants);
         }
         for declaration in latest(&documents.declarations, known, |d| (&d.id, d.recorded_at_ms)) {
             book.declarations.entry(declaration.tenant.clone()).or_default().push(declaration.clone());
@@ -103,6 +109,26 @@ impl Rulebook {
             declarations: self.declarations.get(tenant).cloned().unwrap_or_default(),
             rulings: self.rulings.of(tenant),
         }
+    }
+
+    /// Windows about this tenant that were announced too late.
+    pub fn late_notices(&self, tenant: &str) -> Vec<Arc<Notice>> {
+        self.late_notices.of(tenant)
+    }
+
+    /// All windows that were announced too late; one that names several tenants comes once for each.
+    pub fn all_late_notices(&self) -> impl Iterator<Item = &Notice> {
+        self.late_notices.all()
+    }
+
+    /// All declarations.
+    pub fn all_declarations(&self) -> impl Iterator<Item = &Declaration> {
+        self.declarations.values().flatten().map(AsRef::as_ref)
+    }
+
+    /// All claims.
+    pub fn all_claims(&self) -> impl Iterator<Item = &ClaimEvent> {
+        self.claims.values().flatten().map(AsRef::as_ref)
     }
 
     /// The tenant's claims, in the order they were recorded.

@@ -1,5 +1,6 @@
 //! What the facts of a service month come to under a policy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -158,6 +159,82 @@ pub struct ServiceMonth {
     pub split: bool,
     /// Its fee and what is owed; `None`: no bill is known.
     pub money: Option<Money>,
+    /// Calls of it that are in no figure.
+    pub uncounted: Uncounted,
+    /// What rulings name of it and cannot reach.
+    pub unreached: Unreached,
+    /// Calls of its calendar month on days that no registered term holds: in no service month.
+    pub out_of_term: u64,
+    /// The shards that have counted calls of the tenant in its calendar month.
+    pub shards: SmallVec<[u32; 1]>,
+}
+
+/// What rulings name and cannot reach, because it is not held call by call. It stays as it was without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unreached {
+    /// Calls that are not held one by one, of days that a ruling's interval cuts; how many of them it means is not known.
+    pub calls: u64,
+    /// Request ids that no call held one by one has.
+    pub request_ids: u64,
+}
+
+/// Calls of a service month that were not counted, so that its figures cannot be complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uncounted {
+    /// Refused because the tenant's month had `limits.rows_per_tenant_month` rows.
+    pub limit: u64,
+    /// Older than `limits.max_age` at their arrival.
+    pub too_old: u64,
+    /// Those of both that did not go well.
+    pub not_ok: u64,
+    /// The tenant was refused earlier in the month, for `limits.tenants_per_month`, or may have been.
+    pub admitted_late: bool,
+}
+
+impl Uncounted {
+    /// Those of a further day or shard.
+    pub fn add(&mut self, other: Self) {
+        self.limit += other.limit;
+        self.too_old += other.too_old;
+        self.not_ok += other.not_ok;
+        self.admitted_late |= other.admitted_late;
+    }
+
+    /// Are the figures known to hold every call of the tenant that arrived?
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Why the month is not complete.
+    pub fn reasons(&self) -> impl Iterator<Item = String> + use<> {
+        let calls = |calls: u64, why: &str| {
+            let were = if calls == 1 { "call of this month was" } else { "calls of this month were" };
+            (calls > 0).then(|| format!("{calls} {were} not counted: {why}"))
+        };
+        let failing =
+            (self.not_ok > 0).then(|| format!("{} of the calls that were not counted did not go well", self.not_ok));
+        let late = self.admitted_late.then(|| format!("earlier calls of this month may be missing: {TENANT_LIMIT}"));
+        [calls(self.limit, ROW_LIMIT), calls(self.too_old, AGE_LIMIT), failing, late].into_iter().flatten()
+    }
+}
+
+/// Why calls are not counted; behind their number.
+pub const ROW_LIMIT: &str = "limits.rows_per_tenant_month reached";
+/// The same, for calls that came too late.
+pub const AGE_LIMIT: &str = "older than limits.max_age when they arrived";
+/// The same, for the calls of further tenants.
+pub const TENANT_LIMIT: &str = "limits.tenants_per_month reached";
+
+/// What is known of calls that a service month's figures do not hold, beyond the month's own [`Uncounted`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Completeness {
+    /// Why not all calls of the month are known to be counted; empty = they are.
+    pub reasons: Vec<String>,
+    /// Records that were rejected while the month ran, by reason. They cannot be read, or their times cannot be believed, so
+    /// whose calls they are is not known: they stand beside the figures of everybody.
+    pub rejected: BTreeMap<String, u64>,
+    /// Documents about the tenant that do nothing in the month.
+    pub remarks: Vec<String>,
 }
 
 /// Failures that count of one action and code.

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::contract::Contract;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::http::server::problem;
 use crate::report::standing::Standing;
@@ -275,7 +275,7 @@ impl ApiState {
     }
 
     fn judge<'a>(&'a self, contract: &'a Contract) -> Judge<'a> {
-        Judge { api: self, contract, now_ms: self.now_ms(), incomplete: HashMap::new() }
+        Judge { api: self, contract, now_ms: self.now_ms(), known: HashMap::new() }
     }
 }
 
@@ -284,14 +284,16 @@ struct Judge<'a> {
     api: &'a ApiState,
     contract: &'a Contract,
     now_ms: i64,
-    incomplete: HashMap<Period, Vec<String>>,
+    known: HashMap<Period, Completeness>,
 }
 
 impl Judge<'_> {
     fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
         let view = &self.api.view;
-        let incomplete =
-            self.incomplete.entry(month.period).or_insert_with(|| view.incomplete(month.period, self.api.zone));
-        Standing::of(tenant, month, self.now_ms, incomplete.clone(), self.contract.rulebook.claims(tenant))
+        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(month.period, self.api.zone));
+        let mut known = known.clone();
+        known.reasons.extend(view.unadmitted(month));
+        known.remarks = self.contract.remarks(tenant, month);
+        Standing::of(tenant, month, self.now_ms, known, self.contract.rulebook.claims(tenant))
     }
 }

@@ -141,6 +141,7 @@ impl<F: Fn(Arc<Registry>)> Reader<'_, F> {
                     match rows.apply(record.key, record.payload) {
                         Ok(new) => changed |= new,
                         Err(refused) => {
+                            changed = true;
                             self.metrics.registry_rejected();
                             tracing::error!(
                                 topic = self.topic,

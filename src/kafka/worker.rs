@@ -29,6 +29,7 @@ use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Trouble;
 use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::SourceRecord;
+use crate::pipeline::limits::{LimitUse, LimitWatch};
 use crate::pipeline::protocol::{FlushFailure, Need, SourceBounds, Stop, Takeover, after_transaction, same_source};
 use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
@@ -148,6 +149,7 @@ struct Worker {
     earliest_flush: Instant,
     next_lag: Instant,
     next_complaint: Instant,
+    limit_watch: LimitWatch,
     /// The group's session timeout: a worker that stood still for longer may have been replaced.
     session: Duration,
     last_round: Instant,
@@ -253,6 +255,7 @@ impl Worker {
             earliest_flush: Instant::now(),
             next_lag: Instant::now(),
             next_complaint: Instant::now(),
+            limit_watch: LimitWatch::default(),
             session,
             last_round: Instant::now(),
             reread: false,
@@ -549,6 +552,7 @@ impl Worker {
                         "shard taken over"
                     );
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
+                    self.limit_watch.begin(shard, counter.limits(), counter.totals(), now_ms());
                     shards.insert(shard, counter);
                 }
                 Err(error) => {
@@ -856,6 +860,27 @@ impl Worker {
         }
     }
 
+    /// Says what counting keeps out of the figures, in the log and in the metrics.
+    fn look_at_limits(&mut self, now_ms: i64) {
+        let shards = &self.shards;
+        self.limit_watch.keep(|shard| shards.contains_key(&shard));
+        let mut all = LimitUse::default();
+        for (shard, counter) in shards {
+            let used = counter.limits();
+            all.most_tenants = used.most_tenants;
+            all.most_rows = used.most_rows;
+            all.tenants = all.tenants.max(used.tenants);
+            all.rows = all.rows.max(used.rows);
+            let look = self.limit_watch.look(*shard, used, counter.totals(), now_ms);
+            self.setup.metrics.new_tenants(look.new_tenants);
+            for remark in look.remarks {
+                let LimitUse { tenants, rows, .. } = used;
+                tracing::warn!(shard, tenants, rows, new_tenants = look.new_tenants, "{remark}");
+            }
+        }
+        self.setup.metrics.set_limits(&all);
+    }
+
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
         // Both are polled rarely or never otherwise, and what librdkafka logs would pile up in them.
@@ -867,6 +892,7 @@ impl Worker {
         batch::serve(&self.reader, |_| {});
         self.report_lag();
         self.report_faults();
+        self.look_at_limits(now_ms());
         let waiting = self.waiting();
         self.setup.metrics.set_unflushed(waiting.letters, waiting.facts, waiting.is_too_much());
         let loaded = self.setup.view.outline().shards().iter().all(|s| s.is_published() || s.trouble().is_some());

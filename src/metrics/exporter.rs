@@ -16,7 +16,6 @@ use crate::domain::forecast::burn_rate;
 use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
 use crate::domain::standing::{Figures, ServiceMonth};
-use crate::domain::term::Period;
 use crate::domain::workdays::ClaimWindow;
 use crate::pipeline::standings::{Fleet, Standings};
 use crate::pipeline::trend::Trend;
@@ -181,7 +180,7 @@ impl Exporter {
     pub fn collect<H, C, W>(&mut self, standings: &Standings, view: &TenantView<'_, H, C, W>)
     where
         H: Fn(&str) -> bool,
-        C: Fn(&str, Period) -> bool,
+        C: Fn(&str, &ServiceMonth) -> bool,
         W: Fn(&str) -> Windows,
     {
         self.collected = true;
@@ -253,7 +252,7 @@ impl Exporter {
 
     fn add<H, C, W>(&mut self, standings: &Standings, candidate: &Candidate<'_>, view: &TenantView<'_, H, C, W>)
     where
-        C: Fn(&str, Period) -> bool,
+        C: Fn(&str, &ServiceMonth) -> bool,
         W: Fn(&str) -> Windows,
     {
         let windows = (view.windows)(candidate.tenant);
@@ -283,7 +282,7 @@ impl Exporter {
             let trend = standings.tenant(candidate.tenant).map(|t| Trend::of(t, month, windows, view.now_ms));
             let trend = trend.unwrap_or_default();
             self.stats.series += series(month) + trend_series(month, &trend);
-            let complete = (view.complete)(candidate.tenant, month.period);
+            let complete = month.uncounted.is_none() && (view.complete)(candidate.tenant, month);
             let labels = from..self.labels.len();
             self.rows.push(Row { labels, end_s, complete, month: month.clone(), trend, claim_s });
         }

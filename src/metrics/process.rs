@@ -16,6 +16,7 @@ use super::names::{self, Metric};
 use crate::documents::DocumentFile;
 use crate::domain::alert::{AlertName, Held, Status};
 use crate::domain::call::Rejection;
+use crate::pipeline::limits::LimitUse;
 use crate::pipeline::protocol::{FlushFailure, TopicFault, TransactionEnd};
 use crate::pipeline::record::Gap;
 use crate::pipeline::shard::Outcome;
@@ -38,6 +39,9 @@ pub struct ProcessMetrics {
     alerts_held: IntGaugeVec,
     alerts_foreign: IntGauge,
     registry_rejected: IntCounter,
+    /// Limit and use, of tenants and of rows.
+    limits: [[IntGauge; 2]; 2],
+    new_tenants: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     flush_duration: Histogram,
@@ -99,6 +103,9 @@ impl Notification {
     }
 }
 
+/// The limits that [`ProcessMetrics::set_limits`] knows, in its order.
+const LIMITS: [&str; 2] = ["tenants_per_month", "rows_per_tenant_month"];
+
 impl Default for ProcessMetrics {
     fn default() -> Self {
         Self::new()
@@ -120,6 +127,8 @@ impl ProcessMetrics {
         let [counted, duplicate, malformed, quarantined] =
             ["counted", "duplicate", "malformed", "quarantined"].map(|outcome| records.with_label_values(&[outcome]));
         let dead_letters = counters(r, names::DEAD_LETTERS, &["reason"]);
+        let limit_gauges = int_gauges(r, names::LIMIT, &["limit"]);
+        let used_gauges = int_gauges(r, names::LIMIT_USED, &["limit"]);
         let flushes = counters(r, names::FLUSHES, &["result"]);
         for end in [TransactionEnd::Committed, TransactionEnd::Aborted, TransactionEnd::Fatal, TransactionEnd::Unknown]
         {
@@ -151,6 +160,8 @@ impl ProcessMetrics {
             alerts_held,
             alerts_foreign: int_gauge(r, names::ALERTS_FOREIGN),
             registry_rejected: counter(r, names::REGISTRY_REJECTED),
+            limits: LIMITS.map(|limit| [&limit_gauges, &used_gauges].map(|gauges| gauges.with_label_values(&[limit]))),
+            new_tenants: counter(r, names::NEW_TENANTS),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
             flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
@@ -226,6 +237,19 @@ impl ProcessMetrics {
     /// Alerts in the ledger that a newer version has told.
     pub fn set_alerts_foreign(&self, alerts: usize) {
         self.alerts_foreign.set(int(alerts as u64));
+    }
+
+    /// How far the limits of counting are used up, of the owned shards the greatest.
+    pub fn set_limits(&self, used: &LimitUse) {
+        let values = [[used.most_tenants, used.tenants], [used.most_rows, used.rows]];
+        for (gauges, values) in self.limits.iter().zip(values) {
+            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(int(value as u64)));
+        }
+    }
+
+    /// Tenants were counted that were not known before.
+    pub fn new_tenants(&self, tenants: u64) {
+        self.new_tenants.inc_by(tenants);
     }
 
     /// A message of the registry topic was refused.

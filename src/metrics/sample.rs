@@ -13,6 +13,7 @@ use crate::domain::documents::{Documents, Notice};
 use crate::domain::money::{Currency, FeeItem};
 use crate::domain::policy::{Clause, Policies, Policy};
 use crate::domain::registry::Registry;
+use crate::domain::standing::ServiceMonth;
 use crate::domain::term::{Order, OrderEnd};
 use crate::pipeline::book::{Book, Event};
 use crate::pipeline::record::{Checkpoint, Chunk, Digest, Item, Key, Tally, TallyDay, Totals};
@@ -256,7 +257,7 @@ pub fn measure(tenants: usize, rounds: usize) -> Measured {
     let zone = chrono_tz::Asia::Shanghai;
     let view = TenantView {
         is_home: |_: &str| true,
-        complete: |_: &str, _| true,
+        complete: |_: &str, _: &ServiceMonth| true,
         // Mid-month, one call in a hundred failing: every series there is.
         windows: |_: &str| {
             let window = |total| Availability { total, failed: total / 100 };

@@ -11,10 +11,13 @@ use chrono_tz::Tz;
 
 use super::mutation::{Mutation, mutated};
 use super::record::alert_closes;
-use super::record::{AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, RecordError, Tally, TallyView};
+use super::record::{
+    AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, RecordError, RejectedRecords, Tally, TallyView,
+};
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::standing::{Completeness, ServiceMonth, TENANT_LIMIT};
 use crate::domain::term::Period;
 
 /// Why a month is not complete while it runs; behind the shard.
@@ -200,6 +203,40 @@ impl Book {
             }
         }
         reasons
+    }
+
+    /// What is known of the calls that the figures of a service month do not hold, whoever its tenant is.
+    pub fn completeness(&self, period: Period, zone: Tz) -> Completeness {
+        let (reasons, rejected) = (self.incomplete(period, zone), self.rejected(period.month()));
+        Completeness { reasons, rejected, ..Completeness::default() }
+    }
+
+    /// Dead letters that arrived in a month, by reason, but those whose tenant and month are known.
+    pub fn rejected(&self, month: Month) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        let checkpoints = self.shards.iter().filter_map(ShardBook::checkpoint);
+        let arrived = |r: &&RejectedRecords| r.month.is_none_or(|arrived| arrived == month.0);
+        for rejected in checkpoints.flat_map(|c| &c.rejected).filter(arrived) {
+            *all.entry(rejected.reason.clone()).or_default() += rejected.records;
+        }
+        all
+    }
+
+    /// The shards that refused calls of the month because it had too many tenants, and this one was not among them.
+    pub fn unadmitted(&self, month: &ServiceMonth) -> Vec<String> {
+        let (calendar, counted_in) = (month.period.month(), &month.shards);
+        let refused = |shard: u32, book: &ShardBook| {
+            let calls = book.checkpoint()?.unadmitted.iter().find(|u| u.month == calendar.0)?.calls;
+            (!counted_in.contains(&shard) && calls > 0).then_some(calls)
+        };
+        let refused = (0..).zip(&self.shards).filter_map(|(shard, book)| Some((shard, refused(shard, book)?)));
+        refused
+            .map(|(shard, calls)| {
+                format!(
+                    "shard {shard} did not count {calls} calls of tenants that were new in the month: {TENANT_LIMIT}"
+                )
+            })
+            .collect()
     }
 
     /// Tenants of all shards; a tenant whose calls lie in several shards comes once for each.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::book::ShardBook;
 use super::record::{Checkpoint, Item};
-use crate::domain::calendar::LocalDay;
+use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
 /// One thing the ledger and the recount do not agree on. `Display` says it in one line.
@@ -38,6 +38,22 @@ pub enum Subject {
         day: LocalDay,
         /// The API action.
         action: String,
+    },
+    /// Calls of a day that were not counted.
+    Uncounted {
+        /// The tenant.
+        tenant: Arc<str>,
+        /// The local day.
+        day: LocalDay,
+        /// Why, or which of them.
+        which: &'static str,
+    },
+    /// Were calls of the month refused before the tenant's first one?
+    AdmittedLate {
+        /// The tenant.
+        tenant: Arc<str>,
+        /// The month.
+        month: Month,
     },
     /// Non-ok calls of an action, code and flag on a day.
     Outcome {
@@ -75,6 +91,10 @@ impl fmt::Display for Difference {
             Subject::Calls { tenant, day, action } => {
                 write!(f, " tenant {} {day} action {}: calls", shown(tenant), shown(action))?;
             }
+            Subject::Uncounted { tenant, day, which } => {
+                write!(f, " tenant {} {day} calls not counted ({which})", shown(tenant))?;
+            }
+            Subject::AdmittedLate { tenant, month } => write!(f, " tenant {} {month} admitted late", shown(tenant))?,
             Subject::Outcome { tenant, day, action, code, flag } => {
                 let code = code.as_deref().map_or_else(|| "none".to_owned(), shown);
                 let flag = match flag {
@@ -136,7 +156,7 @@ pub fn differences(shard: u32, ledger: &ShardBook, recount: &ShardBook) -> Vec<D
 }
 
 /// What a checkpoint says beyond the facts of tenants and beyond who wrote it when.
-fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 13] {
+fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 15] {
     let totals = &checkpoint.totals;
     let instant = |ms: Option<i64>| ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
     let gaps = checkpoint
@@ -144,6 +164,10 @@ fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 13] {
         .iter()
         .map(|g| format!("[{}, {}) {}", g.from_offset, g.to_offset, if g.calls { "calls" } else { "window" }));
     let gaps: Vec<_> = gaps.collect();
+    let month = |month: Option<i32>| month.map_or_else(|| "-".to_owned(), |m| Month(m).to_string());
+    let rejected = checkpoint.rejected.iter().map(|r| format!("{} {} {}", month(r.month), r.reason, r.records));
+    let unadmitted = checkpoint.unadmitted.iter().map(|u| format!("{} {}", Month(u.month), u.calls));
+    let list = |items: Vec<String>| if items.is_empty() { "none".into() } else { items.join(", ") };
     [
         ("next offset", checkpoint.next_offset.to_string()),
         ("start offset", checkpoint.start_offset.to_string()),
@@ -155,9 +179,11 @@ fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 13] {
         ("quarantined", totals.quarantined.to_string()),
         ("items", checkpoint.items.to_string()),
         ("calls in closed months", checkpoint.closed.to_string()),
-        ("first open month", crate::domain::calendar::Month(checkpoint.horizon).to_string()),
+        ("first open month", Month(checkpoint.horizon).to_string()),
         ("watermark", instant(checkpoint.watermark_ms)),
         ("gaps", if gaps.is_empty() { "none".into() } else { gaps.join(" ") }),
+        ("rejected records", list(rejected.collect())),
+        ("calls of tenants not admitted", list(unadmitted.collect())),
     ]
 }
 
@@ -166,6 +192,8 @@ fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 13] {
 struct Rows {
     calls: BTreeMap<(LocalDay, String), u64>,
     outcomes: BTreeMap<(LocalDay, String, Option<String>, Flag), u64>,
+    uncounted: BTreeMap<(LocalDay, &'static str), u64>,
+    late: BTreeMap<Month, u64>,
     items: Vec<(LocalDay, Item)>,
 }
 
@@ -174,6 +202,15 @@ impl Rows {
         let mut rows = Self::default();
         for (month, tally) in shard.tallies(tenant) {
             let name = |index: u32| tally.names.get(index as usize).cloned().unwrap_or_default();
+            if tally.admitted_late {
+                rows.late.insert(month, 1);
+            }
+            for day in &tally.uncounted {
+                let date = month.day(day.day);
+                for (which, calls) in [("limit", day.limit), ("too_old", day.too_old), ("not ok", day.not_ok)] {
+                    *rows.uncounted.entry((date, which)).or_default() += calls;
+                }
+            }
             for day in &tally.days {
                 let date = month.day(day.day);
                 for (action, calls) in day.actions.iter().zip(&day.calls) {
@@ -212,6 +249,12 @@ fn compare_tenant(
         joined(ledger.outcomes, recount.outcomes).filter(|(_, calls)| unequal(calls))
     {
         report(Subject::Outcome { tenant: tenant.clone(), day, action, code, flag }, l.to_string(), r.to_string());
+    }
+    for ((day, which), (l, r)) in joined(ledger.uncounted, recount.uncounted).filter(|(_, calls)| unequal(calls)) {
+        report(Subject::Uncounted { tenant: tenant.clone(), day, which }, l.to_string(), r.to_string());
+    }
+    for (month, (l, r)) in joined(ledger.late, recount.late).filter(|(_, late)| unequal(late)) {
+        report(Subject::AdmittedLate { tenant: tenant.clone(), month }, l.to_string(), r.to_string());
     }
     compare_items(tenant, &ledger.items, &recount.items, report);
 }
@@ -334,7 +377,7 @@ mod tests {
             ..Checkpoint::default()
         };
         Facts {
-            tallies: vec![("acme", "2026-03", Tally { seq: 9, cov: 2000, names, days: vec![day] })],
+            tallies: vec![("acme", "2026-03", Tally { seq: 9, cov: 2000, names, days: vec![day], ..Tally::default() })],
             chunks: vec![
                 ("acme", "2026-03-20", 0, Chunk { seq: 1, cov: 20, items: vec![item(7, "r7"), item(9, "r9")] }),
                 ("acme", "2026-03-20", 1, Chunk { seq: 2, cov: 2000, items: vec![item(1025, "r1025")] }),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::record::{self, Digest, Key};
+use super::record::{self, Digest, Key, UncountedDay};
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
@@ -78,6 +78,18 @@ pub struct Row {
 pub struct MonthTally {
     days: Vec<DayTally>,
     rows: usize,
+    /// In order of the days.
+    uncounted: Vec<UncountedDay>,
+    admitted_late: bool,
+}
+
+/// Why a call that belongs to a tenant's month is not counted in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncounted {
+    /// The month has `limits.rows_per_tenant_month` rows.
+    Limit,
+    /// It is older than `limits.max_age` at its arrival.
+    TooOld,
 }
 
 #[derive(Debug)]
@@ -126,6 +138,33 @@ impl MonthTally {
         }
     }
 
+    /// Takes down a call that is not counted.
+    pub fn add_uncounted(&mut self, day: u32, why: Uncounted, not_ok: bool) {
+        let at = match self.uncounted.binary_search_by_key(&day, |d| d.day) {
+            Ok(at) => at,
+            Err(at) => {
+                self.uncounted.insert(at, UncountedDay { day, ..UncountedDay::default() });
+                at
+            }
+        };
+        let today = &mut self.uncounted[at];
+        match why {
+            Uncounted::Limit => today.limit += 1,
+            Uncounted::TooOld => today.too_old += 1,
+        }
+        today.not_ok += u64::from(not_ok);
+    }
+
+    /// Is there nothing in it yet?
+    pub fn is_new(&self) -> bool {
+        self.days.is_empty() && self.uncounted.is_empty()
+    }
+
+    /// Calls of this month were refused before its first one, for want of room: some may be this tenant's.
+    pub fn set_admitted_late(&mut self) {
+        self.admitted_late = true;
+    }
+
     /// Does it have the row already?
     pub fn has(&self, day: u32, row: Row) -> bool {
         self.days.iter().find(|d| u32::from(d.day) == day).is_some_and(|d| {
@@ -159,7 +198,8 @@ impl MonthTally {
         });
         let days = days.collect();
         let names = scratch.used.iter().map(|id| names.name(*id).to_string()).collect();
-        record::Tally { seq, cov, names, days }.encode_value()
+        let (uncounted, admitted_late) = (self.uncounted.clone(), self.admitted_late);
+        record::Tally { seq, cov, names, days, uncounted, admitted_late }.encode_value()
     }
 
     fn decode(tally: &record::Tally, names: &mut Names) -> Self {
@@ -180,7 +220,7 @@ impl MonthTally {
             }
         });
         let days = days.collect();
-        Self { days, rows }
+        Self { days, rows, uncounted: tally.uncounted.clone(), admitted_late: tally.admitted_late }
     }
 }
 
@@ -470,9 +510,9 @@ impl Tenant {
         self.months.iter_mut().rev().find(|m| m.month == month)
     }
 
-    /// The month's slot, a new one if need be.
+    /// The month's slot, a new one if need be; asked through [`Tenants::month_or_new`], which keeps count.
     #[inline]
-    pub fn month_or_new(&mut self, month: Month) -> &mut MonthSlot {
+    fn month_or_new(&mut self, month: Month) -> &mut MonthSlot {
         let at = match self.months.iter().rposition(|m| m.month <= month) {
             Some(at) if self.months[at].month == month => at,
             before => {
@@ -509,6 +549,8 @@ impl Tenant {
 pub struct Tenants {
     names: Names,
     tenants: Vec<Tenant>,
+    /// Tenants with a tally, by month.
+    in_month: BTreeMap<Month, usize>,
 }
 
 impl Tenants {
@@ -520,6 +562,48 @@ impl Tenants {
             self.tenants.push(Tenant { name: self.names.name(id).clone(), months: SmallVec::new(), days: Vec::new() });
         }
         id
+    }
+
+    /// The tenant's number, if it has one.
+    #[inline]
+    pub fn find(&self, name: &str) -> Option<TenantId> {
+        self.names.find(name)
+    }
+
+    /// How many have a number.
+    pub fn len(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// None yet?
+    pub fn is_empty(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
+    /// How many tenants have a tally of this month.
+    #[inline]
+    pub fn in_month(&self, month: Month) -> usize {
+        self.in_month.get(&month).copied().unwrap_or_default()
+    }
+
+    /// Tenants with a tally, by month.
+    pub fn by_month(&self) -> impl Iterator<Item = (Month, usize)> {
+        self.in_month.iter().map(|(month, tenants)| (*month, *tenants))
+    }
+
+    /// The tenant's tally of a month, a new one if need be.
+    #[inline]
+    pub fn month_or_new(&mut self, id: TenantId, month: Month) -> &mut MonthSlot {
+        let tenant = &mut self.tenants[id as usize];
+        if tenant.month(month).is_none() {
+            *self.in_month.entry(month).or_default() += 1;
+        }
+        tenant.month_or_new(month)
+    }
+
+    /// The tallies of months before this one were dropped.
+    pub fn closed(&mut self, horizon: Month) {
+        self.in_month = self.in_month.split_off(&horizon);
     }
 
     /// The tenant with this number.
@@ -545,7 +629,7 @@ impl Tenants {
             Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. } => {}
             Key::Tally { month, tenant } => {
                 let id = self.id(tenant);
-                let slot = self.get_mut(id).month_or_new(*month);
+                let slot = self.month_or_new(id, *month);
                 (slot.written, slot.facts) = (written, Lazy::Encoded(value.clone()));
             }
             Key::Chunk { day, chunk, tenant } => {

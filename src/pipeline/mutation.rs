@@ -35,6 +35,8 @@ mutations! {
     AcksNotAwaited,
     /// A torn transaction: keys are changed again below their `cov`.
     NoCoverage,
+    /// A takeover forgets how many calls a month had no room for.
+    UnadmittedNotCarried,
     /// A torn transaction: items are added again below their chunk's `cov`.
     NoChunkCoverage,
     /// The chunk of an item follows from a count of items, not from its offset.

@@ -220,6 +220,30 @@ pub struct Tally {
     /// One entry a local day with calls, in order.
     #[prost(message, repeated, tag = "4")]
     pub days: Vec<TallyDay>,
+    /// One entry a local day with calls that were not counted, in order.
+    #[prost(message, repeated, tag = "10")]
+    pub uncounted: Vec<UncountedDay>,
+    /// Before the first call here, calls of this month were refused because it had `limits.tenants_per_month` tenants;
+    /// some of them may be this tenant's.
+    #[prost(bool, tag = "11")]
+    pub admitted_late: bool,
+}
+
+/// Calls of one local day of a [`Tally`] that are in no other figure of it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct UncountedDay {
+    /// Day of the month, 1–31.
+    #[prost(uint32, tag = "1")]
+    pub day: u32,
+    /// Refused because the month had `limits.rows_per_tenant_month` rows.
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
+    /// Older than `limits.max_age` at their arrival.
+    #[prost(uint64, tag = "3")]
+    pub too_old: u64,
+    /// Those of both that did not go well.
+    #[prost(uint64, tag = "4")]
+    pub not_ok: u64,
 }
 
 /// One local day of a [`Tally`], in columns.
@@ -270,6 +294,7 @@ impl Tally {
                 && d.outcome_codes.iter().all(|c| *c <= names)
                 && d.outcome_flags.iter().all(|f| *f <= 2)
         });
+        let sound = sound && tally.uncounted.iter().all(|d| (1..=31).contains(&d.day));
         if sound { Ok(tally) } else { Err(RecordError::Value("the columns of a tally do not fit together".into())) }
     }
 
@@ -284,6 +309,8 @@ impl Tally {
 pub struct TallyView<'a> {
     names: Vec<&'a str>,
     days: Vec<&'a [u8]>,
+    uncounted: Vec<UncountedDay>,
+    admitted_late: bool,
 }
 
 impl<'a> TallyView<'a> {
@@ -295,9 +322,13 @@ impl<'a> TallyView<'a> {
         use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
         let damaged = |e: prost::DecodeError| RecordError::Value(e.to_string());
         let mut rest = after_version(bytes)?;
-        let mut view = Self { names: Vec::new(), days: Vec::new() };
+        let mut view = Self { names: Vec::new(), days: Vec::new(), uncounted: Vec::new(), admitted_late: false };
         while !rest.is_empty() {
             let (tag, wire_type) = decode_key(&mut rest).map_err(damaged)?;
+            if (tag, wire_type) == (11, WireType::Varint) {
+                view.admitted_late = decode_varint(&mut rest).map_err(damaged)? != 0;
+                continue;
+            }
             if wire_type != WireType::LengthDelimited {
                 skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(damaged)?;
                 continue;
@@ -309,6 +340,7 @@ impl<'a> TallyView<'a> {
             match tag {
                 3 => view.names.push(std::str::from_utf8(field).map_err(|e| RecordError::Value(e.to_string()))?),
                 4 => view.days.push(field),
+                10 => view.uncounted.push(UncountedDay::decode(field).map_err(damaged)?),
                 _ => {}
             }
         }
@@ -318,6 +350,16 @@ impl<'a> TallyView<'a> {
     /// Actions and codes, referred to by position.
     pub fn names(&self) -> &[&'a str] {
         &self.names
+    }
+
+    /// Calls that were not counted, by local day.
+    pub fn uncounted(&self) -> &[UncountedDay] {
+        &self.uncounted
+    }
+
+    /// See [`Tally::admitted_late`].
+    pub fn is_admitted_late(&self) -> bool {
+        self.admitted_late
     }
 
     /// Every local day with calls, in order. `day` is written over and over.
@@ -554,6 +596,38 @@ pub struct Checkpoint {
     /// The id of the calls topic that is counted, as Kafka's tools print it; empty: the brokers give topics no id.
     #[prost(string, tag = "17")]
     pub source_id: String,
+    /// Records that became dead letters, by the month they arrived in and the reason; of months not below the horizon. Not
+    /// those that stand in a [`Tally`] or in `unadmitted`.
+    #[prost(message, repeated, tag = "25")]
+    pub rejected: Vec<RejectedRecords>,
+    /// Calls of tenants that a month had no room for, by month.
+    #[prost(message, repeated, tag = "26")]
+    pub unadmitted: Vec<UnadmittedCalls>,
+}
+
+/// Records that became dead letters for one reason.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RejectedRecords {
+    /// The month of the record's timestamp; absent: it came before any timestamp.
+    #[prost(sint32, optional, tag = "1")]
+    pub month: Option<i32>,
+    /// The reason's name.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+    /// How many.
+    #[prost(uint64, tag = "3")]
+    pub records: u64,
+}
+
+/// Calls of one month that were refused because it had `limits.tenants_per_month` tenants already.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct UnadmittedCalls {
+    /// The month of the calls.
+    #[prost(sint32, tag = "1")]
+    pub month: i32,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub calls: u64,
 }
 
 /// Counting settings and the source offset from which they hold.

@@ -194,6 +194,8 @@ pub struct CountingSettings {
     pub ignore_timestamps: Vec<IgnoredRange>,
     /// Rows (day × action, day × action × code × flag) one tenant may have in one month and shard; beyond: quarantined (`limit`).
     pub rows_per_tenant_month: u32,
+    /// Tenants that may have calls in one month and shard; calls of further ones: quarantined (`limit`).
+    pub tenants_per_month: u32,
 }
 
 impl Default for CountingSettings {
@@ -209,6 +211,7 @@ impl Default for CountingSettings {
             max_event_bytes: 1 << 20,
             ignore_timestamps: Vec::new(),
             rows_per_tenant_month: 20_000,
+            tenants_per_month: 200_000,
         }
     }
 }

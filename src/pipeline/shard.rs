@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
-use super::facts::{Names, NewItem, Renumber, Row, TenantId, Tenants};
+use super::facts::{MonthTally, Names, NewItem, Renumber, Row, TenantId, Tenants, Uncounted};
+use super::limits::LimitUse;
 use super::mutation::{Mutation, mutated};
 use super::record::{
-    AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, SettingsEpoch, Totals, alert_closes,
+    AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, RejectedRecords, SettingsEpoch, Totals,
+    UnadmittedCalls, alert_closes,
 };
 use super::rulings::NotedRuling;
 use super::settings::{CountingSettings, IgnoredRange};
@@ -300,6 +302,12 @@ pub struct Shard {
     items: u64,
     start_timestamp_ms: Option<i64>,
     gaps: Vec<Gap>,
+    /// Dead letters by the month they arrived in, but those that a tally or `unadmitted` has.
+    rejected: BTreeMap<(Option<Month>, &'static str), u64>,
+    /// Calls of tenants that a month had no room for.
+    unadmitted: BTreeMap<Month, u64>,
+    /// The most rows that a tenant's month was seen to have.
+    most_rows: (Month, usize),
     tenants: Tenants,
     names: Names,
     renumber: Renumber,
@@ -417,6 +425,13 @@ impl Shard {
         }
         let window = Window::new(start, owner.fingerprint_keys);
         let zone = epochs[epoch].settings.time_zone;
+        let known = |r: &RejectedRecords| {
+            let reason = Rejection::ALL.into_iter().find(|reason| reason.as_str() == r.reason)?;
+            Some(((r.month.map(Month), reason.as_str()), r.records))
+        };
+        let rejected = last.rejected.iter().filter_map(known).collect();
+        let unadmitted = last.unadmitted.iter().filter(|_| !mutated(Mutation::UnadmittedNotCarried));
+        let unadmitted = unadmitted.map(|u| (Month(u.month), u.calls)).collect();
         let mut shard = Self {
             epochs,
             epoch,
@@ -431,6 +446,9 @@ impl Shard {
             items: last.items,
             start_timestamp_ms: last.start_timestamp_ms,
             gaps,
+            rejected,
+            unadmitted,
+            most_rows: (Month(i32::MIN), 0),
             tenants: Tenants::default(),
             names: Names::default(),
             renumber: Renumber::default(),
@@ -545,6 +563,18 @@ impl Shard {
         &self.gaps
     }
 
+    /// How far the limits of counting are used up.
+    pub fn limits(&self) -> LimitUse {
+        let settings = self.settings();
+        LimitUse {
+            known: self.tenants.len(),
+            tenants: self.tenants.by_month().map(|(_, tenants)| tenants).max().unwrap_or_default(),
+            most_tenants: settings.tenants_per_month as usize,
+            rows: self.most_rows.1,
+            most_rows: settings.rows_per_tenant_month as usize,
+        }
+    }
+
     /// Bytes of dead letters that wait for a flush.
     pub fn dead_letter_bytes(&self) -> usize {
         self.dead_letter_bytes
@@ -656,6 +686,15 @@ impl Shard {
         if warming {
             return Outcome::Warmed;
         }
+        // A record without a timestamp that can be believed arrived when the watermark stood there.
+        let believed = record.timestamp_ms.filter(|_| reason != Rejection::Quarantined(Quarantined::Clock));
+        let month = believed.or(self.watermark_ms()).map(|ms| self.clock.day(ms).month());
+        *self.rejected.entry((month, reason.as_str())).or_default() += 1;
+        self.bury(record, reason)
+    }
+
+    /// Makes a dead letter of a record.
+    fn bury(&mut self, record: &SourceRecord<'_>, reason: Rejection) -> Outcome {
         match reason {
             Rejection::Malformed(_) => self.totals.malformed += 1,
             Rejection::Quarantined(_) => self.totals.quarantined += 1,
@@ -677,11 +716,18 @@ impl Shard {
             return self.reject(record, Rejection::Quarantined(Quarantined::Future), warming);
         }
         let closed = month < self.horizon;
-        if call.time_ms < arrival_ms.saturating_sub(max_age_ms) || closed && mutated(Mutation::EnteredAfterHorizon) {
+        let old = call.time_ms < arrival_ms.saturating_sub(max_age_ms);
+        if old && !closed {
+            return self.leave_out(record, call, Refusal::TooOld, warming);
+        }
+        if old || closed && mutated(Mutation::EnteredAfterHorizon) {
             return self.reject(record, Rejection::Quarantined(Quarantined::TooOld), warming);
         }
-        if mutated(Mutation::EnteredAfterLimit) && !closed && !self.admits_call(call, day) {
-            return self.reject(record, Rejection::Quarantined(Quarantined::Limit), warming);
+        if mutated(Mutation::EnteredAfterLimit)
+            && !closed
+            && let Err(refusal) = self.admit(call, day, month)
+        {
+            return self.leave_out(record, call, refusal, warming);
         }
         // Every occurrence is entered, also of a call that is refused below: what the window holds must follow from the
         // records alone, or the next owner's would differ.
@@ -701,53 +747,99 @@ impl Shard {
         if warming {
             return Outcome::Warmed;
         }
-        let tenant = self.tenants.id(&call.tenant);
-        let row = self.row(call);
-        if !self.admits(tenant, day, month, row) {
-            return self.reject(record, Rejection::Quarantined(Quarantined::Limit), warming);
-        }
+        let (tenant, row) = match self.admit(call, day, month) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.leave_out(record, call, refusal, warming),
+        };
         self.totals.counted += 1;
         self.tally(record.offset, tenant, day, month, row);
         self.itemise(record.offset, tenant, day, call, row, calls_in_second);
         Outcome::Counted
     }
 
-    fn row(&mut self, call: &Call<'_>) -> Row {
-        let not_ok = call.code.is_some() || call.system_error == Flag::True;
-        Row {
-            action: self.names.intern(&call.action),
-            outcome: not_ok.then(|| (call.code.as_deref().map(|c| self.names.intern(c)), call.system_error)),
-        }
-    }
-
-    fn admits_call(&mut self, call: &Call<'_>, day: LocalDay) -> bool {
-        let (tenant, row) = (self.tenants.id(&call.tenant), self.row(call));
-        self.admits(tenant, day, day.month(), row)
-    }
-
-    /// Is there room for the call's row? Rows are never taken away, so a row that is there was counted whenever it
-    /// came, and one that is missing from a full month was not: the rule also holds for offsets counted before.
+    /// Is there room for the call's tenant in the month, and for its row in the tenant's month? Only what is admitted
+    /// gets a number, so that made-up tenants, actions and codes cost no memory.
+    ///
+    /// Neither tenants nor rows of a month are ever taken away, so what is there was counted whenever it came, and what is
+    /// missing from a full month was not: the rule also holds for offsets counted before, and after a torn flush, of whose
+    /// tenants some may be there already.
     #[inline]
-    fn admits(&mut self, tenant: TenantId, day: LocalDay, month: Month, row: Row) -> bool {
-        let limit = self.epochs[self.epoch].settings.rows_per_tenant_month as usize;
-        match self.tenants.get_mut(tenant).month(month) {
-            Some(slot) => {
-                let tally = slot.tally(&mut self.names);
-                tally.rows() < limit || tally.has(day.day_of_month(), row)
+    fn admit(&mut self, call: &Call<'_>, day: LocalDay, month: Month) -> Result<(TenantId, Row), Refusal> {
+        let settings = &self.epochs[self.epoch].settings;
+        let known = self.tenants.find(&call.tenant);
+        let slot = known.and_then(|id| Some((id, self.tenants.get_mut(id).month(month)?)));
+        let Some((tenant, slot)) = slot else {
+            if self.tenants.in_month(month) >= settings.tenants_per_month as usize {
+                return Err(Refusal::Tenants);
             }
-            None => true,
+            let tenant = self.tenants.id(&call.tenant);
+            return Ok((tenant, Row::numbered(&mut self.names, call)));
+        };
+        let tally = slot.tally(&mut self.names);
+        if tally.rows() < settings.rows_per_tenant_month as usize {
+            return Ok((tenant, Row::numbered(&mut self.names, call)));
         }
+        let row = Row::find(&self.names, call).filter(|row| tally.has(day.day_of_month(), *row));
+        row.map(|row| (tenant, row)).ok_or(Refusal::Rows)
+    }
+
+    /// A call that is not counted: a dead letter, and a count in its tenant's month, or, where the month has no room for
+    /// the tenant, in the checkpoint.
+    #[cold]
+    fn leave_out(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, refusal: Refusal, warming: bool) -> Outcome {
+        if warming {
+            return Outcome::Warmed;
+        }
+        let (reason, why) = match refusal {
+            Refusal::TooOld => (Quarantined::TooOld, Uncounted::TooOld),
+            Refusal::Rows | Refusal::Tenants => (Quarantined::Limit, Uncounted::Limit),
+        };
+        let day = self.clock.day(call.time_ms);
+        let month = day.month();
+        let most = self.epochs[self.epoch].settings.tenants_per_month as usize;
+        let known = self.tenants.find(&call.tenant).filter(|id| self.tenants.get_mut(*id).month(month).is_some());
+        if known.is_none() && self.tenants.in_month(month) >= most {
+            *self.unadmitted.entry(month).or_default() += 1;
+            return self.bury(record, Rejection::Quarantined(reason));
+        }
+        let tenant = known.unwrap_or_else(|| self.tenants.id(&call.tenant));
+        let not_ok = is_not_ok(call);
+        self.change_month(record.offset, tenant, month, |tally| tally.add_uncounted(day.day_of_month(), why, not_ok));
+        self.bury(record, Rejection::Quarantined(reason))
     }
 
     #[inline]
     fn tally(&mut self, offset: i64, tenant: TenantId, day: LocalDay, month: Month, row: Row) {
-        let slot = self.tenants.get_mut(tenant).month_or_new(month);
+        let rows = self.change_month(offset, tenant, month, |tally| {
+            tally.add(day.day_of_month(), row);
+            tally.rows()
+        });
+        if let Some(rows) = rows
+            && (month, rows) > self.most_rows
+        {
+            self.most_rows = (month, rows);
+        }
+    }
+
+    /// Changes a tenant's month, unless the value loaded holds the call at this offset already.
+    #[inline]
+    fn change_month<T>(
+        &mut self,
+        offset: i64,
+        tenant: TenantId,
+        month: Month,
+        change: impl FnOnce(&mut MonthTally) -> T,
+    ) -> Option<T> {
+        let slot = self.tenants.month_or_new(tenant, month);
         if offset < slot.written.cov {
-            return;
+            return None;
         }
         let tally = slot.tally(&mut self.names);
+        if tally.is_new() && self.unadmitted.contains_key(&month) {
+            tally.set_admitted_late();
+        }
         let rows = tally.rows();
-        tally.add((day.0 - month.first_day().0 + 1) as u32, row);
+        let changed = change(tally);
         self.unflushed += (tally.rows() - rows) * ROW_BYTES;
         slot.written.changed = self.generation;
         if !slot.written.dirty {
@@ -755,6 +847,7 @@ impl Shard {
             self.unflushed += KEY_BYTES;
             self.dirty.push(DirtyKey::Tally { tenant, month });
         }
+        Some(changed)
     }
 
     fn itemise(
@@ -1005,6 +1098,8 @@ impl Shard {
             start_timestamp_ms: self.start_timestamp_ms,
             writer: self.owner.writer.clone(),
             source_id: self.owner.source_id.clone().unwrap_or_else(|| self.last.source_id.clone()),
+            rejected: self.rejected(),
+            unadmitted: self.unadmitted(),
         };
         let flush = Flush {
             shard: self.owner.shard,
@@ -1030,6 +1125,21 @@ impl Shard {
         });
         self.generation += 1;
         flush
+    }
+
+    fn rejected(&self) -> Vec<RejectedRecords> {
+        let open = self.rejected.iter().filter(|((month, _), _)| month.is_none_or(|month| month >= self.horizon));
+        let one = |((month, reason), records): (&(Option<Month>, &str), &u64)| RejectedRecords {
+            month: month.map(|month| month.0),
+            reason: (*reason).to_owned(),
+            records: *records,
+        };
+        open.map(one).collect()
+    }
+
+    fn unadmitted(&self) -> Vec<UnadmittedCalls> {
+        let open = self.unadmitted.range(self.horizon..);
+        open.map(|(month, calls)| UnadmittedCalls { month: month.0, calls: *calls }).collect()
     }
 
     /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
@@ -1183,6 +1293,9 @@ impl Shard {
             }
             tenant.days.retain(|d| d.day.month() >= horizon);
         }
+        self.tenants.closed(horizon);
+        self.unadmitted = self.unadmitted.split_off(&horizon);
+        self.rejected.retain(|(month, _), _| month.is_none_or(|month| month >= horizon));
         let ended = self.alerts.iter().filter(|(alert, slot)| is_before(alert, horizon) && slot.digest.is_some());
         self.tombstones.extend(ended.map(|(alert, _)| Key::Alert(alert.clone())));
         self.alerts.retain(|alert, _| !is_before(alert, horizon));
@@ -1201,6 +1314,44 @@ impl Shard {
 /// Is it an alert that a horizon closes?
 fn is_closed(alert: &AlertKey, state: &AlertState, horizon: Month) -> bool {
     alert_closes(alert.period_start, state.ends_at_ms).is_some_and(|month| month < horizon)
+}
+
+/// Why a well-formed call of a month that is still open is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// Older than `limits.max_age` at its arrival.
+    TooOld,
+    /// Its tenant's month has `limits.rows_per_tenant_month` rows.
+    Rows,
+    /// The month has `limits.tenants_per_month` tenants.
+    Tenants,
+}
+
+fn is_not_ok(call: &Call<'_>) -> bool {
+    call.code.is_some() || call.system_error == Flag::True
+}
+
+impl Row {
+    /// The call's row; names that have no number yet get one.
+    #[inline]
+    fn numbered(names: &mut Names, call: &Call<'_>) -> Self {
+        let action = names.intern(&call.action);
+        let code = |names: &mut Names| call.code.as_deref().map(|code| names.intern(code));
+        Self { action, outcome: is_not_ok(call).then(|| (code(names), call.system_error)) }
+    }
+
+    /// The call's row, if all its names have a number.
+    fn find(names: &Names, call: &Call<'_>) -> Option<Self> {
+        let action = names.find(&call.action)?;
+        if !is_not_ok(call) {
+            return Some(Self { action, outcome: None });
+        }
+        let code = match call.code.as_deref() {
+            Some(code) => Some(names.find(code)?),
+            None => None,
+        };
+        Some(Self { action, outcome: Some((code, call.system_error)) })
+    }
 }
 
 /// Is it an alert of a service month that begins before this month?

@@ -3,7 +3,7 @@
 //! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no replay:
 //! [`Standings::refresh`] evaluates those whose facts changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::book::{Book, ShardBook};
-use super::record::{Digest, Item, TallyDay};
+use super::record::{Digest, Item, TallyDay, TallyView, UncountedDay};
 use crate::domain::availability::Availability;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::call::Flag;
 use crate::domain::codes::{Class, CodeMap};
 use crate::domain::contract::Contract;
 use crate::domain::decision::{Decision, FailingCall, Judge, Outcome, Unitemised};
+use crate::domain::documents::Scope;
 use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
 use crate::domain::rulebook::TenantRules;
-use crate::domain::standing::{FailingCalls, Figures, ServiceMonth};
+use crate::domain::standing::{FailingCalls, Figures, ServiceMonth, Uncounted, Unreached};
 use crate::domain::term::{Period, Terms};
 use crate::domain::workdays::ClaimWindow;
 
@@ -244,6 +245,8 @@ type Days = HashMap<(u32, LocalDay), (Digest, Arc<ItemSums>)>;
 struct ItemSums {
     figures: Figures,
     rows: Vec<ItemRow>,
+    /// Request ids that rulings name and that are among the items.
+    named: Vec<String>,
 }
 
 /// Items of one row of the tally.
@@ -277,8 +280,12 @@ impl ItemSums {
 
     fn of(judge: &Judge<'_>, shard: &ShardBook, day: LocalDay) -> Self {
         let mut sums = Self::default();
+        let named = judge.named_on(day);
         for item in shard.day_chunks(judge.tenant, day).flat_map(|chunk| chunk.items) {
             let call = call_of(&item);
+            if named.contains(call.request_id) {
+                sums.named.push(call.request_id.to_owned());
+            }
             let decision = judge.call(&call);
             if decision.outcome == Outcome::Unbound {
                 continue;
@@ -364,16 +371,26 @@ struct Draft {
     policy: Arc<Policy>,
     figures: Figures,
     failing: Vec<FailingCalls>,
+    uncounted: Uncounted,
+    unreached: Unreached,
 }
 
 /// All service months under evaluation, and what lies beside them.
 #[derive(Default)]
 struct Drafts {
     months: BTreeMap<LocalDay, Draft>,
-    /// Calls on days that no registered term holds.
-    out_of_term: BTreeMap<Month, u64>,
     calls_by_day: BTreeMap<LocalDay, u64>,
     unknown_codes: Vec<Arc<str>>,
+    beside: Beside,
+}
+
+/// What stands beside the service months, by calendar month.
+#[derive(Default)]
+struct Beside {
+    /// Calls on days that no registered term holds.
+    out_of_term: BTreeMap<Month, u64>,
+    /// The shards with a tally.
+    shards: BTreeMap<Month, SmallVec<[u32; 1]>>,
 }
 
 impl Draft {
@@ -432,9 +449,9 @@ impl<'a> Evaluation<'a> {
     /// The service month of this first day, with or without calls; `None`: there is no such service month.
     pub fn month(&self, first_day: LocalDay) -> Option<ServiceMonth> {
         let period = self.period_of(first_day).filter(|period| period.first == first_day)?;
-        let mut drafts = self.drafts(&mut HashMap::new()).months;
-        drafts.entry(first_day).or_insert_with(|| self.draft(period));
-        self.finish(drafts).into_iter().find(|month| month.period == period)
+        let Drafts { mut months, beside, .. } = self.drafts(&mut HashMap::new());
+        months.entry(first_day).or_insert_with(|| self.draft(period));
+        self.finish(months, &beside).into_iter().find(|month| month.period == period)
     }
 
     /// All service months with calls; `None`: the tenant is not in the book.
@@ -446,11 +463,11 @@ impl<'a> Evaluation<'a> {
     /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
     /// tenant was not split since.
     fn standing(&self, mut days: Days) -> TenantStanding {
-        let Drafts { months, out_of_term, calls_by_day, unknown_codes } = self.drafts(&mut days);
+        let Drafts { months, calls_by_day, unknown_codes, beside } = self.drafts(&mut days);
         let older = calls_by_day.len().saturating_sub(FORECAST_DAYS);
         TenantStanding {
-            months: self.finish(months),
-            out_of_term,
+            months: self.finish(months, &beside),
+            out_of_term: beside.out_of_term,
             split: self.split,
             calls_by_day: calls_by_day.into_iter().skip(older).collect(),
             unknown_codes,
@@ -460,14 +477,24 @@ impl<'a> Evaluation<'a> {
 
     fn draft(&self, period: Period) -> Draft {
         let policy = self.contract.policy(&self.terms, period.first).clone();
-        Draft { period, policy, figures: Figures::default(), failing: Vec::new() }
+        Draft {
+            period,
+            policy,
+            figures: Figures::default(),
+            failing: Vec::new(),
+            uncounted: Uncounted::default(),
+            unreached: Unreached::default(),
+        }
     }
 
     fn drafts(&self, days: &mut Days) -> Drafts {
         let mut drafts = Drafts::default();
+        let mut found = HashSet::new();
+        let mut uncounted = Vec::new();
         let mut scratch = TallyDay::default();
         for (number, shard) in self.book.shards().iter().enumerate() {
             for (month, tally) in shard.tally_views(self.tenant) {
+                drafts.beside.shards.entry(month).or_default().push(number as u32);
                 let mut names = Names::new(tally.names());
                 tally.for_each_day(&mut scratch, |row| {
                     if !self.goes_on() {
@@ -475,18 +502,61 @@ impl<'a> Evaluation<'a> {
                     }
                     let day = month.day(row.day);
                     let Some(period) = self.period_of(day) else {
-                        *drafts.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
+                        *drafts.beside.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
                         return;
                     };
                     let draft = drafts.months.entry(period.first).or_insert_with(|| self.draft(period));
                     let facts = DayFacts { shard, number: number as u32, day, row };
                     let before = draft.figures.total();
-                    self.add_day(&facts, &mut names, days, draft, &mut drafts.unknown_codes);
+                    self.add_day(&facts, &mut names, days, draft, &mut drafts.unknown_codes, &mut found);
                     *drafts.calls_by_day.entry(day).or_insert(0) += draft.figures.total() - before;
                 });
+                uncounted.push((month, tally));
             }
         }
+        uncounted.iter().for_each(|(month, tally)| self.add_uncounted(*month, tally, &mut drafts));
+        self.add_unknown_ids(&found, &mut drafts);
         drafts
+    }
+
+    /// Counts the request ids that rulings name and no item has. `found`: those that items have.
+    fn add_unknown_ids(&self, found: &HashSet<(LocalDay, String)>, drafts: &mut Drafts) {
+        let mut named = BTreeSet::new();
+        for ruling in &self.rules.rulings {
+            if let Some(Scope::Calls { tenant, day, request_ids }) = ruling.verdict.scope()
+                && tenant == self.tenant
+            {
+                named.extend(request_ids.iter().map(|id| (*day, id.clone())));
+            }
+        }
+        for id in named.into_iter().filter(|id| !found.contains(id)) {
+            let Some(period) = self.period_of(id.0) else { continue };
+            if let Some(draft) = drafts.months.get_mut(&period.first) {
+                draft.unreached.request_ids += 1;
+            }
+        }
+    }
+
+    /// Adds the calls that a tally does not count. One that was admitted late is late in each of its service months. Calls
+    /// that were not counted make no service month of a tenant that nobody registered.
+    fn add_uncounted(&self, month: Month, tally: &TallyView<'_>, drafts: &mut Drafts) {
+        let mut add = |day: LocalDay, uncounted: Uncounted| {
+            let Some(period) = self.period_of(day) else { return };
+            if !self.terms.is_empty() {
+                drafts.months.entry(period.first).or_insert_with(|| self.draft(period));
+            }
+            if let Some(draft) = drafts.months.get_mut(&period.first) {
+                draft.uncounted.add(uncounted);
+            }
+        };
+        for day in tally.uncounted() {
+            let UncountedDay { limit, too_old, not_ok, .. } = *day;
+            add(month.day(day.day), Uncounted { limit, too_old, not_ok, admitted_late: false });
+        }
+        if tally.is_admitted_late() {
+            let late = Uncounted { admitted_late: true, ..Uncounted::default() };
+            (month.first_day().0..=month.last_day().0).for_each(|day| add(LocalDay(day), late));
+        }
     }
 
     /// Adds one day of one shard. Items are looked at only where something could touch them: where there are failures, or
@@ -498,6 +568,7 @@ impl<'a> Evaluation<'a> {
         days: &mut Days,
         draft: &mut Draft,
         unknown_codes: &mut Vec<Arc<str>>,
+        found: &mut HashSet<(LocalDay, String)>,
     ) {
         let policy = &*draft.policy.clone();
         let judge = self.judge(policy);
@@ -512,8 +583,11 @@ impl<'a> Evaluation<'a> {
         let rows = (0..facts.row.outcome_calls.len()).map(|index| Row::of(facts.row, index));
         let rows = rows.filter(|row| policy.is_bound(names.name(row.action)));
         let rows: SmallVec<[Row; 8]> = rows.collect();
-        let items = (judge.may_raise() || rows.iter().any(|row| names.class(policy, row) == Class::SystemError))
-            .then(|| ItemSums::at(&judge, facts, days));
+        let wanted = judge.may_raise()
+            || rows.iter().any(|row| names.class(policy, row) == Class::SystemError)
+            || !judge.named_on(facts.day).is_empty();
+        let items = wanted.then(|| ItemSums::at(&judge, facts, days));
+        items.iter().flat_map(|items| &items.named).for_each(|id| _ = found.insert((facts.day, id.clone())));
         for row in &rows {
             good -= row.calls.min(good);
             let class = names.class(policy, row);
@@ -533,8 +607,12 @@ impl<'a> Evaluation<'a> {
             if unitemised > 0 {
                 let from_ms = day_start_ms(policy.time_zone, facts.day);
                 let to_ms = day_start_ms(policy.time_zone, LocalDay(facts.day.0 + 1));
-                let decision = judge.unitemised(&Unitemised { from_ms, to_ms, action, code, flag: row.flag });
+                let calls = Unitemised { from_ms, to_ms, action, code, flag: row.flag };
+                let decision = judge.unitemised(&calls);
                 draft.figures.add(&decision, unitemised);
+                if judge.is_cut(&calls, &decision) {
+                    draft.unreached.calls += unitemised;
+                }
                 if decision.class == Class::SystemError {
                     draft.figures.unitemised += unitemised;
                 }
@@ -551,7 +629,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The months with their money, in order of time.
-    fn finish(&self, drafts: BTreeMap<LocalDay, Draft>) -> Vec<ServiceMonth> {
+    fn finish(&self, drafts: BTreeMap<LocalDay, Draft>, beside: &Beside) -> Vec<ServiceMonth> {
         let registered = !self.terms.is_empty();
         let mut months: Vec<ServiceMonth> = drafts
             .into_values()
@@ -566,6 +644,10 @@ impl<'a> Evaluation<'a> {
                     top_failing,
                     split: self.split,
                     money: None,
+                    uncounted: draft.uncounted,
+                    unreached: draft.unreached,
+                    out_of_term: beside.out_of_term.get(&draft.period.month()).copied().unwrap_or_default(),
+                    shards: beside.shards.get(&draft.period.month()).cloned().unwrap_or_default(),
                 }
             })
             .collect();

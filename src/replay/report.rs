@@ -168,10 +168,14 @@ impl Report {
             standings: result
                 .months
                 .iter()
-                .map(|((tenant, _), month)| {
-                    let incomplete = incomplete(month, result.watermark_ms, judgement.now);
+                .map(|((tenant, first), month)| {
+                    let mut reasons = incomplete(month, result.watermark_ms, judgement.now);
+                    let unadmitted = result.unadmitted.get(&(tenant.clone(), *first));
+                    reasons.extend(unadmitted.into_iter().flatten().cloned());
+                    let mut known = result.rejected_lines.complete(tenant, month.period.month(), reasons);
+                    known.remarks = judgement.contract.remarks(tenant, month);
                     let claims = judgement.contract.rulebook.claims(tenant);
-                    Standing::of(tenant, month, judgement.now.timestamp_millis(), incomplete, claims)
+                    Standing::of(tenant, month, judgement.now.timestamp_millis(), known, claims)
                 })
                 .collect(),
             facts: result.facts.map(|facts| facts.into_values().collect()),
@@ -210,6 +214,24 @@ impl Report {
             lines(out, "facts", facts)?;
         }
         out.write_all(b"}\n")
+    }
+
+    /// The service months that are not complete, with the reasons, but those that only run.
+    fn write_incomplete(&self, out: &mut String) {
+        let reasons = |standing: &Standing| -> Vec<String> {
+            standing.incomplete_reasons.iter().filter(|reason| *reason != RUNNING).cloned().collect()
+        };
+        let all: Vec<_> = self.standings.iter().map(|s| (s, reasons(s))).filter(|(_, r)| !r.is_empty()).collect();
+        if all.is_empty() {
+            return;
+        }
+        out.push_str("\nnot complete:\n");
+        for (standing, reasons) in all.iter().take(INCOMPLETE_SHOWN) {
+            _ = writeln!(out, "{} {}: {}", standing.tenant.escape_debug(), standing.month, reasons.join("; "));
+        }
+        if all.len() > INCOMPLETE_SHOWN {
+            _ = writeln!(out, "and {} more; --output json names them", all.len() - INCOMPLETE_SHOWN);
+        }
     }
 
     /// The report as a table for people.
@@ -262,6 +284,7 @@ impl Report {
             out.push('\n');
             table(&mut out, &rows, &[0, 1, 6, 9]);
         }
+        self.write_incomplete(&mut out);
         if let Some(facts) = &self.facts {
             let header = ["tenant", "day", "action", "code", "system_error", "calls"];
             let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
@@ -296,11 +319,17 @@ impl Report {
     }
 }
 
+/// Service months that are not complete, listed for people at most.
+const INCOMPLETE_SHOWN: usize = 20;
+
+/// Why a month is not complete that has not ended.
+pub const RUNNING: &str = "running";
+
 /// The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
 fn incomplete(month: &ServiceMonth, watermark_ms: Option<i64>, now: DateTime<Utc>) -> Vec<String> {
     let end_ms = day_start_ms(month.policy.time_zone, month.period.next_day());
     let ended = now.timestamp_millis() >= end_ms || watermark_ms.is_some_and(|ms| ms >= end_ms);
-    if ended { Vec::new() } else { vec!["running".into()] }
+    if ended { Vec::new() } else { vec![RUNNING.into()] }
 }
 
 fn instant(at: DateTime<Utc>) -> String {

@@ -20,7 +20,7 @@ use crate::domain::contract::Contract;
 use crate::domain::decision::Outcome;
 use crate::domain::documents::Scope;
 use crate::domain::policy::Clause;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::pipeline::book::Book;
 use crate::pipeline::record;
 use crate::pipeline::standings::{self, Evaluation, UnitemisedEvidence};
@@ -47,8 +47,8 @@ pub struct Hour {
     pub issued_at: DateTime<Utc>,
     /// Documents recorded later were not looked at; `None` = all were. The contract's own, told here to be shown.
     pub as_of: Option<DateTime<Utc>>,
-    /// Why not all calls of the month are known to be counted; empty = they are.
-    pub incomplete: Vec<String>,
+    /// What is known of the calls that the month's figures do not hold, whoever its tenant is.
+    pub known: Completeness,
 }
 
 impl Desk<'_> {
@@ -66,8 +66,11 @@ impl Desk<'_> {
         previous: Option<&Statement>,
         csv: impl Write,
     ) -> Result<Issue, IssueError> {
+        let mut known = hour.known;
+        known.reasons.extend(self.book.unadmitted(month));
+        known.remarks = self.contract.remarks(tenant, month);
         let claims = self.contract.rulebook.claims(tenant);
-        let standing = Standing::of(tenant, month, hour.issued_at.timestamp_millis(), hour.incomplete, claims);
+        let standing = Standing::of(tenant, month, hour.issued_at.timestamp_millis(), known, claims);
         let inputs = Inputs {
             standing: &standing,
             policy: &month.policy,

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::domain::codes::Class;
 use crate::domain::documents::ClaimEvent;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{Completeness, ServiceMonth};
 
 /// One tenant's service month under the contract.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +27,16 @@ pub struct Standing {
     pub complete: bool,
     /// Why not.
     pub incomplete_reasons: Vec<String>,
+    /// Calls of the tenant's month that are in no figure, by reason; only reasons with a count. They make it incomplete.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub uncounted: BTreeMap<String, u64>,
+    /// Records that were rejected while the month ran, by reason; nobody knows whose calls they are. Only reasons with a
+    /// count.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<String, u64>,
+    /// Documents about the tenant that do nothing in the month, calls that no order covers, and why. Only if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// T: all calls.
     pub total: u64,
     /// T as the policy has it after exclusions.
@@ -41,6 +51,13 @@ pub struct Standing {
     pub suspect_5_7: u64,
     /// Failures that the ledger does not hold one by one: no window, call rate or request id can touch them.
     pub unitemised: u64,
+    /// Calls that are not held one by one, of days that a ruling's interval cuts: the ruling does not reach them. Only if
+    /// there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unreached: u64,
+    /// Request ids named by rulings that no call held one by one has: the rulings do not reach them. Only if there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unknown_request_ids: u64,
     /// The tenant's calls lie in several partitions: clause 5.7 can only suspect.
     pub split: bool,
     /// Calls of actions that are not bound.
@@ -139,13 +156,13 @@ pub struct PolicyRef {
 }
 
 impl Standing {
-    /// A service month as of `now_ms`. `incomplete`: why not all its calls are known to be counted. `claims`: the tenant's,
-    /// in the order they were recorded.
+    /// A service month as of `now_ms`. `known`: of the calls that its figures do not hold. `claims`: the tenant's, in the
+    /// order they were recorded.
     pub fn of(
         tenant: &str,
         month: &ServiceMonth,
         now_ms: i64,
-        incomplete: Vec<String>,
+        known: Completeness,
         claims: &[std::sync::Arc<ClaimEvent>],
     ) -> Self {
         let (figures, policy) = (&month.figures, &month.policy);
@@ -154,6 +171,10 @@ impl Standing {
         let percent = |a: crate::domain::availability::Availability| a.percent().map(|p| p.to_string());
         let (state, window) = month.claim(claims, now_ms);
         let tiers = policy.tiers.iter();
+        let Completeness { reasons: mut incomplete, rejected, remarks } = known;
+        incomplete.extend(month.uncounted.reasons());
+        let uncounted = [("limit", month.uncounted.limit), ("too_old", month.uncounted.too_old)];
+        let uncounted = uncounted.into_iter().filter(|(_, calls)| *calls > 0);
         Self {
             tenant: tenant.to_owned(),
             month: month.label(),
@@ -163,6 +184,9 @@ impl Standing {
             state: state.as_str(),
             complete: incomplete.is_empty(),
             incomplete_reasons: incomplete,
+            uncounted: uncounted.map(|(reason, calls)| (reason.to_owned(), calls)).collect(),
+            rejected,
+            remarks,
             total: figures.total(),
             denominator: availability.total,
             system_error_raw: figures.failed_raw(),
@@ -170,6 +194,8 @@ impl Standing {
             failed: figures.failed(),
             suspect_5_7: figures.suspect,
             unitemised: figures.unitemised,
+            unreached: month.unreached.calls,
+            unknown_request_ids: month.unreached.request_ids,
             split: month.split,
             unbound: figures.unbound,
             classes: Class::ALL.iter().map(|c| (c.as_str(), figures.of(*c))).filter(|(_, n)| *n > 0).collect(),
@@ -217,6 +243,11 @@ impl Standing {
             },
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Pairs as a JSON object, in their order.

@@ -23,6 +23,7 @@ mod hammer;
 mod hostile;
 mod lag;
 mod letters;
+mod limits;
 mod notify;
 mod operations;
 mod partitions;

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use chrono::TimeZone;
 use sla_ledger::domain::alert::Verdict;
-use sla_ledger::domain::call::{Call, Flag};
+use sla_ledger::domain::call::{Call, Flag, Rejection};
 use sla_ledger::pipeline::book::{Book, ShardBook};
 use sla_ledger::pipeline::record::{AlertRecord, AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
 use sla_ledger::pipeline::settings::{CountingSettings, IgnoredRange};
@@ -79,6 +79,16 @@ struct Recount {
     duplicates_of_prev: u64,
     duplicates_late: u64,
     duplicates_of_refused: u64,
+    /// Calls that are not counted: over the limit of rows, too old, and those of both that did not go well.
+    uncounted: BTreeMap<(String, Day), [u64; 3]>,
+    /// Tenants by month, and those that came when the month had refused others.
+    admitted: BTreeSet<(String, i32)>,
+    late_tenants: BTreeSet<(String, i32)>,
+    /// Calls of tenants that the month had no room for.
+    unadmitted: BTreeMap<i32, u64>,
+    /// Other dead letters, by month of arrival and reason.
+    rejected: BTreeMap<(Option<i32>, &'static str), u64>,
+    refused_tenants: u64,
     /// Retention took records away before they were counted: the recount cannot follow.
     gap: bool,
 }
@@ -154,6 +164,7 @@ impl Recount {
         let ignored = |range: &IgnoredRange| range.partition as usize == partition && range.holds(entry.offset);
         if settings.ignore_timestamps.iter().any(ignored) {
             self.ignored += 1;
+            self.reject(self.watermark.map(|ms| day_of(ms).0), "clock");
             return self.quarantine(entry.offset);
         }
         if let Some(timestamp) = entry.timestamp_ms
@@ -167,14 +178,29 @@ impl Recount {
             }
         }
         self.rotate(entry.offset, settings.dedupe_window_s);
-        let Meaning::Call(call) = &entry.meaning else {
-            self.totals.malformed += 1;
-            self.dead.insert(entry.offset);
-            return;
+        let month_of_arrival = entry.timestamp_ms.or(self.watermark).map(|ms| day_of(ms).0);
+        let call = match &entry.meaning {
+            Meaning::Call(call) => call,
+            Meaning::Malformed(reason) => {
+                self.totals.malformed += 1;
+                self.dead.insert(entry.offset);
+                self.reject(month_of_arrival, Rejection::Malformed(*reason).as_str());
+                return;
+            }
         };
         let arrival = entry.timestamp_ms.or(self.watermark).unwrap_or(call.time_ms);
         let day = day_of(call.time_ms);
-        if call.time_ms > arrival + 300_000 || call.time_ms < arrival - i64::from(settings.max_age_s) * 1000 {
+        if call.time_ms > arrival + 300_000 {
+            self.reject(month_of_arrival, "future");
+            return self.quarantine(entry.offset);
+        }
+        if call.time_ms < arrival - i64::from(settings.max_age_s) * 1000 {
+            if day.0 < self.horizon {
+                self.reject(month_of_arrival, "too_old");
+            } else {
+                let code = call.code.filter(|c| !settings.success_codes.iter().any(|s| s == c));
+                self.uncount(&PlainCall { code, ..call.clone() }, day, 1, &settings);
+            }
             return self.quarantine(entry.offset);
         }
         let code = call.code.filter(|c| !settings.success_codes.iter().any(|s| s == c));
@@ -194,6 +220,7 @@ impl Recount {
             return;
         }
         if day.0 < self.horizon {
+            self.reject(month_of_arrival, "too_old");
             return self.refuse(entry.offset);
         }
         let all = (call.tenant.to_string(), day, call.action.to_string(), None);
@@ -206,17 +233,57 @@ impl Recount {
         );
         let month_rows = self.rows.keys().filter(|(t, d, _, _)| *t == call.tenant && d.0 == day.0).count();
         let has = self.rows.contains_key(&all) && (!not_ok || self.rows.contains_key(&outcome));
+        if !self.has_room(&call, day, &settings) {
+            self.uncount(&call, day, 0, &settings);
+            return self.refuse(entry.offset);
+        }
         if month_rows >= settings.rows_per_tenant_month as usize && !has {
             self.limited += 1;
+            self.uncount(&call, day, 0, &settings);
             return self.refuse(entry.offset);
         }
         self.totals.counted += 1;
+        self.admit(&call, day);
         let in_window = self.calls_in_second(&call);
         self.add_row(all);
         if not_ok {
             self.add_row(outcome);
         }
         self.itemise(entry.offset, &call, day, in_window, &settings);
+    }
+
+    /// Is there room for the call's tenant in the month?
+    fn has_room(&self, call: &PlainCall, day: Day, settings: &CountingSettings) -> bool {
+        let tenants = self.admitted.iter().filter(|(_, month)| *month == day.0).count();
+        self.admitted.contains(&(call.tenant.to_string(), day.0)) || tenants < settings.tenants_per_month as usize
+    }
+
+    fn admit(&mut self, call: &PlainCall, day: Day) {
+        let key = (call.tenant.to_string(), day.0);
+        if self.admitted.insert(key.clone()) && self.unadmitted.contains_key(&day.0) {
+            self.facts = self.facts.wrapping_add(hash((&key, "late")));
+            self.late_tenants.insert(key);
+        }
+    }
+
+    /// A call that is not counted, for the limits (0) or its age (1).
+    fn uncount(&mut self, call: &PlainCall, day: Day, why: usize, settings: &CountingSettings) {
+        if !self.has_room(call, day, settings) {
+            *self.unadmitted.entry(day.0).or_default() += 1;
+            self.refused_tenants += 1;
+            return;
+        }
+        self.admit(call, day);
+        let key = (call.tenant.to_string(), day);
+        let calls = self.uncounted.entry(key.clone()).or_default();
+        self.facts = self.facts.wrapping_sub(if *calls == [0; 3] { 0 } else { hash((&key, *calls)) });
+        calls[why] += 1;
+        calls[2] += u64::from(call.code.is_some() || call.flag == Flag::True);
+        self.facts = self.facts.wrapping_add(hash((&key, *calls)));
+    }
+
+    fn reject(&mut self, month: Option<i32>, reason: &'static str) {
+        *self.rejected.entry((month, reason)).or_default() += 1;
     }
 
     fn quarantine(&mut self, offset: i64) {
@@ -291,6 +358,19 @@ impl Recount {
             }
             keep
         });
+        self.uncounted.retain(|key, calls| {
+            let keep = key.1.0 >= horizon;
+            facts = facts.wrapping_sub(if keep { 0 } else { hash((key, *calls)) });
+            keep
+        });
+        self.late_tenants.retain(|key| {
+            let keep = key.1 >= horizon;
+            facts = facts.wrapping_sub(if keep { 0 } else { hash((key, "late")) });
+            keep
+        });
+        self.admitted.retain(|(_, month)| *month >= horizon);
+        self.unadmitted.retain(|month, _| *month >= horizon);
+        self.rejected.retain(|(month, _), _| month.is_none_or(|month| month >= horizon));
         let item_calls = &mut self.item_calls;
         self.items.retain(|(tenant, day, _), items| {
             let keep = day.0 >= horizon;
@@ -532,6 +612,14 @@ impl Oracle {
                 new.seq, new.next_offset
             ));
         }
+        let rejected: BTreeMap<_, _> = new.rejected.iter().map(|r| ((r.month, r.reason.as_str()), r.records)).collect();
+        let unadmitted: BTreeMap<_, _> = new.unadmitted.iter().map(|u| (u.month, u.calls)).collect();
+        if (&rejected, &unadmitted) != (&recount.rejected, &recount.unadmitted) {
+            return Err(format!(
+                "shard {shard}: checkpoint {} says that it rejected\n  {rejected:?} {unadmitted:?}, a recount\n  {:?} {:?}",
+                new.seq, recount.rejected, recount.unadmitted
+            ));
+        }
         recount.facts_at.insert(new.next_offset, recount.facts);
         recount.last = Some(new);
         Ok(())
@@ -621,7 +709,7 @@ impl Oracle {
     }
 
     /// Interesting things in the traffic: late items, calls over the limit, duplicates, conflicts, quarantined, closed calls.
-    pub fn coverage(&self) -> [(&'static str, u64); 14] {
+    pub fn coverage(&self) -> [(&'static str, u64); 17] {
         let sum = |of: fn(&Recount) -> u64| self.shards.iter().map(of).sum();
         [
             ("late_items", sum(|r| r.late_items)),
@@ -631,6 +719,9 @@ impl Oracle {
             ("duplicates_of_prev", sum(|r| r.duplicates_of_prev)),
             ("duplicates_late", sum(|r| r.duplicates_late)),
             ("duplicates_of_refused", sum(|r| r.duplicates_of_refused)),
+            ("refused_tenants", sum(|r| r.refused_tenants)),
+            ("late_tenants", sum(|r| r.late_tenants.len() as u64)),
+            ("uncounted", sum(|r| r.uncounted.values().map(|calls| calls[0] + calls[1]).sum())),
             ("duplicates", sum(|r| r.totals.duplicate)),
             ("conflicts", sum(|r| r.totals.duplicate_conflicts)),
             ("quarantined", sum(|r| r.totals.quarantined)),
@@ -699,6 +790,15 @@ fn facts(book: &ShardBook) -> u64 {
         sum = sum.wrapping_add(hash((hash(&row), calls)));
     }
     for tenant in book.tenants() {
+        for (month, tally) in book.tallies(tenant) {
+            if tally.admitted_late {
+                sum = sum.wrapping_add(hash(((tenant.to_string(), month.0), "late")));
+            }
+            for day in &tally.uncounted {
+                let key = (tenant.to_string(), (month.0, day.day));
+                sum = sum.wrapping_add(hash((key, [day.limit, day.too_old, day.not_ok])));
+            }
+        }
         for (day, chunk) in book.chunks(tenant) {
             for item in chunk.items {
                 let at = day_of(item.time_ms);

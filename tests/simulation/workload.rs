@@ -87,13 +87,16 @@ pub const NOT_ITEMISED: &str = "Caller";
 
 /// Counting settings with windows short enough for their edges to be hit.
 pub fn settings(rng: &mut Rng, limit: u32) -> CountingSettings {
+    let dedupe_window_s = rng.range(2, 10) as u32;
     CountingSettings {
         timestamp_format: TimestampFormat::EpochMs,
         success_codes: if rng.mille(700) { vec!["OK".into()] } else { Vec::new() },
         not_itemised: if rng.mille(700) { vec![NOT_ITEMISED.into()] } else { vec![NOT_ITEMISED.into(), "Soft".into()] },
-        dedupe_window_s: rng.range(2, 10) as u32,
+        dedupe_window_s,
         max_age_s: rng.pick(&[86_400, 40 * 86_400, 100 * 86_400]),
         rows_per_tenant_month: limit,
+        // There are three tenants.
+        tenants_per_month: [1, 2, 200_000][dedupe_window_s as usize % 3],
         max_event_bytes: 400,
         ..CountingSettings::default()
     }
@@ -195,7 +198,7 @@ fn call(
         _ => arrival,
     };
     let fresh = PlainCall {
-        tenant: rng.pick(&["a", "a", "a", "b b"]),
+        tenant: if n.is_multiple_of(7) { "c" } else { rng.pick(&["a", "a", "a", "b b"]) },
         request_id: format!("r{n}"),
         time_ms,
         action: rng.pick(&["", "Call", "Call"]),

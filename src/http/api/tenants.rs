@@ -10,7 +10,7 @@ use super::{Answer, ApiState, json};
 use crate::domain::availability::Level;
 use crate::domain::calendar::Month;
 use crate::domain::contract::Contract;
-use crate::domain::standing::{Figures, ServiceMonth};
+use crate::domain::standing::{Figures, ServiceMonth, Uncounted, Unreached};
 use crate::domain::term::{Period, Terms};
 use crate::report::standing::Standing;
 
@@ -276,5 +276,9 @@ pub(super) fn without_traffic(contract: &Contract, terms: &Terms, period: Period
         top_failing: Box::default(),
         split: false,
         money: None,
+        uncounted: Uncounted::default(),
+        unreached: Unreached::default(),
+        out_of_term: 0,
+        shards: smallvec::SmallVec::new(),
     }
 }

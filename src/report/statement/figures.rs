@@ -21,6 +21,12 @@ pub(super) struct Figures {
     pub state: String,
     pub complete: bool,
     pub incomplete_reasons: Vec<String>,
+    #[serde(default)]
+    pub uncounted: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub remarks: Vec<String>,
     pub total: u64,
     pub denominator: u64,
     pub system_error_raw: u64,
@@ -30,6 +36,10 @@ pub(super) struct Figures {
     pub suspect_5_7: u64,
     #[serde(default)]
     pub unitemised: u64,
+    #[serde(default)]
+    pub unreached: u64,
+    #[serde(default)]
+    pub unknown_request_ids: u64,
     #[serde(default)]
     pub split: bool,
     #[serde(default)]
@@ -124,6 +134,9 @@ impl Figures {
             put(&format!("excluded.{clause}"), json!(calls));
         }
         put("failed", json!(self.failed));
+        for (reason, calls) in &self.uncounted {
+            put(&format!("uncounted.{reason}"), json!(calls));
+        }
         put("tier", json!(self.tier));
         put("rate_pct", json!(self.rate_pct));
         put("registration", json!(self.registration));

@@ -131,6 +131,9 @@ impl Page<'_> {
 
     fn tier(&self) -> String {
         match &*self.f.tier {
+            "none" if !self.f.complete => {
+                self.t("none so far: the calls counted meet the target", "暂无：已计入的调用达到服务可用性标准")
+            }
             "none" => self.t("none: the target is met", "无：已达到服务可用性标准"),
             "no_traffic" => self.t("none: no calls", "无：服务月度内无调用"),
             tier => visible(tier).into_owned(),
@@ -138,7 +141,12 @@ impl Page<'_> {
     }
 
     fn payout(&self) -> String {
-        self.f.compensation.as_ref().map_or_else(|| self.t("unknown", "无法确定"), |c| self.money(c.payout_minor))
+        let Some(compensation) = &self.f.compensation else { return self.t("unknown", "无法确定") };
+        let payout = self.money(compensation.payout_minor);
+        match self.f.complete {
+            true => payout,
+            false => self.lang.pick(format!("{payout}, provisional"), format!("{payout}（暂计）")),
+        }
     }
 
     fn key(&self) -> Vec<KeyFigure> {
@@ -217,6 +225,38 @@ impl Page<'_> {
                 format!("数据不完整，所列数值为暂计：{reasons}。"),
             ));
         }
+        if !self.f.rejected.is_empty() {
+            let sum = grouped(self.f.rejected.values().sum());
+            let reasons = self.rejected();
+            warnings.push(self.lang.pick(
+                format!("While the month ran, {sum} records of the source were rejected ({reasons}): they are in nobody's figures."),
+                format!("服务月度期间，数据来源中有 {sum} 条记录被拒收（{reasons}），未计入任何客户的数值。"),
+            ));
+        }
+        if !self.f.remarks.is_empty() {
+            let remarks: Vec<_> = self.f.remarks.iter().map(|remark| visible(remark)).collect();
+            let remarks = remarks.join(self.lang.pick("; ", "；"));
+            warnings
+                .push(self.lang.pick(format!("In no figure: {remarks}."), format!("未计入数值的事项：{remarks}。")));
+        }
+        if self.f.unreached > 0 {
+            let calls = grouped(self.f.unreached);
+            warnings.push(self.lang.pick(
+                format!(
+                    "Rulings do not reach {calls} calls: their intervals cut days whose calls are not held one by one."
+                ),
+                format!("裁定未能适用于 {calls} 次调用：裁定的时间范围未覆盖整日，而这些调用未逐条记录。"),
+            ));
+        }
+        if self.f.unknown_request_ids > 0 {
+            let ids = grouped(self.f.unknown_request_ids);
+            warnings.push(self.lang.pick(
+                format!(
+                    "Rulings name {ids} request ids that no failing call held one by one has: they change nothing."
+                ),
+                format!("裁定所列的 {ids} 个请求 ID 不在逐条记录的失败调用中，对数值没有影响。"),
+            ));
+        }
         if self.s.after_close {
             warnings.push(self.t(
                 "This revision was issued after the claim window had closed.",
@@ -236,6 +276,21 @@ impl Page<'_> {
             ));
         }
         warnings
+    }
+
+    fn rejected(&self) -> String {
+        let reasons = self.f.rejected.iter();
+        let all: Vec<_> =
+            reasons.map(|(reason, records)| format!("{} {}", visible(reason), grouped(*records))).collect();
+        all.join(self.lang.comma())
+    }
+
+    fn data(&self) -> String {
+        match (self.f.complete, self.f.rejected.is_empty()) {
+            (true, true) => self.t("complete", "完整"),
+            (true, false) => self.t("complete but for the rejected records", "除被拒收的记录外完整"),
+            (false, _) => self.t("not complete", "不完整"),
+        }
     }
 
     fn head(&self) -> Section {
@@ -285,11 +340,7 @@ impl Page<'_> {
         );
         pairs.push(self.pair("Documents as of", "文件截止", as_of));
         pairs.push(self.pair("Revision", "版次", revision));
-        pairs.push(self.pair(
-            "Data",
-            "数据完整性",
-            if f.complete { self.t("complete", "完整") } else { self.t("not complete", "不完整") },
-        ));
+        pairs.push(self.pair("Data", "数据完整性", self.data()));
         Section { id: "statement", title: self.t("Statement", "基本信息"), blocks: vec![Block::Pairs(pairs)] }
     }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use crate::domain::money::Currency;
+use crate::domain::standing::AGE_LIMIT;
 use crate::visible::visible;
 
 /// The language of a statement for people.
@@ -171,11 +172,16 @@ pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
         "claim.opens" => ("claim window opens", "可申请赔偿起始日"),
         "claim.last_day" => ("last day to claim", "最晚申请日"),
         "registration" => ("registration", "订单登记"),
-        other => match other.strip_prefix("excluded.") {
-            Some(clause) => {
+        other => match (other.strip_prefix("excluded."), other.strip_prefix("uncounted.")) {
+            (Some(clause), _) => {
                 return lang.pick(format!("excluded by {clause}"), format!("第{clause}条免责扣除次数")).into();
             }
-            None => return other.into(),
+            (_, Some(reason)) => {
+                return lang
+                    .pick(format!("calls not counted ({reason})"), format!("未计入的调用次数（{reason}）"))
+                    .into();
+            }
+            (None, None) => return other.into(),
         },
     };
     lang.pick(en, zh).into()
@@ -189,7 +195,14 @@ pub(super) fn incomplete(reason: &str, lang: Lang) -> Cow<'_, str> {
     if reason == "running" {
         return "服务月度尚未结束".into();
     }
+    if let Some(zh) = uncounted_zh(reason) {
+        return zh.into();
+    }
     let known = reason.strip_prefix("shard ").and_then(|rest| rest.split_once(' ')).and_then(|(shard, what)| {
+        let refused = what.strip_prefix("did not count ").and_then(|rest| rest.split_once(' '));
+        if let Some((calls, _)) = refused {
+            return Some(format!("分区 {shard} 有 {calls} 次调用未计入：已达 limits.tenants_per_month 上限"));
+        }
         let zh = match what {
             "was never counted" => "从未核算",
             "has not passed the end of the month" => "尚未核算至服务月度结束",
@@ -201,6 +214,35 @@ pub(super) fn incomplete(reason: &str, lang: Lang) -> Cow<'_, str> {
         Some(format!("分区 {shard} {zh}"))
     });
     known.map_or(reason.into(), Into::into)
+}
+
+/// Calls or lines that were not counted, and why.
+fn uncounted_zh(reason: &str) -> Option<String> {
+    let why = |why: &str| match why {
+        AGE_LIMIT => "到达时已早于 limits.max_age".to_owned(),
+        limit => match limit.strip_suffix(" reached") {
+            Some(key) => format!("已达 {key} 上限"),
+            None => limit.to_owned(),
+        },
+    };
+    if let Some(rest) = reason.strip_prefix("earlier calls of this month may be missing: ") {
+        return Some(format!("本月较早的调用可能缺失：{}", why(rest)));
+    }
+    let (number, rest) = reason.split_once(' ')?;
+    number.parse::<u64>().ok()?;
+    if rest == "of the calls that were not counted did not go well" {
+        return Some(format!("未计入的调用中有 {number} 次未成功"));
+    }
+    let (what, rest) = rest.split_once(": ")?;
+    match what {
+        "call of this month was not counted" | "calls of this month were not counted" => {
+            Some(format!("本月有 {number} 次调用未计入：{}", why(rest)))
+        }
+        "line of the input was rejected" | "lines of the input were rejected" => {
+            Some(format!("输入中有 {number} 行被拒收：{rest}"))
+        }
+        _ => None,
+    }
 }
 
 /// A number of calls with its thousands apart.

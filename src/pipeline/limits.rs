@@ -1,0 +1,163 @@
+//! Looks at what counting keeps out: limits that fill up, records that are mostly rejected, tenants that are mostly new. It
+//! says what is worth a line of the log, each thing once in a while, however many calls bring it about.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::record::Totals;
+
+/// How far the limits of counting are used up in one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitUse {
+    /// Tenants known at all: of every month that is held, and counted since the takeover.
+    pub known: usize,
+    /// Tenants of the month that has most of them.
+    pub tenants: usize,
+    /// `limits.tenants_per_month`.
+    pub most_tenants: usize,
+    /// The most rows seen in a tenant's month, of the newest month counted since the takeover.
+    pub rows: usize,
+    /// `limits.rows_per_tenant_month`.
+    pub most_rows: usize,
+}
+
+/// Records and tenants of so long a time make a pattern.
+const SPAN_MS: i64 = 15_000;
+/// The same thing is not said again for so long.
+const AGAIN_MS: i64 = 600_000;
+/// Fewer rejected records in that time are none.
+const LEAST_REJECTED: u64 = 10;
+/// Nor are fewer new tenants.
+const LEAST_TENANTS: u64 = 250;
+
+/// Something that the log should say of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remark {
+    /// A month has as many tenants as it may have: calls of further ones are dead letters.
+    TenantsFull,
+    /// A month will soon have as many tenants as it may have.
+    TenantsNear,
+    /// A tenant's month has as many rows as it may have: calls with further actions and codes are dead letters.
+    RowsFull,
+    /// Most records are rejected.
+    MostRejected,
+    /// Most calls are of tenants that were never seen before.
+    MostlyNewTenants,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TenantsFull => {
+                "limits.tenants_per_month reached: calls of further tenants are not counted; is `source.fields.tenant` right?"
+            }
+            Self::TenantsNear => "more than 80 % of limits.tenants_per_month are used",
+            Self::RowsFull => {
+                "limits.rows_per_tenant_month reached: a tenant's calls with further actions and codes are not counted; is \
+                 somebody making them up?"
+            }
+            Self::MostRejected => "most records are rejected: do `source.fields` and `source.timestamp_format` fit the events?",
+            Self::MostlyNewTenants => {
+                "most calls are of tenants that were never seen before: does `source.fields.tenant` name a unique id?"
+            }
+        })
+    }
+}
+
+/// What a look at a shard found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Tenants that were not known at the last look.
+    pub new_tenants: u64,
+    /// What the log should say now.
+    pub remarks: Vec<Remark>,
+}
+
+/// The looks at all shards of a process.
+#[derive(Debug, Default)]
+pub struct LimitWatch {
+    shards: BTreeMap<u32, Watched>,
+    said_ms: BTreeMap<(u32, Remark), i64>,
+}
+
+/// A shard under watch.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    /// Tenants known at the last look.
+    known: usize,
+    /// Where the shard stood when the present span began.
+    began: (i64, usize, Totals),
+}
+
+impl LimitWatch {
+    /// A shard was taken over: it is looked at from here on.
+    pub fn begin(&mut self, shard: u32, limits: LimitUse, totals: &Totals, now_ms: i64) {
+        let watched = Watched { known: limits.known, began: (now_ms, limits.known, *totals) };
+        self.shards.insert(shard, watched);
+    }
+
+    /// Looks at a shard again.
+    pub fn look(&mut self, shard: u32, limits: LimitUse, totals: &Totals, now_ms: i64) -> Look {
+        let Some(watched) = self.shards.get_mut(&shard) else { return Look::default() };
+        let new_tenants = limits.known.saturating_sub(std::mem::replace(&mut watched.known, limits.known)) as u64;
+        let (began_ms, known, before) = watched.began;
+        if now_ms < began_ms.saturating_add(SPAN_MS) {
+            return Look { new_tenants, remarks: Vec::new() };
+        }
+        watched.began = (now_ms, limits.known, *totals);
+        let since = |of: fn(&Totals) -> u64| of(totals).saturating_sub(of(&before));
+        let made_up = limits.known.saturating_sub(known) as u64;
+        let rejected = since(|t| t.malformed) + since(|t| t.quarantined);
+        let found = [
+            (Remark::TenantsFull, limits.tenants >= limits.most_tenants),
+            (Remark::TenantsNear, limits.tenants < limits.most_tenants && limits.tenants * 5 > limits.most_tenants * 4),
+            (Remark::RowsFull, limits.rows >= limits.most_rows),
+            (Remark::MostRejected, rejected > LEAST_REJECTED && rejected * 2 > since(|t| t.seen)),
+            (Remark::MostlyNewTenants, made_up > LEAST_TENANTS && made_up * 2 > since(|t| t.counted)),
+        ];
+        let mut remarks = Vec::new();
+        for (remark, _) in found.into_iter().filter(|(_, holds)| *holds) {
+            let said = self.said_ms.get(&(shard, remark)).copied();
+            if said.is_none_or(|said| now_ms >= said.saturating_add(AGAIN_MS)) {
+                self.said_ms.insert((shard, remark), now_ms);
+                remarks.push(remark);
+            }
+        }
+        Look { new_tenants, remarks }
+    }
+
+    /// Only these shards are looked at from now on.
+    pub fn keep(&mut self, owned: impl Fn(u32) -> bool) {
+        self.shards.retain(|shard, _| owned(*shard));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_is_said_once_in_a_while() {
+        let limits = |known, tenants, rows| LimitUse { known, tenants, most_tenants: 1000, rows, most_rows: 100 };
+        let totals = |counted, malformed| Totals { seen: counted + malformed, counted, malformed, ..Totals::default() };
+        let mut watch = LimitWatch::default();
+        assert_eq!(watch.look(3, limits(1000, 1000, 100), &totals(0, 9999), 0), Look::default(), "not owned");
+        watch.begin(3, limits(700, 700, 5), &totals(700, 700), 0);
+        let mut at = 0;
+        let mut look = |limits, totals| {
+            // Within a span nothing is said.
+            assert_eq!(watch.look(3, limits, &totals, at + 1).remarks, []);
+            at += SPAN_MS;
+            let Look { new_tenants, remarks } = watch.look(3, limits, &totals, at);
+            assert_eq!(new_tenants, 0, "told at the look before");
+            remarks
+        };
+        assert_eq!(look(limits(710, 710, 5), totals(800, 710)), []);
+        assert_eq!(look(limits(710, 801, 5), totals(801, 720)), [Remark::TenantsNear]);
+        assert_eq!(look(limits(710, 801, 5), totals(810, 731)), [Remark::MostRejected]);
+        assert_eq!(look(limits(970, 1000, 5), totals(1200, 731)), [Remark::TenantsFull, Remark::MostlyNewTenants]);
+        // Not again at once.
+        assert_eq!(look(limits(970, 1000, 100), totals(1200, 800)), [Remark::RowsFull]);
+        assert_eq!(look(limits(970, 1000, 100), totals(1200, 900)), []);
+    }
+}
