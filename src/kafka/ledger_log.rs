@@ -34,6 +34,8 @@ const LEAST_BYTES: usize = 1024;
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
 /// The key of an alert about no tenant, where the topic takes no record without one.
 const FLEET_KEY: &[u8] = b"fleet";
+/// How often a topic that has refused something is asked whether it takes more by now.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// One step of an abort, between two polls.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 
@@ -57,6 +59,8 @@ pub struct LedgerLog {
     topics: Topics,
     /// The most that the topics take, as far as known.
     message_bytes: MessageBytes,
+    /// A topic has refused something: when the topics were last asked what they take.
+    asked: Option<Instant>,
     /// The dead-letter or the alerts topic wants a key in every record: somebody made it a compacted one.
     keyed: bool,
     producer: Arc<BaseProducer<Deliveries>>,
@@ -199,7 +203,7 @@ impl LedgerLog {
             .set("queue.buffering.max.messages", "2000000")
             .set("queue.buffering.max.kbytes", "1048576");
         let producer = Self::start(&config)?;
-        Ok(Self { base: base.clone(), config, topics, message_bytes, keyed: false, producer })
+        Ok(Self { base: base.clone(), config, topics, message_bytes, asked: None, keyed: false, producer })
     }
 
     /// What a topic has refused it will refuse again, and with it every flush of all shards: from now on it gets smaller
@@ -217,6 +221,7 @@ impl LedgerLog {
             );
             return true;
         }
+        self.asked = Some(Instant::now());
         let asked = super::topics::message_bytes(&self.base, topic);
         let Topics { ledger, dead_letters, .. } = &self.topics;
         let known = match topic {
@@ -237,6 +242,38 @@ impl LedgerLog {
             "the topic's max.message.bytes is smaller than at the start; batches and dead letters shrink"
         );
         self.config.set("batch.size", batch_bytes(self.message_bytes).to_string());
+        true
+    }
+
+    /// After a refusal: do the topics take more by now? Small batches make large flushes too slow to commit. `true`: they do;
+    /// it takes effect with [`LedgerLog::renew`].
+    pub fn ask_again(&mut self) -> bool {
+        if self.asked.is_none_or(|asked| asked.elapsed() < ASK_AGAIN) {
+            return false;
+        }
+        self.asked = Some(Instant::now());
+        let ask = |topic: &str, known: usize| {
+            let most =
+                super::topics::message_bytes(&self.base, topic).map(|bytes| bytes.min(MAX_MESSAGE_BYTES as usize));
+            most.map_or(known, |most| most.max(known))
+        };
+        let Topics { ledger, dead_letters, alerts, .. } = &self.topics;
+        let known = self.message_bytes;
+        let now = MessageBytes {
+            ledger: ask(ledger, known.ledger),
+            dead_letters: ask(dead_letters, known.dead_letters),
+            alerts: ask(alerts, known.alerts),
+        };
+        let most = MessageBytes::default();
+        if now == most {
+            self.asked = None;
+        }
+        if now == known {
+            return false;
+        }
+        tracing::info!(?now, "the topics take larger batches again");
+        self.message_bytes = now;
+        self.config.set("batch.size", batch_bytes(now).to_string());
         true
     }
 

@@ -750,6 +750,7 @@ impl Worker {
         }
         let begin = Instant::now();
         self.progress.due(begin);
+        self.log_broken |= self.log.ask_again();
         if !self.producer_ready() {
             return;
         }
