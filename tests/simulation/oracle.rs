@@ -282,7 +282,11 @@ impl Recount {
         self.facts = self.facts.wrapping_add(hash((&key, *calls)));
     }
 
+    /// What came in a month that is closed by now is not told.
     fn reject(&mut self, month: Option<i32>, reason: &'static str) {
+        if month.is_some_and(|month| month < self.horizon) {
+            return;
+        }
         *self.rejected.entry((month, reason)).or_default() += 1;
     }
 
