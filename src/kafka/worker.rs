@@ -770,6 +770,8 @@ impl Worker {
         if aftermath.committed {
             self.committed(&flushes, begin);
         } else {
+            // After a failure reading has its turn, however long the attempt took.
+            self.next_flush = Instant::now() + self.setup.config.load().flush.interval;
             self.earliest_flush = self.next_flush;
         }
         if let Some(refused) = &result.refused {

@@ -11,9 +11,15 @@ use crate::support::kafka::shared;
 use crate::support::wait_until;
 use crate::write::{self, Sent};
 
-/// A record that is no call.
+/// A record that is no call, and that no compression makes smaller: a topic's limit is one of compressed batches.
 fn garbage(partition: i32, body: usize) -> Sent {
-    Sent { partition, payload: Some(vec![b'x'; body]), timestamp_ms: wall_clock_ms(), ..Sent::default() }
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let payload = (0..body).map(|_| next()).collect();
+    Sent { partition, payload: Some(payload), timestamp_ms: wall_clock_ms(), ..Sent::default() }
 }
 
 fn sha256(bytes: &[u8]) -> String {
