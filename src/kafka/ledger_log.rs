@@ -146,6 +146,10 @@ impl Deliveries {
 
     /// A record of this topic came to nothing.
     fn failed(&self, error: &KafkaError, topic: &str) {
+        // What an abort drops says nothing of why it was dropped.
+        if let Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) = error.rdkafka_error_code() {
+            return;
+        }
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| Failed { error: error.clone(), topic: Some(topic.to_owned()) });
         drop(first);
@@ -402,7 +406,9 @@ impl LedgerLog {
                 }
                 Err((error, back)) => {
                     self.producer.context().failed(&error, back.topic);
-                    return Err(Failed { error, topic: Some(back.topic.to_owned()) });
+                    // What failed first says why; after that the client refuses all the rest.
+                    let last = Failed { error, topic: Some(back.topic.to_owned()) };
+                    return Err(self.producer.context().take().unwrap_or(last));
                 }
             }
         }

@@ -935,6 +935,10 @@ impl Worker {
                 None if self.shards.contains_key(shard) => worst = Duration::MAX,
                 None => {}
             }
+            // Nor before its first checkpoint is written: until then nothing is counted.
+            if self.shards.get(shard).is_some_and(Shard::must_flush) {
+                worst = Duration::MAX;
+            }
         }
         for gone in self.lag_exported.difference(&assigned) {
             self.setup.metrics.remove_lag(*gone);
