@@ -222,6 +222,7 @@ impl Service {
                 health: health.clone(),
                 message_bytes,
                 bound,
+                topics_have_ids: options.embedded_shards.is_none(),
                 news: received,
                 stop: stop.clone(),
             },
