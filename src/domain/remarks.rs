@@ -16,7 +16,8 @@ impl Contract {
         let mut remarks: Vec<String> = self.registry.refused(tenant).to_vec();
         if month.out_of_term > 0 {
             let (calls, calendar) = (month.out_of_term, month.period.month());
-            remarks.push(format!("{calls} calls of {calendar} are in no service month: no order covers their days"));
+            let calls = if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") };
+            remarks.push(format!("{calls} of {calendar} in no service month: no order covers those days"));
         }
         for notice in self.rulebook.late_notices(tenant) {
             if within(notice.start_ms, notice.end_ms) {
