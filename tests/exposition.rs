@@ -473,6 +473,7 @@ fn whole_exposition() -> String {
     process.reload(Some(1_774_000_000_000));
     process.set_ready(true);
     process.set_shards(2, 1);
+    process.set_unflushed(4096, 65_536, false);
     process.set_split_tenants(3);
     process.registry_rejected();
     process.set_documents(&[DocumentFile {
