@@ -61,8 +61,15 @@
 //!
 //! # Choices that differ from what one might expect
 //!
-//! - The book keeps the ledger's values *encoded*, as a compacted image of the topic: an owner shares them and decodes a
-//!   tenant when a call touches it; a takeover copies pointers.
+//! - A flush writes the days that were called, not their months ([`pipeline::record`]): a call costs the same on every day. An
+//!   hour after its end a day is folded into its month's record, so that a year of a tenant is a dozen records.
+//! - A shard numbers its action and code names once ([`pipeline::dictionary`]), up to 4096 of them; a record brings further ones
+//!   along itself, so that made-up names go with the months they stand in.
+//! - Whether a tenant was admitted late to its month is not written down but follows from offsets: of its first call, and of the
+//!   first call that was refused. A flag in a day's record would be wrong where a torn flush holds the second day and not the
+//!   first.
+//! - The book keeps the ledger's values *encoded*, as a compacted image of the topic: an owner shares those of folded days and
+//!   decodes one when a late call touches it; a takeover copies pointers.
 //! - Request ids and calls per second are remembered by arrival, in two generations ([`pipeline::window`]), and entered before
 //!   anybody asks whether the call can be counted: so they follow from the records alone, and a new owner that reads from the
 //!   older generation's first record (the checkpoint's floor) holds the same.

@@ -4,6 +4,7 @@ pub mod book;
 pub mod clock;
 pub mod compare;
 pub mod decode;
+pub mod dictionary;
 pub mod facts;
 pub mod lag;
 pub mod limits;

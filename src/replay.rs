@@ -304,10 +304,9 @@ impl Replay {
         let mut facts: BTreeMap<(Arc<str>, LocalDay), DayFacts> = BTreeMap::new();
         for shard in self.book.shards() {
             for tenant in shard.tenants() {
-                for (month, tally) in shard.tallies(tenant) {
-                    for day in &tally.days {
-                        let at = month.day(day.day);
-                        let more = DayFacts::of(tenant, at, &tally.names, day);
+                for month in shard.months(tenant) {
+                    for (at, day) in month.days().into_iter().filter(|(_, day)| !day.calls.is_empty()) {
+                        let more = DayFacts::of(tenant, at, shard.names(), &day);
                         match facts.entry((tenant.clone(), at)) {
                             Entry::Vacant(empty) => _ = empty.insert(more),
                             Entry::Occupied(mut known) => known.get_mut().add(more),

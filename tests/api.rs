@@ -65,8 +65,6 @@ impl Writer {
 
     fn tally(&mut self, tenant: &str, day: &str, total: u64, outcomes: &[(&str, u64)]) {
         let day: LocalDay = day.parse().unwrap();
-        let names = ["SendSms"].into_iter().chain(outcomes.iter().map(|(code, _)| *code));
-        let names = names.map(String::from).collect();
         let day_row = TallyDay {
             day: day.day_of_month(),
             actions: vec![0],
@@ -75,9 +73,11 @@ impl Writer {
             outcome_codes: (2..).take(outcomes.len()).collect(),
             outcome_flags: outcomes.iter().map(|_| 0).collect(),
             outcome_calls: outcomes.iter().map(|(_, calls)| *calls).collect(),
+            ..TallyDay::default()
         };
+        let day_row = day_row.with_names(["SendSms"].into_iter().chain(outcomes.iter().map(|(code, _)| *code)));
         let key = Key::Tally { month: day.month(), tenant: tenant.into() };
-        self.put(&key, Tally { names, days: vec![day_row], ..Tally::default() }.encode_value(), total);
+        self.put(&key, Tally { days: vec![day_row], ..Tally::default() }.encode_value(), total);
     }
 
     fn items(&mut self, tenant: &str, day: &str, items: Vec<Item>) {

@@ -5,28 +5,39 @@
 
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use sla_ledger::pipeline::record::{
-    AlertRecord, AppliedRuling, Checkpoint, Chunk, Gap, Item, Key, SettingsEpoch, Tally, TallyDay, Totals,
+    AlertRecord, AppliedRuling, Checkpoint, Chunk, DICTIONARY_NAMES, Gap, Item, Key, NewNames, SettingsEpoch, Tally,
+    TallyDay, TallyView, Totals, UnadmittedCalls,
 };
 
 fn tally() -> Tally {
     Tally {
         seq: 7,
         cov: 4711,
-        names: ["DescribeTelCdr", "InternalError", "通话"].map(String::from).to_vec(),
+        first_offset: 17,
         days: vec![
-            TallyDay { day: 1, actions: vec![0, 2], calls: vec![300, 1], ..TallyDay::default() },
+            TallyDay { day: 1, actions: vec![0, 2], calls: vec![300, 1], too_old: 3, not_ok: 1, ..TallyDay::default() },
             TallyDay {
                 day: 31,
                 actions: vec![0],
                 calls: vec![u64::MAX],
-                outcome_actions: vec![0, 0],
+                outcome_actions: vec![0, DICTIONARY_NAMES],
                 outcome_codes: vec![2, 0],
                 outcome_flags: vec![0, 2],
                 outcome_calls: vec![5, 1],
+                names: vec!["通话".into()],
+                limit: 2,
+                ..TallyDay::default()
             },
         ],
-        ..Tally::default()
     }
+}
+
+fn day() -> Tally {
+    Tally { days: tally().days.split_off(1), ..tally() }
+}
+
+fn names() -> NewNames {
+    NewNames { seq: 7, names: ["DescribeTelCdr", "InternalError", "通话"].map(String::from).to_vec() }
 }
 
 fn chunk() -> Chunk {
@@ -61,6 +72,7 @@ fn checkpoint() -> Checkpoint {
         start_timestamp_ms: Some(1_774_000_000_000),
         writer: "host-9464/0badcafe".into(),
         source_id: String::new(),
+        unadmitted: vec![UnadmittedCalls { month: 24_314, calls: 3, first_offset: 4702 }],
         ..Checkpoint::default()
     }
 }
@@ -92,55 +104,66 @@ fn fixture(name: &str, current: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn version_2_reads_and_writes_as_released() {
-    let bytes = fixture("v2/tally.bin", &tally().encode_value());
-    assert_eq!(Tally::decode_value(&bytes).unwrap(), tally());
-    assert_eq!(tally().encode_value(), bytes);
+fn version_3_reads_and_writes_as_released() {
+    for (name, tally) in [("v3/tally.bin", tally()), ("v3/day.bin", day())] {
+        let bytes = fixture(name, &tally.encode_value());
+        assert_eq!(Tally::decode_value(&bytes).unwrap(), tally);
+        assert_eq!(tally.encode_value(), bytes);
+    }
 
-    let bytes = fixture("v2/chunk.bin", &chunk().encode_value());
+    let bytes = fixture("v3/names.bin", &names().encode_value());
+    assert_eq!(NewNames::decode_value(&bytes).unwrap(), names());
+    assert_eq!(names().encode_value(), bytes);
+
+    let bytes = fixture("v3/chunk.bin", &chunk().encode_value());
     assert_eq!(Chunk::decode_value(&bytes).unwrap(), chunk());
     assert_eq!(chunk().encode_value(), bytes);
 
-    let bytes = fixture("v2/checkpoint.bin", &checkpoint().encode_value());
+    let bytes = fixture("v3/checkpoint.bin", &checkpoint().encode_value());
     assert_eq!(Checkpoint::decode_value(&bytes).unwrap(), checkpoint());
     assert_eq!(checkpoint().encode_value(), bytes);
 
     let known = Checkpoint { source_id: "MkQ0uKj6T4SUvXp1nS3r7A".into(), ..checkpoint() };
     assert_eq!(Checkpoint::decode_value(&known.encode_value()).unwrap(), known);
 
-    let bytes = fixture("v2/ruling.bin", &ruling().encode_value());
+    let bytes = fixture("v3/ruling.bin", &ruling().encode_value());
     assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), ruling());
     assert_eq!(ruling().encode_value(), bytes);
 
-    let bytes = fixture("v2/alert.bin", &AlertRecord::new(&alert(), 7).encode_value());
+    let bytes = fixture("v3/alert.bin", &AlertRecord::new(&alert(), 7).encode_value());
     let record = AlertRecord::decode_value(&bytes).unwrap();
     assert_eq!((record.state(), record.seq), (Some(alert()), 7));
     assert_eq!(AlertRecord::new(&alert(), 7).encode_value(), bytes);
 }
 
-/// Format 1 was never released. Its ledgers are refused with what to do, whichever of their values is read first.
+/// Formats 1 and 2 were never released. Their ledgers are refused with what to do, whichever of their values is read first.
 #[test]
-fn version_1_is_refused() {
-    let read = |name: &str| {
-        let bytes = fixture(&format!("v1/{name}.bin"), &[]);
+fn earlier_versions_are_refused() {
+    let read = |version: u32, name: &str| {
+        let bytes = fixture(&format!("v{version}/{name}.bin"), &[]);
         match name {
-            "tally" => Tally::decode_value(&bytes).err(),
+            "tally" => TallyView::read(&bytes).err(),
             "chunk" => Chunk::decode_value(&bytes).err(),
             "checkpoint" => Checkpoint::decode_value(&bytes).err(),
             "ruling" => AppliedRuling::decode_value(&bytes).err(),
             _ => AlertRecord::decode_value(&bytes).err(),
         }
     };
-    for name in ["tally", "chunk", "checkpoint", "ruling", "alert"] {
-        let error = read(name).expect("an error").to_string();
-        assert!(error.contains("record format 1") && error.contains("`ledger.topic`"), "{name}: {error}");
+    for version in [1, 2] {
+        for name in ["tally", "chunk", "checkpoint", "ruling", "alert"] {
+            let error = read(version, name).expect("an error").to_string();
+            let says = error.contains(&format!("record format {version}")) && error.contains("`ledger.topic`");
+            assert!(says, "{name}: {error}");
+        }
     }
 }
 
 #[test]
-fn keys_of_version_2() {
+fn keys_of_version_3() {
     for (text, key) in [
         ("C 3", Key::Checkpoint),
+        ("N 3 17", Key::Names { first: 17 }),
+        ("D 3 2026-03-31 acme corp", Key::Day { day: "2026-03-31".parse().unwrap(), tenant: "acme corp".into() }),
         ("T 3 2026-03 acme corp", Key::Tally { month: "2026-03".parse().unwrap(), tenant: "acme corp".into() }),
         (
             "F 3 2026-03-31 17 acme corp",
@@ -202,7 +225,6 @@ fn the_schema_file_says_what_the_code_writes() {
 
 #[test]
 fn a_tally_read_without_copying_it_is_the_same() {
-    use sla_ledger::pipeline::record::{Tally, TallyDay, TallyView};
     let day = |day: u32| TallyDay {
         day,
         actions: vec![0, 1],
@@ -211,12 +233,12 @@ fn a_tally_read_without_copying_it_is_the_same() {
         outcome_codes: vec![2],
         outcome_flags: vec![day % 3],
         outcome_calls: vec![7],
+        ..TallyDay::default()
     };
-    let names = ["", "拨号", "InternalError"].map(String::from).to_vec();
-    let tally = Tally { seq: 9, cov: -1, names, days: (1..=31).map(day).collect(), ..Tally::default() };
+    let tally = Tally { seq: 9, cov: -1, first_offset: 3, days: (1..=31).map(day).collect() };
     let bytes = tally.encode_value();
     let view = TallyView::read(&bytes).expect("a tally");
-    assert_eq!(view.names(), tally.names);
+    assert_eq!((view.cov, view.first_offset), (tally.cov, tally.first_offset));
     let mut days = Vec::new();
     view.for_each_day(&mut TallyDay::default(), |day| days.push(day.clone()));
     assert_eq!(days, tally.days);
@@ -224,6 +246,7 @@ fn a_tally_read_without_copying_it_is_the_same() {
         // Cut anywhere: an error or fewer days, never a panic.
         if let Ok(view) = TallyView::read(&bytes[..end]) {
             view.for_each_day(&mut TallyDay::default(), |_| {});
+            _ = view.sum(&mut TallyDay::default());
         }
     }
 }

@@ -67,9 +67,10 @@ pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item =
             outcome_codes: vec![2, 3],
             outcome_flags: vec![0, 0],
             outcome_calls: vec![figures.failed, figures.unanswered],
+            ..TallyDay::default()
         };
-        let names = ["", "InternalError", crate::domain::codes::NO_RESPONSE].map(String::from).to_vec();
-        apply(&key, &Tally { names, days: vec![day], ..Tally::default() }.encode_value());
+        let day = day.with_names(["", "InternalError", crate::domain::codes::NO_RESPONSE]);
+        apply(&key, &Tally { days: vec![day], ..Tally::default() }.encode_value());
         totals.counted += figures.total;
         totals.seen += figures.total;
     }
@@ -121,8 +122,10 @@ pub fn measure_adoption(tenants: usize) -> Rejudged {
                 outcome_codes: if day == 9 { vec![3, 4] } else { vec![4, 4] },
                 outcome_flags: vec![0, 0],
                 outcome_calls: vec![2, 3],
+                ..TallyDay::default()
             };
-            let tally = Tally { names: words.to_vec(), days: (1..=28).map(day).collect(), ..Tally::default() };
+            let days = (1..=28).map(|of_month| day(of_month).with_names(words.iter().map(String::as_str))).collect();
+            let tally = Tally { days, ..Tally::default() };
             totals.counted += tally.total_calls();
             apply(&Key::Tally { month, tenant: tenant.clone() }, &tally.encode_value());
             let item = |i: i64| Item {

@@ -4,15 +4,18 @@
 //! checkpoint wait until the next one; nothing is published before the tail stands at the partition's end with nothing
 //! waiting, because a tail that lags behind compaction sees new values beside old checkpoints.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
+use smallvec::SmallVec;
 
+use super::dictionary::Dictionary;
 use super::mutation::{Mutation, mutated};
 use super::record::alert_closes;
 use super::record::{
-    AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, RecordError, RejectedRecords, Tally, TallyView,
+    AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, NewNames, RecordError, RejectedRecords, TallyDay,
+    TallySum, TallyView,
 };
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
@@ -33,6 +36,9 @@ pub struct Book {
 #[derive(Debug, Default)]
 pub struct ShardBook {
     checkpoint: Option<Checkpoint>,
+    /// The numbers of actions and codes, and the records that say them, by their first number.
+    names: Dictionary,
+    name_records: Few<u32>,
     tenants: HashMap<Arc<str>, TenantRecords>,
     /// By id. No horizon closes them.
     rulings: BTreeMap<Arc<str>, Stored>,
@@ -40,7 +46,9 @@ pub struct ShardBook {
     alerts: BTreeMap<AlertKey, (AlertState, Stored)>,
     /// What a newer version has told, and this one does not understand.
     foreign_alerts: BTreeMap<Key, Stored>,
-    waiting: HashMap<Key, Option<Stored>>,
+    /// In the order in which they were read.
+    waiting: Vec<(Key, Option<Stored>)>,
+    /// Keys of closed months and void days, which wait for their tombstones.
     closed_keys: HashSet<Key>,
     counted: u64,
     items: u64,
@@ -55,9 +63,30 @@ pub struct ShardBook {
     trouble: Option<Trouble>,
 }
 
+/// Values by key, in order: few, so that a map would take more room than they do.
+type Few<K> = SmallVec<[(K, Stored); 1]>;
+
+fn insert<K: Ord>(few: &mut Few<K>, key: K, stored: Stored) -> Option<Stored> {
+    match few.binary_search_by(|(known, _)| known.cmp(&key)) {
+        Ok(at) => Some(std::mem::replace(&mut few[at].1, stored)),
+        Err(at) => {
+            few.insert(at, (key, stored));
+            None
+        }
+    }
+}
+
+fn remove<K: Ord>(few: &mut Few<K>, key: K) -> Option<Stored> {
+    let at = few.binary_search_by(|(known, _)| known.cmp(&key)).ok()?;
+    Some(few.remove(at).1)
+}
+
 #[derive(Debug, Clone, Default)]
 struct TenantRecords {
-    tallies: BTreeMap<Month, Stored>,
+    /// `T`: the folded days.
+    tallies: Few<Month>,
+    /// `D`: those that are not folded.
+    days: Few<LocalDay>,
     chunks: BTreeMap<(LocalDay, i64), Stored>,
 }
 
@@ -69,6 +98,10 @@ struct Stored {
     cov: i64,
     /// Calls of a tally, items of a chunk.
     count: u64,
+    /// The days of a tally.
+    days: u32,
+    /// Names of a tally have numbers below this.
+    names_needed: u32,
     /// Below this month it is closed; `None`: no horizon closes it.
     closes: Option<Month>,
 }
@@ -166,11 +199,6 @@ impl Book {
     /// The tail stands at the partition's end; `position` is the next offset it will be given.
     pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
         self.shards.get_mut(partition as usize)?.reached_end(position)
-    }
-
-    /// All tallies of a tenant, over all shards.
-    pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
-        self.shards.iter().flat_map(move |shard| shard.tallies(tenant))
     }
 
     /// Is the service month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
@@ -323,6 +351,7 @@ impl ShardBook {
     fn tenant_now(&self, tenant: &str) -> Self {
         Self {
             checkpoint: self.checkpoint.clone(),
+            names: self.names.clone(),
             tenants: self.tenants.get_key_value(tenant).into_iter().map(|(t, r)| (t.clone(), r.clone())).collect(),
             position: self.position,
             last_end: self.last_end,
@@ -343,32 +372,27 @@ impl ShardBook {
 
     /// Bytes of the values held.
     pub fn bytes(&self) -> usize {
-        let of =
-            |r: &TenantRecords| -> usize { r.tallies.values().chain(r.chunks.values()).map(|s| s.bytes.len()).sum() };
+        let tallies = |r: &TenantRecords| -> usize {
+            let tallies = r.tallies.iter().map(|(_, s)| s).chain(r.days.iter().map(|(_, s)| s));
+            tallies.chain(r.chunks.values()).map(|s| s.bytes.len()).sum()
+        };
+        let names: usize = self.name_records.iter().map(|(_, s)| s.bytes.len()).sum();
         let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
         let alerts = self.alerts.values().map(|(_, s)| s).chain(self.foreign_alerts.values());
         let alerts: usize = alerts.map(|s| s.bytes.len()).sum();
-        self.tenants.values().map(of).sum::<usize>() + rulings + alerts
+        self.tenants.values().map(tallies).sum::<usize>() + names + rulings + alerts
     }
 
-    /// The tenant's tallies in this shard.
-    pub fn tallies(&self, tenant: &str) -> impl Iterator<Item = (Month, Tally)> {
-        let records = self.tenants.get(tenant);
-        // Values were checked when they were read.
-        records
-            .into_iter()
-            .flat_map(|r| &r.tallies)
-            .filter_map(|(month, s)| Some((*month, Tally::decode_value(&s.bytes).ok()?)))
+    /// The numbers of actions and codes.
+    pub fn names(&self) -> &Dictionary {
+        &self.names
     }
 
-    /// The tenant's tallies in this shard, not copied.
-    pub fn tally_views(&self, tenant: &str) -> impl Iterator<Item = (Month, TallyView<'_>)> {
+    /// What the tenant called in this shard, month by month.
+    pub fn months(&self, tenant: &str) -> impl Iterator<Item = MonthFacts<'_>> {
         let records = self.tenants.get(tenant);
-        // Values were checked when they were read.
-        records
-            .into_iter()
-            .flat_map(|r| &r.tallies)
-            .filter_map(|(month, s)| Some((*month, TallyView::read(&s.bytes).ok()?)))
+        let months: BTreeSet<Month> = records.into_iter().flat_map(TenantRecords::months).collect();
+        months.into_iter().filter_map(move |month| Some(records?.month(month, self.checkpoint.as_ref())))
     }
 
     /// The tenant's items in this shard.
@@ -460,9 +484,9 @@ impl ShardBook {
         }
         let stored = value.map(|bytes| Stored::read(&key, key_bytes, bytes)).transpose()?;
         if mutated(Mutation::ApplyBeforeCheckpoint) {
-            self.put(key, stored);
+            self.put(key, stored)?;
         } else {
-            self.waiting.insert(key, stored);
+            self.waiting.push((key, stored));
         }
         Ok(None)
     }
@@ -483,14 +507,14 @@ impl ShardBook {
         let horizon = Month(new.horizon);
         for (key, stored) in std::mem::take(&mut self.waiting) {
             if stored.as_ref().is_some_and(|s| s.is_closed(horizon)) {
-                self.put(key.clone(), None);
+                self.put(key.clone(), None)?;
                 self.closed_keys.insert(key);
             } else {
-                self.put(key, stored);
+                self.put(key, stored)?;
             }
         }
         if self.checkpoint.as_ref().is_none_or(|last| last.horizon < new.horizon) {
-            self.close_months(horizon);
+            self.close_months(horizon)?;
         }
         let event = Event::Checkpoint { writer: new.writer.clone(), seq: new.seq };
         self.checkpoint = Some(new);
@@ -500,48 +524,68 @@ impl ShardBook {
         Ok(event)
     }
 
-    fn put(&mut self, key: Key, stored: Option<Stored>) {
-        if let Key::Ruling { id } = key {
-            self.digest.add(stored.as_ref().map_or(Digest::default(), |s| s.digest));
-            let old = match stored {
-                Some(new) => self.rulings.insert(id, new),
-                None => self.rulings.remove(&id),
-            };
-            self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
-            return;
+    fn put(&mut self, key: Key, stored: Option<Stored>) -> Result<(), RecordError> {
+        match &key {
+            Key::Checkpoint => {}
+            Key::Names { first } => self.put_names(*first, stored)?,
+            Key::Ruling { id } => self.put_ruling(id.clone(), stored),
+            Key::Alert(_) | Key::ForeignAlert { .. } => self.put_alert(key, stored),
+            Key::Tally { tenant, .. } | Key::Day { tenant, .. } | Key::Chunk { tenant, .. } => {
+                if stored.as_ref().is_some_and(|stored| stored.names_needed > self.names.len()) {
+                    return Err(RecordError::Value("a tally refers to names that have no number".into()));
+                }
+                let tenant = tenant.clone();
+                self.put_facts(&tenant, key, stored);
+            }
         }
-        if matches!(key, Key::Alert(_) | Key::ForeignAlert { .. }) {
-            return self.put_alert(key, stored);
-        }
-        let (Key::Tally { tenant, .. } | Key::Chunk { tenant, .. }) = &key else { return };
-        let is_tally = matches!(key, Key::Tally { .. });
+        Ok(())
+    }
+
+    fn put_names(&mut self, first: u32, stored: Option<Stored>) -> Result<(), RecordError> {
+        let Some(stored) = stored else { return Err(RecordError::Value("names were removed".into())) };
+        self.names.append(first, NewNames::decode_value(&stored.bytes)?)?;
+        self.digest.add(stored.digest);
+        self.name_records.push((first, stored));
+        Ok(())
+    }
+
+    fn put_ruling(&mut self, id: Arc<str>, stored: Option<Stored>) {
+        self.digest.add(stored.as_ref().map_or(Digest::default(), |s| s.digest));
+        let old = match stored {
+            Some(new) => self.rulings.insert(id, new),
+            None => self.rulings.remove(&id),
+        };
+        self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
+    }
+
+    fn put_facts(&mut self, tenant: &Arc<str>, key: Key, stored: Option<Stored>) {
         self.changed.insert(tenant.clone());
-        let removed = stored.is_none();
+        if stored.is_none() {
+            self.closed_keys.remove(&key);
+        }
         let records = match self.tenants.get_mut(tenant) {
             Some(records) => records,
-            None if removed => {
-                self.closed_keys.remove(&key);
-                return;
-            }
+            None if stored.is_none() => return,
             None => self.tenants.entry(tenant.clone()).or_default(),
         };
-        let (count, digest) = stored.as_ref().map_or((0, Digest::default()), |s| (s.count, s.digest));
-        let old = match (&key, stored) {
-            (Key::Tally { month, .. }, Some(new)) => records.tallies.insert(*month, new),
-            (Key::Tally { month, .. }, None) => records.tallies.remove(month),
-            (Key::Chunk { day, chunk, .. }, Some(new)) => records.chunks.insert((*day, *chunk), new),
-            (Key::Chunk { day, chunk, .. }, None) => records.chunks.remove(&(*day, *chunk)),
-            (Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. }, _) => None,
-        };
-        if records.tallies.is_empty() && records.chunks.is_empty() {
-            self.tenants.remove(tenant);
+        let sum = if matches!(key, Key::Chunk { .. }) { &mut self.items } else { &mut self.counted };
+        if let Some(new) = &stored {
+            *sum += new.count;
+            self.digest.add(new.digest);
         }
-        let sum = if is_tally { &mut self.counted } else { &mut self.items };
-        *sum = (*sum + count).wrapping_sub(old.as_ref().map_or(0, |o| o.count));
-        self.digest.add(digest);
-        self.digest.remove(old.map_or(Digest::default(), |o| o.digest));
-        if removed {
-            self.closed_keys.remove(&key);
+        if let Some(old) = records.replace(&key, stored) {
+            *sum = sum.wrapping_sub(old.count);
+            self.digest.remove(old.digest);
+        }
+        for day in records.void_days(&key) {
+            if let Some(void) = remove(&mut records.days, day) {
+                self.counted = self.counted.wrapping_sub(void.count);
+                self.digest.remove(void.digest);
+            }
+            self.closed_keys.insert(Key::Day { day, tenant: tenant.clone() });
+        }
+        if records.is_empty() {
+            self.tenants.remove(tenant);
         }
     }
 
@@ -564,11 +608,13 @@ impl ShardBook {
         }
     }
 
-    fn close_months(&mut self, horizon: Month) {
+    fn close_months(&mut self, horizon: Month) -> Result<(), RecordError> {
         let mut closed = Vec::new();
         for (tenant, records) in &self.tenants {
-            let tallies = records.tallies.keys().filter(|m| **m < horizon);
-            closed.extend(tallies.map(|m| Key::Tally { month: *m, tenant: tenant.clone() }));
+            let tallies = records.tallies.iter().filter(|(month, _)| *month < horizon);
+            closed.extend(tallies.map(|(month, _)| Key::Tally { month: *month, tenant: tenant.clone() }));
+            let days = records.days.iter().filter(|(day, _)| day.month() < horizon);
+            closed.extend(days.map(|(day, _)| Key::Day { day: *day, tenant: tenant.clone() }));
             let chunks = records.chunks.keys().filter(|(day, _)| day.month() < horizon);
             closed.extend(chunks.map(|(day, chunk)| Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() }));
         }
@@ -577,9 +623,10 @@ impl ShardBook {
         let ended = self.foreign_alerts.iter().filter(|(_, stored)| stored.is_closed(horizon));
         closed.extend(ended.map(|(key, _)| key.clone()));
         for key in closed {
-            self.put(key.clone(), None);
+            self.put(key.clone(), None)?;
             self.closed_keys.insert(key);
         }
+        Ok(())
     }
 
     fn reached_end(&mut self, position: i64) -> Option<Event> {
@@ -627,9 +674,17 @@ impl ShardBook {
             self.check()?;
         }
         let mut values: HashMap<Key, LoadedValue> = HashMap::new();
+        for (first, stored) in &self.name_records {
+            let key = Key::Names { first: *first };
+            values.insert(key.clone(), stored.loaded(key));
+        }
         for (tenant, records) in &self.tenants {
             for (month, stored) in &records.tallies {
                 let key = Key::Tally { month: *month, tenant: tenant.clone() };
+                values.insert(key.clone(), stored.loaded(key));
+            }
+            for (day, stored) in &records.days {
+                let key = Key::Day { day: *day, tenant: tenant.clone() };
                 values.insert(key.clone(), stored.loaded(key));
             }
             for ((day, chunk), stored) in &records.chunks {
@@ -666,14 +721,116 @@ impl ShardBook {
     }
 }
 
+impl TenantRecords {
+    fn is_empty(&self) -> bool {
+        self.tallies.is_empty() && self.days.is_empty() && self.chunks.is_empty()
+    }
+
+    /// Puts a value in the place of the one there, which comes back; `None` only removes that.
+    fn replace(&mut self, key: &Key, stored: Option<Stored>) -> Option<Stored> {
+        match (key, stored) {
+            (Key::Tally { month, .. }, Some(new)) => insert(&mut self.tallies, *month, new),
+            (Key::Tally { month, .. }, None) => remove(&mut self.tallies, *month),
+            (Key::Day { day, .. }, Some(new)) => insert(&mut self.days, *day, new),
+            (Key::Day { day, .. }, None) => remove(&mut self.days, *day),
+            (Key::Chunk { day, chunk, .. }, Some(new)) => self.chunks.insert((*day, *chunk), new),
+            (Key::Chunk { day, chunk, .. }, None) => self.chunks.remove(&(*day, *chunk)),
+            _ => None,
+        }
+    }
+
+    fn tally(&self, month: Month) -> Option<&Stored> {
+        self.tallies.iter().find(|(known, _)| *known == month).map(|(_, stored)| stored)
+    }
+
+    /// The live days that have become void with a change of this key: their month's tally owns them.
+    fn void_days(&self, key: &Key) -> SmallVec<[LocalDay; 1]> {
+        let month = match key {
+            Key::Tally { month, .. } => *month,
+            Key::Day { day, .. } => day.month(),
+            _ => return SmallVec::new(),
+        };
+        if mutated(Mutation::VoidCounted) || mutated(Mutation::VoidInDigest) {
+            return SmallVec::new();
+        }
+        let owned = self.tally(month).map_or(0, |tally| tally.days);
+        let days = self.days.iter().map(|(day, _)| *day).filter(|day| day.month() == month);
+        days.filter(|day| owned >> day.day_of_month() & 1 == 1).collect()
+    }
+
+    fn months(&self) -> impl Iterator<Item = Month> {
+        self.tallies.iter().map(|(month, _)| *month).chain(self.days.iter().map(|(day, _)| day.month()))
+    }
+
+    fn month(&self, month: Month, checkpoint: Option<&Checkpoint>) -> MonthFacts<'_> {
+        let live = self.days.iter().filter(|(day, _)| day.month() == month);
+        let live: SmallVec<[_; 2]> = live.filter_map(|(day, stored)| Some((*day, stored.tally()?))).collect();
+        let folded = self.tally(month).and_then(Stored::tally);
+        let first = folded.iter().chain(live.iter().map(|(_, view)| view)).map(|view| view.first_offset).min();
+        let refused = checkpoint.and_then(|c| c.unadmitted.iter().find(|u| u.month == month.0));
+        let admitted_late = first.zip(refused).is_some_and(|(first, refused)| first > refused.first_offset);
+        MonthFacts { month, folded, live, admitted_late }
+    }
+}
+
+/// What a tenant called in one month, as counted by one shard: folded and live days together.
+#[derive(Debug)]
+pub struct MonthFacts<'a> {
+    /// The month.
+    pub month: Month,
+    /// Before the first call here, calls of this month were refused because it had `limits.tenants_per_month` tenants;
+    /// some of them may be this tenant's.
+    pub admitted_late: bool,
+    folded: Option<TallyView<'a>>,
+    live: SmallVec<[(LocalDay, TallyView<'a>); 2]>,
+}
+
+impl MonthFacts<'_> {
+    /// Every local day, the folded ones first. `day` is written over and over.
+    pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(LocalDay, &TallyDay)) {
+        let folded = self.folded.iter();
+        for view in folded.chain(self.live.iter().map(|(_, view)| view)) {
+            view.for_each_day(day, |day| each(self.month.day(day.day), day));
+        }
+    }
+
+    /// Every local day, in order.
+    pub fn days(&self) -> Vec<(LocalDay, TallyDay)> {
+        let mut days = Vec::new();
+        self.for_each_day(&mut TallyDay::default(), |at, day| days.push((at, day.clone())));
+        days.sort_by_key(|(at, _)| *at);
+        days
+    }
+
+    /// All calls counted.
+    pub fn total_calls(&self) -> u64 {
+        let mut calls = 0;
+        self.for_each_day(&mut TallyDay::default(), |_, day| calls += day.total_calls());
+        calls
+    }
+}
+
 impl Stored {
     fn read(key: &Key, key_bytes: &[u8], bytes: &[u8]) -> Result<Self, RecordError> {
         let mut closes = key.month();
+        let mut sum = TallySum::default();
         let (cov, count) = match key {
             Key::Checkpoint => (0, 0),
-            Key::Tally { .. } => {
-                let tally = Tally::decode_value(bytes)?;
-                (tally.cov, tally.total_calls())
+            // Names cover no offsets.
+            Key::Names { .. } => {
+                NewNames::decode_value(bytes)?;
+                (i64::MIN, 0)
+            }
+            Key::Tally { .. } | Key::Day { .. } => {
+                let view = TallyView::read(bytes)?;
+                sum = view.sum(&mut TallyDay::default())?;
+                let only = |day: &LocalDay| 1 << day.day_of_month();
+                if let Key::Day { day, .. } = key
+                    && sum.days != only(day)
+                {
+                    return Err(RecordError::Value(format!("the tally of {day} has other days")));
+                }
+                (view.cov, sum.calls)
             }
             Key::Chunk { .. } => {
                 let chunk = Chunk::decode_value(bytes)?;
@@ -690,7 +847,14 @@ impl Stored {
                 (i64::MIN, 0)
             }
         };
-        Ok(Self { bytes: bytes.into(), digest: Digest::of(key_bytes, bytes), cov, count, closes })
+        let (days, names_needed) = (sum.days, sum.names_needed);
+        let digest = Digest::of(key_bytes, bytes);
+        Ok(Self { bytes: bytes.into(), digest, cov, count, days, names_needed, closes })
+    }
+
+    /// The tally in it; values were checked when they were read.
+    fn tally(&self) -> Option<TallyView<'_>> {
+        TallyView::read(&self.bytes).ok()
     }
 
     /// Is it closed at this horizon?
@@ -699,7 +863,7 @@ impl Stored {
     }
 
     fn loaded(&self, key: Key) -> LoadedValue {
-        let calls = if matches!(key, Key::Tally { .. }) { self.count } else { 0 };
+        let calls = if matches!(key, Key::Tally { .. } | Key::Day { .. }) { self.count } else { 0 };
         LoadedValue { key, bytes: self.bytes.clone(), cov: self.cov, digest: self.digest, calls }
     }
 }

@@ -200,19 +200,16 @@ struct Rows {
 impl Rows {
     fn of(shard: &ShardBook, tenant: &str) -> Self {
         let mut rows = Self::default();
-        for (month, tally) in shard.tallies(tenant) {
-            let name = |index: u32| tally.names.get(index as usize).cloned().unwrap_or_default();
-            if tally.admitted_late {
-                rows.late.insert(month, 1);
+        for facts in shard.months(tenant) {
+            if facts.admitted_late {
+                rows.late.insert(facts.month, 1);
             }
-            for day in &tally.uncounted {
-                let date = month.day(day.day);
+            for (date, day) in &facts.days() {
+                let date = *date;
+                let name = |number: u32| shard.names().name(day, number).to_owned();
                 for (which, calls) in [("limit", day.limit), ("too_old", day.too_old), ("not ok", day.not_ok)] {
                     *rows.uncounted.entry((date, which)).or_default() += calls;
                 }
-            }
-            for day in &tally.days {
-                let date = month.day(day.day);
                 for (action, calls) in day.actions.iter().zip(&day.calls) {
                     *rows.calls.entry((date, name(*action))).or_default() += calls;
                 }
@@ -326,7 +323,7 @@ fn fields(item: &Item) -> [(&'static str, String); 6] {
 #[cfg(test)]
 mod tests {
     use super::super::book::Book;
-    use super::super::record::{Chunk, Gap, Key, Tally, TallyDay, Totals};
+    use super::super::record::{Chunk, DICTIONARY_NAMES, Gap, Key, Tally, TallyDay, Totals};
     use super::*;
 
     /// Facts of shard 3, to be changed by a test before they are written into a book.
@@ -346,8 +343,9 @@ mod tests {
             outcome_codes: vec![3, 0],
             outcome_flags: vec![0, 2],
             outcome_calls: vec![2, 1],
+            ..TallyDay::default()
         };
-        let names = ["Dial", "Hang", "InternalError"].map(String::from).to_vec();
+        let day = day.with_names(["Dial", "Hang", "InternalError"]);
         let item = |offset, request_id: &str| Item {
             offset,
             time_ms: 1_773_972_000_000 + offset,
@@ -377,7 +375,7 @@ mod tests {
             ..Checkpoint::default()
         };
         Facts {
-            tallies: vec![("acme", "2026-03", Tally { seq: 9, cov: 2000, names, days: vec![day], ..Tally::default() })],
+            tallies: vec![("acme", "2026-03", Tally { seq: 9, cov: 2000, first_offset: 1, days: vec![day] })],
             chunks: vec![
                 ("acme", "2026-03-20", 0, Chunk { seq: 1, cov: 20, items: vec![item(7, "r7"), item(9, "r9")] }),
                 ("acme", "2026-03-20", 1, Chunk { seq: 2, cov: 2000, items: vec![item(1025, "r1025")] }),
@@ -433,11 +431,17 @@ mod tests {
             |recount| {
                 let tally = &mut recount.tallies[0].2;
                 (tally.seq, tally.cov) = (1, 1);
-                tally.names = ["InternalError", "Hang", "Dial"].map(String::from).to_vec();
-                let day = &mut tally.days[0];
-                (day.actions, day.calls) = (vec![1, 2], vec![7, 5]);
-                (day.outcome_actions, day.outcome_codes) = (vec![2, 2], vec![0, 1]);
-                (day.outcome_flags, day.outcome_calls) = (vec![2, 0], vec![1, 2]);
+                let day = TallyDay {
+                    day: 20,
+                    actions: vec![1, 2],
+                    calls: vec![7, 5],
+                    outcome_actions: vec![2, 2],
+                    outcome_codes: vec![0, 1],
+                    outcome_flags: vec![2, 0],
+                    outcome_calls: vec![1, 2],
+                    ..TallyDay::default()
+                };
+                tally.days = vec![day.with_names(["InternalError", "Hang", "Dial"])];
                 let chunk = &mut recount.chunks[0].3;
                 (chunk.seq, chunk.cov) = (77, 88);
                 chunk.items.reverse();
@@ -455,7 +459,7 @@ mod tests {
             &[r#"shard 3 tenant "acme" 2026-03-20 action "Hang": calls: ledger 7, recount 8"#],
         );
         check(
-            |r| r.tallies[0].2.names[1] = "Hold".into(),
+            |r| r.tallies[0].2.days[0].names[1] = "Hold".into(),
             &[
                 r#"shard 3 tenant "acme" 2026-03-20 action "Hang": calls: ledger 7, recount 0"#,
                 r#"shard 3 tenant "acme" 2026-03-20 action "Hold": calls: ledger 0, recount 7"#,
@@ -492,7 +496,7 @@ mod tests {
                 let mut tally = r.tallies[0].2.clone();
                 (tally.days[0].outcome_actions, tally.days[0].outcome_codes) = (vec![], vec![]);
                 (tally.days[0].outcome_flags, tally.days[0].outcome_calls) = (vec![], vec![]);
-                (tally.days[0].actions, tally.days[0].calls) = (vec![0], vec![1]);
+                (tally.days[0].actions, tally.days[0].calls) = (vec![DICTIONARY_NAMES], vec![1]);
                 r.tallies.push(("a\nb", "2026-03", tally));
             },
             &[r#"shard 3 tenant "a\nb" 2026-03-20 action "Dial": calls: ledger 0, recount 1"#],

@@ -1,14 +1,15 @@
 //! The facts of one shard as its owner holds them: tallies and items per tenant.
 //!
-//! Values taken over stay encoded (shared with the book) until a call touches them.
+//! Live days are counted in; folded ones stay encoded, as they stand in `T`, since only a late call changes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use prost::Message;
 use smallvec::SmallVec;
 
-use super::record::{self, Digest, Key, UncountedDay};
+use super::record::{self, DICTIONARY_NAMES, Digest, EncodedDays, Key, TallyView, encode_tally, put_day};
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
@@ -73,16 +74,6 @@ pub struct Row {
     pub outcome: Option<(Option<Name>, Flag)>,
 }
 
-/// The calls of one tenant in one month.
-#[derive(Debug, Default)]
-pub struct MonthTally {
-    days: Vec<DayTally>,
-    rows: usize,
-    /// In order of the days.
-    uncounted: Vec<UncountedDay>,
-    admitted_late: bool,
-}
-
 /// Why a call that belongs to a tenant's month is not counted in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uncounted {
@@ -92,14 +83,15 @@ pub enum Uncounted {
     TooOld,
 }
 
-#[derive(Debug)]
-struct DayTally {
-    day: u8,
-    actions: Vec<(Name, u64)>,
+/// The calls of one tenant on one local day.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DayTally {
+    actions: SmallVec<[(Name, u64); 1]>,
     outcomes: Vec<Outcome>,
+    uncounted: Option<Box<UncountedCalls>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
     action: Name,
     code: Option<Name>,
@@ -107,145 +99,118 @@ struct Outcome {
     calls: u64,
 }
 
-impl MonthTally {
-    /// Counts one call on this day of the month.
+/// Calls that are in no row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct UncountedCalls {
+    limit: u64,
+    too_old: u64,
+    not_ok: u64,
+}
+
+impl DayTally {
+    /// Counts one call; the rows that are new with it.
     #[inline]
-    pub fn add(&mut self, day: u32, row: Row) {
-        let at = match self.days.iter().rposition(|d| u32::from(d.day) <= day) {
-            Some(at) if u32::from(self.days[at].day) == day => at,
-            before => {
-                let at = before.map_or(0, |b| b + 1);
-                self.days.insert(at, DayTally { day: day as u8, actions: Vec::new(), outcomes: Vec::new() });
-                at
-            }
-        };
-        let today = &mut self.days[at];
-        match today.actions.iter_mut().find(|(action, _)| *action == row.action) {
+    pub fn add(&mut self, row: Row) -> usize {
+        let mut new = 0;
+        match self.actions.iter_mut().find(|(action, _)| *action == row.action) {
             Some((_, calls)) => *calls += 1,
             None => {
-                today.actions.push((row.action, 1));
-                self.rows += 1;
+                self.actions.push((row.action, 1));
+                new += 1;
             }
         }
         if let Some((code, flag)) = row.outcome {
-            match today.outcomes.iter_mut().find(|o| o.action == row.action && o.code == code && o.flag == flag) {
+            match self.outcomes.iter_mut().find(|o| o.action == row.action && o.code == code && o.flag == flag) {
                 Some(outcome) => outcome.calls += 1,
                 None => {
-                    today.outcomes.push(Outcome { action: row.action, code, flag, calls: 1 });
-                    self.rows += 1;
+                    self.outcomes.push(Outcome { action: row.action, code, flag, calls: 1 });
+                    new += 1;
                 }
             }
         }
+        new
     }
 
     /// Takes down a call that is not counted.
-    pub fn add_uncounted(&mut self, day: u32, why: Uncounted, not_ok: bool) {
-        let at = match self.uncounted.binary_search_by_key(&day, |d| d.day) {
-            Ok(at) => at,
-            Err(at) => {
-                self.uncounted.insert(at, UncountedDay { day, ..UncountedDay::default() });
-                at
-            }
-        };
-        let today = &mut self.uncounted[at];
+    pub fn add_uncounted(&mut self, why: Uncounted, not_ok: bool) {
+        let calls = self.uncounted.get_or_insert_default();
         match why {
-            Uncounted::Limit => today.limit += 1,
-            Uncounted::TooOld => today.too_old += 1,
+            Uncounted::Limit => calls.limit += 1,
+            Uncounted::TooOld => calls.too_old += 1,
         }
-        today.not_ok += u64::from(not_ok);
+        calls.not_ok += u64::from(not_ok);
     }
 
-    /// Is there nothing in it yet?
-    pub fn is_new(&self) -> bool {
-        self.days.is_empty() && self.uncounted.is_empty()
+    /// Does it have calls of the action?
+    fn has_action(&self, action: Name) -> bool {
+        self.actions.iter().any(|(known, _)| *known == action)
     }
 
-    /// Calls of this month were refused before its first one, for want of room: some may be this tenant's.
-    pub fn set_admitted_late(&mut self) {
-        self.admitted_late = true;
+    /// Does it have non-ok calls of the action with this code and flag?
+    fn has_outcome(&self, action: Name, code: Option<Name>, flag: Flag) -> bool {
+        self.outcomes.iter().any(|o| o.action == action && o.code == code && o.flag == flag)
     }
 
-    /// Does it have the row already?
-    pub fn has(&self, day: u32, row: Row) -> bool {
-        self.days.iter().find(|d| u32::from(d.day) == day).is_some_and(|d| {
-            d.actions.iter().any(|(action, _)| *action == row.action)
-                && row.outcome.is_none_or(|(code, flag)| {
-                    d.outcomes.iter().any(|o| o.action == row.action && o.code == code && o.flag == flag)
-                })
-        })
-    }
-
-    /// Number of rows: day × action and day × action × code × flag.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.actions.len() + self.outcomes.len()
     }
 
-    /// All calls counted in it.
+    /// All calls counted.
     pub fn total_calls(&self) -> u64 {
-        self.days.iter().flat_map(|d| &d.actions).map(|(_, calls)| calls).sum()
+        self.actions.iter().map(|(_, calls)| calls).sum()
     }
 
-    fn encode(&self, seq: u64, cov: i64, names: &Names, scratch: &mut Renumber) -> Vec<u8> {
-        scratch.start(names.len());
-        let days = self.days.iter().map(|d| record::TallyDay {
-            day: d.day.into(),
-            actions: d.actions.iter().map(|(action, _)| scratch.local(*action)).collect(),
-            calls: d.actions.iter().map(|(_, calls)| *calls).collect(),
-            outcome_actions: d.outcomes.iter().map(|o| scratch.local(o.action)).collect(),
-            outcome_codes: d.outcomes.iter().map(|o| o.code.map_or(0, |c| scratch.local(c) + 1)).collect(),
-            outcome_flags: d.outcomes.iter().map(|o| o.flag as u32).collect(),
-            outcome_calls: d.outcomes.iter().map(|o| o.calls).collect(),
-        });
-        let days = days.collect();
-        let names = scratch.used.iter().map(|id| names.name(*id).to_string()).collect();
-        let (uncounted, admitted_late) = (self.uncounted.clone(), self.admitted_late);
-        record::Tally { seq, cov, names, days, uncounted, admitted_late }.encode_value()
-    }
-
-    fn decode(tally: &record::Tally, names: &mut Names) -> Self {
-        let ids: Vec<Name> = tally.names.iter().map(|n| names.intern(n)).collect();
-        let mut rows = 0;
-        let days = tally.days.iter().map(|d| {
-            rows += d.actions.len() + d.outcome_calls.len();
-            let outcome = |i: usize| Outcome {
-                action: ids[d.outcome_actions[i] as usize],
-                code: d.outcome_codes[i].checked_sub(1).map(|c| ids[c as usize]),
-                flag: Flag::from_number(d.outcome_flags[i]).unwrap_or(Flag::Absent),
-                calls: d.outcome_calls[i],
-            };
-            DayTally {
-                day: d.day as u8,
-                actions: d.actions.iter().map(|a| ids[*a as usize]).zip(d.calls.iter().copied()).collect(),
-                outcomes: (0..d.outcome_calls.len()).map(outcome).collect(),
+    /// As it stands in the ledger.
+    fn record(&self, day: LocalDay, names: &Names) -> record::TallyDay {
+        let mut own: Vec<Name> = Vec::new();
+        let mut number = |name: Name| {
+            if name < DICTIONARY_NAMES {
+                return name;
             }
-        });
-        let days = days.collect();
-        Self { days, rows, uncounted: tally.uncounted.clone(), admitted_late: tally.admitted_late }
+            let at = own.iter().position(|known| *known == name).unwrap_or_else(|| {
+                own.push(name);
+                own.len() - 1
+            });
+            DICTIONARY_NAMES + at as u32
+        };
+        let uncounted = self.uncounted.as_deref();
+        let mut day = record::TallyDay {
+            day: day.day_of_month(),
+            actions: self.actions.iter().map(|(action, _)| number(*action)).collect(),
+            calls: self.actions.iter().map(|(_, calls)| *calls).collect(),
+            outcome_actions: self.outcomes.iter().map(|o| number(o.action)).collect(),
+            outcome_codes: self.outcomes.iter().map(|o| o.code.map_or(0, |code| number(code) + 1)).collect(),
+            outcome_flags: self.outcomes.iter().map(|o| o.flag as u32).collect(),
+            outcome_calls: self.outcomes.iter().map(|o| o.calls).collect(),
+            names: Vec::new(),
+            limit: uncounted.map_or(0, |calls| calls.limit),
+            too_old: uncounted.map_or(0, |calls| calls.too_old),
+            not_ok: uncounted.map_or(0, |calls| calls.not_ok),
+        };
+        day.names = own.into_iter().map(|name| names.name(name).to_string()).collect();
+        day
     }
-}
 
-/// Maps a shard's names to positions in one record, in order of first use.
-#[derive(Debug, Default)]
-pub struct Renumber {
-    local: Vec<u32>,
-    used: Vec<Name>,
-}
-
-impl Renumber {
-    fn start(&mut self, names: usize) {
-        for id in self.used.drain(..) {
-            self.local[id as usize] = u32::MAX;
+    /// From a record that was checked.
+    fn read(day: &record::TallyDay, names: &mut Names) -> Self {
+        let own: Vec<Name> = day.names.iter().map(|name| names.intern(name)).collect();
+        let number = |name: u32| match name.checked_sub(DICTIONARY_NAMES) {
+            Some(at) => own.get(at as usize).copied().unwrap_or_default(),
+            None => name,
+        };
+        let outcome = |i: usize| Outcome {
+            action: number(day.outcome_actions[i]),
+            code: day.outcome_codes[i].checked_sub(1).map(number),
+            flag: Flag::from_number(day.outcome_flags[i]).unwrap_or(Flag::Absent),
+            calls: day.outcome_calls[i],
+        };
+        let uncounted = UncountedCalls { limit: day.limit, too_old: day.too_old, not_ok: day.not_ok };
+        Self {
+            actions: day.actions.iter().map(|action| number(*action)).zip(day.calls.iter().copied()).collect(),
+            outcomes: (0..day.outcome_calls.len()).map(outcome).collect(),
+            uncounted: (uncounted != UncountedCalls::default()).then(|| Box::new(uncounted)),
         }
-        self.local.resize(names, u32::MAX);
-    }
-
-    fn local(&mut self, id: Name) -> u32 {
-        let local = &mut self.local[id as usize];
-        if *local == u32::MAX {
-            *local = self.used.len() as u32;
-            self.used.push(id);
-        }
-        *local
     }
 }
 
@@ -262,44 +227,166 @@ pub struct Written {
     pub digest: Option<Digest>,
 }
 
-/// `T` of one tenant and month.
+/// `D` of one tenant: a day that is not folded yet.
+#[derive(Debug)]
+pub struct DaySlot {
+    /// The local day.
+    pub day: LocalDay,
+    /// Its state in the ledger.
+    pub written: Written,
+    /// Source offset of its first call, counted or not.
+    pub first_offset: i64,
+    /// Its calls.
+    pub tally: DayTally,
+}
+
+impl DaySlot {
+    /// Encodes it for a flush.
+    pub fn encode(&self, seq: u64, cov: i64, names: &Names) -> Vec<u8> {
+        let days = vec![self.tally.record(self.day, names)];
+        record::Tally { seq, cov, first_offset: self.first_offset, days }.encode_value()
+    }
+}
+
+/// One month of a tenant: `T`, whose days stay encoded, and what it shares with the month's live days.
 #[derive(Debug)]
 pub struct MonthSlot {
     /// The month.
     pub month: Month,
-    /// Its state in the ledger.
+    /// The state of `T` in the ledger.
     pub written: Written,
-    facts: Lazy<MonthTally>,
+    /// Rows of the whole month, live days included.
+    pub rows: usize,
+    /// Source offset of the first call in `T`; meaningless while it has no day.
+    first_offset: i64,
+    folded: Folded,
+}
+
+/// The folded days of a month, encoded as they stand in `T`.
+#[derive(Debug, Default)]
+struct Folded {
+    /// Bit 1 is the first of the month.
+    days: u32,
+    /// A value of `T`, or only its days.
+    bytes: Arc<[u8]>,
+    /// Where in it the days begin.
+    from: usize,
+}
+
+impl Folded {
+    fn load(value: &Arc<[u8]>) -> (Self, i64, usize) {
+        // Values were checked when they were read.
+        let Ok(view) = TallyView::read(value) else { return (Self::default(), 0, 0) };
+        let sum = view.sum(&mut record::TallyDay::default()).unwrap_or_default();
+        let from = value.len() - view.days_bytes().len();
+        (Self { days: sum.days, bytes: value.clone(), from }, view.first_offset, sum.rows)
+    }
+
+    fn encoded(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+
+    fn has(&self, day: LocalDay) -> bool {
+        self.days >> day.day_of_month() & 1 == 1
+    }
+
+    /// The days in order.
+    fn days(&self) -> impl Iterator<Item = record::TallyDay> {
+        EncodedDays(self.encoded()).flatten().map(|bytes| record::TallyDay::decode(bytes).unwrap_or_default())
+    }
+
+    fn day(&self, day: LocalDay) -> Option<record::TallyDay> {
+        if self.has(day) { self.days().find(|found| found.day == day.day_of_month()) } else { None }
+    }
+
+    /// Puts a day in, in place of what is there of it.
+    fn put(&mut self, day: &record::TallyDay) {
+        let mut bytes = Vec::with_capacity(self.encoded().len() + 64);
+        let mut rest = EncodedDays(self.encoded());
+        let mut put = false;
+        loop {
+            let before = rest.0;
+            let Some(found) = rest.next().flatten() else { break };
+            // The day's number is its first field.
+            let number = record::TallyDay::decode(found).map_or(0, |found| found.day);
+            if !put && number >= day.day {
+                put_day(day, &mut bytes);
+                put = true;
+            }
+            if number != day.day {
+                bytes.extend_from_slice(&before[..before.len() - rest.0.len()]);
+            }
+        }
+        if !put {
+            put_day(day, &mut bytes);
+        }
+        *self = Self { days: self.days | 1 << day.day, bytes: bytes.into(), from: 0 };
+    }
+
+    /// Only what a broken rule of the simulator takes back.
+    fn remove(&mut self, day: LocalDay) {
+        let kept: Vec<_> = self.days().filter(|found| found.day != day.day_of_month()).collect();
+        *self = Self::default();
+        kept.iter().for_each(|day| self.put(day));
+    }
+}
+
+impl MonthSlot {
+    fn new(month: Month) -> Self {
+        Self { month, written: Written::default(), rows: 0, first_offset: 0, folded: Folded::default() }
+    }
+
+    /// Does `T` own the day?
+    pub fn owns(&self, day: LocalDay) -> bool {
+        self.folded.has(day)
+    }
+
+    /// Changes a day of `T`, a new one if need be, by the call at an offset.
+    pub fn change<T>(
+        &mut self,
+        day: LocalDay,
+        offset: i64,
+        names: &mut Names,
+        change: impl FnOnce(&mut DayTally) -> T,
+    ) -> T {
+        let mut tally = self.folded.day(day).map_or_else(DayTally::default, |found| DayTally::read(&found, names));
+        let changed = change(&mut tally);
+        self.fold(day, offset, &tally, names);
+        changed
+    }
+
+    /// Takes a day into `T`; what the month's rows are does not change.
+    pub fn fold(&mut self, day: LocalDay, first_offset: i64, tally: &DayTally, names: &Names) {
+        let earlier = if self.folded.days == 0 { first_offset } else { self.first_offset };
+        self.first_offset = earlier.min(first_offset);
+        self.folded.put(&tally.record(day, names));
+    }
+
+    /// Only for a broken rule of the simulator: takes a day out of `T` again.
+    pub fn unfold(&mut self, day: LocalDay) {
+        self.folded.remove(day);
+    }
+
+    /// All calls in `T`.
+    pub fn folded_calls(&self) -> u64 {
+        self.folded.days().map(|day| day.total_calls()).sum()
+    }
+
+    /// Bytes that `T` takes.
+    pub fn folded_bytes(&self) -> usize {
+        self.folded.encoded().len()
+    }
+
+    /// Encodes `T` for a flush.
+    pub fn encode(&self, seq: u64, cov: i64) -> Vec<u8> {
+        encode_tally(seq, cov, self.first_offset, self.folded.encoded())
+    }
 }
 
 #[derive(Debug)]
 enum Lazy<T> {
     Encoded(Arc<[u8]>),
     Ready(T),
-}
-
-impl MonthSlot {
-    /// The tally, decoded if it was not yet.
-    pub fn tally(&mut self, names: &mut Names) -> &mut MonthTally {
-        if let Lazy::Encoded(bytes) = &self.facts {
-            // Values were checked when they were loaded.
-            let tally = record::Tally::decode_value(bytes).unwrap_or_default();
-            self.facts = Lazy::Ready(MonthTally::decode(&tally, names));
-        }
-        match &mut self.facts {
-            Lazy::Ready(tally) => tally,
-            Lazy::Encoded(_) => unreachable!("decoded above"),
-        }
-    }
-
-    /// Encodes the tally for a flush.
-    pub fn encode(&mut self, seq: u64, cov: i64, names: &mut Names, scratch: &mut Renumber) -> Vec<u8> {
-        self.tally(names);
-        match &self.facts {
-            Lazy::Ready(tally) => tally.encode(seq, cov, names, scratch),
-            Lazy::Encoded(bytes) => bytes.to_vec(),
-        }
-    }
 }
 
 /// A failing call, as kept by the owner. The calls of its second stand in [`DayItems`].
@@ -497,8 +584,10 @@ fn cov(chunks: &BTreeMap<i64, ChunkSlot>, chunk: i64) -> i64 {
 pub struct Tenant {
     /// Its name.
     pub name: Arc<str>,
-    /// Tallies, by month, in order.
+    /// Its months, in order; one for every month with a tally, folded or live.
     pub months: SmallVec<[MonthSlot; 1]>,
+    /// Days that are not folded yet, in order.
+    pub live: SmallVec<[DaySlot; 1]>,
     /// Items, by day, in order.
     pub days: Vec<DayItems>,
 }
@@ -510,19 +599,42 @@ impl Tenant {
         self.months.iter_mut().rev().find(|m| m.month == month)
     }
 
-    /// The month's slot, a new one if need be; asked through [`Tenants::month_or_new`], which keeps count.
+    /// Where the day's slot is among the live ones, or would be.
     #[inline]
-    fn month_or_new(&mut self, month: Month) -> &mut MonthSlot {
-        let at = match self.months.iter().rposition(|m| m.month <= month) {
-            Some(at) if self.months[at].month == month => at,
-            before => {
-                let at = before.map_or(0, |b| b + 1);
-                let facts = Lazy::Ready(MonthTally::default());
-                self.months.insert(at, MonthSlot { month, written: Written::default(), facts });
-                at
-            }
+    pub fn find_live(&self, day: LocalDay) -> Result<usize, usize> {
+        match self.live.iter().rposition(|slot| slot.day <= day) {
+            Some(at) if self.live[at].day == day => Ok(at),
+            before => Err(before.map_or(0, |before| before + 1)),
+        }
+    }
+
+    /// The day's slot, if it is live.
+    pub fn live(&mut self, day: LocalDay) -> Option<&mut DaySlot> {
+        let at = self.find_live(day).ok()?;
+        self.live.get_mut(at)
+    }
+
+    /// How many of a call's rows the month lacks. A name without a number (`None`) has no row.
+    pub fn missing_rows(
+        &self,
+        day: LocalDay,
+        action: Option<Name>,
+        outcome: Option<(Option<Option<Name>>, Flag)>,
+        names: &mut Names,
+    ) -> usize {
+        let missing = |tally: &DayTally| {
+            let has_action = action.is_some_and(|action| tally.has_action(action));
+            let has_outcome = outcome.is_none_or(|(code, flag)| {
+                action.zip(code).is_some_and(|(action, code)| tally.has_outcome(action, code, flag))
+            });
+            usize::from(!has_action) + usize::from(!has_outcome)
         };
-        &mut self.months[at]
+        if let Ok(at) = self.find_live(day) {
+            return missing(&self.live[at].tally);
+        }
+        let month = self.months.iter().find(|slot| slot.month == day.month());
+        let folded = month.and_then(|slot| slot.folded.day(day)).map(|found| DayTally::read(&found, names));
+        missing(&folded.unwrap_or_default())
     }
 
     /// The day's items, if there are any.
@@ -559,7 +671,12 @@ impl Tenants {
     pub fn id(&mut self, name: &str) -> TenantId {
         let id = self.names.intern(name);
         if id as usize == self.tenants.len() {
-            self.tenants.push(Tenant { name: self.names.name(id).clone(), months: SmallVec::new(), days: Vec::new() });
+            self.tenants.push(Tenant {
+                name: self.names.name(id).clone(),
+                months: SmallVec::new(),
+                live: SmallVec::new(),
+                days: Vec::new(),
+            });
         }
         id
     }
@@ -591,14 +708,17 @@ impl Tenants {
         self.in_month.iter().map(|(month, tenants)| (*month, *tenants))
     }
 
-    /// The tenant's tally of a month, a new one if need be.
+    /// Where the tenant's month stands among its months, a new one if need be.
     #[inline]
-    pub fn month_or_new(&mut self, id: TenantId, month: Month) -> &mut MonthSlot {
+    pub fn month_or_new(&mut self, id: TenantId, month: Month) -> usize {
         let tenant = &mut self.tenants[id as usize];
-        if tenant.month(month).is_none() {
-            *self.in_month.entry(month).or_default() += 1;
+        if let Some(at) = tenant.months.iter().rposition(|slot| slot.month == month) {
+            return at;
         }
-        tenant.month_or_new(month)
+        *self.in_month.entry(month).or_default() += 1;
+        let at = tenant.months.iter().rposition(|slot| slot.month < month).map_or(0, |before| before + 1);
+        tenant.months.insert(at, MonthSlot::new(month));
+        at
     }
 
     /// The tallies of months before this one were dropped.
@@ -622,15 +742,31 @@ impl Tenants {
         self.tenants.iter_mut().enumerate().map(|(id, tenant)| (id as TenantId, tenant))
     }
 
-    /// Loads a value taken over from the book, which has checked it.
-    pub fn load(&mut self, key: &Key, value: &Arc<[u8]>, cov: i64, digest: Digest) {
+    /// Loads a value taken over from the book, which has checked it. Names come first, then `T`, then `D`.
+    pub fn load(&mut self, key: &Key, value: &Arc<[u8]>, cov: i64, digest: Digest, names: &mut Names) {
         let written = Written { cov, dirty: false, changed: 0, digest: Some(digest) };
         match key {
-            Key::Checkpoint | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. } => {}
+            Key::Checkpoint | Key::Names { .. } | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. } => {}
             Key::Tally { month, tenant } => {
                 let id = self.id(tenant);
-                let slot = self.month_or_new(id, *month);
-                (slot.written, slot.facts) = (written, Lazy::Encoded(value.clone()));
+                let at = self.month_or_new(id, *month);
+                let slot = &mut self.tenants[id as usize].months[at];
+                let (folded, first_offset, rows) = Folded::load(value);
+                (slot.written, slot.folded, slot.first_offset) = (written, folded, first_offset);
+                slot.rows += rows;
+            }
+            Key::Day { day, tenant } => {
+                let id = self.id(tenant);
+                // Values were checked when they were read.
+                let record = record::Tally::decode_value(value).unwrap_or_default();
+                let tally = record.days.first().map_or_else(DayTally::default, |day| DayTally::read(day, names));
+                let at = self.month_or_new(id, day.month());
+                let tenant = self.get_mut(id);
+                tenant.months[at].rows += tally.rows();
+                if let Err(at) = tenant.find_live(*day) {
+                    let first_offset = record.first_offset;
+                    tenant.live.insert(at, DaySlot { day: *day, written, first_offset, tally });
+                }
             }
             Key::Chunk { day, chunk, tenant } => {
                 let id = self.id(tenant);
@@ -689,21 +825,46 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_counts_rows_and_calls() {
-        let (mut tally, mut names) = (MonthTally::default(), Names::default());
-        let (call, internal) = (names.intern("Call"), names.intern("Internal"));
-        let ok = Row { action: call, outcome: None };
-        let failed = Row { action: call, outcome: Some((Some(internal), Flag::Absent)) };
-        tally.add(3, ok);
-        tally.add(1, failed);
-        tally.add(3, ok);
-        assert_eq!((tally.total_calls(), tally.rows()), (3, 3));
-        assert!(
-            tally.has(3, ok) && tally.has(1, ok) && tally.has(1, failed) && !tally.has(3, failed) && !tally.has(2, ok)
-        );
-        let bytes = tally.encode(1, 9, &names, &mut Renumber::default());
-        let read = record::Tally::decode_value(&bytes).unwrap_or_default();
-        assert_eq!((read.total_calls(), read.cov, read.days.len()), (3, 9, 2));
-        assert_eq!(MonthTally::decode(&read, &mut names).rows(), 3);
+    fn a_day_counts_rows_and_calls() {
+        let (mut tally, mut names) = (DayTally::default(), Names::default());
+        // Those beyond the dictionary come along with the day.
+        (0..DICTIONARY_NAMES - 1).for_each(|n| _ = names.intern(&format!("n{n}")));
+        let (call, internal, busy) = (names.intern("Call"), names.intern("Internal"), names.intern("Busy"));
+        let failed = |code| Row { action: call, outcome: Some((Some(code), Flag::Absent)) };
+        assert_eq!(tally.add(Row { action: call, outcome: None }), 1);
+        assert_eq!(tally.add(failed(internal)), 1);
+        assert_eq!(tally.add(failed(busy)), 1);
+        assert_eq!(tally.add(failed(busy)), 0);
+        tally.add_uncounted(Uncounted::TooOld, true);
+        assert_eq!((tally.total_calls(), tally.rows()), (4, 3));
+        let record = tally.record(LocalDay(0), &names);
+        assert_eq!(record.names, ["Internal", "Busy"]);
+        assert_eq!(record.actions, [DICTIONARY_NAMES - 1]);
+        assert_eq!(DayTally::read(&record, &mut names), tally);
+    }
+
+    #[test]
+    fn a_month_takes_days_in_and_changes_them() {
+        let mut names = Names::default();
+        let row = Row { action: names.intern("Call"), outcome: None };
+        let march: Month = "2026-03".parse().unwrap_or(Month(0));
+        let mut slot = MonthSlot::new(march);
+        let mut day = DayTally::default();
+        day.add(row);
+        for (of_month, first_offset) in [(7, 70), (31, 90), (1, 80)] {
+            assert!(!slot.owns(march.day(of_month)));
+            slot.fold(march.day(of_month), first_offset, &day, &names);
+            assert!(slot.owns(march.day(of_month)));
+        }
+        slot.change(march.day(7), 100, &mut names, |tally| tally.add(row));
+        slot.change(march.day(2), 60, &mut names, |tally| tally.add(row));
+        let value = slot.encode(5, 200);
+        let read = record::Tally::decode_value(&value).unwrap_or_default();
+        let days: Vec<_> = read.days.iter().map(|day| (day.day, day.total_calls())).collect();
+        assert_eq!((days, read.first_offset, read.cov), (vec![(1, 1), (2, 1), (7, 2), (31, 1)], 60, 200));
+        let (folded, first_offset, rows) = Folded::load(&value.into());
+        assert_eq!((folded.encoded(), first_offset, rows), (slot.folded.encoded(), 60, 4));
+        slot.unfold(march.day(7));
+        assert_eq!(slot.folded_calls(), 3);
     }
 }

@@ -91,6 +91,26 @@ mutations! {
     CheckWhileLagging,
     /// Calls of months below the horizon are left out of the totals.
     NoClosed,
+    /// A fold's tombstone goes out with the fold's own flush.
+    FoldTombstoneAtOnce,
+    /// A void day stays in the digest until its tombstone, which goes out with the fold.
+    VoidInDigest,
+    /// The book counts a day whose month has it already.
+    VoidCounted,
+    /// A month's tally keeps its `cov` when a day is folded into it.
+    TallyKeepsCoverage,
+    /// A late call of a folded day begins a new day.
+    FoldedDayIntoNewDay,
+    /// The digest of a folded day stays in the shard's.
+    FoldedDigestKept,
+    /// A fold is undone when its flush does not commit.
+    FoldUndone,
+    /// A call whose rows go beyond the limit is counted if there is room for one of them.
+    LimitOvershot,
+    /// Days are folded before the position has passed every loaded `cov`.
+    FoldBelowBarrier,
+    /// Totals settled past a gap count void days as well.
+    SettledWithVoid,
     /// A new owner does not load the rulings that the ledger holds.
     ForgetRulings,
     /// A new owner does not load what was told of alerts.

@@ -4,7 +4,9 @@
 //! | key | value |
 //! |---|---|
 //! | `C <shard>` | [`Checkpoint`] |
-//! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] |
+//! | `N <shard> <number of the first>` | [`NewNames`] |
+//! | `D <shard> <YYYY-MM-DD> <tenant>` | [`Tally`] of that day, which is not folded yet |
+//! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] of the month's folded days |
 //! | `F <shard> <YYYY-MM-DD> <chunk> <tenant>` | [`Chunk`] |
 //! | `R <shard> <ruling id>` | [`AppliedRuling`] |
 //! | `A <shard> <YYYY-MM-DD> <alert> <length of detail> <detail> <tenant>` | [`AlertRecord`] |
@@ -12,6 +14,10 @@
 //! What an `A` record says may be unknown to an older version: another alert, detail, severity, status or reason. It is kept
 //! as it is, vouched for and closed like the others, and the alert is left alone ([`Key::ForeignAlert`],
 //! [`AlertRecord::state`]). Any other unknown kind of key may hold counts, and stops the shard.
+//!
+//! `T` owns a day if it has an entry for it, otherwise its `D` does. A `D` whose day `T` owns is void: it is in no total and no
+//! digest from the checkpoint that applies that `T`, and its tombstone comes with a later flush. So a flush writes the days
+//! that were called, never the month.
 //!
 //! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character; an alert's detail
 //! (a level, a tier, a code) may too, since its length in bytes stands before it.
@@ -29,14 +35,29 @@ pub const CHUNK_OFFSETS: i64 = 1024;
 /// The shard that all rulings belong to: its owner writes them down.
 pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
-pub const VALUE_VERSION: u8 = 2;
+pub const VALUE_VERSION: u8 = 3;
+/// Actions and codes of a shard that its `N` records number, in order of their first use. A tally brings further ones along
+/// itself, so that made-up names do not stay for good.
+pub const DICTIONARY_NAMES: u32 = 4096;
 
 /// The key of a ledger record, without its shard (which is its partition).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     /// `C`: the shard's checkpoint.
     Checkpoint,
-    /// `T`: the calls of one tenant in one month.
+    /// `N`: names that are numbered from here on.
+    Names {
+        /// Number of the first one.
+        first: u32,
+    },
+    /// `D`: the calls of one tenant on one day, until they are folded into the month's tally.
+    Day {
+        /// The local day.
+        day: LocalDay,
+        /// The tenant.
+        tenant: Arc<str>,
+    },
+    /// `T`: the calls of one tenant on the folded days of one month.
     Tally {
         /// The month.
         month: Month,
@@ -73,6 +94,8 @@ impl Key {
     pub fn encode(&self, shard: u32) -> String {
         match self {
             Self::Checkpoint => format!("C {shard}"),
+            Self::Names { first } => format!("N {shard} {first}"),
+            Self::Day { day, tenant } => format!("D {shard} {day} {tenant}"),
             Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
             Self::Chunk { day, chunk, tenant } => format!("F {shard} {day} {chunk} {tenant}"),
             Self::Ruling { id } => format!("R {shard} {id}"),
@@ -95,6 +118,16 @@ impl Key {
         let number = |s: &str| s.parse::<u32>().map_err(|_| bad());
         match kind {
             "C" => Ok((number(rest)?, Self::Checkpoint)),
+            "N" => {
+                let (shard, first) = rest.split_once(' ').ok_or_else(bad)?;
+                Ok((number(shard)?, Self::Names { first: number(first)? }))
+            }
+            "D" => {
+                let mut parts = rest.splitn(3, ' ');
+                let mut next = || parts.next().ok_or_else(bad);
+                let (shard, day, tenant) = (number(next()?)?, next()?, next()?);
+                Ok((shard, Self::Day { day: day.parse().map_err(|_| bad())?, tenant: tenant.into() }))
+            }
             "T" => {
                 let mut parts = rest.splitn(3, ' ');
                 let mut next = || parts.next().ok_or_else(bad);
@@ -125,15 +158,15 @@ impl Key {
         }
     }
 
-    /// The month the record belongs to; `None` for a checkpoint, a ruling, and an alert of the fleet.
+    /// The month the record belongs to; `None` for a checkpoint, names, a ruling, and an alert of the fleet.
     pub fn month(&self) -> Option<Month> {
         match self {
-            Self::Checkpoint | Self::Ruling { .. } => None,
+            Self::Checkpoint | Self::Names { .. } | Self::Ruling { .. } => None,
             Self::Alert(AlertKey { period_start, .. }) | Self::ForeignAlert { period_start, .. } => {
                 period_start.map(LocalDay::month)
             }
             Self::Tally { month, .. } => Some(*month),
-            Self::Chunk { day, .. } => Some(day.month()),
+            Self::Day { day, .. } | Self::Chunk { day, .. } => Some(day.month()),
         }
     }
 }
@@ -205,7 +238,33 @@ fn after_version(bytes: &[u8]) -> Result<&[u8], RecordError> {
     }
 }
 
-/// `T`: what one tenant called in one month, as counted by one shard.
+/// `N`: actions and codes, numbered from the key's number on. Never changed and never removed.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NewNames {
+    /// Sequence number of the flush that wrote it.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// The names, at least one.
+    #[prost(string, repeated, tag = "2")]
+    pub names: Vec<String>,
+}
+
+impl NewNames {
+    /// The value's bytes.
+    pub fn encode_value(&self) -> Vec<u8> {
+        encode_value(self)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Another version, or damage.
+    pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_value(bytes)
+    }
+}
+
+/// `T` and `D`: what one tenant called on days of one month, as counted by one shard. A `D` has one day.
 #[derive(Clone, PartialEq, Message)]
 pub struct Tally {
     /// Sequence number of the flush that wrote it.
@@ -214,39 +273,16 @@ pub struct Tally {
     /// First source offset not covered by these figures.
     #[prost(int64, tag = "2")]
     pub cov: i64,
-    /// Actions and codes, referred to by position.
-    #[prost(string, repeated, tag = "3")]
-    pub names: Vec<String>,
-    /// One entry a local day with calls, in order.
+    /// Source offset of the first call in it, counted or not.
+    #[prost(int64, tag = "3")]
+    pub first_offset: i64,
+    /// One entry a local day, in order.
     #[prost(message, repeated, tag = "4")]
     pub days: Vec<TallyDay>,
-    /// One entry a local day with calls that were not counted, in order.
-    #[prost(message, repeated, tag = "10")]
-    pub uncounted: Vec<UncountedDay>,
-    /// Before the first call here, calls of this month were refused because it had `limits.tenants_per_month` tenants;
-    /// some of them may be this tenant's.
-    #[prost(bool, tag = "11")]
-    pub admitted_late: bool,
 }
 
-/// Calls of one local day of a [`Tally`] that are in no other figure of it.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct UncountedDay {
-    /// Day of the month, 1–31.
-    #[prost(uint32, tag = "1")]
-    pub day: u32,
-    /// Refused because the month had `limits.rows_per_tenant_month` rows.
-    #[prost(uint64, tag = "2")]
-    pub limit: u64,
-    /// Older than `limits.max_age` at their arrival.
-    #[prost(uint64, tag = "3")]
-    pub too_old: u64,
-    /// Those of both that did not go well.
-    #[prost(uint64, tag = "4")]
-    pub not_ok: u64,
-}
-
-/// One local day of a [`Tally`], in columns.
+/// One local day of a [`Tally`], in columns. A name is the number that an `N` record gave it, or [`DICTIONARY_NAMES`] and its
+/// position in `names`.
 #[derive(Clone, PartialEq, Message)]
 pub struct TallyDay {
     /// Day of the month, 1–31.
@@ -270,6 +306,58 @@ pub struct TallyDay {
     /// Non-ok calls of (action, code, flag).
     #[prost(uint64, repeated, tag = "7")]
     pub outcome_calls: Vec<u64>,
+    /// Actions and codes without a number.
+    #[prost(string, repeated, tag = "8")]
+    pub names: Vec<String>,
+    /// Calls in no other figure: refused because the month had `limits.rows_per_tenant_month` rows.
+    #[prost(uint64, tag = "9")]
+    pub limit: u64,
+    /// Calls in no other figure: older than `limits.max_age` at their arrival.
+    #[prost(uint64, tag = "10")]
+    pub too_old: u64,
+    /// Those of both that did not go well.
+    #[prost(uint64, tag = "11")]
+    pub not_ok: u64,
+}
+
+impl TallyDay {
+    /// The same day, its names counted from the first of these on: as a writer without a dictionary writes it.
+    #[must_use]
+    pub fn with_names<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.actions.iter_mut().chain(&mut self.outcome_actions).for_each(|name| *name += DICTIONARY_NAMES);
+        self.outcome_codes.iter_mut().filter(|code| **code > 0).for_each(|code| *code += DICTIONARY_NAMES);
+        self.names = names.into_iter().map(String::from).collect();
+        self
+    }
+
+    /// All calls counted.
+    pub fn total_calls(&self) -> u64 {
+        self.calls.iter().sum()
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.calls.len() + self.outcome_calls.len()
+    }
+
+    /// Do the columns fit together?
+    fn is_sound(&self) -> bool {
+        let rows = self.outcome_calls.len();
+        let names = DICTIONARY_NAMES + self.names.len() as u32;
+        (1..=31).contains(&self.day)
+            && self.actions.len() == self.calls.len()
+            && [self.outcome_actions.len(), self.outcome_codes.len(), self.outcome_flags.len()] == [rows; 3]
+            && self.actions.iter().chain(&self.outcome_actions).all(|a| *a < names)
+            && self.outcome_codes.iter().all(|c| *c <= names)
+            && self.outcome_flags.iter().all(|f| *f <= 2)
+    }
+
+    /// Every name must have a number below this, or stand in the day itself.
+    fn names_needed(&self) -> u32 {
+        let codes = self.outcome_codes.iter().filter_map(|code| code.checked_sub(1));
+        let all = self.actions.iter().chain(&self.outcome_actions).copied().chain(codes);
+        all.filter(|name| *name < DICTIONARY_NAMES).map(|name| name + 1).max().unwrap_or_default()
+    }
 }
 
 impl Tally {
@@ -284,37 +372,29 @@ impl Tally {
     /// Another version, or damage.
     pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
         let tally: Self = decode_value(bytes)?;
-        let names = tally.names.len() as u32;
-        let sound = tally.days.iter().all(|d| {
-            let rows = d.outcome_calls.len();
-            (1..=31).contains(&d.day)
-                && d.actions.len() == d.calls.len()
-                && [d.outcome_actions.len(), d.outcome_codes.len(), d.outcome_flags.len()] == [rows; 3]
-                && d.actions.iter().chain(&d.outcome_actions).all(|a| *a < names)
-                && d.outcome_codes.iter().all(|c| *c <= names)
-                && d.outcome_flags.iter().all(|f| *f <= 2)
-        });
-        let sound = sound && tally.uncounted.iter().all(|d| (1..=31).contains(&d.day));
+        let in_order = tally.days.is_sorted_by(|a, b| a.day < b.day);
+        let sound = in_order && tally.days.iter().all(TallyDay::is_sound);
         if sound { Ok(tally) } else { Err(RecordError::Value("the columns of a tally do not fit together".into())) }
     }
 
     /// All calls counted in it.
     pub fn total_calls(&self) -> u64 {
-        self.days.iter().flat_map(|d| &d.calls).sum()
+        self.days.iter().map(TallyDay::total_calls).sum()
     }
 }
 
-/// A [`Tally`] read without copying it: judging all tenants anew reads all of them.
+/// A [`Tally`] whose days are still encoded: to check or judge one, all of it is looked at and nothing is kept.
 #[derive(Debug)]
 pub struct TallyView<'a> {
-    names: Vec<&'a str>,
-    days: Vec<&'a [u8]>,
-    uncounted: Vec<UncountedDay>,
-    admitted_late: bool,
+    /// See [`Tally::cov`].
+    pub cov: i64,
+    /// See [`Tally::first_offset`].
+    pub first_offset: i64,
+    days: EncodedDays<'a>,
 }
 
 impl<'a> TallyView<'a> {
-    /// Finds names and days in a value that [`Tally::decode_value`] accepts.
+    /// Finds the days in a value. What is in them is not looked at.
     ///
     /// # Errors
     /// Another version, or damage.
@@ -322,56 +402,116 @@ impl<'a> TallyView<'a> {
         use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
         let damaged = |e: prost::DecodeError| RecordError::Value(e.to_string());
         let mut rest = after_version(bytes)?;
-        let mut view = Self { names: Vec::new(), days: Vec::new(), uncounted: Vec::new(), admitted_late: false };
+        let mut view = Self { cov: 0, first_offset: 0, days: EncodedDays(&[]) };
         while !rest.is_empty() {
-            let (tag, wire_type) = decode_key(&mut rest).map_err(damaged)?;
-            if (tag, wire_type) == (11, WireType::Varint) {
-                view.admitted_late = decode_varint(&mut rest).map_err(damaged)? != 0;
-                continue;
-            }
-            if wire_type != WireType::LengthDelimited {
-                skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(damaged)?;
-                continue;
-            }
-            let length = decode_varint(&mut rest).map_err(damaged)?;
-            let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-            let (field, after) = split.ok_or_else(|| RecordError::Value("a tally ends early".into()))?;
-            rest = after;
-            match tag {
-                3 => view.names.push(std::str::from_utf8(field).map_err(|e| RecordError::Value(e.to_string()))?),
-                4 => view.days.push(field),
-                10 => view.uncounted.push(UncountedDay::decode(field).map_err(damaged)?),
-                _ => {}
+            let at = rest;
+            match decode_key(&mut rest).map_err(damaged)? {
+                (2, WireType::Varint) => view.cov = decode_varint(&mut rest).map_err(damaged)? as i64,
+                (3, WireType::Varint) => view.first_offset = decode_varint(&mut rest).map_err(damaged)? as i64,
+                // The days come last.
+                (DAYS_TAG, WireType::LengthDelimited) => {
+                    view.days = EncodedDays(at);
+                    let whole = view.days.clone().all(|day| day.is_some());
+                    return if whole { Ok(view) } else { Err(RecordError::Value("a tally ends early".into())) };
+                }
+                (tag, kind) => skip_field(kind, tag, &mut rest, DecodeContext::default()).map_err(damaged)?,
             }
         }
         Ok(view)
     }
 
-    /// Actions and codes, referred to by position.
-    pub fn names(&self) -> &[&'a str] {
-        &self.names
+    /// The days' bytes as they stand in the value, field by field.
+    pub fn days_bytes(&self) -> &'a [u8] {
+        self.days.0
     }
 
-    /// Calls that were not counted, by local day.
-    pub fn uncounted(&self) -> &[UncountedDay] {
-        &self.uncounted
+    /// Checks the days and sums them up. `scratch` is written over.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn sum(&self, scratch: &mut TallyDay) -> Result<TallySum, RecordError> {
+        let mut sum = TallySum::default();
+        for bytes in self.days.clone().flatten() {
+            scratch.clear();
+            scratch.merge(bytes).map_err(|e| RecordError::Value(e.to_string()))?;
+            if !scratch.is_sound() || sum.days >> scratch.day != 0 {
+                return Err(RecordError::Value("the columns of a tally do not fit together".into()));
+            }
+            sum.days |= 1 << scratch.day;
+            sum.calls += scratch.total_calls();
+            sum.rows += scratch.rows();
+            sum.names_needed = sum.names_needed.max(scratch.names_needed());
+        }
+        Ok(sum)
     }
 
-    /// See [`Tally::admitted_late`].
-    pub fn is_admitted_late(&self) -> bool {
-        self.admitted_late
-    }
-
-    /// Every local day with calls, in order. `day` is written over and over.
+    /// Every local day, in order. `day` is written over and over.
     pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(&TallyDay)) {
-        for bytes in &self.days {
+        for bytes in self.days.clone().flatten() {
             day.clear();
             // Values were checked when they came in.
-            if day.merge(*bytes).is_ok() {
+            if day.merge(bytes).is_ok() {
                 each(day);
             }
         }
     }
+}
+
+/// What a [`Tally`] comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TallySum {
+    /// The days it has, one bit each: bit 1 is the first of the month.
+    pub days: u32,
+    /// All calls counted.
+    pub calls: u64,
+    /// Number of rows.
+    pub rows: usize,
+    /// Every name has a number below this, or stands in the tally itself.
+    pub names_needed: u32,
+}
+
+const DAYS_TAG: u32 = 4;
+
+/// Encoded days, one after another, each as a field of its [`Tally`].
+#[derive(Debug, Clone)]
+pub struct EncodedDays<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for EncodedDays<'a> {
+    /// `None`: what follows is no day.
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        use prost::encoding::{WireType, decode_key, decode_varint};
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut rest = self.0;
+        let mut day = || {
+            let (DAYS_TAG, WireType::LengthDelimited) = decode_key(&mut rest).ok()? else { return None };
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let (day, after) = rest.split_at_checked(length)?;
+            rest = after;
+            Some(day)
+        };
+        let day = day();
+        self.0 = if day.is_some() { rest } else { &[] };
+        Some(day)
+    }
+}
+
+/// Appends a day as a field of its [`Tally`].
+pub fn put_day(day: &TallyDay, bytes: &mut Vec<u8>) {
+    prost::encoding::message::encode(DAYS_TAG, day, bytes);
+}
+
+/// The value of a tally whose days are encoded already ([`put_day`]).
+pub fn encode_tally(seq: u64, cov: i64, first_offset: i64, days: &[u8]) -> Vec<u8> {
+    let head = Tally { seq, cov, first_offset, days: Vec::new() };
+    let mut bytes = Vec::with_capacity(1 + head.encoded_len() + days.len());
+    bytes.push(VALUE_VERSION);
+    head.encode_raw(&mut bytes);
+    bytes.extend_from_slice(days);
+    bytes
 }
 
 /// `F`: failing calls of one tenant and day whose source offsets lie in one chunk.
@@ -628,6 +768,9 @@ pub struct UnadmittedCalls {
     /// How many.
     #[prost(uint64, tag = "2")]
     pub calls: u64,
+    /// Source offset of the first one.
+    #[prost(int64, tag = "3")]
+    pub first_offset: i64,
 }
 
 /// Counting settings and the source offset from which they hold.
@@ -762,6 +905,8 @@ mod tests {
         for tenant in ["acme", "a b  c", " ", "", "租户", "T 1 2026-03 x"] {
             for key in [
                 Key::Checkpoint,
+                Key::Names { first: 17 },
+                Key::Day { day: "2026-03-31".parse().unwrap(), tenant: tenant.into() },
                 Key::Tally { month: "2026-03".parse().unwrap(), tenant: tenant.into() },
                 Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 7, tenant: tenant.into() },
                 Key::Ruling { id: tenant.into() },
@@ -786,6 +931,9 @@ mod tests {
             b"X 1",
             b"T x 2026-03 a",
             b"T 1 2026-13 a",
+            b"D 1 2026-03 a",
+            b"N 1",
+            b"N 1 -1",
             b"F 1 2026-03-01 a",
             b"R 1",
             b"R x a",
@@ -831,15 +979,45 @@ mod tests {
     fn damaged_values_are_errors() {
         assert_eq!(Tally::decode_value(&[9, 1, 2]), Err(RecordError::Version(9)));
         assert_eq!(Tally::decode_value(&[1, 1, 2]), Err(RecordError::Outdated(1)));
-        assert!(matches!(TallyView::read(&[1, 1, 2]), Err(RecordError::Outdated(1))));
+        assert!(matches!(TallyView::read(&[2, 1, 2]), Err(RecordError::Outdated(2))));
         assert!(Tally::decode_value(&[]).is_err());
-        let torn =
-            Tally { days: vec![TallyDay { day: 1, actions: vec![0], ..Default::default() }], ..Default::default() };
-        assert!(Tally::decode_value(&torn.encode_value()).is_err());
+        let day = |day| TallyDay { day, actions: vec![0], calls: vec![1], ..Default::default() };
+        for days in [
+            vec![TallyDay { calls: Vec::new(), ..day(1) }],
+            vec![TallyDay { actions: vec![DICTIONARY_NAMES], ..day(1) }],
+            vec![day(0)],
+            vec![day(32)],
+            vec![day(2), day(1)],
+            vec![day(2), day(2)],
+        ] {
+            let bytes = Tally { days, ..Default::default() }.encode_value();
+            assert!(Tally::decode_value(&bytes).is_err());
+            assert!(TallyView::read(&bytes).unwrap().sum(&mut TallyDay::default()).is_err());
+        }
         assert!(Checkpoint::decode_value(&[VALUE_VERSION]).is_err());
         assert!(
             AppliedRuling::decode_value(&AppliedRuling { sha256: vec![7; 31], recorded_at_ms: 0 }.encode_value())
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_tally_may_be_put_together_from_encoded_days() {
+        let day = |day| TallyDay {
+            day,
+            actions: vec![3, DICTIONARY_NAMES],
+            calls: vec![1, 2],
+            names: vec!["x".into()],
+            ..Default::default()
+        };
+        let tally = Tally { seq: 3, cov: 9, first_offset: 4, days: vec![day(1), day(31)] };
+        let mut days = Vec::new();
+        tally.days.iter().for_each(|day| put_day(day, &mut days));
+        let bytes = encode_tally(3, 9, 4, &days);
+        assert_eq!(bytes, tally.encode_value());
+        let view = TallyView::read(&bytes).unwrap();
+        assert_eq!((view.cov, view.first_offset, view.days_bytes()), (9, 4, &*days));
+        let sum = view.sum(&mut TallyDay::default()).unwrap();
+        assert_eq!(sum, TallySum { days: 1 << 1 | 1 << 31, calls: 6, rows: 4, names_needed: 4 });
     }
 }

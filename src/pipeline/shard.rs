@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
-use super::facts::{MonthTally, Names, NewItem, Renumber, Row, TenantId, Tenants, Uncounted};
+use super::facts::{DaySlot, DayTally, MonthSlot, Names, NewItem, Row, TenantId, Tenants, Uncounted, Written};
 use super::limits::LimitUse;
 use super::mutation::{Mutation, mutated};
 use super::record::{
-    AlertRecord, CHUNK_OFFSETS, Checkpoint, Digest, Gap, Key, RULINGS_SHARD, RejectedRecords, SettingsEpoch, Totals,
-    UnadmittedCalls, alert_closes,
+    AlertRecord, CHUNK_OFFSETS, Checkpoint, DICTIONARY_NAMES, Digest, Gap, Key, NewNames, RULINGS_SHARD,
+    RejectedRecords, SettingsEpoch, Totals, UnadmittedCalls, alert_closes,
 };
 use super::rulings::NotedRuling;
 use super::settings::{CountingSettings, IgnoredRange};
@@ -40,6 +40,11 @@ pub const MAX_FUTURE_S: i64 = 300;
 const KEEP_DAYS: i64 = 90;
 
 const DAY_MS: i64 = 86_400_000;
+/// A day is folded into its month when the watermark is so far past its end.
+const FOLD_AFTER_MS: i64 = 3_600_000;
+/// About how many bytes of tallies a flush may fold days into, so that midnight is no storm; as often as there are days that
+/// wait.
+pub const FOLD_BYTES: usize = 1 << 20;
 
 /// Who counts a shard.
 #[derive(Debug, Clone)]
@@ -52,6 +57,8 @@ pub struct Owner {
     pub fingerprint_keys: (u64, u64),
     /// Source offsets one chunk of items spans; [`CHUNK_OFFSETS`] but in tests.
     pub chunk_offsets: i64,
+    /// About how many bytes of tallies a flush folds days into at the most; [`FOLD_BYTES`], shared by an instance's shards.
+    pub fold_bytes: usize,
     /// Are months dropped that no claim can be about any more? Always in a service.
     pub closes_months: bool,
     /// The id of the calls topic, where the brokers give topics one.
@@ -66,6 +73,7 @@ impl Owner {
             writer: writer.into(),
             fingerprint_keys,
             chunk_offsets: CHUNK_OFFSETS,
+            fold_bytes: FOLD_BYTES,
             closes_months: true,
             source_id: None,
         }
@@ -79,7 +87,7 @@ pub struct ShardState {
     pub checkpoint: Option<Checkpoint>,
     /// Live values: those of the checkpoint and, over them, those read after it (a torn flush).
     pub values: Vec<LoadedValue>,
-    /// Keys of closed months that still wait for their tombstone.
+    /// Keys of closed months and of void days that still wait for their tombstone.
     pub closed_keys: Vec<Key>,
 }
 
@@ -188,7 +196,7 @@ pub struct Flush {
     pub alerts: Vec<Arc<AlertMessage>>,
     /// Letters since the last commit, likewise.
     pub dead_letters: Vec<Arc<DeadLetter>>,
-    /// Keys and values of `T`, `F`, `R` and `A`; `None` is a tombstone.
+    /// Keys and values of `N`, `T`, `D`, `F`, `R` and `A`; `None` is a tombstone.
     pub records: Vec<(String, Option<Vec<u8>>)>,
     /// Key and value of `C`.
     pub checkpoint: (String, Vec<u8>),
@@ -250,6 +258,7 @@ impl Epoch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DirtyKey {
     Tally { tenant: TenantId, month: Month },
+    Day { tenant: TenantId, day: LocalDay },
     Chunk { tenant: TenantId, day: LocalDay, chunk: i64 },
 }
 
@@ -261,6 +270,10 @@ struct Pending {
     digests: Vec<(DirtyKey, Digest)>,
     rulings: Vec<NotedRuling>,
     alerts: Vec<(AlertKey, Digest)>,
+    /// Names that the ledger then numbers.
+    names: u32,
+    /// Days folded by it or before.
+    void_days: usize,
     /// Alerts of the fleet that are closed with it.
     closed_alerts: Vec<AlertKey>,
     alert_messages: usize,
@@ -291,6 +304,7 @@ pub struct Shard {
     epoch: usize,
     clock: LocalClock,
     horizon_clock: LocalClock,
+    fold_clock: LocalClock,
     window: Window,
     position: i64,
     counted_from: i64,
@@ -304,13 +318,22 @@ pub struct Shard {
     gaps: Vec<Gap>,
     /// Dead letters by the month they arrived in, but those that a tally or `unadmitted` has.
     rejected: BTreeMap<(Option<Month>, &'static str), u64>,
-    /// Calls of tenants that a month had no room for.
-    unadmitted: BTreeMap<Month, u64>,
+    /// Calls of tenants that a month had no room for, and the source offset of the first one.
+    unadmitted: BTreeMap<Month, (u64, i64)>,
     /// The most rows that a tenant's month was seen to have.
     most_rows: (Month, usize),
     tenants: Tenants,
     names: Names,
-    renumber: Renumber,
+    /// Names that the ledger numbers.
+    names_written: u32,
+    /// Whose days are not folded, by day.
+    live_days: BTreeMap<LocalDay, Vec<TenantId>>,
+    /// Days that were folded and whose `D` stands in the ledger, with its digest: void with the next C.
+    void_days: Vec<(Key, Digest)>,
+    /// What a flush folded that has not committed; only a broken rule wants it back.
+    folded: Vec<(TenantId, DaySlot)>,
+    /// The last flush folded as much as it may, and more is due.
+    folds_wait: bool,
     dirty: Vec<DirtyKey>,
     generation: u64,
     dead_letters: VecDeque<Arc<DeadLetter>>,
@@ -322,6 +345,8 @@ pub struct Shard {
     changed_chunks: Vec<i64>,
     /// A torn flush was counted with records that the source has lost: the totals must follow its values.
     settle: bool,
+    /// Calls of void days that were loaded: they are in no total.
+    settled_void: u64,
     /// Rulings that stand in the ledger.
     applied_rulings: BTreeSet<Arc<str>>,
     /// Rulings in force that do not, yet.
@@ -431,12 +456,13 @@ impl Shard {
         };
         let rejected = last.rejected.iter().filter_map(known).collect();
         let unadmitted = last.unadmitted.iter().filter(|_| !mutated(Mutation::UnadmittedNotCarried));
-        let unadmitted = unadmitted.map(|u| (Month(u.month), u.calls)).collect();
+        let unadmitted = unadmitted.map(|u| (Month(u.month), (u.calls, u.first_offset))).collect();
         let mut shard = Self {
             epochs,
             epoch,
             clock: LocalClock::new(zone),
             horizon_clock: LocalClock::new(zone),
+            fold_clock: LocalClock::new(zone),
             window,
             position,
             counted_from,
@@ -451,7 +477,11 @@ impl Shard {
             most_rows: (Month(i32::MIN), 0),
             tenants: Tenants::default(),
             names: Names::default(),
-            renumber: Renumber::default(),
+            names_written: 0,
+            live_days: BTreeMap::new(),
+            void_days: Vec::new(),
+            folded: Vec::new(),
+            folds_wait: false,
             dirty: Vec::new(),
             generation: 0,
             dead_letters: VecDeque::new(),
@@ -461,6 +491,7 @@ impl Shard {
             pending: None,
             changed_chunks: Vec::new(),
             settle,
+            settled_void: 0,
             applied_rulings: BTreeSet::new(),
             unwritten_rulings: Vec::new(),
             alerts: BTreeMap::new(),
@@ -475,47 +506,42 @@ impl Shard {
         shard
     }
 
-    fn load(&mut self, values: Vec<LoadedValue>) {
+    fn load(&mut self, mut values: Vec<LoadedValue>) {
         let mut tally_calls = 0;
         let mut digest = Digest::default();
+        // Names before those that refer to them, `T` before the days that it may own.
+        let rank = |key: &Key| match key {
+            Key::Names { first } => (0, *first),
+            Key::Tally { .. } => (1, 0),
+            _ => (2, 0),
+        };
+        values.sort_by_key(|value| rank(&value.key));
         for value in values {
-            if let Key::Ruling { id } = &value.key {
-                if !mutated(Mutation::ForgetRulings) {
-                    self.applied_rulings.insert(id.clone());
+            match &value.key {
+                Key::Ruling { id } => {
+                    if !mutated(Mutation::ForgetRulings) {
+                        self.applied_rulings.insert(id.clone());
+                        digest.add(value.digest);
+                    }
+                }
+                Key::Names { .. } => {
+                    self.load_names(&value.bytes);
                     digest.add(value.digest);
                 }
-                continue;
-            }
-            if let Key::Alert(AlertKey { period_start, .. }) | Key::ForeignAlert { period_start, .. } = &value.key {
-                // Values were checked when they were read.
-                let Ok(record) = AlertRecord::decode_value(&value.bytes) else { continue };
-                digest.add(value.digest);
-                match (&value.key, record.state()) {
-                    _ if mutated(Mutation::ForgetAlerts) => {}
-                    (Key::Alert(alert), Some(state)) => {
-                        let torn = record.seq > self.last.seq && !mutated(Mutation::TornAlertsNotRepeated);
-                        let slot = AlertSlot { state, digest: Some(value.digest), dirty: false, changed: 0, torn };
-                        self.alerts.insert(alert.clone(), slot);
-                    }
-                    _ => {
-                        let closes = alert_closes(*period_start, record.ends_at_ms);
-                        self.foreign_alerts.insert(value.key.clone(), (closes, value.digest));
-                    }
+                Key::Alert(_) | Key::ForeignAlert { .. } => {
+                    digest.add(value.digest);
+                    self.load_alert(&value);
                 }
-                continue;
+                Key::Day { day, tenant } if self.is_void(tenant, *day) => {
+                    self.settled_void += value.calls;
+                    self.tombstones.push(value.key);
+                }
+                Key::Checkpoint | Key::Tally { .. } | Key::Day { .. } | Key::Chunk { .. } => {
+                    tally_calls += value.calls;
+                    digest.add(value.digest);
+                    self.load_facts(&value);
+                }
             }
-            tally_calls += value.calls;
-            let cov = match value.key {
-                Key::Tally { .. } if mutated(Mutation::NoCoverage) => i64::MIN,
-                Key::Chunk { .. } if mutated(Mutation::NoCoverage) || mutated(Mutation::NoChunkCoverage) => i64::MIN,
-                _ if mutated(Mutation::CovOffByOne) => value.cov + 1,
-                _ => value.cov,
-            };
-            if !mutated(Mutation::NoBarrier) {
-                self.barrier = self.barrier.max(value.cov);
-            }
-            self.tenants.load(&value.key, &value.bytes, cov, value.digest);
-            digest.add(value.digest);
         }
         // After a torn flush its values stand beside the checkpoint's; the next checkpoint vouches for them as well, also
         // where compaction has taken away those they replaced.
@@ -526,6 +552,56 @@ impl Shard {
             self.totals.seen =
                 self.totals.counted + self.totals.duplicate + self.totals.malformed + self.totals.quarantined;
         }
+    }
+
+    fn load_names(&mut self, value: &[u8]) {
+        // Values were checked when they were read.
+        let new = NewNames::decode_value(value).unwrap_or_default();
+        new.names.iter().for_each(|name| _ = self.names.intern(name));
+        self.names_written = self.names.len() as u32;
+    }
+
+    fn load_alert(&mut self, value: &LoadedValue) {
+        let (Key::Alert(AlertKey { period_start, .. }) | Key::ForeignAlert { period_start, .. }) = &value.key else {
+            return;
+        };
+        // Values were checked when they were read.
+        let Ok(record) = AlertRecord::decode_value(&value.bytes) else { return };
+        match (&value.key, record.state()) {
+            _ if mutated(Mutation::ForgetAlerts) => {}
+            (Key::Alert(alert), Some(state)) => {
+                let torn = record.seq > self.last.seq && !mutated(Mutation::TornAlertsNotRepeated);
+                let slot = AlertSlot { state, digest: Some(value.digest), dirty: false, changed: 0, torn };
+                self.alerts.insert(alert.clone(), slot);
+            }
+            _ => {
+                let closes = alert_closes(*period_start, record.ends_at_ms);
+                self.foreign_alerts.insert(value.key.clone(), (closes, value.digest));
+            }
+        }
+    }
+
+    fn load_facts(&mut self, value: &LoadedValue) {
+        let cov = match value.key {
+            _ if mutated(Mutation::NoCoverage) && !matches!(value.key, Key::Checkpoint) => i64::MIN,
+            Key::Chunk { .. } if mutated(Mutation::NoChunkCoverage) => i64::MIN,
+            _ if mutated(Mutation::CovOffByOne) => value.cov + 1,
+            _ => value.cov,
+        };
+        if !mutated(Mutation::NoBarrier) {
+            self.barrier = self.barrier.max(value.cov);
+        }
+        self.tenants.load(&value.key, &value.bytes, cov, value.digest, &mut self.names);
+        if let Key::Day { day, tenant } = &value.key {
+            let tenant = self.tenants.id(tenant);
+            self.live_days.entry(*day).or_default().push(tenant);
+        }
+    }
+
+    /// Does a month's `T` own the day?
+    fn is_void(&mut self, tenant: &str, day: LocalDay) -> bool {
+        let Some(tenant) = self.tenants.find(tenant) else { return false };
+        self.tenants.get_mut(tenant).month(day.month()).is_some_and(|month| month.owns(day))
     }
 
     /// The shard's number.
@@ -623,6 +699,9 @@ impl Shard {
             return Outcome::Repeated;
         }
         self.position = record.offset + 1;
+        if mutated(Mutation::FoldBelowBarrier) && !self.may_flush() {
+            self.fold();
+        }
         let warming = record.offset < self.counted_from;
         while self.epochs.get(self.epoch + 1).is_some_and(|next| record.offset >= next.from) {
             self.epoch += 1;
@@ -752,7 +831,7 @@ impl Shard {
             Err(refusal) => return self.leave_out(record, call, refusal, warming),
         };
         self.totals.counted += 1;
-        self.tally(record.offset, tenant, day, month, row);
+        self.tally(record.offset, tenant, day, row);
         self.itemise(record.offset, tenant, day, call, row, calls_in_second);
         Outcome::Counted
     }
@@ -766,21 +845,32 @@ impl Shard {
     #[inline]
     fn admit(&mut self, call: &Call<'_>, day: LocalDay, month: Month) -> Result<(TenantId, Row), Refusal> {
         let settings = &self.epochs[self.epoch].settings;
+        let most_rows = settings.rows_per_tenant_month as usize;
         let known = self.tenants.find(&call.tenant);
-        let slot = known.and_then(|id| Some((id, self.tenants.get_mut(id).month(month)?)));
-        let Some((tenant, slot)) = slot else {
-            if self.tenants.in_month(month) >= settings.tenants_per_month as usize {
-                return Err(Refusal::Tenants);
-            }
-            let tenant = self.tenants.id(&call.tenant);
-            return Ok((tenant, Row::numbered(&mut self.names, call)));
-        };
-        let tally = slot.tally(&mut self.names);
-        if tally.rows() < settings.rows_per_tenant_month as usize {
-            return Ok((tenant, Row::numbered(&mut self.names, call)));
+        let slot = known.and_then(|id| Some((id, self.tenants.get_mut(id).month(month)?.rows)));
+        if slot.is_none() && self.tenants.in_month(month) >= settings.tenants_per_month as usize {
+            return Err(Refusal::Tenants);
         }
-        let row = Row::find(&self.names, call).filter(|row| tally.has(day.day_of_month(), *row));
-        row.map(|row| (tenant, row)).ok_or(Refusal::Rows)
+        let room = most_rows.saturating_sub(slot.map_or(0, |(_, rows)| rows));
+        let enough = if mutated(Mutation::LimitOvershot) { 1 } else { 1 + usize::from(is_not_ok(call)) };
+        if room < enough && self.missing_rows(slot.map(|(tenant, _)| tenant), call, day) > room {
+            return Err(Refusal::Rows);
+        }
+        let tenant = slot.map_or_else(|| self.tenants.id(&call.tenant), |(tenant, _)| tenant);
+        Ok((tenant, Row::numbered(&mut self.names, call)))
+    }
+
+    /// How many of the call's rows its tenant's month lacks. Gives no name a number.
+    #[cold]
+    fn missing_rows(&mut self, tenant: Option<TenantId>, call: &Call<'_>, day: LocalDay) -> usize {
+        let Some(tenant) = tenant else { return 1 + usize::from(is_not_ok(call)) };
+        let action = self.names.find(&call.action);
+        let code = match call.code.as_deref() {
+            Some(code) => self.names.find(code).map(Some),
+            None => Some(None),
+        };
+        let outcome = is_not_ok(call).then_some((code, call.system_error));
+        self.tenants.get_mut(tenant).missing_rows(day, action, outcome, &mut self.names)
     }
 
     /// A call that is not counted: a dead letter, and a count in its tenant's month, or, where the month has no room for
@@ -799,55 +889,169 @@ impl Shard {
         let most = self.epochs[self.epoch].settings.tenants_per_month as usize;
         let known = self.tenants.find(&call.tenant).filter(|id| self.tenants.get_mut(*id).month(month).is_some());
         if known.is_none() && self.tenants.in_month(month) >= most {
-            *self.unadmitted.entry(month).or_default() += 1;
+            self.unadmitted.entry(month).or_insert((0, record.offset)).0 += 1;
             return self.bury(record, Rejection::Quarantined(reason));
         }
         let tenant = known.unwrap_or_else(|| self.tenants.id(&call.tenant));
         let not_ok = is_not_ok(call);
-        self.change_month(record.offset, tenant, month, |tally| tally.add_uncounted(day.day_of_month(), why, not_ok));
+        self.change_day(record.offset, tenant, day, |tally| {
+            tally.add_uncounted(why, not_ok);
+            0
+        });
         self.bury(record, Rejection::Quarantined(reason))
     }
 
     #[inline]
-    fn tally(&mut self, offset: i64, tenant: TenantId, day: LocalDay, month: Month, row: Row) {
-        let rows = self.change_month(offset, tenant, month, |tally| {
-            tally.add(day.day_of_month(), row);
-            tally.rows()
-        });
+    fn tally(&mut self, offset: i64, tenant: TenantId, day: LocalDay, row: Row) {
+        let rows = self.change_day(offset, tenant, day, |tally| tally.add(row));
         if let Some(rows) = rows
-            && (month, rows) > self.most_rows
+            && (day.month(), rows) > self.most_rows
         {
-            self.most_rows = (month, rows);
+            self.most_rows = (day.month(), rows);
         }
     }
 
-    /// Changes a tenant's month, unless the value loaded holds the call at this offset already.
+    /// Changes a tenant's day, in the key that owns it, unless the value loaded of that key holds the call at this offset
+    /// already. `change` says how many rows are new; the month's rows come back.
+    ///
+    /// `T` owns a day that it has, then a live `D` does, then, for a day long past, `T` again, and a new `D` else.
     #[inline]
-    fn change_month<T>(
+    fn change_day(
         &mut self,
         offset: i64,
         tenant: TenantId,
-        month: Month,
-        change: impl FnOnce(&mut MonthTally) -> T,
-    ) -> Option<T> {
-        let slot = self.tenants.month_or_new(tenant, month);
+        day: LocalDay,
+        change: impl FnOnce(&mut DayTally) -> usize,
+    ) -> Option<usize> {
+        let month = self.tenants.month_or_new(tenant, day.month());
+        let facts = self.tenants.get_mut(tenant);
+        let live = facts.find_live(day);
+        let folded = facts.months[month].owns(day) && !mutated(Mutation::FoldedDayIntoNewDay);
+        if folded || live.is_err() && self.is_due(day) {
+            return self.change_folded(offset, tenant, day, change);
+        }
+        let facts = self.tenants.get_mut(tenant);
+        let at = live.unwrap_or_else(|at| {
+            let written = Written::default();
+            facts.live.insert(at, DaySlot { day, written, first_offset: offset, tally: DayTally::default() });
+            self.live_days.entry(day).or_default().push(tenant);
+            at
+        });
+        let slot = &mut facts.live[at];
         if offset < slot.written.cov {
             return None;
         }
-        let tally = slot.tally(&mut self.names);
-        if tally.is_new() && self.unadmitted.contains_key(&month) {
-            tally.set_admitted_late();
+        let new = change(&mut slot.tally);
+        slot.written.changed = self.generation;
+        let clean = !std::mem::replace(&mut slot.written.dirty, true);
+        let month = &mut facts.months[month];
+        month.rows += new;
+        self.unflushed += new * ROW_BYTES;
+        if clean {
+            self.unflushed += KEY_BYTES;
+            self.dirty.push(DirtyKey::Day { tenant, day });
         }
-        let rows = tally.rows();
-        let changed = change(tally);
-        self.unflushed += (tally.rows() - rows) * ROW_BYTES;
+        Some(month.rows)
+    }
+
+    /// Changes a day of `T`: a late call's.
+    #[cold]
+    fn change_folded(
+        &mut self,
+        offset: i64,
+        tenant: TenantId,
+        day: LocalDay,
+        change: impl FnOnce(&mut DayTally) -> usize,
+    ) -> Option<usize> {
+        let month = day.month();
+        let slot = self.tenants.get_mut(tenant).month(month)?;
+        if offset < slot.written.cov {
+            return None;
+        }
+        let new = slot.change(day, offset, &mut self.names, change);
+        slot.rows += new;
+        let rows = slot.rows;
+        self.unflushed += new * ROW_BYTES;
+        self.soil_month(tenant, month);
+        Some(rows)
+    }
+
+    /// The month's `T` is to be written.
+    fn soil_month(&mut self, tenant: TenantId, month: Month) {
+        let Some(slot) = self.tenants.get_mut(tenant).month(month) else { return };
         slot.written.changed = self.generation;
         if !slot.written.dirty {
             slot.written.dirty = true;
-            self.unflushed += KEY_BYTES;
+            self.unflushed += KEY_BYTES + slot.folded_bytes();
             self.dirty.push(DirtyKey::Tally { tenant, month });
         }
-        Some(changed)
+    }
+
+    /// Days before this one are long past: by the watermark, they ended an hour ago. `None`: none is.
+    fn due_before(&mut self) -> Option<LocalDay> {
+        let watermark_ms = self.watermark_ms()?;
+        Some(self.fold_clock.day(watermark_ms.saturating_sub(FOLD_AFTER_MS)))
+    }
+
+    fn is_due(&mut self, day: LocalDay) -> bool {
+        self.due_before().is_some_and(|before| day < before)
+    }
+
+    /// Folds days that are long past into their months, the earliest first, as many as the budget of a flush allows. It
+    /// stays so if the flush does not commit.
+    fn fold(&mut self) {
+        self.folds_wait = false;
+        let Some(before) = self.due_before() else { return };
+        let due: Vec<LocalDay> = self.live_days.range(self.horizon.first_day()..before).map(|(day, _)| *day).collect();
+        let mut budget = self.owner.fold_bytes.saturating_mul(due.len());
+        for day in due {
+            while let Some(tenant) = self.live_days.get_mut(&day).and_then(Vec::pop) {
+                let spent = self.fold_month(tenant, day.month(), before);
+                match budget.checked_sub(spent) {
+                    Some(left) => budget = left,
+                    None => {
+                        self.folds_wait = true;
+                        return;
+                    }
+                }
+            }
+            self.live_days.remove(&day);
+        }
+    }
+
+    /// Folds all days of a tenant's month that are due. The bytes to be written for it.
+    fn fold_month(&mut self, tenant: TenantId, month: Month, before: LocalDay) -> usize {
+        let facts = self.tenants.get_mut(tenant);
+        let due: Vec<usize> = (0..facts.live.len())
+            .rev()
+            .filter(|at| facts.live[*at].day.month() == month && facts.live[*at].day < before)
+            .collect();
+        if due.is_empty() {
+            return 0;
+        }
+        for at in due {
+            let facts = self.tenants.get_mut(tenant);
+            let DaySlot { day, written, first_offset, tally } = facts.live.remove(at);
+            let name = facts.name.clone();
+            if mutated(Mutation::FoldUndone) {
+                let (written, tally) = (Written { digest: written.digest, ..Written::default() }, tally.clone());
+                self.folded.push((tenant, DaySlot { day, written, first_offset, tally }));
+            }
+            let Some(slot) = self.tenants.get_mut(tenant).month(month) else { continue };
+            slot.fold(day, first_offset, &tally, &self.names);
+            if let Some(digest) = written.digest {
+                let key = Key::Day { day, tenant: name };
+                if mutated(Mutation::FoldTombstoneAtOnce) || mutated(Mutation::VoidInDigest) {
+                    self.tombstones.push(key.clone());
+                }
+                if !mutated(Mutation::FoldedDigestKept) {
+                    self.void_days.push((key, digest));
+                }
+            }
+        }
+        self.soil_month(tenant, month);
+        let slot = self.tenants.get_mut(tenant).month(month);
+        slot.map_or(0, |slot| KEY_BYTES + slot.folded_bytes())
     }
 
     fn itemise(
@@ -985,6 +1189,8 @@ impl Shard {
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
                 || !self.tombstones.is_empty()
+                || !self.void_days.is_empty()
+                || self.folds_wait
                 || !self.unwritten_rulings.is_empty()
                 || !self.alert_messages.is_empty()
                 || self.alerts.values().any(|slot| slot.dirty)
@@ -1026,51 +1232,26 @@ impl Shard {
         if let Some(watermark_ms) = self.watermark_ms().filter(|_| mutated(Mutation::HorizonByFlush)) {
             self.move_horizon(watermark_ms);
         }
+        if mutated(Mutation::FoldUndone) {
+            self.unfold();
+        }
+        self.fold();
         let seq = self.last.seq + 1;
         let next_offset = self.position;
         let mut digest = self.last.digest();
         let mut records = Vec::with_capacity(self.dirty.len());
-        let mut digests = Vec::with_capacity(self.dirty.len());
-        let dirty_keys = std::mem::take(&mut self.dirty);
-        for &dirty in &dirty_keys {
-            let Some((key, value, old)) = self.encode(dirty, seq, next_offset) else { continue };
-            let key = key.encode(self.owner.shard);
-            let new = Digest::of(key.as_bytes(), &value);
-            digest.remove(old.unwrap_or_default());
-            digest.add(new);
-            digests.push((dirty, new));
-            records.push((key, Some(value)));
-        }
-        self.dirty = dirty_keys;
+        self.snapshot_names(seq, &mut digest, &mut records);
+        let digests = self.snapshot_facts(seq, &mut digest, &mut records);
         for ruling in &self.unwritten_rulings {
             let key = Key::Ruling { id: ruling.id.clone() }.encode(self.owner.shard);
             let value = ruling.record().encode_value();
             digest.add(Digest::of(key.as_bytes(), &value));
             records.push((key, Some(value)));
         }
-        let mut alert_digests = Vec::new();
-        let mut closed_alerts = Vec::new();
-        for (alert, slot) in &self.alerts {
-            let closed = alert.period_start.is_none() && is_closed(alert, &slot.state, self.horizon);
-            if closed {
-                closed_alerts.push(alert.clone());
-                digest.remove(slot.digest.unwrap_or_default());
-            }
-            if !slot.dirty || is_before(alert, self.horizon) {
-                continue;
-            }
-            let key = Key::Alert(alert.clone());
-            let (key, value) = (key.encode(self.owner.shard), AlertRecord::new(&slot.state, seq).encode_value());
-            if !closed {
-                let new = Digest::of(key.as_bytes(), &value);
-                digest.remove(slot.digest.unwrap_or_default());
-                digest.add(new);
-                alert_digests.push((alert.clone(), new));
-            }
-            records.push((key, Some(value)));
-        }
+        let (alert_digests, closed_alerts) = self.snapshot_alerts(seq, &mut digest, &mut records);
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
+        self.void_days.iter().for_each(|(_, void)| digest.remove(*void));
         // An alert of the fleet that fires again is not removed any more.
         let live = |key: &Key| matches!(key, Key::Alert(alert) if self.alerts.contains_key(alert));
         let removed = self.tombstones.iter().filter(|key| !live(key));
@@ -1116,6 +1297,8 @@ impl Shard {
             digests,
             rulings: self.unwritten_rulings.clone(),
             alerts: alert_digests,
+            names: self.names_to_write(),
+            void_days: self.void_days.len(),
             closed_alerts,
             alert_messages: self.alert_messages.len(),
             dead_letters: self.dead_letters.len(),
@@ -1125,6 +1308,89 @@ impl Shard {
         });
         self.generation += 1;
         flush
+    }
+
+    /// Names that the ledger numbers once this flush has committed.
+    fn names_to_write(&self) -> u32 {
+        (self.names.len() as u32).min(DICTIONARY_NAMES)
+    }
+
+    fn snapshot_names(&self, seq: u64, digest: &mut Digest, records: &mut Vec<(String, Option<Vec<u8>>)>) {
+        let new = self.names_written..self.names_to_write();
+        if new.is_empty() {
+            return;
+        }
+        let key = Key::Names { first: new.start }.encode(self.owner.shard);
+        let value = NewNames { seq, names: new.map(|name| self.names.name(name).to_string()).collect() }.encode_value();
+        digest.add(Digest::of(key.as_bytes(), &value));
+        records.push((key, Some(value)));
+    }
+
+    /// Tallies and items that changed.
+    fn snapshot_facts(
+        &mut self,
+        seq: u64,
+        digest: &mut Digest,
+        records: &mut Vec<(String, Option<Vec<u8>>)>,
+    ) -> Vec<(DirtyKey, Digest)> {
+        let mut digests = Vec::with_capacity(self.dirty.len());
+        let dirty_keys = std::mem::take(&mut self.dirty);
+        for &dirty in &dirty_keys {
+            let Some((key, value, old)) = self.encode(dirty, seq, self.position) else { continue };
+            let key = key.encode(self.owner.shard);
+            let new = Digest::of(key.as_bytes(), &value);
+            digest.remove(old.unwrap_or_default());
+            digest.add(new);
+            digests.push((dirty, new));
+            records.push((key, Some(value)));
+        }
+        self.dirty = dirty_keys;
+        digests
+    }
+
+    /// Alerts to be told, with their digests, and those of the fleet that are closed with this flush.
+    fn snapshot_alerts(
+        &self,
+        seq: u64,
+        digest: &mut Digest,
+        records: &mut Vec<(String, Option<Vec<u8>>)>,
+    ) -> (Vec<(AlertKey, Digest)>, Vec<AlertKey>) {
+        let mut alert_digests = Vec::new();
+        let mut closed_alerts = Vec::new();
+        for (alert, slot) in &self.alerts {
+            let closed = alert.period_start.is_none() && is_closed(alert, &slot.state, self.horizon);
+            if closed {
+                closed_alerts.push(alert.clone());
+                digest.remove(slot.digest.unwrap_or_default());
+            }
+            if !slot.dirty || is_before(alert, self.horizon) {
+                continue;
+            }
+            let key = Key::Alert(alert.clone());
+            let (key, value) = (key.encode(self.owner.shard), AlertRecord::new(&slot.state, seq).encode_value());
+            if !closed {
+                let new = Digest::of(key.as_bytes(), &value);
+                digest.remove(slot.digest.unwrap_or_default());
+                digest.add(new);
+                alert_digests.push((alert.clone(), new));
+            }
+            records.push((key, Some(value)));
+        }
+        (alert_digests, closed_alerts)
+    }
+
+    /// Breaks a rule: what the flush before folded, and did not commit, is live again.
+    fn unfold(&mut self) {
+        for (tenant, slot) in std::mem::take(&mut self.folded) {
+            let facts = self.tenants.get_mut(tenant);
+            let day = slot.day;
+            facts.month(day.month()).into_iter().for_each(|month| month.unfold(day));
+            if let Err(at) = facts.find_live(day) {
+                facts.live.insert(at, slot);
+                self.live_days.entry(day).or_default().push(tenant);
+                self.dirty.push(DirtyKey::Day { tenant, day });
+            }
+        }
     }
 
     fn rejected(&self) -> Vec<RejectedRecords> {
@@ -1139,15 +1405,24 @@ impl Shard {
 
     fn unadmitted(&self) -> Vec<UnadmittedCalls> {
         let open = self.unadmitted.range(self.horizon..);
-        open.map(|(month, calls)| UnadmittedCalls { month: month.0, calls: *calls }).collect()
+        let one = |(month, (calls, first_offset)): (&Month, &(u64, i64))| UnadmittedCalls {
+            month: month.0,
+            calls: *calls,
+            first_offset: *first_offset,
+        };
+        open.map(one).collect()
     }
 
     /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
     /// duplicates of calls that the windows no longer hold.
     fn settle_totals(&mut self) {
         let (mut calls, mut items) = (self.last.closed, 0);
+        if mutated(Mutation::SettledWithVoid) {
+            calls += self.settled_void;
+        }
         for (_, tenant) in self.tenants.iter_mut() {
-            calls += tenant.months.iter_mut().map(|m| m.tally(&mut self.names).total_calls()).sum::<u64>();
+            calls += tenant.months.iter().map(MonthSlot::folded_calls).sum::<u64>();
+            calls += tenant.live.iter().map(|slot| slot.tally.total_calls()).sum::<u64>();
             items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
         }
         let counted = std::mem::replace(&mut self.totals.counted, calls);
@@ -1163,8 +1438,14 @@ impl Shard {
                 let facts = self.tenants.get_mut(tenant);
                 let name = facts.name.clone();
                 let slot = facts.month(month)?;
-                let value = slot.encode(seq, cov, &mut self.names, &mut self.renumber);
-                Some((Key::Tally { month, tenant: name }, value, slot.written.digest))
+                let cov = if mutated(Mutation::TallyKeepsCoverage) { slot.written.cov } else { cov };
+                Some((Key::Tally { month, tenant: name }, slot.encode(seq, cov), slot.written.digest))
+            }
+            DirtyKey::Day { tenant, day } if day.month() >= horizon => {
+                let facts = self.tenants.get_mut(tenant);
+                let name = facts.name.clone();
+                let slot = facts.live(day)?;
+                Some((Key::Day { day, tenant: name }, slot.encode(seq, cov, &self.names), slot.written.digest))
             }
             DirtyKey::Chunk { tenant, day, chunk } if day.month() >= horizon => {
                 let facts = self.tenants.get_mut(tenant);
@@ -1186,7 +1467,11 @@ impl Shard {
         }
         for (_, tenant) in self.tenants.iter_mut() {
             for slot in tenant.months.iter_mut().filter(|m| m.month < self.horizon) {
-                calls += slot.tally(&mut self.names).total_calls();
+                calls += slot.folded_calls();
+                digest.add(slot.written.digest.unwrap_or_default());
+            }
+            for slot in tenant.live.iter().filter(|slot| slot.day.month() < self.horizon) {
+                calls += slot.tally.total_calls();
                 digest.add(slot.written.digest.unwrap_or_default());
             }
             for day in tenant.days.iter().filter(|d| d.day.month() < self.horizon) {
@@ -1223,6 +1508,7 @@ impl Shard {
         for (key, digest) in pending.digests {
             let written = match key {
                 DirtyKey::Tally { tenant, month } => self.tenants.get_mut(tenant).month(month).map(|s| &mut s.written),
+                DirtyKey::Day { tenant, day } => self.tenants.get_mut(tenant).live(day).map(|s| &mut s.written),
                 DirtyKey::Chunk { tenant, day, chunk } => {
                     self.tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get_mut(&chunk)).map(|s| &mut s.written)
                 }
@@ -1254,6 +1540,10 @@ impl Shard {
         self.dead_letters.drain(..pending.dead_letters).for_each(|l| self.dead_letter_bytes -= l.bytes());
         self.unflushed -= pending.unflushed;
         self.tombstones.drain(..pending.tombstones);
+        self.names_written = pending.names;
+        self.folded.clear();
+        let void = self.void_days.drain(..pending.void_days).map(|(key, _)| key);
+        self.tombstones.extend(void.filter(|_| !mutated(Mutation::FoldTombstoneAtOnce)));
         if pending.checkpoint.horizon != self.last.horizon {
             self.close_months(Month(pending.checkpoint.horizon));
             self.items -= pending.closed_items;
@@ -1261,6 +1551,7 @@ impl Shard {
         let tenants = &mut self.tenants;
         self.dirty.retain(|key| match *key {
             DirtyKey::Tally { tenant, month } => tenants.get_mut(tenant).month(month).is_some_and(|s| s.written.dirty),
+            DirtyKey::Day { tenant, day } => tenants.get_mut(tenant).live(day).is_some_and(|s| s.written.dirty),
             DirtyKey::Chunk { tenant, day, chunk } => {
                 tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get(&chunk)).is_some_and(|s| s.written.dirty)
             }
@@ -1283,6 +1574,10 @@ impl Shard {
                 self.tombstones.push(Key::Tally { month: slot.month, tenant: tenant.name.clone() });
             }
             tenant.months.retain(|m| m.month >= horizon);
+            for slot in tenant.live.iter().filter(|slot| slot.day.month() < horizon && slot.written.digest.is_some()) {
+                self.tombstones.push(Key::Day { day: slot.day, tenant: tenant.name.clone() });
+            }
+            tenant.live.retain(|slot| slot.day.month() >= horizon);
             for day in tenant.days.iter().filter(|d| d.day.month() < horizon) {
                 let written = day.chunks.iter().filter(|(_, c)| c.written.digest.is_some());
                 self.tombstones.extend(written.map(|(chunk, _)| Key::Chunk {
@@ -1294,6 +1589,7 @@ impl Shard {
             tenant.days.retain(|d| d.day.month() >= horizon);
         }
         self.tenants.closed(horizon);
+        self.live_days = self.live_days.split_off(&horizon.first_day());
         self.unadmitted = self.unadmitted.split_off(&horizon);
         self.rejected.retain(|(month, _), _| month.is_none_or(|month| month >= horizon));
         let ended = self.alerts.iter().filter(|(alert, slot)| is_before(alert, horizon) && slot.digest.is_some());
@@ -1338,19 +1634,6 @@ impl Row {
         let action = names.intern(&call.action);
         let code = |names: &mut Names| call.code.as_deref().map(|code| names.intern(code));
         Self { action, outcome: is_not_ok(call).then(|| (code(names), call.system_error)) }
-    }
-
-    /// The call's row, if all its names have a number.
-    fn find(names: &Names, call: &Call<'_>) -> Option<Self> {
-        let action = names.find(&call.action)?;
-        if !is_not_ok(call) {
-            return Some(Self { action, outcome: None });
-        }
-        let code = match call.code.as_deref() {
-            Some(code) => Some(names.find(code)?),
-            None => None,
-        };
-        Some(Self { action, outcome: Some((code, call.system_error)) })
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::book::{Book, ShardBook};
-use super::record::{Digest, Item, TallyDay, TallyView, UncountedDay};
+use super::book::{Book, MonthFacts, ShardBook};
+use super::dictionary::Dictionary;
+use super::record::{DICTIONARY_NAMES, Digest, Item, TallyDay};
 use crate::domain::availability::Availability;
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::call::Flag;
@@ -493,14 +494,14 @@ impl<'a> Evaluation<'a> {
         let mut uncounted = Vec::new();
         let mut scratch = TallyDay::default();
         for (number, shard) in self.book.shards().iter().enumerate() {
-            for (month, tally) in shard.tally_views(self.tenant) {
+            let mut names = Names::new(shard.names());
+            for facts in shard.months(self.tenant) {
+                let month = facts.month;
                 drafts.beside.shards.entry(month).or_default().push(number as u32);
-                let mut names = Names::new(tally.names());
-                tally.for_each_day(&mut scratch, |row| {
-                    if !self.goes_on() {
+                facts.for_each_day(&mut scratch, |day, row| {
+                    if !self.goes_on() || row.calls.is_empty() {
                         return;
                     }
-                    let day = month.day(row.day);
                     let Some(period) = self.period_of(day) else {
                         *drafts.beside.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
                         return;
@@ -511,10 +512,10 @@ impl<'a> Evaluation<'a> {
                     self.add_day(&facts, &mut names, days, draft, &mut drafts.unknown_codes, &mut found);
                     *drafts.calls_by_day.entry(day).or_insert(0) += draft.figures.total() - before;
                 });
-                uncounted.push((month, tally));
+                uncounted.push(facts);
             }
         }
-        uncounted.iter().for_each(|(month, tally)| self.add_uncounted(*month, tally, &mut drafts));
+        uncounted.iter().for_each(|facts| self.add_uncounted(facts, &mut drafts));
         self.add_unknown_ids(&found, &mut drafts);
         drafts
     }
@@ -539,7 +540,7 @@ impl<'a> Evaluation<'a> {
 
     /// Adds the calls that a tally does not count. One that was admitted late is late in each of its service months. Calls
     /// that were not counted make no service month of a tenant that nobody registered.
-    fn add_uncounted(&self, month: Month, tally: &TallyView<'_>, drafts: &mut Drafts) {
+    fn add_uncounted(&self, facts: &MonthFacts<'_>, drafts: &mut Drafts) {
         let mut add = |day: LocalDay, uncounted: Uncounted| {
             let Some(period) = self.period_of(day) else { return };
             if !self.terms.is_empty() {
@@ -549,11 +550,14 @@ impl<'a> Evaluation<'a> {
                 draft.uncounted.add(uncounted);
             }
         };
-        for day in tally.uncounted() {
-            let UncountedDay { limit, too_old, not_ok, .. } = *day;
-            add(month.day(day.day), Uncounted { limit, too_old, not_ok, admitted_late: false });
-        }
-        if tally.is_admitted_late() {
+        facts.for_each_day(&mut TallyDay::default(), |at, day| {
+            let (limit, too_old, not_ok) = (day.limit, day.too_old, day.not_ok);
+            if limit + too_old > 0 {
+                add(at, Uncounted { limit, too_old, not_ok, admitted_late: false });
+            }
+        });
+        let month = facts.month;
+        if facts.admitted_late {
             let late = Uncounted { admitted_late: true, ..Uncounted::default() };
             (month.first_day().0..=month.last_day().0).for_each(|day| add(LocalDay(day), late));
         }
@@ -574,25 +578,25 @@ impl<'a> Evaluation<'a> {
         let judge = self.judge(policy);
         let mut good = 0;
         for (action, calls) in facts.row.actions.iter().zip(&facts.row.calls) {
-            if policy.is_bound(names.name(*action)) {
+            if policy.is_bound(names.name(facts.row, *action)) {
                 good += calls;
             } else {
                 draft.figures.unbound += calls;
             }
         }
         let rows = (0..facts.row.outcome_calls.len()).map(|index| Row::of(facts.row, index));
-        let rows = rows.filter(|row| policy.is_bound(names.name(row.action)));
+        let rows = rows.filter(|row| policy.is_bound(names.name(facts.row, row.action)));
         let rows: SmallVec<[Row; 8]> = rows.collect();
         let wanted = judge.may_raise()
-            || rows.iter().any(|row| names.class(policy, row) == Class::SystemError)
+            || rows.iter().any(|row| names.class(policy, facts.row, row) == Class::SystemError)
             || !judge.named_on(facts.day).is_empty();
         let items = wanted.then(|| ItemSums::at(&judge, facts, days));
         items.iter().flat_map(|items| &items.named).for_each(|id| _ = found.insert((facts.day, id.clone())));
         for row in &rows {
             good -= row.calls.min(good);
-            let class = names.class(policy, row);
+            let class = names.class(policy, facts.row, row);
             if class == Class::Unknown
-                && let Some(code) = row.code.map(|code| names.name(code))
+                && let Some(code) = row.code.map(|code| names.name(facts.row, code))
                 && unknown_codes.len() < UNKNOWN_CODES
                 && !unknown_codes.iter().any(|known| &**known == code)
             {
@@ -602,7 +606,8 @@ impl<'a> Evaluation<'a> {
                 draft.figures.add_class(class, row.calls);
                 continue;
             };
-            let (action, code) = (names.name(row.action), row.code.map(|c| names.name(c)));
+            let name = |number| names.name(facts.row, number);
+            let (action, code) = (name(row.action), row.code.map(name));
             let unitemised = row.calls.saturating_sub(items.itemised(action, code, row.flag));
             if unitemised > 0 {
                 let from_ms = day_start_ms(policy.time_zone, facts.day);
@@ -775,16 +780,16 @@ impl<'a> Evaluation<'a> {
             let judge = self.judge(policy);
             let mut found = Vec::new();
             let mut scratch = TallyDay::default();
-            for (calendar, tally) in shard.tally_views(self.tenant).filter(|(m, _)| *m == month.period.month()) {
-                let names = Names::new(tally.names());
-                tally.for_each_day(&mut scratch, |row| {
-                    let day = calendar.day(row.day);
+            let names = Names::new(shard.names());
+            for facts in shard.months(self.tenant).filter(|facts| facts.month == month.period.month()) {
+                facts.for_each_day(&mut scratch, |day, tally| {
                     if !month.period.contains(day) || !self.goes_on() {
                         return;
                     }
                     let items = ItemSums::of(&judge, shard, day);
-                    for row in (0..row.outcome_calls.len()).map(|index| Row::of(row, index)) {
-                        let (action, code) = (names.name(row.action), row.code.map(|c| names.name(c)));
+                    for row in (0..tally.outcome_calls.len()).map(|index| Row::of(tally, index)) {
+                        let name = |number| names.name(tally, number);
+                        let (action, code) = (name(row.action), row.code.map(name));
                         let calls = row.calls.saturating_sub(items.itemised(action, code, row.flag));
                         let from_ms = day_start_ms(policy.time_zone, day);
                         let to_ms = day_start_ms(policy.time_zone, LocalDay(day.0 + 1));
@@ -819,7 +824,7 @@ struct DayFacts<'a> {
     row: &'a TallyDay,
 }
 
-/// Calls of one action, code and flag that did not go well; names by their place in the tally.
+/// Calls of one action, code and flag that did not go well; names by their number.
 #[derive(Clone, Copy)]
 struct Row {
     action: u32,
@@ -839,32 +844,37 @@ impl Row {
     }
 }
 
-/// A tally's names, and the classes of those that are codes: looked up once a tally, not once a day.
+/// A shard's names, and the classes of those that are codes: looked up once a tenant, not once a day.
 struct Names<'a> {
-    names: &'a [&'a str],
-    classes: Vec<Option<Class>>,
+    names: &'a Dictionary,
+    classes: SmallVec<[(u32, Class); 8]>,
     policy: *const Policy,
 }
 
 impl<'a> Names<'a> {
-    fn new(names: &'a [&'a str]) -> Self {
-        Self { names, classes: Vec::new(), policy: std::ptr::null() }
+    fn new(names: &'a Dictionary) -> Self {
+        Self { names, classes: SmallVec::new(), policy: std::ptr::null() }
     }
 
-    fn name(&self, index: u32) -> &'a str {
-        self.names.get(index as usize).copied().unwrap_or("")
+    fn name<'n>(&self, day: &'n TallyDay, number: u32) -> &'n str
+    where
+        'a: 'n,
+    {
+        self.names.name(day, number)
     }
 
-    fn class(&mut self, policy: &Policy, row: &Row) -> Class {
+    fn class(&mut self, policy: &Policy, day: &TallyDay, row: &Row) -> Class {
         let Some(code) = row.code else { return policy.codes.classify(None, row.flag) };
         if !std::ptr::eq(self.policy, policy) {
             self.policy = policy;
             self.classes.clear();
-            self.classes.resize(self.names.len(), None);
         }
-        let name = self.name(code);
-        let Some(known) = self.classes.get_mut(code as usize) else { return Class::Unknown };
-        let class = *known.get_or_insert_with(|| policy.codes.class(name));
+        let known = self.classes.iter().find(|(known, _)| *known == code).map(|(_, class)| *class);
+        let class = known.unwrap_or_else(|| policy.codes.class(self.name(day, code)));
+        // What a day names itself has another number on another day.
+        if known.is_none() && code < DICTIONARY_NAMES {
+            self.classes.push((code, class));
+        }
         CodeMap::with_flag(class, row.flag)
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::calendar::{LocalDay, day_start_ms};
 use crate::domain::call::{Flag, Rejection};
 use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
+use crate::pipeline::dictionary::Dictionary;
 use crate::pipeline::record::TallyDay;
 use crate::report::standing::Standing;
 use crate::visible::visible;
@@ -88,8 +89,8 @@ pub struct NonOk {
 
 impl DayFacts {
     /// One day of a tally.
-    pub fn of(tenant: &str, day: LocalDay, names: &[String], tally: &TallyDay) -> Self {
-        let name = |index: u32| names.get(index as usize).cloned().unwrap_or_default();
+    pub fn of(tenant: &str, day: LocalDay, names: &Dictionary, tally: &TallyDay) -> Self {
+        let name = |number: u32| names.name(tally, number).to_owned();
         let rows =
             tally.outcome_actions.iter().zip(&tally.outcome_codes).zip(&tally.outcome_flags).zip(&tally.outcome_calls);
         let mut non_ok: Vec<_> = rows

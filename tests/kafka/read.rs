@@ -10,7 +10,8 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sla_ledger::generate::Expected;
 use sla_ledger::pipeline::book::{Book, Event};
-use sla_ledger::pipeline::record::{Chunk, Tally, Totals};
+use sla_ledger::pipeline::dictionary::Dictionary;
+use sla_ledger::pipeline::record::{Chunk, TallyDay, Totals};
 
 use crate::support::wait_for;
 
@@ -263,10 +264,10 @@ impl Counted {
         let mut counted = Counted::default();
         for shard in book.shards() {
             for tenant in shard.tenants() {
-                for (month, tally) in shard.tallies(tenant) {
-                    for day in &tally.days {
-                        let date = month.day(day.day).to_string();
-                        counted.days.entry((tenant.to_string(), date)).or_default().add(&tally, day);
+                for month in shard.months(tenant) {
+                    for (date, day) in month.days().into_iter().filter(|(_, day)| !day.calls.is_empty()) {
+                        let key = (tenant.to_string(), date.to_string());
+                        counted.days.entry(key).or_default().add(shard.names(), &day);
                     }
                 }
                 for (day, chunk) in shard.chunks(tenant) {
@@ -350,8 +351,8 @@ fn each_difference<K: Ord>(found: &BTreeMap<K, u64>, wanted: &BTreeMap<K, u64>, 
 }
 
 impl Facts {
-    fn add(&mut self, tally: &Tally, day: &sla_ledger::pipeline::record::TallyDay) {
-        let name = |index: u32| tally.names[index as usize].clone();
+    fn add(&mut self, names: &Dictionary, day: &TallyDay) {
+        let name = |number: u32| names.name(day, number).to_owned();
         for (action, calls) in day.actions.iter().zip(&day.calls) {
             *self.calls.entry(name(*action)).or_default() += calls;
         }

@@ -46,6 +46,8 @@ pub struct Env {
     pub rng: Rng,
     pub faults: Faults,
     pub chunk_offsets: i64,
+    /// What a flush may fold.
+    pub fold_bytes: usize,
     pub stats: BTreeMap<&'static str, u64>,
     /// Print every step.
     pub trace: bool,
@@ -349,8 +351,8 @@ impl Instance {
             if torn {
                 env.hit("torn_takeovers");
             }
-            let owner =
-                Owner { chunk_offsets: env.chunk_offsets, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
+            let (chunk_offsets, fold_bytes) = (env.chunk_offsets, env.fold_bytes);
+            let owner = Owner { chunk_offsets, fold_bytes, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
             let counter =
                 Shard::take_over(owner, &self.settings, begin.state, begin.first_offset).map_err(|e| e.to_string())?;
             if counter.checkpoint().gaps.len() < counter.gaps().len() {
@@ -499,7 +501,9 @@ impl Instance {
         for flush in &flushes {
             for (key, value) in &flush.records {
                 if value.is_none() {
-                    env.hit("tombstones");
+                    env.hit(if key.starts_with("D ") { "days_removed" } else { "tombstones" });
+                } else if key.starts_with("T ") {
+                    env.hit("tallies_written");
                 }
                 queue.push_back((flush.shard as usize, Rc::from(key.as_bytes()), value.as_deref().map(Rc::from)));
             }
@@ -718,11 +722,11 @@ impl Instance {
 pub fn watched(book: &Book) -> BTreeMap<AlertKey, u64> {
     let mut all = BTreeMap::new();
     for tenant in book.tenants().collect::<BTreeSet<_>>() {
-        for (month, tally) in book.tallies(tenant) {
-            let period_start = Some(month.first_day());
+        for month in book.shards().iter().flat_map(|shard| shard.months(tenant)) {
+            let period_start = Some(month.month.first_day());
             let (alert, detail) = (AlertName::BudgetConsumed, "50".into());
             let key = AlertKey { tenant: tenant.clone(), period_start, alert, detail };
-            *all.entry(key).or_default() += tally.total_calls();
+            *all.entry(key).or_default() += month.total_calls();
         }
     }
     all

@@ -54,6 +54,7 @@ const TEETH: &[(&str, u64)] = &[
     ("ends_above_stable", 2500),
     ("expelled", 5000),
     ("foreign_checkpoints", 15),
+    ("days_removed", 5000),
     ("gaps", 50),
     ("duplicates_of_prev", 1000),
     ("duplicates_late", 1000),
@@ -74,6 +75,7 @@ const TEETH: &[(&str, u64)] = &[
     ("rulings_refused", 3000),
     ("settings_changed", 500),
     ("takeovers", 25_000),
+    ("tallies_written", 5000),
     ("timed_out", 300),
     ("tombstones", 750),
     ("tombstones_dropped", 50),
@@ -90,6 +92,8 @@ const BY_TRACE: &[Mutation] = &[
     Mutation::FirstGenerationStoresClock,
     Mutation::HoldBelowBarrier,
     Mutation::ToldTwiceAtOnce,
+    Mutation::FoldTombstoneAtOnce,
+    Mutation::SettledWithVoid,
 ];
 /// Rounds in which everything must come to rest once nothing goes wrong any more.
 const CALM_ROUNDS: usize = 3000;
@@ -169,6 +173,7 @@ impl World {
             oracle: Oracle::new(source.len(), variants.len() > 1),
             broker: Broker::new(source, instances),
             chunk_offsets: rng.pick(&[1, 3, 8, 1024]),
+            fold_bytes: papers.pick(&[0, 600, 1 << 20]),
             rng,
             faults,
             stats: BTreeMap::new(),

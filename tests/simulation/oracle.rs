@@ -232,12 +232,13 @@ impl Recount {
             Some((call.code.map(String::from), call.flag as u8)),
         );
         let month_rows = self.rows.keys().filter(|(t, d, _, _)| *t == call.tenant && d.0 == day.0).count();
-        let has = self.rows.contains_key(&all) && (!not_ok || self.rows.contains_key(&outcome));
+        let missing =
+            usize::from(!self.rows.contains_key(&all)) + usize::from(not_ok && !self.rows.contains_key(&outcome));
         if !self.has_room(&call, day, &settings) {
             self.uncount(&call, day, 0, &settings);
             return self.refuse(entry.offset);
         }
-        if month_rows >= settings.rows_per_tenant_month as usize && !has {
+        if missing > 0 && month_rows + missing > settings.rows_per_tenant_month as usize {
             self.limited += 1;
             self.uncount(&call, day, 0, &settings);
             return self.refuse(entry.offset);
@@ -764,10 +765,10 @@ fn letter_id(key: &[u8]) -> (u32, i64) {
 fn rows(book: &ShardBook) -> BTreeMap<Row, u64> {
     let mut rows = BTreeMap::new();
     for tenant in book.tenants() {
-        for (month, tally) in book.tallies(tenant) {
-            for day in &tally.days {
-                let name = |i: u32| tally.names[i as usize].clone();
-                let at = (month.0, day.day);
+        for month in book.months(tenant) {
+            for (_, day) in &month.days() {
+                let name = |number: u32| book.names().name(day, number).to_owned();
+                let at = (month.month.0, day.day);
                 for (action, calls) in day.actions.iter().zip(&day.calls) {
                     *rows.entry((tenant.to_string(), at, name(*action), None)).or_default() += calls;
                 }
@@ -794,13 +795,14 @@ fn facts(book: &ShardBook) -> u64 {
         sum = sum.wrapping_add(hash((hash(&row), calls)));
     }
     for tenant in book.tenants() {
-        for (month, tally) in book.tallies(tenant) {
-            if tally.admitted_late {
-                sum = sum.wrapping_add(hash(((tenant.to_string(), month.0), "late")));
+        for month in book.months(tenant) {
+            if month.admitted_late {
+                sum = sum.wrapping_add(hash(((tenant.to_string(), month.month.0), "late")));
             }
-            for day in &tally.uncounted {
-                let key = (tenant.to_string(), (month.0, day.day));
-                sum = sum.wrapping_add(hash((key, [day.limit, day.too_old, day.not_ok])));
+            for (_, day) in month.days() {
+                let (key, calls) =
+                    ((tenant.to_string(), (month.month.0, day.day)), [day.limit, day.too_old, day.not_ok]);
+                sum = sum.wrapping_add(if calls == [0; 3] { 0 } else { hash((key, calls)) });
             }
         }
         for (day, chunk) in book.chunks(tenant) {

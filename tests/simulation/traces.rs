@@ -62,6 +62,7 @@ impl Hand {
             rng: Rng(1),
             faults: Faults::default(),
             chunk_offsets: 2,
+            fold_bytes: 1 << 20,
             stats: BTreeMap::new(),
             trace: false,
             steps: 0,
@@ -440,6 +441,64 @@ fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
         if !hand.instances[1].shards[&0].wants_flush() {
             return Err("the ledger waits for a checkpoint, and nobody writes one".into());
         }
+        hand.end(1)
+    });
+}
+
+/// Calls around noon, and one at two in the next morning, by which their day is folded.
+fn over_midnight() -> Vec<SourceEntry> {
+    const AT_TWO_S: i64 = 14 * 3600;
+    steady(4).into_iter().chain([record(4, AT_TWO_S, AT_TWO_S, "at two")]).collect()
+}
+
+#[test]
+fn a_day_is_taken_away_only_when_its_fold_stands() {
+    caught_by(&[Mutation::FoldTombstoneAtOnce], || {
+        const LATER_S: i64 = 140 * 86_400;
+        let mut records = over_midnight();
+        records.push(record(5, LATER_S, LATER_S, "months later"));
+        let mut hand = Hand::new(records, 4);
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.flush(0)?;
+        // The flush that folds the day is aborted, and then the month closes: its tally is never written.
+        hand.reveal(5);
+        hand.count(0, 1);
+        hand.produce_all_but(0, 0)?;
+        if let Phase::Flushing(flushing) = &mut hand.instances[0].phase {
+            flushing.stage = Stage::End { commit: false, fatal: false };
+        }
+        hand.finish_flush(0)?;
+        hand.reveal(6);
+        hand.count(0, 1);
+        // The next one is torn before its checkpoint, and what it takes away is compacted away.
+        hand.produce_all_but(0, 1)?;
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.finish_flush(0)?;
+        hand.expel(0);
+        let stable = hand.env.broker.logs[0].stable();
+        hand.env.broker.logs[0].compact(stable, false);
+        hand.end(1)
+    });
+}
+
+#[test]
+fn totals_settled_past_a_gap_leave_void_days_out() {
+    caught_by(&[Mutation::SettledWithVoid], || {
+        let mut hand = Hand::new(over_midnight(), 4);
+        hand.own(0)?;
+        hand.count(0, 4);
+        hand.flush(0)?;
+        hand.reveal(5);
+        hand.count(0, 1);
+        // The fold is torn: the day stands beside the month that has it. The source has lost what the window was made of.
+        hand.produce_all_but(0, 1)?;
+        let torn = hand.env.broker.tear(0);
+        hand.env.seen(torn)?;
+        hand.finish_flush(0)?;
+        hand.expel(0);
+        hand.env.broker.source[0].deleted = 4;
         hand.end(1)
     });
 }
