@@ -5,6 +5,7 @@ pub mod clock;
 pub mod compare;
 pub mod decode;
 pub mod dictionary;
+pub mod evidence;
 pub mod facts;
 pub mod lag;
 pub mod limits;

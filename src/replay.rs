@@ -315,7 +315,7 @@ impl Replay {
                 }
                 for (day, chunk) in shard.chunks(tenant) {
                     if let Some(facts) = facts.get_mut(&(tenant.clone(), day)) {
-                        facts.itemised += chunk.items.len() as u64;
+                        facts.itemised += chunk.len() as u64;
                     }
                 }
             }

@@ -20,7 +20,9 @@ use sla_ledger::http::api::{self, ApiState};
 use sla_ledger::http::{self, AppState, Health, Limits};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::lag::{Found, LagWatch};
-use sla_ledger::pipeline::record::{Checkpoint, Chunk, Digest, Gap, Item, Key, Tally, TallyDay, Totals};
+use sla_ledger::pipeline::record::{
+    Checkpoint, Digest, Evidence, Gap, Item, Key, Tally, TallyDay, TenantEvidence, Totals,
+};
 use sla_ledger::report::statement::{verify, verify_evidence};
 use sla_ledger::view::View;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +52,7 @@ impl Writer {
     }
 
     fn put(&mut self, key: &Key, value: Vec<u8>, count: u64) {
-        let is_item = matches!(key, Key::Chunk { .. });
+        let is_item = matches!(key, Key::Evidence { .. });
         let key = key.encode(self.shard);
         let event = self.view.book_mut().apply(self.shard, self.offset, key.as_bytes(), Some(&value));
         assert_eq!(event, None, "a sound record is read");
@@ -81,9 +83,11 @@ impl Writer {
     }
 
     fn items(&mut self, tenant: &str, day: &str, items: Vec<Item>) {
-        let (day, chunk, count) = (day.parse().unwrap(), items[0].offset, items.len() as u64);
-        let key = Key::Chunk { day, chunk, tenant: tenant.into() };
-        self.put(&key, Chunk { items, ..Chunk::default() }.encode_value(), count);
+        // A record for each tenant: far apart, so that none lies in another one's range.
+        let apart: i64 = tenant.bytes().map(i64::from).sum::<i64>() << 32;
+        let (day, first, count) = (day.parse().unwrap(), apart + items[0].offset, items.len() as u64);
+        let tenants = vec![TenantEvidence::of_items(tenant, first, &items)];
+        self.put(&Key::Evidence { day, first }, Evidence { cov: first, tenants }.encode_value(), count);
     }
 
     fn flush(&mut self, watermark_ms: i64) {

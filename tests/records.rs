@@ -4,9 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
+use sla_ledger::pipeline::dictionary::Dictionary;
 use sla_ledger::pipeline::record::{
-    AlertRecord, AppliedRuling, Checkpoint, Chunk, DICTIONARY_NAMES, Gap, Item, Key, NewNames, SettingsEpoch, Tally,
-    TallyDay, TallyView, Totals, UnadmittedCalls,
+    AlertRecord, AppliedRuling, Checkpoint, DICTIONARY_NAMES, Evidence, EvidenceGroups, Gap, Item, Key, NewNames,
+    SettingsEpoch, Tally, TallyDay, TallyView, TenantEvidence, Totals, UnadmittedCalls,
 };
 
 fn tally() -> Tally {
@@ -40,7 +41,7 @@ fn names() -> NewNames {
     NewNames { seq: 7, names: ["DescribeTelCdr", "InternalError", "通话"].map(String::from).to_vec() }
 }
 
-fn chunk() -> Chunk {
+fn items() -> Vec<Item> {
     let item = |offset, code: Option<&str>, flag| Item {
         offset,
         time_ms: 1_774_972_799_999,
@@ -50,7 +51,13 @@ fn chunk() -> Chunk {
         request_id: format!("r-{offset}"),
         calls_in_second: 5,
     };
-    Chunk { seq: 7, cov: 4711, items: vec![item(1024, Some("InternalError"), 0), item(1030, None, 2)] }
+    vec![item(1024, Some("InternalError"), 0), item(1030, None, 2)]
+}
+
+fn evidence() -> Evidence {
+    let mut acme = TenantEvidence::of_items("acme", 1020, &items());
+    (acme.raised_seconds, acme.raised_calls) = (vec![1_774_972_700, 3], vec![9, 2]);
+    Evidence { cov: 4711, tenants: vec![acme, TenantEvidence::of_items("通话", 1020, &items()[1..])] }
 }
 
 fn checkpoint() -> Checkpoint {
@@ -115,9 +122,15 @@ fn version_3_reads_and_writes_as_released() {
     assert_eq!(NewNames::decode_value(&bytes).unwrap(), names());
     assert_eq!(names().encode_value(), bytes);
 
-    let bytes = fixture("v3/chunk.bin", &chunk().encode_value());
-    assert_eq!(Chunk::decode_value(&bytes).unwrap(), chunk());
-    assert_eq!(chunk().encode_value(), bytes);
+    let bytes = fixture("v3/evidence.bin", &evidence().encode_value());
+    assert_eq!(Evidence::decode_value(&bytes).unwrap(), evidence());
+    assert_eq!(evidence().encode_value(), bytes);
+    assert_eq!(evidence().tenants[0].items(1020, &Dictionary::default()), items());
+    let groups: Vec<_> = EvidenceGroups::of(&bytes).map(|(_, group)| group.tenant()).collect();
+    assert_eq!(groups, ["acme", "通话"]);
+    let mut seconds = Vec::new();
+    evidence().tenants[0].for_each_second(|second, calls| seconds.push((second, calls)));
+    assert_eq!(seconds[1..], [(1_774_972_799, 5), (1_774_972_700, 9), (1_774_972_703, 2)]);
 
     let bytes = fixture("v3/checkpoint.bin", &checkpoint().encode_value());
     assert_eq!(Checkpoint::decode_value(&bytes).unwrap(), checkpoint());
@@ -143,7 +156,7 @@ fn earlier_versions_are_refused() {
         let bytes = fixture(&format!("v{version}/{name}.bin"), &[]);
         match name {
             "tally" => TallyView::read(&bytes).err(),
-            "chunk" => Chunk::decode_value(&bytes).err(),
+            "chunk" => Evidence::decode_value(&bytes).err(),
             "checkpoint" => Checkpoint::decode_value(&bytes).err(),
             "ruling" => AppliedRuling::decode_value(&bytes).err(),
             _ => AlertRecord::decode_value(&bytes).err(),
@@ -165,10 +178,7 @@ fn keys_of_version_3() {
         ("N 3 17", Key::Names { first: 17 }),
         ("D 3 2026-03-31 acme corp", Key::Day { day: "2026-03-31".parse().unwrap(), tenant: "acme corp".into() }),
         ("T 3 2026-03 acme corp", Key::Tally { month: "2026-03".parse().unwrap(), tenant: "acme corp".into() }),
-        (
-            "F 3 2026-03-31 17 acme corp",
-            Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 17, tenant: "acme corp".into() },
-        ),
+        ("F 3 2026-03-31 17", Key::Evidence { day: "2026-03-31".parse().unwrap(), first: 17 }),
         ("R 3 r-20260320-1", Key::Ruling { id: "r-20260320-1".into() }),
         (
             "A 3 2026-03-17 SlaTierReached 2 T1 acme corp",

@@ -16,7 +16,7 @@ use crate::domain::registry::Registry;
 use crate::domain::standing::ServiceMonth;
 use crate::domain::term::{Order, OrderEnd};
 use crate::pipeline::book::{Book, Event};
-use crate::pipeline::record::{Checkpoint, Chunk, Digest, Item, Key, Tally, TallyDay, Totals};
+use crate::pipeline::record::{Checkpoint, Digest, Evidence, Item, Key, Tally, TallyDay, TenantEvidence, Totals};
 use crate::pipeline::standings::Standings;
 use crate::view::View;
 
@@ -128,8 +128,9 @@ pub fn measure_adoption(tenants: usize) -> Rejudged {
             let tally = Tally { days, ..Tally::default() };
             totals.counted += tally.total_calls();
             apply(&Key::Tally { month, tenant: tenant.clone() }, &tally.encode_value());
+            let first = items as i64;
             let item = |i: i64| Item {
-                offset: i,
+                offset: first + i,
                 time_ms: day_start_ms(chrono_tz::Asia::Shanghai, month.day(9)) + 36_000_000 + i,
                 action: words[0].clone(),
                 code: Some(words[2].clone()),
@@ -137,9 +138,9 @@ pub fn measure_adoption(tenants: usize) -> Rejudged {
                 calls_in_second: 2,
                 ..Item::default()
             };
-            let chunk = Chunk { items: (0..2).map(item).collect(), ..Chunk::default() };
+            let tenants = vec![TenantEvidence::of_items(tenant, first, &[item(0), item(1)])];
             items += 2;
-            apply(&Key::Chunk { day: month.day(9), chunk: 0, tenant: tenant.clone() }, &chunk.encode_value());
+            apply(&Key::Evidence { day: month.day(9), first }, &Evidence { cov: first + 2, tenants }.encode_value());
         }
         totals.seen = totals.counted;
         let checkpoint = Checkpoint { seq: 1, totals, items, digest: digest.to_bytes(), ..Checkpoint::default() };

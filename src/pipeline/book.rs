@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
+use prost::Message;
 use smallvec::SmallVec;
 
 use super::dictionary::Dictionary;
 use super::mutation::{Mutation, mutated};
 use super::record::alert_closes;
 use super::record::{
-    AlertRecord, AppliedRuling, Checkpoint, Chunk, Digest, Gap, Key, NewNames, RecordError, RejectedRecords, TallyDay,
-    TallySum, TallyView,
+    AlertRecord, AppliedRuling, Checkpoint, Digest, Evidence, EvidenceGroups, Gap, Item, Key, NewNames, RecordError, RejectedRecords, TallyDay,
+    TallySum, TallyView, TenantEvidence,
 };
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
@@ -40,6 +41,8 @@ pub struct ShardBook {
     names: Dictionary,
     name_records: Few<u32>,
     tenants: HashMap<Arc<str>, TenantRecords>,
+    /// `F`: failing calls, by day and first offset.
+    evidence: BTreeMap<(LocalDay, i64), Arc<Stored>>,
     /// By id. No horizon closes them.
     rulings: BTreeMap<Arc<str>, Stored>,
     /// What was last told, by tenant.
@@ -87,7 +90,33 @@ struct TenantRecords {
     tallies: Few<Month>,
     /// `D`: those that are not folded.
     days: Few<LocalDay>,
-    chunks: BTreeMap<(LocalDay, i64), Stored>,
+    /// `F`: the tenant's part of each record that has one, by day and first offset.
+    evidence: Vec<Chunk>,
+}
+
+/// One tenant's failing calls in one record.
+#[derive(Debug, Clone)]
+struct Chunk {
+    day: LocalDay,
+    first: i64,
+    record: Arc<Stored>,
+    /// Where its part of the record is.
+    at: (u32, u32),
+}
+
+impl Chunk {
+    fn place(&self) -> (LocalDay, i64) {
+        (self.day, self.first)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.record.bytes[self.at.0 as usize..self.at.1 as usize]
+    }
+
+    fn read(&self) -> TenantEvidence {
+        // Values were checked when they were read.
+        TenantEvidence::decode(self.bytes()).unwrap_or_default()
+    }
 }
 
 /// A value as it stands in the ledger.
@@ -96,11 +125,11 @@ struct Stored {
     bytes: Arc<[u8]>,
     digest: Digest,
     cov: i64,
-    /// Calls of a tally, items of a chunk.
+    /// Calls of a tally, items of evidence.
     count: u64,
     /// The days of a tally.
     days: u32,
-    /// Names of a tally have numbers below this.
+    /// Names have numbers below this.
     names_needed: u32,
     /// Below this month it is closed; `None`: no horizon closes it.
     closes: Option<Month>,
@@ -122,8 +151,8 @@ pub enum Trouble {
         /// The checkpoint's total.
         counted: u64,
     },
-    /// The chunks do not hold the items the checkpoint says.
-    #[error("the chunks hold {found} items, the checkpoint says {expected}")]
+    /// The failing calls held are not those the checkpoint says.
+    #[error("the ledger holds {found} failing calls one by one, the checkpoint says {expected}")]
     Items {
         /// Items found.
         found: u64,
@@ -374,13 +403,14 @@ impl ShardBook {
     pub fn bytes(&self) -> usize {
         let tallies = |r: &TenantRecords| -> usize {
             let tallies = r.tallies.iter().map(|(_, s)| s).chain(r.days.iter().map(|(_, s)| s));
-            tallies.chain(r.chunks.values()).map(|s| s.bytes.len()).sum()
+            tallies.map(|s| s.bytes.len()).sum()
         };
+        let evidence: usize = self.evidence.values().map(|s| s.bytes.len()).sum();
         let names: usize = self.name_records.iter().map(|(_, s)| s.bytes.len()).sum();
         let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
         let alerts = self.alerts.values().map(|(_, s)| s).chain(self.foreign_alerts.values());
         let alerts: usize = alerts.map(|s| s.bytes.len()).sum();
-        self.tenants.values().map(tallies).sum::<usize>() + names + rulings + alerts
+        self.tenants.values().map(tallies).sum::<usize>() + evidence + names + rulings + alerts
     }
 
     /// The numbers of actions and codes.
@@ -395,47 +425,61 @@ impl ShardBook {
         months.into_iter().filter_map(move |month| Some(records?.month(month, self.checkpoint.as_ref())))
     }
 
-    /// The tenant's items in this shard.
-    pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Chunk)> {
+    /// The tenant's items in this shard, by day and record.
+    pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Vec<Item>)> {
         let records = self.tenants.get(tenant);
-        records
-            .into_iter()
-            .flat_map(|r| &r.chunks)
-            .filter_map(|((day, _), s)| Some((*day, Chunk::decode_value(&s.bytes).ok()?)))
+        let days: BTreeSet<LocalDay> = records.into_iter().flat_map(|r| &r.evidence).map(|chunk| chunk.day).collect();
+        days.into_iter().flat_map(move |day| self.day_chunks(tenant, day).map(move |items| (day, items)))
     }
 
-    /// Number of the tenant's chunks in this shard.
+    /// Number of records with items of the tenant in this shard.
     pub fn chunk_count(&self, tenant: &str) -> usize {
-        self.tenants.get(tenant).map_or(0, |records| records.chunks.len())
+        self.tenants.get(tenant).map_or(0, |records| records.evidence.len())
     }
 
-    /// The sum of the digests of the tenant's chunks of one day: the same sum, the same items.
+    /// The sum of the digests of what the records hold of the tenant's day: the same sum, the same items.
     pub fn day_digest(&self, tenant: &str, day: LocalDay) -> Digest {
         let mut sum = Digest::default();
-        self.day(tenant, day).for_each(|stored| sum.add(stored.digest));
+        self.day(tenant, day).iter().for_each(|chunk| sum.add(Digest::of(&chunk.first.to_le_bytes(), chunk.bytes())));
         sum
     }
 
-    /// The tenant's items of one day, chunk by chunk.
-    pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Chunk> {
-        // Values were checked when they were read.
-        self.day(tenant, day).filter_map(|stored| Chunk::decode_value(&stored.bytes).ok())
+    /// The tenant's items of one day, record by record.
+    pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Vec<Item>> {
+        self.day_chunks_where(tenant, day, |_| true)
     }
 
-    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's chunks is wanted; the others are not read.
+    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's records is wanted; of the others only what
+    /// they say of seconds is looked at.
     pub fn day_chunks_where(
         &self,
         tenant: &str,
         day: LocalDay,
         wanted: impl Fn(usize) -> bool,
-    ) -> impl Iterator<Item = Chunk> {
-        let chunks = self.day(tenant, day).enumerate().filter(move |(place, _)| wanted(*place));
-        chunks.filter_map(|(_, stored)| Chunk::decode_value(&stored.bytes).ok())
+    ) -> impl Iterator<Item = Vec<Item>> {
+        let chunks = self.day(tenant, day);
+        let mut seconds: HashMap<i64, u32, foldhash::fast::FixedState> = HashMap::default();
+        for chunk in chunks {
+            chunk.read().for_each_second(|second, calls| {
+                let known = seconds.entry(second).or_default();
+                *known = calls.max(*known);
+            });
+        }
+        chunks.iter().enumerate().filter(move |(place, _)| wanted(*place)).map(move |(_, chunk)| {
+            let mut items = chunk.read().items(chunk.first, &self.names);
+            for item in &mut items {
+                let known = seconds.get(&item.time_ms.div_euclid(1000)).copied();
+                item.calls_in_second = known.unwrap_or(item.calls_in_second);
+            }
+            items
+        })
     }
 
-    fn day(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = &Stored> {
-        let records = self.tenants.get(tenant).into_iter();
-        records.flat_map(move |r| r.chunks.range((day, i64::MIN)..=(day, i64::MAX))).map(|(_, stored)| stored)
+    fn day(&self, tenant: &str, day: LocalDay) -> &[Chunk] {
+        let Some(records) = self.tenants.get(tenant) else { return &[] };
+        let begin = records.evidence.partition_point(|chunk| chunk.day < day);
+        let length = records.evidence[begin..].partition_point(|chunk| chunk.day == day);
+        &records.evidence[begin..begin + length]
     }
 
     /// Has the tenant facts in this shard?
@@ -530,13 +574,16 @@ impl ShardBook {
             Key::Names { first } => self.put_names(*first, stored)?,
             Key::Ruling { id } => self.put_ruling(id.clone(), stored),
             Key::Alert(_) | Key::ForeignAlert { .. } => self.put_alert(key, stored),
-            Key::Tally { tenant, .. } | Key::Day { tenant, .. } | Key::Chunk { tenant, .. } => {
-                if stored.as_ref().is_some_and(|stored| stored.names_needed > self.names.len()) {
-                    return Err(RecordError::Value("a tally refers to names that have no number".into()));
-                }
+            Key::Tally { .. } | Key::Day { .. } | Key::Evidence { .. }
+                if stored.as_ref().is_some_and(|stored| stored.names_needed > self.names.len()) =>
+            {
+                return Err(RecordError::Value("a value refers to names that have no number".into()));
+            }
+            Key::Tally { tenant, .. } | Key::Day { tenant, .. } => {
                 let tenant = tenant.clone();
                 self.put_facts(&tenant, key, stored);
             }
+            Key::Evidence { day, first } => self.put_evidence(*day, *first, stored),
         }
         Ok(())
     }
@@ -558,6 +605,37 @@ impl ShardBook {
         self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
     }
 
+    fn put_evidence(&mut self, day: LocalDay, first: i64, stored: Option<Stored>) {
+        if stored.is_none() {
+            self.closed_keys.remove(&Key::Evidence { day, first });
+        }
+        if let Some(old) = self.evidence.remove(&(day, first)) {
+            self.items = self.items.wrapping_sub(old.count);
+            self.digest.remove(old.digest);
+            for (_, group) in EvidenceGroups::of(&old.bytes) {
+                let Some(records) = self.tenants.get_mut(group.tenant()) else { continue };
+                records.evidence.retain(|chunk| chunk.place() != (day, first));
+                if records.is_empty() {
+                    self.tenants.remove(group.tenant());
+                }
+                self.changed.insert(group.tenant().into());
+            }
+        }
+        let Some(stored) = stored else { return };
+        self.items += stored.count;
+        self.digest.add(stored.digest);
+        let record = Arc::new(stored);
+        for (at, group) in EvidenceGroups::of(&record.bytes) {
+            let tenant: Arc<str> = group.tenant().into();
+            self.changed.insert(tenant.clone());
+            let chunk = Chunk { day, first, record: record.clone(), at };
+            let records = self.tenants.entry(tenant).or_default();
+            let place = records.evidence.partition_point(|known| known.place() < chunk.place());
+            records.evidence.insert(place, chunk);
+        }
+        self.evidence.insert((day, first), record);
+    }
+
     fn put_facts(&mut self, tenant: &Arc<str>, key: Key, stored: Option<Stored>) {
         self.changed.insert(tenant.clone());
         if stored.is_none() {
@@ -568,13 +646,12 @@ impl ShardBook {
             None if stored.is_none() => return,
             None => self.tenants.entry(tenant.clone()).or_default(),
         };
-        let sum = if matches!(key, Key::Chunk { .. }) { &mut self.items } else { &mut self.counted };
         if let Some(new) = &stored {
-            *sum += new.count;
+            self.counted += new.count;
             self.digest.add(new.digest);
         }
         if let Some(old) = records.replace(&key, stored) {
-            *sum = sum.wrapping_sub(old.count);
+            self.counted = self.counted.wrapping_sub(old.count);
             self.digest.remove(old.digest);
         }
         for day in records.void_days(&key) {
@@ -615,9 +692,9 @@ impl ShardBook {
             closed.extend(tallies.map(|(month, _)| Key::Tally { month: *month, tenant: tenant.clone() }));
             let days = records.days.iter().filter(|(day, _)| day.month() < horizon);
             closed.extend(days.map(|(day, _)| Key::Day { day: *day, tenant: tenant.clone() }));
-            let chunks = records.chunks.keys().filter(|(day, _)| day.month() < horizon);
-            closed.extend(chunks.map(|(day, chunk)| Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() }));
         }
+        let evidence = self.evidence.keys().filter(|(day, _)| day.month() < horizon);
+        closed.extend(evidence.map(|(day, first)| Key::Evidence { day: *day, first: *first }));
         let ended = self.alerts.iter().filter(|(_, (_, stored))| stored.is_closed(horizon));
         closed.extend(ended.map(|(alert, _)| Key::Alert(alert.clone())));
         let ended = self.foreign_alerts.iter().filter(|(_, stored)| stored.is_closed(horizon));
@@ -687,10 +764,10 @@ impl ShardBook {
                 let key = Key::Day { day: *day, tenant: tenant.clone() };
                 values.insert(key.clone(), stored.loaded(key));
             }
-            for ((day, chunk), stored) in &records.chunks {
-                let key = Key::Chunk { day: *day, chunk: *chunk, tenant: tenant.clone() };
-                values.insert(key.clone(), stored.loaded(key));
-            }
+        }
+        for ((day, first), stored) in &self.evidence {
+            let key = Key::Evidence { day: *day, first: *first };
+            values.insert(key.clone(), stored.loaded(key));
         }
         for (id, stored) in &self.rulings {
             let key = Key::Ruling { id: id.clone() };
@@ -723,7 +800,7 @@ impl ShardBook {
 
 impl TenantRecords {
     fn is_empty(&self) -> bool {
-        self.tallies.is_empty() && self.days.is_empty() && self.chunks.is_empty()
+        self.tallies.is_empty() && self.days.is_empty() && self.evidence.is_empty()
     }
 
     /// Puts a value in the place of the one there, which comes back; `None` only removes that.
@@ -733,8 +810,6 @@ impl TenantRecords {
             (Key::Tally { month, .. }, None) => remove(&mut self.tallies, *month),
             (Key::Day { day, .. }, Some(new)) => insert(&mut self.days, *day, new),
             (Key::Day { day, .. }, None) => remove(&mut self.days, *day),
-            (Key::Chunk { day, chunk, .. }, Some(new)) => self.chunks.insert((*day, *chunk), new),
-            (Key::Chunk { day, chunk, .. }, None) => self.chunks.remove(&(*day, *chunk)),
             _ => None,
         }
     }
@@ -832,9 +907,10 @@ impl Stored {
                 }
                 (view.cov, sum.calls)
             }
-            Key::Chunk { .. } => {
-                let chunk = Chunk::decode_value(bytes)?;
-                (chunk.cov, chunk.items.len() as u64)
+            Key::Evidence { .. } => {
+                let evidence = Evidence::decode_value(bytes)?;
+                sum.names_needed = evidence.names_needed();
+                (evidence.cov, evidence.items())
             }
             // A ruling covers no offsets.
             Key::Ruling { .. } => {

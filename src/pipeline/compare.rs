@@ -224,7 +224,7 @@ impl Rows {
         }
         rows.items = shard
             .chunks(tenant)
-            .flat_map(|(day, chunk)| chunk.items.into_iter().map(move |item| (day, item)))
+            .flat_map(|(day, chunk)| chunk.into_iter().map(move |item| (day, item)))
             .collect();
         rows.items.sort_by(|(day, item), (other_day, other)| (day, item.offset).cmp(&(other_day, other.offset)));
         rows
@@ -323,14 +323,15 @@ fn fields(item: &Item) -> [(&'static str, String); 6] {
 #[cfg(test)]
 mod tests {
     use super::super::book::Book;
-    use super::super::record::{Chunk, DICTIONARY_NAMES, Gap, Key, Tally, TallyDay, Totals};
+    use super::super::record::{DICTIONARY_NAMES, Evidence, Gap, Key, Tally, TallyDay, TenantEvidence, Totals};
     use super::*;
 
     /// Facts of shard 3, to be changed by a test before they are written into a book.
     #[derive(Clone)]
     struct Facts {
         tallies: Vec<(&'static str, &'static str, Tally)>,
-        chunks: Vec<(&'static str, &'static str, i64, Chunk)>,
+        /// Of acme's day: where each record begins, and its calls.
+        records: Vec<(i64, Vec<Item>)>,
         checkpoint: Option<Checkpoint>,
     }
 
@@ -376,10 +377,7 @@ mod tests {
         };
         Facts {
             tallies: vec![("acme", "2026-03", Tally { seq: 9, cov: 2000, first_offset: 1, days: vec![day] })],
-            chunks: vec![
-                ("acme", "2026-03-20", 0, Chunk { seq: 1, cov: 20, items: vec![item(7, "r7"), item(9, "r9")] }),
-                ("acme", "2026-03-20", 1, Chunk { seq: 2, cov: 2000, items: vec![item(1025, "r1025")] }),
-            ],
+            records: vec![(7, vec![item(7, "r7"), item(9, "r9")]), (1025, vec![item(1025, "r1025")])],
             checkpoint: Some(checkpoint),
         }
     }
@@ -398,11 +396,10 @@ mod tests {
                 tally.encode_value(),
             );
         }
-        for (tenant, day, chunk, value) in &facts.chunks {
-            apply(
-                Key::Chunk { day: day.parse().expect("it is there"), chunk: *chunk, tenant: (*tenant).into() },
-                value.encode_value(),
-            );
+        for (first, items) in &facts.records {
+            let tenants = vec![TenantEvidence::of_items("acme", *first, items)];
+            let key = Key::Evidence { day: "2026-03-20".parse().expect("it is there"), first: *first };
+            apply(key, Evidence { cov: 2000, tenants }.encode_value());
         }
         if let Some(checkpoint) = &facts.checkpoint {
             apply(Key::Checkpoint, checkpoint.encode_value());
@@ -442,9 +439,8 @@ mod tests {
                     ..TallyDay::default()
                 };
                 tally.days = vec![day.with_names(["InternalError", "Hang", "Dial"])];
-                let chunk = &mut recount.chunks[0].3;
-                (chunk.seq, chunk.cov) = (77, 88);
-                chunk.items.reverse();
+                let items = recount.records.drain(..).flat_map(|(_, items)| items).collect();
+                recount.records = vec![(5, items)];
                 let checkpoint = recount.checkpoint.as_mut().expect("it is there");
                 (checkpoint.seq, checkpoint.from, checkpoint.writer) = (1, 0, "verify".into());
             },
@@ -508,35 +504,35 @@ mod tests {
         const AT: &str = r#"shard 3 tenant "acme" 2026-03-20 item at offset"#;
         let line = |rest: &str| format!("{AT} {rest}");
         let check = |change: fn(&mut Facts), expected: &str| check(change, &[&line(expected)]);
-        check(|r| _ = r.chunks.remove(1), r#"1025, request "r1025": ledger present, recount missing"#);
-        check(|r| _ = r.chunks[0].3.items.remove(0), r#"7, request "r7": ledger present, recount missing"#);
+        check(|r| _ = r.records.remove(1), r#"1025, request "r1025": ledger present, recount missing"#);
+        check(|r| _ = r.records[0].1.remove(0), r#"7, request "r7": ledger present, recount missing"#);
         check(
-            |r| r.chunks[0].3.items.push(Item { offset: 11, request_id: "new".into(), ..Item::default() }),
+            |r| r.records[0].1.push(Item { offset: 11, request_id: "new".into(), ..Item::default() }),
             r#"11, request "new": ledger missing, recount present"#,
         );
         check(
             |r| {
-                let again = r.chunks[0].3.items[0].clone();
-                r.chunks[0].3.items.push(again)
+                let again = r.records[0].1[0].clone();
+                r.records[0].1.push(again)
             },
             r#"7, request "r7": ledger missing, recount present"#,
         );
         check(
-            |r| r.chunks[0].3.items[0].time_ms += 1,
+            |r| r.records[0].1[0].time_ms += 1,
             r#"7, request "r7": time: ledger 1773972000007 ms, recount 1773972000008 ms"#,
         );
         check(
-            |r| r.chunks[0].3.items[0].action = "Hang".into(),
+            |r| r.records[0].1[0].action = "Hang".into(),
             r#"7, request "r7": action: ledger "Dial", recount "Hang""#,
         );
-        check(|r| r.chunks[0].3.items[0].code = None, r#"7, request "r7": code: ledger "InternalError", recount none"#);
-        check(|r| r.chunks[0].3.items[0].flag = 2, r#"7, request "r7": system_error: ledger absent, recount true"#);
+        check(|r| r.records[0].1[0].code = None, r#"7, request "r7": code: ledger "InternalError", recount none"#);
+        check(|r| r.records[0].1[0].flag = 2, r#"7, request "r7": system_error: ledger absent, recount true"#);
         check(
-            |r| r.chunks[0].3.items[1].request_id = "r10".into(),
+            |r| r.records[0].1[1].request_id = "r10".into(),
             r#"9, request "r9": request id: ledger "r9", recount "r10""#,
         );
         check(
-            |r| r.chunks[1].3.items[0].calls_in_second = 4,
+            |r| r.records[1].1[0].calls_in_second = 4,
             r#"1025, request "r1025": calls in its second: ledger 1, recount 4"#,
         );
     }

@@ -35,9 +35,14 @@ impl Dictionary {
 
     /// The name behind a number of this day; empty if there is none, which a day that was checked does not have.
     pub fn name<'a>(&'a self, day: &'a TallyDay, number: u32) -> &'a str {
+        self.name_beside(&day.names, number)
+    }
+
+    /// As [`Dictionary::name`], of a record with these names of its own.
+    pub fn name_beside<'a>(&'a self, own: &'a [String], number: u32) -> &'a str {
         match number.checked_sub(DICTIONARY_NAMES) {
             None => self.0.get(number as usize).map_or("", |name| name),
-            Some(own) => day.names.get(own as usize).map_or("", |name| name),
+            Some(at) => own.get(at as usize).map_or("", |name| name),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The facts of one shard as its owner holds them: tallies and items per tenant.
+//! The facts of one shard as its owner holds them: tallies per tenant. Failing calls stand in [`super::evidence`].
 //!
 //! Live days are counted in; folded ones stay encoded, as they stand in `T`, since only a late call changes them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -383,202 +383,6 @@ impl MonthSlot {
     }
 }
 
-#[derive(Debug)]
-enum Lazy<T> {
-    Encoded(Arc<[u8]>),
-    Ready(T),
-}
-
-/// A failing call, as kept by the owner. The calls of its second stand in [`DayItems`].
-#[derive(Debug)]
-struct HeldItem {
-    offset: i64,
-    time_ms: i64,
-    action: Name,
-    code: Option<Name>,
-    flag: Flag,
-    request_id: Box<str>,
-}
-
-/// By second: (chunk, calls of the second as that chunk knows them).
-type Seconds = HashMap<i64, SmallVec<[(i64, u32); 1]>>;
-
-/// The items of one tenant and day.
-#[derive(Debug)]
-pub struct DayItems {
-    /// The local day.
-    pub day: LocalDay,
-    /// The chunks, by number.
-    pub chunks: BTreeMap<i64, ChunkSlot>,
-    /// For every second with items: each chunk that has some, and the calls of the second as that chunk knows them.
-    /// They differ only while a torn flush is being counted again. `None` until a call touches the day.
-    seconds: Option<Seconds>,
-}
-
-/// `F` of one tenant, day and chunk.
-#[derive(Debug)]
-pub struct ChunkSlot {
-    /// Its state in the ledger.
-    pub written: Written,
-    items: Lazy<Vec<HeldItem>>,
-}
-
-/// A failing call to be written down.
-#[derive(Debug)]
-pub struct NewItem<'a> {
-    /// Source offset.
-    pub offset: i64,
-    /// Event time in ms.
-    pub time_ms: i64,
-    /// The API action.
-    pub action: Name,
-    /// The error code.
-    pub code: Option<Name>,
-    /// The event's `system_error`.
-    pub flag: Flag,
-    /// The request id.
-    pub request_id: &'a str,
-}
-
-impl DayItems {
-    fn new(day: LocalDay) -> Self {
-        Self { day, chunks: BTreeMap::new(), seconds: None }
-    }
-
-    /// Decodes all chunks of the day if they were not yet.
-    fn open(&mut self, names: &mut Names) {
-        if self.seconds.is_some() {
-            return;
-        }
-        let mut seconds: Seconds = HashMap::new();
-        for (number, slot) in &mut self.chunks {
-            let Lazy::Encoded(bytes) = &slot.items else { continue };
-            let chunk = record::Chunk::decode_value(bytes).unwrap_or_default();
-            let items = chunk.items.into_iter().map(|item| {
-                let known = seconds.entry(item.time_ms.div_euclid(1000)).or_default();
-                if known.last().is_none_or(|(chunk, _)| chunk != number) {
-                    known.push((*number, item.calls_in_second));
-                }
-                HeldItem {
-                    offset: item.offset,
-                    time_ms: item.time_ms,
-                    action: names.intern(&item.action),
-                    code: item.code.map(|c| names.intern(&c)),
-                    flag: Flag::from_number(item.flag).unwrap_or(Flag::Absent),
-                    request_id: item.request_id.into(),
-                }
-            });
-            slot.items = Lazy::Ready(items.collect());
-        }
-        self.seconds = Some(seconds);
-    }
-
-    /// A call at `offset` happened in this second. `in_window`: the second's calls by now, as far as the window holds them.
-    /// Updates the items of that second and returns the second's calls for the call's own item; the chunks changed are
-    /// pushed to `changed`.
-    ///
-    /// The second's items know of calls that the window has forgotten, so the call adds at least 1 to what they know. A chunk
-    /// whose `cov` lies above the offset has this call in its count already, and all that follow up to its `cov`: the others
-    /// take over its figure.
-    pub fn call_in_second(
-        &mut self,
-        second: i64,
-        offset: i64,
-        in_window: u32,
-        names: &mut Names,
-        changed: &mut Vec<i64>,
-    ) -> u32 {
-        self.open(names);
-        let chunks = &mut self.chunks;
-        let Some(known) = self.seconds.as_mut().and_then(|s| s.get_mut(&second)) else {
-            return in_window;
-        };
-        let ahead =
-            known.iter().map(|(chunk, calls)| (cov(chunks, *chunk), *calls)).max().filter(|(cov, _)| *cov > offset);
-        let calls = match ahead {
-            Some((_, calls)) => calls,
-            None => known.iter().map(|(_, calls)| calls.saturating_add(1)).fold(in_window, u32::max),
-        };
-        for (chunk, at) in known.iter_mut() {
-            if cov(chunks, *chunk) <= offset && *at != calls {
-                *at = calls;
-                changed.push(*chunk);
-            }
-        }
-        calls
-    }
-
-    /// Writes an item down in its chunk.
-    pub fn add(&mut self, chunk: i64, item: &NewItem<'_>, calls_in_second: u32, names: &mut Names) {
-        self.open(names);
-        let slot = self
-            .chunks
-            .entry(chunk)
-            .or_insert_with(|| ChunkSlot { written: Written::default(), items: Lazy::Ready(Vec::new()) });
-        if let Lazy::Ready(items) = &mut slot.items {
-            items.push(HeldItem {
-                offset: item.offset,
-                time_ms: item.time_ms,
-                action: item.action,
-                code: item.code,
-                flag: item.flag,
-                request_id: item.request_id.into(),
-            });
-        }
-        let known = self.seconds.get_or_insert_default().entry(item.time_ms.div_euclid(1000)).or_default();
-        match known.iter_mut().find(|(c, _)| *c == chunk) {
-            Some((_, calls)) => *calls = calls_in_second,
-            None => known.push((chunk, calls_in_second)),
-        }
-    }
-
-    /// Encodes a chunk for a flush.
-    pub fn encode(&mut self, number: i64, seq: u64, cov: i64, names: &mut Names) -> Vec<u8> {
-        self.open(names);
-        let seconds = self.seconds.as_ref();
-        let calls = |time_ms: i64| {
-            let known = seconds.and_then(|s| s.get(&time_ms.div_euclid(1000)));
-            known.and_then(|k| k.iter().find(|(c, _)| *c == number)).map_or(1, |(_, calls)| *calls)
-        };
-        let Some(ChunkSlot { items: Lazy::Ready(held), .. }) = self.chunks.get(&number) else {
-            return record::Chunk { seq, cov, items: Vec::new() }.encode_value();
-        };
-        let items = held.iter().map(|i| record::Item {
-            offset: i.offset,
-            time_ms: i.time_ms,
-            action: names.name(i.action).to_string(),
-            code: i.code.map(|c| names.name(c).to_string()),
-            flag: i.flag as u32,
-            request_id: i.request_id.to_string(),
-            calls_in_second: calls(i.time_ms),
-        });
-        record::Chunk { seq, cov, items: items.collect() }.encode_value()
-    }
-
-    /// Number of items in all chunks.
-    pub fn len(&self) -> usize {
-        self.chunks.values().map(ChunkSlot::len).sum()
-    }
-
-    /// No items?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl ChunkSlot {
-    fn len(&self) -> usize {
-        match &self.items {
-            Lazy::Encoded(bytes) => record::Chunk::decode_value(bytes).map_or(0, |c| c.items.len()),
-            Lazy::Ready(items) => items.len(),
-        }
-    }
-}
-
-fn cov(chunks: &BTreeMap<i64, ChunkSlot>, chunk: i64) -> i64 {
-    chunks.get(&chunk).map_or(i64::MIN, |c| c.written.cov)
-}
-
 /// All facts of one tenant in one shard.
 #[derive(Debug)]
 pub struct Tenant {
@@ -588,8 +392,8 @@ pub struct Tenant {
     pub months: SmallVec<[MonthSlot; 1]>,
     /// Days that are not folded yet, in order.
     pub live: SmallVec<[DaySlot; 1]>,
-    /// Items, by day, in order.
-    pub days: Vec<DayItems>,
+    /// Days with failing calls that are held one by one, in order.
+    evidence: SmallVec<[LocalDay; 2]>,
 }
 
 impl Tenant {
@@ -637,22 +441,24 @@ impl Tenant {
         missing(&folded.unwrap_or_default())
     }
 
-    /// The day's items, if there are any.
+    /// Has it failing calls on this day that are held one by one?
     #[inline]
-    pub fn day(&mut self, day: LocalDay) -> Option<&mut DayItems> {
-        self.days.iter_mut().rev().find(|d| d.day == day)
+    pub fn has_evidence(&self, day: LocalDay) -> bool {
+        self.evidence.binary_search(&day).is_ok()
     }
 
-    /// The day's items, a new set if need be.
-    pub fn day_or_new(&mut self, day: LocalDay) -> &mut DayItems {
-        let at = match self.days.binary_search_by_key(&day, |d| d.day) {
-            Ok(at) => at,
-            Err(at) => {
-                self.days.insert(at, DayItems::new(day));
-                at
-            }
-        };
-        &mut self.days[at]
+    /// It has failing calls on this day that are held one by one.
+    pub fn note_evidence(&mut self, day: LocalDay) {
+        if let Err(at) = self.evidence.binary_search(&day) {
+            self.evidence.insert(at, day);
+        }
+    }
+
+    /// Drops what is of months below this one.
+    pub fn close(&mut self, horizon: Month) {
+        self.months.retain(|slot| slot.month >= horizon);
+        self.live.retain(|slot| slot.day.month() >= horizon);
+        self.evidence.retain(|day| day.month() >= horizon);
     }
 }
 
@@ -675,7 +481,7 @@ impl Tenants {
                 name: self.names.name(id).clone(),
                 months: SmallVec::new(),
                 live: SmallVec::new(),
-                days: Vec::new(),
+                evidence: SmallVec::new(),
             });
         }
         id
@@ -746,7 +552,12 @@ impl Tenants {
     pub fn load(&mut self, key: &Key, value: &Arc<[u8]>, cov: i64, digest: Digest, names: &mut Names) {
         let written = Written { cov, dirty: false, changed: 0, digest: Some(digest) };
         match key {
-            Key::Checkpoint | Key::Names { .. } | Key::Ruling { .. } | Key::Alert(_) | Key::ForeignAlert { .. } => {}
+            Key::Checkpoint
+            | Key::Names { .. }
+            | Key::Evidence { .. }
+            | Key::Ruling { .. }
+            | Key::Alert(_)
+            | Key::ForeignAlert { .. } => {}
             Key::Tally { month, tenant } => {
                 let id = self.id(tenant);
                 let at = self.month_or_new(id, *month);
@@ -768,11 +579,6 @@ impl Tenants {
                     tenant.live.insert(at, DaySlot { day: *day, written, first_offset, tally });
                 }
             }
-            Key::Chunk { day, chunk, tenant } => {
-                let id = self.id(tenant);
-                let items = Lazy::Encoded(value.clone());
-                self.get_mut(id).day_or_new(*day).chunks.insert(*chunk, ChunkSlot { written, items });
-            }
         }
     }
 }
@@ -780,49 +586,6 @@ impl Tenants {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn day_with(chunks: &[(i64, i64, u32)], names: &mut Names) -> DayItems {
-        let mut day = DayItems::new(LocalDay(0));
-        for &(chunk, cov, calls) in chunks {
-            let item =
-                NewItem { offset: chunk, time_ms: 7000, action: 0, code: None, flag: Flag::True, request_id: "r" };
-            day.add(chunk, &item, calls, names);
-            if let Some(slot) = day.chunks.get_mut(&chunk) {
-                slot.written.cov = cov;
-            }
-        }
-        day
-    }
-
-    /// (chunk, cov, calls known) of one second, then a call at an offset: the second's calls, and the chunks changed.
-    #[track_caller]
-    fn check(chunks: &[(i64, i64, u32)], offset: i64, in_window: u32, calls: u32, changed: &[i64]) {
-        let mut names = Names::default();
-        let (mut day, mut found) = (day_with(chunks, &mut names), Vec::new());
-        assert_eq!(day.call_in_second(7, offset, in_window, &mut names, &mut found), calls);
-        assert_eq!(found, changed);
-    }
-
-    #[test]
-    fn a_call_raises_the_items_of_its_second() {
-        // Nothing known of the second: the window's count.
-        check(&[], 10, 4, 4, &[]);
-        check(&[], 10, 1, 1, &[]);
-        // The window's count holds unless the items know of more.
-        check(&[(0, 0, 3)], 10, 4, 4, &[0]);
-        check(&[(0, 0, 3)], 10, 7, 7, &[0]);
-        check(&[(0, 0, 3), (1, 0, 3)], 10, 1, 4, &[0, 1]);
-        // The window has forgotten part of the second: never back.
-        check(&[(0, 0, 3)], 10, 1, 4, &[0]);
-        check(&[(0, 0, 3)], 10, 2, 4, &[0]);
-        // A torn flush holds the call: its chunk stays, the others take over its figure.
-        check(&[(0, 20, 5), (1, 0, 3)], 10, 1, 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 3)], 10, 4, 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 3)], 19, 1, 5, &[1]);
-        check(&[(0, 20, 5), (1, 0, 5)], 20, 1, 6, &[0, 1]);
-        // Of two torn flushes the later one knows more.
-        check(&[(0, 20, 5), (1, 30, 6), (2, 0, 3)], 10, 1, 6, &[2]);
-    }
 
     #[test]
     fn a_day_counts_rows_and_calls() {

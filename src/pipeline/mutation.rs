@@ -37,10 +37,12 @@ mutations! {
     NoCoverage,
     /// A takeover forgets how many calls a month had no room for.
     UnadmittedNotCarried,
-    /// A torn transaction: items are added again below their chunk's `cov`.
-    NoChunkCoverage,
-    /// The chunk of an item follows from a count of items, not from its offset.
-    ChunkByCount,
+    /// A torn transaction: items are added again below the `cov` of their day's records.
+    NoEvidenceCoverage,
+    /// A record of failing calls stands under a count of them, not under an offset.
+    EvidenceByCount,
+    /// What a later call makes of an earlier item's second is not written.
+    RaiseNotWritten,
     /// Totals are summed from the loaded tallies at a takeover, not taken from C.
     TotalsRederived,
     /// A flush may happen before the position has passed every loaded `cov`.

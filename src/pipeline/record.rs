@@ -7,7 +7,7 @@
 //! | `N <shard> <number of the first>` | [`NewNames`] |
 //! | `D <shard> <YYYY-MM-DD> <tenant>` | [`Tally`] of that day, which is not folded yet |
 //! | `T <shard> <YYYY-MM> <tenant>` | [`Tally`] of the month's folded days |
-//! | `F <shard> <YYYY-MM-DD> <chunk> <tenant>` | [`Chunk`] |
+//! | `F <shard> <YYYY-MM-DD> <first offset>` | [`Evidence`] |
 //! | `R <shard> <ruling id>` | [`AppliedRuling`] |
 //! | `A <shard> <YYYY-MM-DD> <alert> <length of detail> <detail> <tenant>` | [`AlertRecord`] |
 //!
@@ -27,11 +27,10 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::dictionary::Dictionary;
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use crate::domain::calendar::{LocalDay, Month};
 
-/// Source offsets one chunk of items spans: an item's chunk is its offset divided by this.
-pub const CHUNK_OFFSETS: i64 = 1024;
 /// The shard that all rulings belong to: its owner writes them down.
 pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
@@ -64,14 +63,12 @@ pub enum Key {
         /// The tenant.
         tenant: Arc<str>,
     },
-    /// `F`: failing calls of one tenant on one day, one by one.
-    Chunk {
+    /// `F`: failing calls of one day, one by one.
+    Evidence {
         /// The local day.
         day: LocalDay,
-        /// Source offset divided by [`CHUNK_OFFSETS`].
-        chunk: i64,
-        /// The tenant.
-        tenant: Arc<str>,
+        /// The first source offset it covers.
+        first: i64,
     },
     /// `R`: a ruling that was applied once. It stays for good.
     Ruling {
@@ -97,7 +94,7 @@ impl Key {
             Self::Names { first } => format!("N {shard} {first}"),
             Self::Day { day, tenant } => format!("D {shard} {day} {tenant}"),
             Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
-            Self::Chunk { day, chunk, tenant } => format!("F {shard} {day} {chunk} {tenant}"),
+            Self::Evidence { day, first } => format!("F {shard} {day} {first}"),
             Self::Ruling { id } => format!("R {shard} {id}"),
             Self::Alert(AlertKey { tenant, period_start, alert, detail }) => {
                 let day = period_start.map_or_else(|| "-".to_owned(), |day| day.to_string());
@@ -135,11 +132,11 @@ impl Key {
                 Ok((shard, Self::Tally { month: month.parse().map_err(|_| bad())?, tenant: tenant.into() }))
             }
             "F" => {
-                let mut parts = rest.splitn(4, ' ');
+                let mut parts = rest.splitn(3, ' ');
                 let mut next = || parts.next().ok_or_else(bad);
-                let (shard, day, chunk, tenant) = (number(next()?)?, next()?, next()?, next()?);
-                let (day, chunk) = (day.parse().map_err(|_| bad())?, chunk.parse().map_err(|_| bad())?);
-                Ok((shard, Self::Chunk { day, chunk, tenant: tenant.into() }))
+                let (shard, day, first) = (number(next()?)?, next()?, next()?);
+                let (day, first) = (day.parse().map_err(|_| bad())?, first.parse().map_err(|_| bad())?);
+                Ok((shard, Self::Evidence { day, first }))
             }
             "R" => {
                 let (shard, id) = rest.split_once(' ').ok_or_else(bad)?;
@@ -166,7 +163,7 @@ impl Key {
                 period_start.map(LocalDay::month)
             }
             Self::Tally { month, .. } => Some(*month),
-            Self::Day { day, .. } | Self::Chunk { day, .. } => Some(day.month()),
+            Self::Day { day, .. } | Self::Evidence { day, .. } => Some(day.month()),
         }
     }
 }
@@ -514,60 +511,252 @@ pub fn encode_tally(seq: u64, cov: i64, first_offset: i64, days: &[u8]) -> Vec<u
     bytes
 }
 
-/// `F`: failing calls of one tenant and day whose source offsets lie in one chunk.
+/// `F`: failing calls of one local day, one by one, in a range of source offsets.
 #[derive(Clone, PartialEq, Message)]
-pub struct Chunk {
-    /// Sequence number of the flush that wrote it.
-    #[prost(uint64, tag = "1")]
-    pub seq: u64,
-    /// First source offset not covered by these items.
-    #[prost(int64, tag = "2")]
+pub struct Evidence {
+    /// First source offset it does not cover; it begins at its key's.
+    #[prost(int64, tag = "1")]
     pub cov: i64,
-    /// The calls, in order of their offsets.
-    #[prost(message, repeated, tag = "3")]
-    pub items: Vec<Item>,
+    /// One entry a tenant.
+    #[prost(message, repeated, tag = "2")]
+    pub tenants: Vec<TenantEvidence>,
 }
 
-/// One failing call, as evidence.
+/// One tenant's part of an [`Evidence`] record, in columns, in order of the source offsets. Names are numbered as in a
+/// [`TallyDay`].
 #[derive(Clone, PartialEq, Message)]
+pub struct TenantEvidence {
+    /// The tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: String,
+    /// Source offset of each call, less that of the one before; the first less the key's.
+    #[prost(sint64, repeated, tag = "2")]
+    pub offsets: Vec<i64>,
+    /// Event time of each in milliseconds since 1970-01-01T00:00:00Z, less that of the one before.
+    #[prost(sint64, repeated, tag = "3")]
+    pub times_ms: Vec<i64>,
+    /// The API action of each.
+    #[prost(uint32, repeated, tag = "4")]
+    pub actions: Vec<u32>,
+    /// The error code of each plus one; 0 = no code.
+    #[prost(uint32, repeated, tag = "5")]
+    pub codes: Vec<u32>,
+    /// The event's `system_error`: 0 absent, 1 false, 2 true.
+    #[prost(uint32, repeated, tag = "6")]
+    pub flags: Vec<u32>,
+    /// The tenant's calls in the aligned second of each (clause 5.7), at the end of the range.
+    #[prost(uint32, repeated, tag = "7")]
+    pub calls_in_second: Vec<u32>,
+    /// Length of each request id, in bytes.
+    #[prost(uint32, repeated, tag = "8")]
+    pub request_id_bytes: Vec<u32>,
+    /// The request ids, one after another.
+    #[prost(string, tag = "9")]
+    pub request_ids: String,
+    /// Actions and codes without a number.
+    #[prost(string, repeated, tag = "10")]
+    pub names: Vec<String>,
+    /// Seconds (of 1970-01-01T00:00:00Z) of calls in earlier records that had more calls in this range, each less the one
+    /// before.
+    #[prost(sint64, repeated, tag = "11")]
+    pub raised_seconds: Vec<i64>,
+    /// The tenant's calls in each of them, at the end of the range. Of all figures of a second the greatest holds.
+    #[prost(uint32, repeated, tag = "12")]
+    pub raised_calls: Vec<u32>,
+}
+
+/// One failing call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Item {
     /// Its offset in the source partition.
-    #[prost(int64, tag = "1")]
     pub offset: i64,
     /// Event time in milliseconds since 1970-01-01T00:00:00Z.
-    #[prost(sint64, tag = "2")]
     pub time_ms: i64,
     /// The API action.
-    #[prost(string, tag = "3")]
     pub action: String,
     /// The error code, if any.
-    #[prost(string, optional, tag = "4")]
     pub code: Option<String>,
     /// The event's `system_error`: 0 absent, 1 false, 2 true.
-    #[prost(uint32, tag = "5")]
     pub flag: u32,
     /// The request id.
-    #[prost(string, tag = "6")]
     pub request_id: String,
     /// The tenant's calls in the aligned second of `time_ms` (clause 5.7).
-    #[prost(uint32, tag = "7")]
     pub calls_in_second: u32,
 }
 
-impl Chunk {
+impl Evidence {
     /// The value's bytes.
     pub fn encode_value(&self) -> Vec<u8> {
         encode_value(self)
     }
 
-    /// Reads a value.
+    /// Reads a value and checks that its columns fit together.
     ///
     /// # Errors
     /// Another version, or damage.
     pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
-        let chunk: Self = decode_value(bytes)?;
-        let sound = chunk.items.iter().all(|i| i.flag <= 2);
-        if sound { Ok(chunk) } else { Err(RecordError::Value("a flag of an item is out of range".into())) }
+        let evidence: Self = decode_value(bytes)?;
+        let sound = evidence.tenants.iter().all(TenantEvidence::is_sound);
+        if sound { Ok(evidence) } else { Err(RecordError::Value("the columns of failing calls do not fit together".into())) }
+    }
+
+    /// How many calls there are.
+    pub fn items(&self) -> u64 {
+        self.tenants.iter().map(|group| group.offsets.len() as u64).sum()
+    }
+
+    /// Every name has a number below this, or stands in the record itself.
+    pub fn names_needed(&self) -> u32 {
+        let names = self.tenants.iter().flat_map(|group| {
+            let codes = group.codes.iter().filter_map(|code| code.checked_sub(1));
+            group.actions.iter().copied().chain(codes)
+        });
+        names.filter(|name| *name < DICTIONARY_NAMES).map(|name| name + 1).max().unwrap_or_default()
+    }
+}
+
+impl TenantEvidence {
+    fn is_sound(&self) -> bool {
+        let (items, names) = (self.offsets.len(), DICTIONARY_NAMES + self.names.len() as u32);
+        let columns = [
+            self.times_ms.len(),
+            self.actions.len(),
+            self.codes.len(),
+            self.flags.len(),
+            self.calls_in_second.len(),
+            self.request_id_bytes.len(),
+        ];
+        columns == [items; 6]
+            && self.raised_seconds.len() == self.raised_calls.len()
+            && self.actions.iter().all(|action| *action < names)
+            && self.codes.iter().all(|code| *code <= names)
+            && self.flags.iter().all(|flag| *flag <= 2)
+            && self.request_ids().is_some()
+    }
+
+    /// The request ids; `None`: their lengths do not fit.
+    fn request_ids(&self) -> Option<Vec<&str>> {
+        let mut rest = &*self.request_ids;
+        let mut ids = Vec::with_capacity(self.request_id_bytes.len());
+        for length in &self.request_id_bytes {
+            let (id, after) = rest.split_at_checked(*length as usize)?;
+            ids.push(id);
+            rest = after;
+        }
+        rest.is_empty().then_some(ids)
+    }
+
+    /// Every second it has a figure of, some perhaps more than once: the second, its calls.
+    pub fn for_each_second(&self, mut each: impl FnMut(i64, u32)) {
+        let mut time_ms = 0;
+        for (delta, calls) in self.times_ms.iter().zip(&self.calls_in_second) {
+            time_ms += delta;
+            each(i64::div_euclid(time_ms, 1000), *calls);
+        }
+        let mut second = 0;
+        for (delta, calls) in self.raised_seconds.iter().zip(&self.raised_calls) {
+            second += delta;
+            each(second, *calls);
+        }
+    }
+
+    /// The calls; `first` is the key's offset. Their seconds have the figures of the record's end.
+    pub fn items(&self, first: i64, names: &Dictionary) -> Vec<Item> {
+        let (mut offset, mut time_ms) = (first, 0);
+        let ids = self.request_ids().unwrap_or_default();
+        let item = |(at, request_id): (usize, &str)| {
+            offset += self.offsets[at];
+            time_ms += self.times_ms[at];
+            let name = |number| names.name_beside(&self.names, number).to_owned();
+            Item {
+                offset,
+                time_ms,
+                action: name(self.actions[at]),
+                code: self.codes[at].checked_sub(1).map(name),
+                flag: self.flags[at],
+                request_id: request_id.to_owned(),
+                calls_in_second: self.calls_in_second[at],
+            }
+        };
+        ids.into_iter().enumerate().map(item).collect()
+    }
+
+    /// The part of a record with these calls, as a writer without a dictionary writes it.
+    pub fn of_items(tenant: &str, first: i64, items: &[Item]) -> Self {
+        let mut group = Self { tenant: tenant.to_owned(), ..Self::default() };
+        let (mut offset, mut time_ms) = (first, 0);
+        for item in items {
+            group.offsets.push(item.offset - std::mem::replace(&mut offset, item.offset));
+            group.times_ms.push(item.time_ms - std::mem::replace(&mut time_ms, item.time_ms));
+            let mut number = |name: &String| {
+                let at = group.names.iter().position(|known| known == name).unwrap_or_else(|| {
+                    group.names.push(name.clone());
+                    group.names.len() - 1
+                });
+                DICTIONARY_NAMES + at as u32
+            };
+            let (action, code) = (number(&item.action), item.code.as_ref().map_or(0, |code| number(code) + 1));
+            group.actions.push(action);
+            group.codes.push(code);
+            group.flags.push(item.flag);
+            group.calls_in_second.push(item.calls_in_second);
+            group.request_id_bytes.push(item.request_id.len() as u32);
+            group.request_ids.push_str(&item.request_id);
+        }
+        group
+    }
+}
+
+/// The parts of an [`Evidence`] value, still encoded, each with its place in the value.
+#[derive(Debug)]
+pub struct EvidenceGroups<'a> {
+    value: &'a [u8],
+    at: usize,
+}
+
+/// One tenant's part of an [`Evidence`] value, still encoded.
+#[derive(Debug, Clone, Copy)]
+pub struct EvidenceGroup<'a>(&'a [u8]);
+
+impl<'a> EvidenceGroups<'a> {
+    /// Those of a value that [`Evidence::decode_value`] accepts.
+    pub fn of(value: &'a [u8]) -> Self {
+        Self { value, at: 1 }
+    }
+}
+
+impl<'a> Iterator for EvidenceGroups<'a> {
+    type Item = ((u32, u32), EvidenceGroup<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+        loop {
+            let mut rest = self.value.get(self.at..).filter(|rest| !rest.is_empty())?;
+            let (tag, kind) = decode_key(&mut rest).ok()?;
+            if (tag, kind) == (2, WireType::LengthDelimited) {
+                let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                let begin = self.value.len() - rest.len();
+                let group = rest.get(..length)?;
+                self.at = begin + length;
+                return Some(((begin as u32, self.at as u32), EvidenceGroup(group)));
+            }
+            skip_field(kind, tag, &mut rest, DecodeContext::default()).ok()?;
+            self.at = self.value.len() - rest.len();
+        }
+    }
+}
+
+impl<'a> EvidenceGroup<'a> {
+    /// Whose it is.
+    pub fn tenant(&self) -> &'a str {
+        use prost::encoding::{decode_key, decode_varint};
+        let name = || {
+            let mut rest = self.0;
+            let (1, _) = decode_key(&mut rest).ok()? else { return None };
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            std::str::from_utf8(rest.get(..length)?).ok()
+        };
+        name().unwrap_or_default()
     }
 }
 
@@ -712,7 +901,7 @@ pub struct Checkpoint {
     /// Calls counted in months below the horizon.
     #[prost(uint64, tag = "9")]
     pub closed: u64,
-    /// Items (failing calls) in the shard's live chunks.
+    /// Items: failing calls in the shard's live `F` records.
     #[prost(uint64, tag = "10")]
     pub items: u64,
     /// Sum, modulo 2^128, of the digests of the shard's live (key, value) pairs; 16 bytes, little endian.
@@ -908,7 +1097,7 @@ mod tests {
                 Key::Names { first: 17 },
                 Key::Day { day: "2026-03-31".parse().unwrap(), tenant: tenant.into() },
                 Key::Tally { month: "2026-03".parse().unwrap(), tenant: tenant.into() },
-                Key::Chunk { day: "2026-03-31".parse().unwrap(), chunk: 7, tenant: tenant.into() },
+                Key::Evidence { day: "2026-03-31".parse().unwrap(), first: 7 },
                 Key::Ruling { id: tenant.into() },
                 Key::Alert(AlertKey {
                     tenant: tenant.into(),
@@ -935,6 +1124,7 @@ mod tests {
             b"N 1",
             b"N 1 -1",
             b"F 1 2026-03-01 a",
+            b"F 1 2026-03-01 7 a",
             b"R 1",
             b"R x a",
             b"\xff",

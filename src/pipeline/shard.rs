@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
-use super::facts::{DaySlot, DayTally, MonthSlot, Names, NewItem, Row, TenantId, Tenants, Uncounted, Written};
+use super::evidence::{NewItem, PendingEvidence, RECORD_BYTES, ShardEvidence};
+use super::facts::{DaySlot, DayTally, MonthSlot, Names, Row, TenantId, Tenants, Uncounted, Written};
 use super::limits::LimitUse;
 use super::mutation::{Mutation, mutated};
 use super::record::{
-    AlertRecord, CHUNK_OFFSETS, Checkpoint, DICTIONARY_NAMES, Digest, Gap, Key, NewNames, RULINGS_SHARD,
+    AlertRecord, Checkpoint, DICTIONARY_NAMES, Digest, Gap, Key, NewNames, RULINGS_SHARD,
     RejectedRecords, SettingsEpoch, Totals, UnadmittedCalls, alert_closes,
 };
 use super::rulings::NotedRuling;
@@ -55,8 +56,8 @@ pub struct Owner {
     pub writer: String,
     /// Keys of the request-id fingerprints; any values do.
     pub fingerprint_keys: (u64, u64),
-    /// Source offsets one chunk of items spans; [`CHUNK_OFFSETS`] but in tests.
-    pub chunk_offsets: i64,
+    /// About how many bytes a record of failing calls takes at the most; [`RECORD_BYTES`] but in tests.
+    pub evidence_bytes: usize,
     /// About how many bytes of tallies a flush folds days into at the most; [`FOLD_BYTES`], shared by an instance's shards.
     pub fold_bytes: usize,
     /// Are months dropped that no claim can be about any more? Always in a service.
@@ -72,7 +73,7 @@ impl Owner {
             shard,
             writer: writer.into(),
             fingerprint_keys,
-            chunk_offsets: CHUNK_OFFSETS,
+            evidence_bytes: RECORD_BYTES,
             fold_bytes: FOLD_BYTES,
             closes_months: true,
             source_id: None,
@@ -259,7 +260,6 @@ impl Epoch {
 enum DirtyKey {
     Tally { tenant: TenantId, month: Month },
     Day { tenant: TenantId, day: LocalDay },
-    Chunk { tenant: TenantId, day: LocalDay, chunk: i64 },
 }
 
 /// A snapshot that waits for its commit.
@@ -268,6 +268,7 @@ struct Pending {
     checkpoint: Checkpoint,
     generation: u64,
     digests: Vec<(DirtyKey, Digest)>,
+    evidence: PendingEvidence,
     rulings: Vec<NotedRuling>,
     alerts: Vec<(AlertKey, Digest)>,
     /// Names that the ledger then numbers.
@@ -342,7 +343,7 @@ pub struct Shard {
     unflushed: usize,
     tombstones: Vec<Key>,
     pending: Option<Pending>,
-    changed_chunks: Vec<i64>,
+    evidence: ShardEvidence,
     /// A torn flush was counted with records that the source has lost: the totals must follow its values.
     settle: bool,
     /// Calls of void days that were loaded: they are in no total.
@@ -489,7 +490,7 @@ impl Shard {
             unflushed: 0,
             tombstones: state.closed_keys,
             pending: None,
-            changed_chunks: Vec::new(),
+            evidence: ShardEvidence::default(),
             settle,
             settled_void: 0,
             applied_rulings: BTreeSet::new(),
@@ -536,7 +537,7 @@ impl Shard {
                     self.settled_void += value.calls;
                     self.tombstones.push(value.key);
                 }
-                Key::Checkpoint | Key::Tally { .. } | Key::Day { .. } | Key::Chunk { .. } => {
+                Key::Checkpoint | Key::Tally { .. } | Key::Day { .. } | Key::Evidence { .. } => {
                     tally_calls += value.calls;
                     digest.add(value.digest);
                     self.load_facts(&value);
@@ -584,12 +585,15 @@ impl Shard {
     fn load_facts(&mut self, value: &LoadedValue) {
         let cov = match value.key {
             _ if mutated(Mutation::NoCoverage) && !matches!(value.key, Key::Checkpoint) => i64::MIN,
-            Key::Chunk { .. } if mutated(Mutation::NoChunkCoverage) => i64::MIN,
+            Key::Evidence { .. } if mutated(Mutation::NoEvidenceCoverage) => i64::MIN,
             _ if mutated(Mutation::CovOffByOne) => value.cov + 1,
             _ => value.cov,
         };
         if !mutated(Mutation::NoBarrier) {
             self.barrier = self.barrier.max(value.cov);
+        }
+        if let Key::Evidence { day, first } = value.key {
+            return self.evidence.load((day, first), &value.bytes, cov, value.digest, &mut self.tenants);
         }
         self.tenants.load(&value.key, &value.bytes, cov, value.digest, &mut self.names);
         if let Key::Day { day, tenant } = &value.key {
@@ -1065,45 +1069,24 @@ impl Shard {
     ) {
         let itemised = row.outcome.is_some() && self.epochs[self.epoch].decoder.itemised(call);
         let facts = self.tenants.get_mut(tenant);
-        let mut changed = std::mem::take(&mut self.changed_chunks);
-        let second = call.time_ms.div_euclid(1000);
-        let mut calls = calls_in_second;
-        if let Some(items) = facts.day(day) {
-            calls = items.call_in_second(second, offset, calls_in_second, &mut self.names, &mut changed);
+        if !itemised && !facts.has_evidence(day) {
+            return;
         }
+        self.items += u64::from(itemised);
+        let evidence = self.evidence.day_or_new(day);
+        if offset < evidence.cov() {
+            return;
+        }
+        let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
+        let item = || NewItem { time_ms: call.time_ms, action: row.action, code, flag, request_id: &call.request_id };
+        evidence.call(day, tenant, offset, call.time_ms, calls_in_second, itemised.then(item));
         if itemised {
-            self.items += 1;
-            let items = facts.day_or_new(day);
-            let mut chunk = offset.div_euclid(self.owner.chunk_offsets);
-            if mutated(Mutation::ChunkByCount) {
-                chunk = items.len() as i64 / self.owner.chunk_offsets;
-            }
-            if items.chunks.get(&chunk).is_none_or(|slot| offset >= slot.written.cov) {
-                let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
-                let item = NewItem {
-                    offset,
-                    time_ms: call.time_ms,
-                    action: row.action,
-                    code,
-                    flag,
-                    request_id: &call.request_id,
-                };
-                items.add(chunk, &item, calls, &mut self.names);
-                let code = call.code.as_ref().map_or(0, |code| code.len());
-                self.unflushed += ITEM_BYTES + call.request_id.len() + call.action.len() + code;
-                changed.push(chunk);
-            }
+            facts.note_evidence(day);
+            self.unflushed += ITEM_BYTES + call.request_id.len();
         }
-        for chunk in changed.drain(..) {
-            if let Some(slot) = facts.day(day).and_then(|d| d.chunks.get_mut(&chunk)) {
-                slot.written.changed = self.generation;
-                if !slot.written.dirty {
-                    slot.written.dirty = true;
-                    self.dirty.push(DirtyKey::Chunk { tenant, day, chunk });
-                }
-            }
+        if evidence.open_bytes() >= self.owner.evidence_bytes {
+            evidence.seal(day, offset + 1, &self.tenants, &self.names);
         }
-        self.changed_chunks = changed;
     }
 
     /// The rulings in force: the next snapshot writes down those that the ledger does not hold. One that it holds stays
@@ -1188,6 +1171,7 @@ impl Shard {
                 || self.settings_unrecorded()
                 || self.position != self.last.next_offset
                 || !self.dirty.is_empty()
+                || self.evidence.is_dirty()
                 || !self.tombstones.is_empty()
                 || !self.void_days.is_empty()
                 || self.folds_wait
@@ -1242,6 +1226,14 @@ impl Shard {
         let mut records = Vec::with_capacity(self.dirty.len());
         self.snapshot_names(seq, &mut digest, &mut records);
         let digests = self.snapshot_facts(seq, &mut digest, &mut records);
+        let shard = self.owner.shard;
+        let evidence = self.evidence.snapshot(next_offset, self.horizon, &self.tenants, &self.names, |key, value| {
+            let key = key.encode(shard);
+            let new = Digest::of(key.as_bytes(), value);
+            digest.add(new);
+            records.push((key, Some(value.to_vec())));
+            new
+        });
         for ruling in &self.unwritten_rulings {
             let key = Key::Ruling { id: ruling.id.clone() }.encode(self.owner.shard);
             let value = ruling.record().encode_value();
@@ -1295,6 +1287,7 @@ impl Shard {
             checkpoint,
             generation: self.generation,
             digests,
+            evidence,
             rulings: self.unwritten_rulings.clone(),
             alerts: alert_digests,
             names: self.names_to_write(),
@@ -1416,19 +1409,18 @@ impl Shard {
     /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
     /// duplicates of calls that the windows no longer hold.
     fn settle_totals(&mut self) {
-        let (mut calls, mut items) = (self.last.closed, 0);
+        let mut calls = self.last.closed;
         if mutated(Mutation::SettledWithVoid) {
             calls += self.settled_void;
         }
         for (_, tenant) in self.tenants.iter_mut() {
             calls += tenant.months.iter().map(MonthSlot::folded_calls).sum::<u64>();
             calls += tenant.live.iter().map(|slot| slot.tally.total_calls()).sum::<u64>();
-            items += tenant.days.iter().map(|d| d.len() as u64).sum::<u64>();
         }
         let counted = std::mem::replace(&mut self.totals.counted, calls);
         self.totals.seen += calls.saturating_sub(counted);
         self.totals.duplicate += counted.saturating_sub(calls);
-        self.items = items;
+        self.items = self.evidence.items();
     }
 
     fn encode(&mut self, dirty: DirtyKey, seq: u64, cov: i64) -> Option<(Key, Vec<u8>, Option<Digest>)> {
@@ -1447,24 +1439,17 @@ impl Shard {
                 let slot = facts.live(day)?;
                 Some((Key::Day { day, tenant: name }, slot.encode(seq, cov, &self.names), slot.written.digest))
             }
-            DirtyKey::Chunk { tenant, day, chunk } if day.month() >= horizon => {
-                let facts = self.tenants.get_mut(tenant);
-                let name = facts.name.clone();
-                let items = facts.day(day)?;
-                let value = items.encode(chunk, seq, cov, &mut self.names);
-                let digest = items.chunks.get(&chunk)?.written.digest;
-                Some((Key::Chunk { day, chunk, tenant: name }, value, digest))
-            }
             _ => None,
         }
     }
 
     /// Calls, items and digests of the months that fall below the horizon with this flush.
     fn closing(&mut self) -> (u64, u64, Digest) {
-        let (mut calls, mut items, mut digest) = (0, 0, Digest::default());
         if self.horizon.0 == self.last.horizon {
-            return (calls, items, digest);
+            return (0, 0, Digest::default());
         }
+        let (items, mut digest) = self.evidence.closing(self.horizon);
+        let mut calls = 0;
         for (_, tenant) in self.tenants.iter_mut() {
             for slot in tenant.months.iter_mut().filter(|m| m.month < self.horizon) {
                 calls += slot.folded_calls();
@@ -1473,10 +1458,6 @@ impl Shard {
             for slot in tenant.live.iter().filter(|slot| slot.day.month() < self.horizon) {
                 calls += slot.tally.total_calls();
                 digest.add(slot.written.digest.unwrap_or_default());
-            }
-            for day in tenant.days.iter().filter(|d| d.day.month() < self.horizon) {
-                items += day.len() as u64;
-                day.chunks.values().for_each(|c| digest.add(c.written.digest.unwrap_or_default()));
             }
         }
         let ended = self.alerts.iter().filter(|(alert, _)| is_before(alert, self.horizon));
@@ -1509,9 +1490,6 @@ impl Shard {
             let written = match key {
                 DirtyKey::Tally { tenant, month } => self.tenants.get_mut(tenant).month(month).map(|s| &mut s.written),
                 DirtyKey::Day { tenant, day } => self.tenants.get_mut(tenant).live(day).map(|s| &mut s.written),
-                DirtyKey::Chunk { tenant, day, chunk } => {
-                    self.tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get_mut(&chunk)).map(|s| &mut s.written)
-                }
             };
             if let Some(written) = written {
                 written.digest = Some(digest);
@@ -1520,6 +1498,7 @@ impl Shard {
                 }
             }
         }
+        self.evidence.committed(pending.evidence);
         for (key, digest) in pending.alerts {
             if let Some(slot) = self.alerts.get_mut(&key) {
                 slot.digest = Some(digest);
@@ -1552,9 +1531,6 @@ impl Shard {
         self.dirty.retain(|key| match *key {
             DirtyKey::Tally { tenant, month } => tenants.get_mut(tenant).month(month).is_some_and(|s| s.written.dirty),
             DirtyKey::Day { tenant, day } => tenants.get_mut(tenant).live(day).is_some_and(|s| s.written.dirty),
-            DirtyKey::Chunk { tenant, day, chunk } => {
-                tenants.get_mut(tenant).day(day).and_then(|d| d.chunks.get(&chunk)).is_some_and(|s| s.written.dirty)
-            }
         });
         if mutated(Mutation::ClearAllDirty) {
             self.dirty.clear();
@@ -1573,21 +1549,12 @@ impl Shard {
             for slot in tenant.months.iter().filter(|m| m.month < horizon && m.written.digest.is_some()) {
                 self.tombstones.push(Key::Tally { month: slot.month, tenant: tenant.name.clone() });
             }
-            tenant.months.retain(|m| m.month >= horizon);
             for slot in tenant.live.iter().filter(|slot| slot.day.month() < horizon && slot.written.digest.is_some()) {
                 self.tombstones.push(Key::Day { day: slot.day, tenant: tenant.name.clone() });
             }
-            tenant.live.retain(|slot| slot.day.month() >= horizon);
-            for day in tenant.days.iter().filter(|d| d.day.month() < horizon) {
-                let written = day.chunks.iter().filter(|(_, c)| c.written.digest.is_some());
-                self.tombstones.extend(written.map(|(chunk, _)| Key::Chunk {
-                    day: day.day,
-                    chunk: *chunk,
-                    tenant: tenant.name.clone(),
-                }));
-            }
-            tenant.days.retain(|d| d.day.month() >= horizon);
+            tenant.close(horizon);
         }
+        self.tombstones.extend(self.evidence.close(horizon));
         self.tenants.closed(horizon);
         self.live_days = self.live_days.split_off(&horizon.first_day());
         self.unadmitted = self.unadmitted.split_off(&horizon);

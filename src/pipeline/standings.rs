@@ -282,7 +282,7 @@ impl ItemSums {
     fn of(judge: &Judge<'_>, shard: &ShardBook, day: LocalDay) -> Self {
         let mut sums = Self::default();
         let named = judge.named_on(day);
-        for item in shard.day_chunks(judge.tenant, day).flat_map(|chunk| chunk.items) {
+        for item in shard.day_chunks(judge.tenant, day).flatten() {
             let call = call_of(&item);
             if named.contains(call.request_id) {
                 sums.named.push(call.request_id.to_owned());
@@ -670,7 +670,7 @@ impl<'a> Evaluation<'a> {
             let chunks = shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on());
             chunks.map(move |chunk| (partition, chunk))
         });
-        let items = chunks.flat_map(|(partition, chunk)| chunk.items.into_iter().map(move |item| (partition, item)));
+        let items = chunks.flat_map(|(partition, chunk)| chunk.into_iter().map(move |item| (partition, item)));
         items.filter_map(move |(partition, item)| decided(judge, partition, item, all))
     }
 
@@ -695,9 +695,9 @@ impl<'a> Evaluation<'a> {
         for (shard, partition) in self.book.shards().iter().zip(0u32..) {
             let mut chunks = Vec::new();
             for chunk in shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on()) {
-                let times = || chunk.items.iter().map(|item| item.time_ms);
+                let times = || chunk.iter().map(|item| item.time_ms);
                 chunks.push((times().min().unwrap_or_default(), times().max().unwrap_or_default()));
-                places.extend(chunk.items.iter().map(|item| place_in_time(partition, item)));
+                places.extend(chunk.iter().map(|item| place_in_time(partition, item)));
             }
             spans.push(chunks);
         }
@@ -715,7 +715,7 @@ impl<'a> Evaluation<'a> {
                 spans.get(chunk).is_some_and(|(first, last)| *first <= slice.end().0 && *last >= slice.start().0)
             };
             for chunk in shard.day_chunks_where(self.tenant, cut.day, touches).take_while(|_| self.goes_on()) {
-                let items = chunk.items.into_iter().map(|item| (partition, item));
+                let items = chunk.into_iter().map(|item| (partition, item));
                 found.extend(items.filter(|(partition, item)| slice.contains(&place_in_time(*partition, item))));
             }
         }

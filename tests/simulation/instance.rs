@@ -45,7 +45,7 @@ pub struct Env {
     pub oracle: Oracle,
     pub rng: Rng,
     pub faults: Faults,
-    pub chunk_offsets: i64,
+    pub evidence_bytes: usize,
     /// What a flush may fold.
     pub fold_bytes: usize,
     pub stats: BTreeMap<&'static str, u64>,
@@ -351,8 +351,8 @@ impl Instance {
             if torn {
                 env.hit("torn_takeovers");
             }
-            let (chunk_offsets, fold_bytes) = (env.chunk_offsets, env.fold_bytes);
-            let owner = Owner { chunk_offsets, fold_bytes, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
+            let (evidence_bytes, fold_bytes) = (env.evidence_bytes, env.fold_bytes);
+            let owner = Owner { evidence_bytes, fold_bytes, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
             let counter =
                 Shard::take_over(owner, &self.settings, begin.state, begin.first_offset).map_err(|e| e.to_string())?;
             if counter.checkpoint().gaps.len() < counter.gaps().len() {

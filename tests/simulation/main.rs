@@ -172,7 +172,7 @@ impl World {
         let env = Env {
             oracle: Oracle::new(source.len(), variants.len() > 1),
             broker: Broker::new(source, instances),
-            chunk_offsets: rng.pick(&[1, 3, 8, 1024]),
+            evidence_bytes: rng.pick(&[1, 40, 200, 1 << 18]),
             fold_bytes: papers.pick(&[0, 600, 1 << 20]),
             rng,
             faults,

@@ -806,7 +806,7 @@ fn facts(book: &ShardBook) -> u64 {
             }
         }
         for (day, chunk) in book.chunks(tenant) {
-            for item in chunk.items {
+            for item in chunk {
                 let at = day_of(item.time_ms);
                 if (day.month().0, day.day_of_month()) != at {
                     return 0;

@@ -61,7 +61,7 @@ impl Hand {
             broker: Broker::new(source, 2),
             rng: Rng(1),
             faults: Faults::default(),
-            chunk_offsets: 2,
+            evidence_bytes: 40,
             fold_bytes: 1 << 20,
             stats: BTreeMap::new(),
             trace: false,
@@ -276,8 +276,7 @@ fn a_commit_follows_every_acknowledgement() {
 fn a_torn_flush_is_counted_once() {
     let mutations = [
         Mutation::NoCoverage,
-        Mutation::NoChunkCoverage,
-        Mutation::ChunkByCount,
+        Mutation::NoEvidenceCoverage,
         Mutation::TotalsRederived,
         Mutation::NoBarrier,
         Mutation::ApplyBeforeCheckpoint,
