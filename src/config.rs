@@ -585,6 +585,8 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     counting.rows_per_tenant_month = rows as u32;
     let tenants = section.or("tenants_per_month", counting.tenants_per_month.into(), read::integer(100..=10_000_000));
     counting.tenants_per_month = tenants as u32;
+    let evidence = counting.evidence_bytes_per_month;
+    counting.evidence_bytes_per_month = section.or("evidence_per_month", evidence, read::bytes(1 << 20..=1 << 40));
 }
 
 impl ContractConfig {
@@ -693,6 +695,7 @@ fn in_the_file(path: &str) -> String {
     match path.strip_prefix("counting.") {
         Some("dedupe_window_s") => "counting.dedupe_window".into(),
         Some("max_age_s") => "limits.max_age".into(),
+        Some("evidence_bytes_per_month") => "limits.evidence_per_month".into(),
         Some(key @ ("max_event_bytes" | "rows_per_tenant_month" | "tenants_per_month")) => format!("limits.{key}"),
         Some(key) if key.starts_with("fields.") || ["timestamp_format", "success_codes"].contains(&key) => {
             format!("source.{key}")

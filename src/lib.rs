@@ -73,13 +73,14 @@
 //! - Request ids and calls per second are remembered by arrival, in two generations ([`pipeline::window`]), and entered before
 //!   anybody asks whether the call can be counted: so they follow from the records alone, and a new owner that reads from the
 //!   older generation's first record (the checkpoint's floor) holds the same.
-//! - The calls of a second (clause 5.7) belong to the second, not to the item: chunks that hold items of one second keep
-//!   one figure each and differ only while a torn flush is counted again.
+//! - The calls of a second (clause 5.7) belong to the second, not to the item, and only ever grow: of all that a day's records
+//!   say of a second the greatest holds. So what a later call makes of an earlier failure is appended, not written over, and a
+//!   tenant in the middle of an incident costs what its calls cost ([`pipeline::evidence`]).
 //! - Rebalance callbacks only take notes. The worker answers an assignment with an empty one, takes the shards over while
 //!   it goes on polling, and assigns them with their exact offsets when it is done; so a takeover of any length never
 //!   blocks a rebalance.
 //! - A contract that changes is evaluated for everybody beside the one in force ([`view::View::adopt`]) and takes its place
-//!   whole. A tenant is evaluated from its facts alone; one in the middle of an incident (many chunks of failing calls)
+//!   whole. A tenant is evaluated from its facts alone; one in the middle of an incident (many records of failing calls)
 //!   remembers what its days came to.
 //! - A ruling is applied to what the rulings before it left: counting a call as a failure and then excluding it shows both.
 //! - Refunds and bills without a served day join the bill they overlap most, so that net cash is what is spread over days.

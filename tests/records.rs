@@ -16,7 +16,15 @@ fn tally() -> Tally {
         cov: 4711,
         first_offset: 17,
         days: vec![
-            TallyDay { day: 1, actions: vec![0, 2], calls: vec![300, 1], too_old: 3, not_ok: 1, ..TallyDay::default() },
+            TallyDay {
+                day: 1,
+                actions: vec![0, 2],
+                calls: vec![300, 1],
+                too_old: 3,
+                not_ok: 1,
+                unheld: 2,
+                ..TallyDay::default()
+            },
             TallyDay {
                 day: 31,
                 actions: vec![0],

@@ -178,7 +178,7 @@ pub struct Unreached {
     pub request_ids: u64,
 }
 
-/// Calls of a service month that were not counted, so that its figures cannot be complete.
+/// Calls of a service month that were not counted, or not looked at one by one, so that its figures cannot be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Uncounted {
     /// Refused because the tenant's month had `limits.rows_per_tenant_month` rows.
@@ -187,6 +187,8 @@ pub struct Uncounted {
     pub too_old: u64,
     /// Those of both that did not go well.
     pub not_ok: u64,
+    /// Failing calls that are counted and not held one by one, for `limits.evidence_per_month`.
+    pub unheld: u64,
     /// The tenant was refused earlier in the month, for `limits.tenants_per_month`, or may have been.
     pub admitted_late: bool,
 }
@@ -197,6 +199,7 @@ impl Uncounted {
         self.limit += other.limit;
         self.too_old += other.too_old;
         self.not_ok += other.not_ok;
+        self.unheld += other.unheld;
         self.admitted_late |= other.admitted_late;
     }
 
@@ -214,7 +217,12 @@ impl Uncounted {
         let failing =
             (self.not_ok > 0).then(|| format!("{} of the calls that were not counted did not go well", self.not_ok));
         let late = self.admitted_late.then(|| format!("earlier calls of this month may be missing: {TENANT_LIMIT}"));
-        [calls(self.limit, ROW_LIMIT), calls(self.too_old, AGE_LIMIT), failing, late].into_iter().flatten()
+        let unheld = (self.unheld > 0).then(|| {
+            let are =
+                if self.unheld == 1 { "failing call of this month is" } else { "failing calls of this month are" };
+            format!("{} {are} not held one by one: {EVIDENCE_LIMIT}", self.unheld)
+        });
+        [calls(self.limit, ROW_LIMIT), calls(self.too_old, AGE_LIMIT), failing, unheld, late].into_iter().flatten()
     }
 }
 
@@ -224,6 +232,9 @@ pub const ROW_LIMIT: &str = "limits.rows_per_tenant_month reached";
 pub const AGE_LIMIT: &str = "older than limits.max_age when they arrived";
 /// The same, for the calls of further tenants.
 pub const TENANT_LIMIT: &str = "limits.tenants_per_month reached";
+
+/// Why failing calls are not held one by one.
+pub const EVIDENCE_LIMIT: &str = "limits.evidence_per_month reached";
 
 /// What is known of calls that a service month's figures do not hold, beyond the month's own [`Uncounted`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

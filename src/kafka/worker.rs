@@ -876,13 +876,15 @@ impl Worker {
             let used = counter.limits();
             all.most_tenants = used.most_tenants;
             all.most_rows = used.most_rows;
+            all.most_evidence = used.most_evidence;
+            all.evidence = all.evidence.max(used.evidence);
             all.tenants = all.tenants.max(used.tenants);
             all.rows = all.rows.max(used.rows);
             let look = self.limit_watch.look(*shard, used, counter.totals(), now_ms);
             self.setup.metrics.new_tenants(look.new_tenants);
             for remark in look.remarks {
-                let LimitUse { tenants, rows, .. } = used;
-                tracing::warn!(shard, tenants, rows, new_tenants = look.new_tenants, "{remark}");
+                let LimitUse { tenants, rows, evidence, .. } = used;
+                tracing::warn!(shard, tenants, rows, evidence, new_tenants = look.new_tenants, "{remark}");
             }
         }
         self.setup.metrics.set_limits(&all);

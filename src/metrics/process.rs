@@ -40,7 +40,7 @@ pub struct ProcessMetrics {
     alerts_foreign: IntGauge,
     registry_rejected: IntCounter,
     /// Limit and use, of tenants and of rows.
-    limits: [[IntGauge; 2]; 2],
+    limits: [[IntGauge; 2]; 3],
     new_tenants: IntCounter,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
@@ -104,7 +104,7 @@ impl Notification {
 }
 
 /// The limits that [`ProcessMetrics::set_limits`] knows, in its order.
-const LIMITS: [&str; 2] = ["tenants_per_month", "rows_per_tenant_month"];
+const LIMITS: [&str; 3] = ["tenants_per_month", "rows_per_tenant_month", "evidence_per_month"];
 
 impl Default for ProcessMetrics {
     fn default() -> Self {
@@ -241,9 +241,13 @@ impl ProcessMetrics {
 
     /// How far the limits of counting are used up, of the owned shards the greatest.
     pub fn set_limits(&self, used: &LimitUse) {
-        let values = [[used.most_tenants, used.tenants], [used.most_rows, used.rows]];
+        let values = [
+            [used.most_tenants as u64, used.tenants as u64],
+            [used.most_rows as u64, used.rows as u64],
+            [used.most_evidence, used.evidence],
+        ];
         for (gauges, values) in self.limits.iter().zip(values) {
-            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(int(value as u64)));
+            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(int(value)));
         }
     }
 

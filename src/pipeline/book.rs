@@ -15,8 +15,8 @@ use super::dictionary::Dictionary;
 use super::mutation::{Mutation, mutated};
 use super::record::alert_closes;
 use super::record::{
-    AlertRecord, AppliedRuling, Checkpoint, Digest, Evidence, EvidenceGroups, Gap, Item, Key, NewNames, RecordError, RejectedRecords, TallyDay,
-    TallySum, TallyView, TenantEvidence,
+    AlertRecord, AppliedRuling, Checkpoint, Digest, Evidence, EvidenceGroups, Gap, Item, Key, NewNames, RecordError,
+    RejectedRecords, TallyDay, TallySum, TallyView, TenantEvidence,
 };
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
 use crate::domain::alert::{AlertKey, AlertState};
@@ -622,6 +622,7 @@ impl ShardBook {
             }
         }
         let Some(stored) = stored else { return };
+        let cov = stored.cov;
         self.items += stored.count;
         self.digest.add(stored.digest);
         let record = Arc::new(stored);
@@ -634,6 +635,22 @@ impl ShardBook {
             records.evidence.insert(place, chunk);
         }
         self.evidence.insert((day, first), record);
+        self.void_evidence(day, first, cov);
+    }
+
+    /// Drops records whose range a merged one owns: those that begin in this range, or this one, if it begins in another.
+    fn void_evidence(&mut self, day: LocalDay, first: i64, cov: i64) {
+        if mutated(Mutation::VoidCounted) || mutated(Mutation::VoidInDigest) {
+            return;
+        }
+        let before = self.evidence.range((day, i64::MIN)..(day, first)).next_back();
+        let owned = before.is_some_and(|(_, record)| record.cov > first).then_some(first);
+        let inside = (day, first.saturating_add(1))..(day, cov.max(first.saturating_add(1)));
+        let void: Vec<i64> = self.evidence.range(inside).map(|((_, first), _)| *first).chain(owned).collect();
+        for first in void {
+            self.put_evidence(day, first, None);
+            self.closed_keys.insert(Key::Evidence { day, first });
+        }
     }
 
     fn put_facts(&mut self, tenant: &Arc<str>, key: Key, stored: Option<Stored>) {

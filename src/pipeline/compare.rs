@@ -207,7 +207,12 @@ impl Rows {
             for (date, day) in &facts.days() {
                 let date = *date;
                 let name = |number: u32| shard.names().name(day, number).to_owned();
-                for (which, calls) in [("limit", day.limit), ("too_old", day.too_old), ("not ok", day.not_ok)] {
+                for (which, calls) in [
+                    ("limit", day.limit),
+                    ("too_old", day.too_old),
+                    ("not ok", day.not_ok),
+                    ("not held one by one", day.unheld),
+                ] {
                     *rows.uncounted.entry((date, which)).or_default() += calls;
                 }
                 for (action, calls) in day.actions.iter().zip(&day.calls) {
@@ -222,10 +227,8 @@ impl Rows {
                 }
             }
         }
-        rows.items = shard
-            .chunks(tenant)
-            .flat_map(|(day, chunk)| chunk.into_iter().map(move |item| (day, item)))
-            .collect();
+        rows.items =
+            shard.chunks(tenant).flat_map(|(day, chunk)| chunk.into_iter().map(move |item| (day, item))).collect();
         rows.items.sort_by(|(day, item), (other_day, other)| (day, item.offset).cmp(&(other_day, other.offset)));
         rows
     }
@@ -399,7 +402,8 @@ mod tests {
         for (first, items) in &facts.records {
             let tenants = vec![TenantEvidence::of_items("acme", *first, items)];
             let key = Key::Evidence { day: "2026-03-20".parse().expect("it is there"), first: *first };
-            apply(key, Evidence { cov: 2000, tenants }.encode_value());
+            let cov = items.last().map_or(*first, |item| item.offset) + 1;
+            apply(key, Evidence { cov, tenants }.encode_value());
         }
         if let Some(checkpoint) = &facts.checkpoint {
             apply(Key::Checkpoint, checkpoint.encode_value());

@@ -5,10 +5,15 @@
 //! greatest `cov` of its day's records stands in them, with all it did. A record is as of its end: what later calls make of
 //! the seconds of earlier items (clause 5.7) stands in later records, beside them, and only ever grows.
 //!
-//! What is written is not kept: only the figures of the seconds with failing calls are, since the next call of such a second,
+//! When a day is long past, runs of small records are merged into one that begins where the first did. The merged record owns
+//! its range: the others are void from the checkpoint that applies it, as folded days are, and their tombstones come with a
+//! later flush.
+//!
+//! What is written is not kept, once it can no longer be merged: only the figures of the seconds with failing calls are, since the next call of such a second,
 //! however late, is one more.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -21,6 +26,8 @@ use crate::domain::call::Flag;
 
 /// About how many bytes a record of failing calls takes at the most.
 pub const RECORD_BYTES: usize = 256 << 10;
+/// A run of so many small records of a day is merged.
+pub const MERGE_FROM: usize = 16;
 /// What a failing call takes in a record beside its request id, and a second that changed afterwards.
 const ITEM_BYTES: usize = 16;
 
@@ -39,9 +46,23 @@ pub struct NewItem<'a> {
     pub request_id: &'a str,
 }
 
+/// Which records are merged.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeLimits {
+    /// So many neighbours.
+    pub from: usize,
+    /// That take no more bytes than these together.
+    pub bytes: usize,
+}
+
+/// What a failing call counts for `limits.evidence_per_month` beside its request id, in bytes.
+const LIMIT_BYTES: u64 = 32;
+
 /// The failing calls of one shard.
 #[derive(Debug, Default)]
 pub struct ShardEvidence {
+    /// For the limit.
+    bytes: BTreeMap<Month, u64>,
     days: BTreeMap<LocalDay, DayEvidence>,
 }
 
@@ -50,13 +71,27 @@ pub struct ShardEvidence {
 pub struct DayEvidence {
     /// First source offset that the records loaded do not cover.
     cov: i64,
+    /// Offsets of items that the records loaded hold and the checkpoint does not count yet.
+    torn: HashSet<i64, foldhash::fast::FixedState>,
     items: u64,
     seconds: Seconds,
     open: Open,
     /// Records that are whole, and not in the ledger yet, in order.
-    sealed: Vec<(i64, Arc<[u8]>)>,
+    sealed: Vec<SealedRecord>,
     /// Those in the ledger, by first offset.
-    written: BTreeMap<i64, Digest>,
+    written: BTreeMap<i64, WrittenRecord>,
+}
+
+/// A record in the ledger, or a merged one that is to take its place.
+#[derive(Debug)]
+struct WrittenRecord {
+    cov: i64,
+    /// Of the pair in the ledger.
+    digest: Digest,
+    /// As long as it may be merged, or is to be written.
+    value: Option<Arc<[u8]>>,
+    /// Merged, and not in the ledger yet.
+    dirty: bool,
 }
 
 /// The calls of every second with failing calls, by tenant.
@@ -94,9 +129,24 @@ struct HeldItem {
     request_id_at: u32,
 }
 
-/// How much of each day a snapshot has written, and the digests of what it wrote.
+/// A record that is whole.
+#[derive(Debug)]
+struct SealedRecord {
+    first: i64,
+    cov: i64,
+    value: Arc<[u8]>,
+}
+
+/// What a snapshot has written of each day: the digests of sealed and of merged records.
 #[derive(Debug, Default)]
-pub struct PendingEvidence(Vec<(LocalDay, Vec<(i64, Digest)>)>);
+pub struct PendingEvidence(Vec<PendingDay>);
+
+#[derive(Debug)]
+struct PendingDay {
+    day: LocalDay,
+    sealed: Vec<(i64, Digest)>,
+    merged: Vec<(i64, Digest)>,
+}
 
 impl Seconds {
     fn hash(tenant: TenantId, at: i32) -> u64 {
@@ -184,8 +234,12 @@ impl DayEvidence {
             let second = self.seconds.find(item.tenant, second_of_day(day, item.time_ms));
             let calls = second.map_or(1, |second| second.calls);
             let group = groups.entry(item.tenant).or_insert_with(|| Group::new(first));
+            let (action, code) = (group.number(item.action, names), item.code);
+            let code = code.map_or(0, |code| group.number(code, names) + 1);
             let id_at = item.request_id_at as usize;
-            group.push(item, calls, &open.request_ids[id_at..id_at + item.request_id_bytes as usize]);
+            let request_id = &open.request_ids[id_at..id_at + item.request_id_bytes as usize];
+            let HeldItem { offset, time_ms, flag, .. } = *item;
+            group.push(&NumberedItem { offset, time_ms, action, code, flag: flag as u32, calls, request_id });
         }
         // The items here have their seconds' figures.
         let itemised: HashSet<_> = open.items.iter().map(|i| (i.tenant, second_of_day(day, i.time_ms))).collect();
@@ -196,10 +250,89 @@ impl DayEvidence {
             let calls = self.seconds.find(tenant, at).map_or(1, |second| second.calls);
             group.raise(i64::from(day.0) * 86_400 + i64::from(at), calls);
         }
-        let tenants = groups.into_iter().map(|(tenant, group)| group.record(tenants.name(tenant), names)).collect();
+        let record = |(tenant, group): (TenantId, Group)| TenantEvidence {
+            tenant: tenants.name(tenant).to_owned(),
+            ..group.record
+        };
+        let tenants = groups.into_iter().map(record).collect();
         let first = if mutated(Mutation::EvidenceByCount) { self.items as i64 } else { first };
-        self.sealed.push((first, Evidence { cov, tenants }.encode_value().into()));
+        self.sealed.push(SealedRecord { first, cov, value: Evidence { cov, tenants }.encode_value().into() });
     }
+
+    /// Merges runs of at least `from` neighbours that are small and together take no more than `most` bytes. Those that
+    /// become void with it go to `void`. The bytes to be written.
+    fn merge(&mut self, from: usize, most: usize, mut void: impl FnMut(i64, Digest)) -> usize {
+        let mut runs: Vec<Vec<i64>> = Vec::new();
+        let mut sum = usize::MAX;
+        for (first, record) in &self.written {
+            let bytes = record.value.as_ref().map_or(usize::MAX, |value| value.len());
+            let small = bytes <= most / 2;
+            match runs.last_mut().filter(|_| small && sum.saturating_add(bytes) <= most) {
+                Some(run) => run.push(*first),
+                None => runs.push(if small { vec![*first] } else { Vec::new() }),
+            }
+            let alone = runs.last().is_none_or(|run| run.len() < 2);
+            sum = if !small {
+                usize::MAX
+            } else if alone {
+                bytes
+            } else {
+                sum + bytes
+            };
+        }
+        let mut written = 0;
+        for run in runs.into_iter().filter(|run| run.len() >= from.max(2)) {
+            let records: Vec<(i64, Evidence)> = run.iter().filter_map(|first| self.evidence(*first)).collect();
+            let cov = self.written.get(&run[run.len() - 1]).map_or(0, |last| last.cov);
+            let cov = if mutated(Mutation::MergedCoversMore) { i64::MAX } else { cov };
+            let value: Arc<[u8]> = merged(&records, cov).encode_value().into();
+            for first in &run[1..] {
+                self.written.remove(first).into_iter().for_each(|record| void(*first, record.digest));
+            }
+            if let Some(record) = self.written.get_mut(&run[0]) {
+                written += value.len();
+                (record.cov, record.value, record.dirty) = (cov, Some(value), true);
+            }
+        }
+        written
+    }
+
+    fn evidence(&self, first: i64) -> Option<(i64, Evidence)> {
+        let value = self.written.get(&first)?.value.as_ref()?;
+        // It was checked when it was read, or encoded here.
+        Some((first, Evidence::decode_value(value).ok()?))
+    }
+}
+
+/// Neighbours as one record: every second with the greatest of its figures.
+fn merged(records: &[(i64, Evidence)], cov: i64) -> Evidence {
+    let first = records.first().map_or(0, |(first, _)| *first);
+    let mut seconds: BTreeMap<&str, BTreeMap<i64, (u32, bool)>> = BTreeMap::new();
+    for group in records.iter().flat_map(|(_, record)| &record.tenants) {
+        let known = seconds.entry(&group.tenant).or_default();
+        let mut items = group.offsets.len();
+        group.for_each_second(|second, calls| {
+            let (greatest, itemised) = known.entry(second).or_default();
+            *greatest = calls.max(*greatest);
+            *itemised |= items > 0;
+            items = items.saturating_sub(1);
+        });
+    }
+    let mut tenants: BTreeMap<&str, Group> = BTreeMap::new();
+    for (begin, record) in records {
+        for group in &record.tenants {
+            let known = tenants.entry(&group.tenant).or_insert_with(|| Group::new(first));
+            let calls =
+                |time_ms: i64| seconds[&*group.tenant].get(&time_ms.div_euclid(1000)).map_or(1, |known| known.0);
+            known.append(*begin, group, calls);
+        }
+    }
+    for (tenant, group) in &mut tenants {
+        let raised = seconds[tenant].iter().filter(|(_, (_, itemised))| !itemised);
+        raised.for_each(|(second, (calls, _))| group.raise(*second, *calls));
+    }
+    let record = |(tenant, group): (&str, Group)| TenantEvidence { tenant: tenant.to_owned(), ..group.record };
+    Evidence { cov, tenants: tenants.into_iter().map(record).collect() }
 }
 
 /// The part of a record that is one tenant's, under construction.
@@ -208,37 +341,66 @@ struct Group {
     offset: i64,
     time_ms: i64,
     second: i64,
-    own: Vec<Name>,
+}
+
+/// A call as it goes into a [`Group`], its names numbered.
+struct NumberedItem<'a> {
+    offset: i64,
+    time_ms: i64,
+    action: u32,
+    /// Plus one; 0 = no code.
+    code: u32,
+    flag: u32,
+    calls: u32,
+    request_id: &'a str,
 }
 
 impl Group {
     fn new(first: i64) -> Self {
-        let record = TenantEvidence::default();
-        Self { record, offset: first, time_ms: 0, second: 0, own: Vec::new() }
+        Self { record: TenantEvidence::default(), offset: first, time_ms: 0, second: 0 }
     }
 
-    fn number(&mut self, name: Name) -> u32 {
-        if name < DICTIONARY_NAMES {
-            return name;
-        }
-        let at = self.own.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.own.push(name);
-            self.own.len() - 1
+    /// The number of a name that has none in the shard.
+    fn own(&mut self, name: &str) -> u32 {
+        let own = &mut self.record.names;
+        let at = own.iter().position(|known| known == name).unwrap_or_else(|| {
+            own.push(name.to_owned());
+            own.len() - 1
         });
         DICTIONARY_NAMES + at as u32
     }
 
-    fn push(&mut self, item: &HeldItem, calls: u32, request_id: &str) {
-        let (action, code) = (self.number(item.action), item.code.map_or(0, |code| self.number(code) + 1));
+    fn number(&mut self, name: Name, names: &Names) -> u32 {
+        if name < DICTIONARY_NAMES { name } else { self.own(names.name(name)) }
+    }
+
+    fn push(&mut self, item: &NumberedItem<'_>) {
         let record = &mut self.record;
         record.offsets.push(item.offset - std::mem::replace(&mut self.offset, item.offset));
         record.times_ms.push(item.time_ms - std::mem::replace(&mut self.time_ms, item.time_ms));
-        record.actions.push(action);
-        record.codes.push(code);
-        record.flags.push(item.flag as u32);
-        record.calls_in_second.push(calls);
-        record.request_id_bytes.push(request_id.len() as u32);
-        record.request_ids.push_str(request_id);
+        record.actions.push(item.action);
+        record.codes.push(item.code);
+        record.flags.push(item.flag);
+        record.calls_in_second.push(item.calls);
+        record.request_id_bytes.push(item.request_id.len() as u32);
+        record.request_ids.push_str(item.request_id);
+    }
+
+    /// Takes in the calls of a later record that begins at this offset.
+    fn append(&mut self, first: i64, later: &TenantEvidence, calls: impl Fn(i64) -> u32) {
+        let (mut offset, mut time_ms) = (first, 0);
+        for (at, request_id) in later.request_ids().into_iter().enumerate() {
+            offset += later.offsets[at];
+            time_ms += later.times_ms[at];
+            let mut number = |name: u32| match name.checked_sub(DICTIONARY_NAMES) {
+                Some(own) => self.own(&later.names[own as usize]),
+                None => name,
+            };
+            let (action, code) =
+                (number(later.actions[at]), later.codes[at].checked_sub(1).map_or(0, |c| number(c) + 1));
+            let (flag, calls) = (later.flags[at], calls(time_ms));
+            self.push(&NumberedItem { offset, time_ms, action, code, flag, calls, request_id });
+        }
     }
 
     /// A second whose figure changed.
@@ -246,30 +408,68 @@ impl Group {
         self.record.raised_seconds.push(second - std::mem::replace(&mut self.second, second));
         self.record.raised_calls.push(calls);
     }
-
-    fn record(self, tenant: &str, names: &Names) -> TenantEvidence {
-        let own = self.own.into_iter().map(|name| names.name(name).to_string()).collect();
-        TenantEvidence { tenant: tenant.to_owned(), names: own, ..self.record }
-    }
 }
 
 impl ShardEvidence {
+    /// Is there room for a failing call of a month in `most` bytes? Then it takes it. One whose day's records cover it is
+    /// there, or was refused before.
+    ///
+    /// What a month holds is never taken away while it is open, so whoever counts a torn flush again admits the same calls: no
+    /// fewer, since all of them had room together, and no more, since what was there then is there now.
+    pub fn admit(&mut self, day: LocalDay, offset: i64, request_id: &str, most: u64) -> bool {
+        if let Some(known) = self.days.get(&day).filter(|known| offset < known.cov) {
+            return known.torn.contains(&offset) || mutated(Mutation::TornEvidenceAdmitted);
+        }
+        let bytes = self.bytes.entry(day.month()).or_default();
+        let more = *bytes + LIMIT_BYTES + request_id.len() as u64;
+        let room = more <= most;
+        *bytes = if room { more } else { *bytes };
+        room
+    }
+
+    /// Bytes of the month that holds most, as far as the limit counts them.
+    pub fn limit_bytes(&self) -> u64 {
+        self.bytes.values().copied().max().unwrap_or_default()
+    }
+
     /// That of a day, which is new if need be.
     pub fn day_or_new(&mut self, day: LocalDay) -> &mut DayEvidence {
         self.days.entry(day).or_default()
     }
 
-    /// Loads a value taken over from the book, which has checked it.
-    pub fn load(&mut self, (day, first): (LocalDay, i64), value: &[u8], cov: i64, digest: Digest, tenants: &mut Tenants) {
+    /// Does the range of a record that is loaded already hold this offset? Those of a day are loaded in order.
+    pub fn owns(&self, day: LocalDay, first: i64) -> bool {
+        let records = self.days.get(&day).map(|day| &day.written);
+        let before = records.and_then(|records| records.range(..first).next_back());
+        before.is_some_and(|(_, record)| record.cov > first)
+    }
+
+    /// Loads a value taken over from the book, which has checked it. `cov`: below it the day's calls are not looked at.
+    /// `counted_from`: from here on calls are counted again, those that a torn flush holds among them.
+    pub fn load(
+        &mut self,
+        (day, first): (LocalDay, i64),
+        value: &Arc<[u8]>,
+        cov: i64,
+        digest: Digest,
+        counted_from: i64,
+        tenants: &mut Tenants,
+    ) {
         // Values were checked when they were read.
         let evidence = Evidence::decode_value(value).unwrap_or_default();
         let known = self.days.entry(day).or_default();
         known.cov = known.cov.max(cov);
-        known.written.insert(first, digest);
+        let record = WrittenRecord { cov: evidence.cov, digest, value: Some(value.clone()), dirty: false };
+        known.written.insert(first, record);
         for group in &evidence.tenants {
             let tenant = tenants.id(&group.tenant);
             tenants.get_mut(tenant).note_evidence(day);
             known.items += group.offsets.len() as u64;
+            let bytes = LIMIT_BYTES * group.offsets.len() as u64 + group.request_ids.len() as u64;
+            *self.bytes.entry(day.month()).or_default() += bytes;
+            if evidence.cov > counted_from {
+                known.torn.extend(group.absolute_offsets(first).filter(|offset| *offset >= counted_from));
+            }
             group.for_each_second(|second, calls| {
                 known.seconds.raise(tenant, second_of_day(day, second * 1000), calls);
             });
@@ -278,36 +478,73 @@ impl ShardEvidence {
 
     /// Is there anything that the ledger does not hold?
     pub fn is_dirty(&self) -> bool {
-        self.days.values().any(|day| day.open.first.is_some() || !day.sealed.is_empty())
+        let dirty = |day: &DayEvidence| {
+            day.open.first.is_some() || !day.sealed.is_empty() || day.written.values().any(|record| record.dirty)
+        };
+        self.days.values().any(dirty)
     }
 
-    /// Ends the records of all days at this offset and hands out those that the ledger does not hold.
+    /// Merges the small records of days in this range, the earliest first, until about `budget` bytes are to be written.
+    pub fn merge(
+        &mut self,
+        days: Range<LocalDay>,
+        limits: MergeLimits,
+        mut budget: usize,
+        mut void: impl FnMut(Key, Digest),
+    ) {
+        for (day, evidence) in self.days.range_mut(days) {
+            let void = |first, digest| void(Key::Evidence { day: *day, first }, digest);
+            match budget.checked_sub(evidence.merge(limits.from, limits.bytes, void)) {
+                Some(left) => budget = left,
+                None => return,
+            }
+        }
+    }
+
+    /// Ends the records of all days at this offset and hands out those that the ledger does not hold, with the digest of the
+    /// one that each takes the place of.
     pub fn snapshot(
         &mut self,
         cov: i64,
         horizon: Month,
         tenants: &Tenants,
         names: &Names,
-        mut write: impl FnMut(Key, &Arc<[u8]>) -> Digest,
+        mut write: impl FnMut(Key, &Arc<[u8]>, Digest) -> Digest,
     ) -> PendingEvidence {
         let mut pending = Vec::new();
         for (day, evidence) in self.days.range_mut(horizon.first_day()..) {
             evidence.seal(*day, cov, tenants, names);
-            let write = |(first, value): &(i64, Arc<[u8]>)| (*first, write(Key::Evidence { day: *day, first: *first }, value));
-            let written: Vec<_> = evidence.sealed.iter().map(write).collect();
-            if !written.is_empty() {
-                pending.push((*day, written));
+            let key = |first| Key::Evidence { day: *day, first };
+            let merged = evidence.written.iter().filter(|(_, record)| record.dirty);
+            let merged: Vec<_> = merged
+                .filter_map(|(first, record)| Some((*first, write(key(*first), record.value.as_ref()?, record.digest))))
+                .collect();
+            let sealed = evidence.sealed.iter();
+            let sealed: Vec<_> = sealed
+                .map(|record| (record.first, write(key(record.first), &record.value, Digest::default())))
+                .collect();
+            if !sealed.is_empty() || !merged.is_empty() {
+                pending.push(PendingDay { day: *day, sealed, merged });
             }
         }
         PendingEvidence(pending)
     }
 
-    /// A snapshot stands in the ledger.
-    pub fn committed(&mut self, pending: PendingEvidence) {
-        for (day, written) in pending.0 {
+    /// A snapshot stands in the ledger. Records of more than half of `most` bytes are not merged any more.
+    pub fn committed(&mut self, pending: PendingEvidence, most: usize) {
+        for PendingDay { day, sealed, merged } in pending.0 {
             let Some(evidence) = self.days.get_mut(&day) else { continue };
-            evidence.sealed.drain(..written.len());
-            evidence.written.extend(written);
+            let keep = |value: Arc<[u8]>| Some(value).filter(|value| value.len() <= most / 2);
+            for ((first, digest), record) in sealed.iter().zip(evidence.sealed.drain(..sealed.len())) {
+                let record =
+                    WrittenRecord { cov: record.cov, digest: *digest, value: keep(record.value), dirty: false };
+                evidence.written.insert(*first, record);
+            }
+            for (first, digest) in merged {
+                let Some(record) = evidence.written.get_mut(&first) else { continue };
+                (record.digest, record.dirty) = (digest, false);
+                record.value = record.value.take().and_then(keep);
+            }
         }
     }
 
@@ -321,13 +558,14 @@ impl ShardEvidence {
         let (mut items, mut digest) = (0, Digest::default());
         for (_, day) in self.days.range(..horizon.first_day()) {
             items += day.items;
-            day.written.values().for_each(|written| digest.add(*written));
+            day.written.values().for_each(|written| digest.add(written.digest));
         }
         (items, digest)
     }
 
     /// Drops the days of months below this one; the keys that need tombstones.
     pub fn close(&mut self, horizon: Month) -> Vec<Key> {
+        self.bytes = self.bytes.split_off(&horizon);
         let open = self.days.split_off(&horizon.first_day());
         let closed = std::mem::replace(&mut self.days, open);
         let keys = |(day, evidence): (LocalDay, DayEvidence)| {

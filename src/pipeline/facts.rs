@@ -99,12 +99,14 @@ struct Outcome {
     calls: u64,
 }
 
-/// Calls that are in no row.
+/// Calls that are in no row, or not held one by one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct UncountedCalls {
     limit: u64,
     too_old: u64,
     not_ok: u64,
+    /// In a row, but not held one by one.
+    unheld: u64,
 }
 
 impl DayTally {
@@ -139,6 +141,11 @@ impl DayTally {
             Uncounted::TooOld => calls.too_old += 1,
         }
         calls.not_ok += u64::from(not_ok);
+    }
+
+    /// Takes down a failing call that is not held one by one.
+    pub fn add_unheld(&mut self) {
+        self.uncounted.get_or_insert_default().unheld += 1;
     }
 
     /// Does it have calls of the action?
@@ -187,6 +194,7 @@ impl DayTally {
             limit: uncounted.map_or(0, |calls| calls.limit),
             too_old: uncounted.map_or(0, |calls| calls.too_old),
             not_ok: uncounted.map_or(0, |calls| calls.not_ok),
+            unheld: uncounted.map_or(0, |calls| calls.unheld),
         };
         day.names = own.into_iter().map(|name| names.name(name).to_string()).collect();
         day
@@ -205,7 +213,8 @@ impl DayTally {
             flag: Flag::from_number(day.outcome_flags[i]).unwrap_or(Flag::Absent),
             calls: day.outcome_calls[i],
         };
-        let uncounted = UncountedCalls { limit: day.limit, too_old: day.too_old, not_ok: day.not_ok };
+        let uncounted =
+            UncountedCalls { limit: day.limit, too_old: day.too_old, not_ok: day.not_ok, unheld: day.unheld };
         Self {
             actions: day.actions.iter().map(|action| number(*action)).zip(day.calls.iter().copied()).collect(),
             outcomes: (0..day.outcome_calls.len()).map(outcome).collect(),

@@ -19,6 +19,17 @@ pub struct LimitUse {
     pub rows: usize,
     /// `limits.rows_per_tenant_month`.
     pub most_rows: usize,
+    /// Bytes of failing calls held one by one, of the month that has most of them.
+    pub evidence: u64,
+    /// `limits.evidence_per_month`.
+    pub most_evidence: u64,
+}
+
+impl LimitUse {
+    /// Is there hardly room for a failing call more? One takes less than 256 bytes.
+    fn evidence_is_full(&self) -> bool {
+        self.most_evidence.saturating_sub(self.evidence) < 256 && self.most_evidence > 0
+    }
 }
 
 /// Records and tenants of so long a time make a pattern.
@@ -39,6 +50,10 @@ pub enum Remark {
     TenantsNear,
     /// A tenant's month has as many rows as it may have: calls with further actions and codes are dead letters.
     RowsFull,
+    /// A month holds as many failing calls one by one as it may hold: further ones are only counted.
+    EvidenceFull,
+    /// A month will soon hold as many failing calls as it may hold.
+    EvidenceNear,
     /// Most records are rejected.
     MostRejected,
     /// Most calls are of tenants that were never seen before.
@@ -56,6 +71,10 @@ impl fmt::Display for Remark {
                 "limits.rows_per_tenant_month reached: a tenant's calls with further actions and codes are not counted; is \
                  somebody making them up?"
             }
+            Self::EvidenceFull => {
+                "limits.evidence_per_month reached: further failing calls of the month are counted, but not held one by one"
+            }
+            Self::EvidenceNear => "more than 80 % of limits.evidence_per_month are used",
             Self::MostRejected => "most records are rejected: do `source.fields` and `source.timestamp_format` fit the events?",
             Self::MostlyNewTenants => {
                 "most calls are of tenants that were never seen before: does `source.fields.tenant` name a unique id?"
@@ -112,6 +131,8 @@ impl LimitWatch {
             (Remark::TenantsFull, limits.tenants >= limits.most_tenants),
             (Remark::TenantsNear, limits.tenants < limits.most_tenants && limits.tenants * 5 > limits.most_tenants * 4),
             (Remark::RowsFull, limits.rows >= limits.most_rows),
+            (Remark::EvidenceFull, limits.evidence_is_full()),
+            (Remark::EvidenceNear, !limits.evidence_is_full() && limits.evidence > limits.most_evidence / 5 * 4),
             (Remark::MostRejected, rejected > LEAST_REJECTED && rejected * 2 > since(|t| t.seen)),
             (Remark::MostlyNewTenants, made_up > LEAST_TENANTS && made_up * 2 > since(|t| t.counted)),
         ];
@@ -138,7 +159,15 @@ mod tests {
 
     #[test]
     fn each_thing_is_said_once_in_a_while() {
-        let limits = |known, tenants, rows| LimitUse { known, tenants, most_tenants: 1000, rows, most_rows: 100 };
+        let limits = |known, tenants, rows| LimitUse {
+            known,
+            tenants,
+            most_tenants: 1000,
+            rows,
+            most_rows: 100,
+            evidence: 10_000,
+            most_evidence: 100_000,
+        };
         let totals = |counted, malformed| Totals { seen: counted + malformed, counted, malformed, ..Totals::default() };
         let mut watch = LimitWatch::default();
         assert_eq!(watch.look(3, limits(1000, 1000, 100), &totals(0, 9999), 0), Look::default(), "not owned");
@@ -159,5 +188,8 @@ mod tests {
         // Not again at once.
         assert_eq!(look(limits(970, 1000, 100), totals(1200, 800)), [Remark::RowsFull]);
         assert_eq!(look(limits(970, 1000, 100), totals(1200, 900)), []);
+        let evidence = |evidence| LimitUse { evidence, ..limits(970, 10, 5) };
+        assert_eq!(look(evidence(80_001), totals(1300, 900)), [Remark::EvidenceNear]);
+        assert_eq!(look(evidence(99_900), totals(1400, 900)), [Remark::EvidenceFull]);
     }
 }

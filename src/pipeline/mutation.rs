@@ -41,6 +41,10 @@ mutations! {
     NoEvidenceCoverage,
     /// A record of failing calls stands under a count of them, not under an offset.
     EvidenceByCount,
+    /// Whoever counts a torn flush again takes a call that the limit of evidence refused for one that is held.
+    TornEvidenceAdmitted,
+    /// A merged record of failing calls covers more than those it was made of.
+    MergedCoversMore,
     /// What a later call makes of an earlier item's second is not written.
     RaiseNotWritten,
     /// Totals are summed from the loaded tallies at a takeover, not taken from C.

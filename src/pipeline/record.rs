@@ -315,6 +315,9 @@ pub struct TallyDay {
     /// Those of both that did not go well.
     #[prost(uint64, tag = "11")]
     pub not_ok: u64,
+    /// Failing calls of the rows that are not held one by one, for `limits.evidence_per_month`.
+    #[prost(uint64, tag = "12")]
+    pub unheld: u64,
 }
 
 impl TallyDay {
@@ -597,7 +600,11 @@ impl Evidence {
     pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
         let evidence: Self = decode_value(bytes)?;
         let sound = evidence.tenants.iter().all(TenantEvidence::is_sound);
-        if sound { Ok(evidence) } else { Err(RecordError::Value("the columns of failing calls do not fit together".into())) }
+        if sound {
+            Ok(evidence)
+        } else {
+            Err(RecordError::Value("the columns of failing calls do not fit together".into()))
+        }
     }
 
     /// How many calls there are.
@@ -631,11 +638,16 @@ impl TenantEvidence {
             && self.actions.iter().all(|action| *action < names)
             && self.codes.iter().all(|code| *code <= names)
             && self.flags.iter().all(|flag| *flag <= 2)
-            && self.request_ids().is_some()
+            && self.split_request_ids().is_some()
     }
 
-    /// The request ids; `None`: their lengths do not fit.
-    fn request_ids(&self) -> Option<Vec<&str>> {
+    /// The request ids, one a call.
+    pub fn request_ids(&self) -> Vec<&str> {
+        self.split_request_ids().unwrap_or_default()
+    }
+
+    /// `None`: their lengths do not fit.
+    fn split_request_ids(&self) -> Option<Vec<&str>> {
         let mut rest = &*self.request_ids;
         let mut ids = Vec::with_capacity(self.request_id_bytes.len());
         for length in &self.request_id_bytes {
@@ -660,10 +672,18 @@ impl TenantEvidence {
         }
     }
 
+    /// Source offset of each call; `first` is the key's.
+    pub fn absolute_offsets(&self, first: i64) -> impl Iterator<Item = i64> {
+        self.offsets.iter().scan(first, |offset, delta| {
+            *offset += delta;
+            Some(*offset)
+        })
+    }
+
     /// The calls; `first` is the key's offset. Their seconds have the figures of the record's end.
     pub fn items(&self, first: i64, names: &Dictionary) -> Vec<Item> {
         let (mut offset, mut time_ms) = (first, 0);
-        let ids = self.request_ids().unwrap_or_default();
+        let ids = self.request_ids();
         let item = |(at, request_id): (usize, &str)| {
             offset += self.offsets[at];
             time_ms += self.times_ms[at];

@@ -196,6 +196,9 @@ pub struct CountingSettings {
     pub rows_per_tenant_month: u32,
     /// Tenants that may have calls in one month and shard; calls of further ones: quarantined (`limit`).
     pub tenants_per_month: u32,
+    /// Bytes of failing calls (each 32 and its request id) that one month and shard may hold one by one; further ones are only
+    /// counted.
+    pub evidence_bytes_per_month: u64,
 }
 
 impl Default for CountingSettings {
@@ -212,6 +215,7 @@ impl Default for CountingSettings {
             ignore_timestamps: Vec::new(),
             rows_per_tenant_month: 20_000,
             tenants_per_month: 200_000,
+            evidence_bytes_per_month: 256 << 20,
         }
     }
 }

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::clock::{Hold, HoldBound};
 use super::decode::{Decoder, SourceRecord};
-use super::evidence::{NewItem, PendingEvidence, RECORD_BYTES, ShardEvidence};
+use super::evidence::{MERGE_FROM, MergeLimits, NewItem, PendingEvidence, RECORD_BYTES, ShardEvidence};
 use super::facts::{DaySlot, DayTally, MonthSlot, Names, Row, TenantId, Tenants, Uncounted, Written};
 use super::limits::LimitUse;
 use super::mutation::{Mutation, mutated};
 use super::record::{
-    AlertRecord, Checkpoint, DICTIONARY_NAMES, Digest, Gap, Key, NewNames, RULINGS_SHARD,
-    RejectedRecords, SettingsEpoch, Totals, UnadmittedCalls, alert_closes,
+    AlertRecord, Checkpoint, DICTIONARY_NAMES, Digest, Gap, Key, NewNames, RULINGS_SHARD, RejectedRecords,
+    SettingsEpoch, Totals, UnadmittedCalls, alert_closes,
 };
 use super::rulings::NotedRuling;
 use super::settings::{CountingSettings, IgnoredRange};
@@ -58,6 +58,8 @@ pub struct Owner {
     pub fingerprint_keys: (u64, u64),
     /// About how many bytes a record of failing calls takes at the most; [`RECORD_BYTES`] but in tests.
     pub evidence_bytes: usize,
+    /// So many small records of failing calls are merged; [`MERGE_FROM`] but in tests.
+    pub merge_from: usize,
     /// About how many bytes of tallies a flush folds days into at the most; [`FOLD_BYTES`], shared by an instance's shards.
     pub fold_bytes: usize,
     /// Are months dropped that no claim can be about any more? Always in a service.
@@ -74,6 +76,7 @@ impl Owner {
             writer: writer.into(),
             fingerprint_keys,
             evidence_bytes: RECORD_BYTES,
+            merge_from: MERGE_FROM,
             fold_bytes: FOLD_BYTES,
             closes_months: true,
             source_id: None,
@@ -273,8 +276,8 @@ struct Pending {
     alerts: Vec<(AlertKey, Digest)>,
     /// Names that the ledger then numbers.
     names: u32,
-    /// Days folded by it or before.
-    void_days: usize,
+    /// Keys that are void with it.
+    void_keys: usize,
     /// Alerts of the fleet that are closed with it.
     closed_alerts: Vec<AlertKey>,
     alert_messages: usize,
@@ -329,8 +332,8 @@ pub struct Shard {
     names_written: u32,
     /// Whose days are not folded, by day.
     live_days: BTreeMap<LocalDay, Vec<TenantId>>,
-    /// Days that were folded and whose `D` stands in the ledger, with its digest: void with the next C.
-    void_days: Vec<(Key, Digest)>,
+    /// Days that were folded and records that were merged, which stand in the ledger, with their digests: void with the next C.
+    void_keys: Vec<(Key, Digest)>,
     /// What a flush folded that has not committed; only a broken rule wants it back.
     folded: Vec<(TenantId, DaySlot)>,
     /// The last flush folded as much as it may, and more is due.
@@ -480,7 +483,7 @@ impl Shard {
             names: Names::default(),
             names_written: 0,
             live_days: BTreeMap::new(),
-            void_days: Vec::new(),
+            void_keys: Vec::new(),
             folded: Vec::new(),
             folds_wait: false,
             dirty: Vec::new(),
@@ -510,11 +513,12 @@ impl Shard {
     fn load(&mut self, mut values: Vec<LoadedValue>) {
         let mut tally_calls = 0;
         let mut digest = Digest::default();
-        // Names before those that refer to them, `T` before the days that it may own.
+        // Names before those that refer to them, `T` before the days that it may own, a range before those it may hold.
         let rank = |key: &Key| match key {
-            Key::Names { first } => (0, *first),
+            Key::Names { first } => (0, i64::from(*first)),
             Key::Tally { .. } => (1, 0),
-            _ => (2, 0),
+            Key::Evidence { first, .. } => (2, *first),
+            _ => (3, 0),
         };
         values.sort_by_key(|value| rank(&value.key));
         for value in values {
@@ -537,6 +541,7 @@ impl Shard {
                     self.settled_void += value.calls;
                     self.tombstones.push(value.key);
                 }
+                Key::Evidence { day, first } if self.evidence.owns(*day, *first) => self.tombstones.push(value.key),
                 Key::Checkpoint | Key::Tally { .. } | Key::Day { .. } | Key::Evidence { .. } => {
                     tally_calls += value.calls;
                     digest.add(value.digest);
@@ -593,7 +598,14 @@ impl Shard {
             self.barrier = self.barrier.max(value.cov);
         }
         if let Key::Evidence { day, first } = value.key {
-            return self.evidence.load((day, first), &value.bytes, cov, value.digest, &mut self.tenants);
+            return self.evidence.load(
+                (day, first),
+                &value.bytes,
+                cov,
+                value.digest,
+                self.counted_from,
+                &mut self.tenants,
+            );
         }
         self.tenants.load(&value.key, &value.bytes, cov, value.digest, &mut self.names);
         if let Key::Day { day, tenant } = &value.key {
@@ -652,6 +664,8 @@ impl Shard {
             most_tenants: settings.tenants_per_month as usize,
             rows: self.most_rows.1,
             most_rows: settings.rows_per_tenant_month as usize,
+            evidence: self.evidence.limit_bytes(),
+            most_evidence: settings.evidence_bytes_per_month,
         }
     }
 
@@ -1007,6 +1021,7 @@ impl Shard {
         self.folds_wait = false;
         let Some(before) = self.due_before() else { return };
         let due: Vec<LocalDay> = self.live_days.range(self.horizon.first_day()..before).map(|(day, _)| *day).collect();
+        self.merge(before);
         let mut budget = self.owner.fold_bytes.saturating_mul(due.len());
         for day in due {
             while let Some(tenant) = self.live_days.get_mut(&day).and_then(Vec::pop) {
@@ -1021,6 +1036,21 @@ impl Shard {
             }
             self.live_days.remove(&day);
         }
+    }
+
+    /// Merges records of failing calls of days that are long past.
+    fn merge(&mut self, before: LocalDay) {
+        let days = self.horizon.first_day()..before.max(self.horizon.first_day());
+        let limits = MergeLimits { from: self.owner.merge_from, bytes: self.owner.evidence_bytes };
+        let (tombstones, void) = (&mut self.tombstones, &mut self.void_keys);
+        self.evidence.merge(days, limits, self.owner.fold_bytes, |key, digest| {
+            if mutated(Mutation::FoldTombstoneAtOnce) || mutated(Mutation::VoidInDigest) {
+                tombstones.push(key.clone());
+            }
+            if !mutated(Mutation::FoldedDigestKept) {
+                void.push((key, digest));
+            }
+        });
     }
 
     /// Folds all days of a tenant's month that are due. The bytes to be written for it.
@@ -1049,7 +1079,7 @@ impl Shard {
                     self.tombstones.push(key.clone());
                 }
                 if !mutated(Mutation::FoldedDigestKept) {
-                    self.void_days.push((key, digest));
+                    self.void_keys.push((key, digest));
                 }
             }
         }
@@ -1072,15 +1102,24 @@ impl Shard {
         if !itemised && !facts.has_evidence(day) {
             return;
         }
-        self.items += u64::from(itemised);
+        let most = self.epochs[self.epoch].settings.evidence_bytes_per_month;
+        let held = itemised && self.evidence.admit(day, offset, &call.request_id, most);
+        self.items += u64::from(held);
+        if itemised && !held {
+            self.change_day(offset, tenant, day, |tally| {
+                tally.add_unheld();
+                0
+            });
+        }
+        let facts = self.tenants.get_mut(tenant);
         let evidence = self.evidence.day_or_new(day);
         if offset < evidence.cov() {
             return;
         }
         let (code, flag) = row.outcome.unwrap_or((None, Flag::Absent));
         let item = || NewItem { time_ms: call.time_ms, action: row.action, code, flag, request_id: &call.request_id };
-        evidence.call(day, tenant, offset, call.time_ms, calls_in_second, itemised.then(item));
-        if itemised {
+        evidence.call(day, tenant, offset, call.time_ms, calls_in_second, held.then(item));
+        if held {
             facts.note_evidence(day);
             self.unflushed += ITEM_BYTES + call.request_id.len();
         }
@@ -1173,7 +1212,7 @@ impl Shard {
                 || !self.dirty.is_empty()
                 || self.evidence.is_dirty()
                 || !self.tombstones.is_empty()
-                || !self.void_days.is_empty()
+                || !self.void_keys.is_empty()
                 || self.folds_wait
                 || !self.unwritten_rulings.is_empty()
                 || !self.alert_messages.is_empty()
@@ -1227,13 +1266,15 @@ impl Shard {
         self.snapshot_names(seq, &mut digest, &mut records);
         let digests = self.snapshot_facts(seq, &mut digest, &mut records);
         let shard = self.owner.shard;
-        let evidence = self.evidence.snapshot(next_offset, self.horizon, &self.tenants, &self.names, |key, value| {
-            let key = key.encode(shard);
-            let new = Digest::of(key.as_bytes(), value);
-            digest.add(new);
-            records.push((key, Some(value.to_vec())));
-            new
-        });
+        let evidence =
+            self.evidence.snapshot(next_offset, self.horizon, &self.tenants, &self.names, |key, value, old| {
+                let key = key.encode(shard);
+                let new = Digest::of(key.as_bytes(), value);
+                digest.remove(old);
+                digest.add(new);
+                records.push((key, Some(value.to_vec())));
+                new
+            });
         for ruling in &self.unwritten_rulings {
             let key = Key::Ruling { id: ruling.id.clone() }.encode(self.owner.shard);
             let value = ruling.record().encode_value();
@@ -1243,7 +1284,7 @@ impl Shard {
         let (alert_digests, closed_alerts) = self.snapshot_alerts(seq, &mut digest, &mut records);
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
-        self.void_days.iter().for_each(|(_, void)| digest.remove(*void));
+        self.void_keys.iter().for_each(|(_, void)| digest.remove(*void));
         // An alert of the fleet that fires again is not removed any more.
         let live = |key: &Key| matches!(key, Key::Alert(alert) if self.alerts.contains_key(alert));
         let removed = self.tombstones.iter().filter(|key| !live(key));
@@ -1291,7 +1332,7 @@ impl Shard {
             rulings: self.unwritten_rulings.clone(),
             alerts: alert_digests,
             names: self.names_to_write(),
-            void_days: self.void_days.len(),
+            void_keys: self.void_keys.len(),
             closed_alerts,
             alert_messages: self.alert_messages.len(),
             dead_letters: self.dead_letters.len(),
@@ -1498,7 +1539,7 @@ impl Shard {
                 }
             }
         }
-        self.evidence.committed(pending.evidence);
+        self.evidence.committed(pending.evidence, self.owner.evidence_bytes);
         for (key, digest) in pending.alerts {
             if let Some(slot) = self.alerts.get_mut(&key) {
                 slot.digest = Some(digest);
@@ -1521,7 +1562,7 @@ impl Shard {
         self.tombstones.drain(..pending.tombstones);
         self.names_written = pending.names;
         self.folded.clear();
-        let void = self.void_days.drain(..pending.void_days).map(|(key, _)| key);
+        let void = self.void_keys.drain(..pending.void_keys).map(|(key, _)| key);
         self.tombstones.extend(void.filter(|_| !mutated(Mutation::FoldTombstoneAtOnce)));
         if pending.checkpoint.horizon != self.last.horizon {
             self.close_months(Month(pending.checkpoint.horizon));

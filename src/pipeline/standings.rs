@@ -551,9 +551,9 @@ impl<'a> Evaluation<'a> {
             }
         };
         facts.for_each_day(&mut TallyDay::default(), |at, day| {
-            let (limit, too_old, not_ok) = (day.limit, day.too_old, day.not_ok);
-            if limit + too_old > 0 {
-                add(at, Uncounted { limit, too_old, not_ok, admitted_late: false });
+            let TallyDay { limit, too_old, not_ok, unheld, .. } = *day;
+            if limit + too_old + unheld > 0 {
+                add(at, Uncounted { limit, too_old, not_ok, unheld, admitted_late: false });
             }
         });
         let month = facts.month;

@@ -224,7 +224,7 @@ fn a_broken_ledger_record_stops_its_shard_alone() {
     read_ledger(brokers, &names.ledger).wait_counted(&[1; 3], LIMIT);
 
     let key = format!("T 1 {} tenant-1", current_month()).into_bytes();
-    let garbage = Sent { partition: 1, key: Some(key), payload: Some(b"\x02garbage".to_vec()), ..Sent::default() };
+    let garbage = Sent { partition: 1, key: Some(key), payload: Some(b"\x03garbage".to_vec()), ..Sent::default() };
     write::send(brokers, &names.ledger, [Sent { timestamp_ms: now, ..garbage }]);
     instance.wait_metric("sla_ledger_control_total_mismatches_total", |n| n == 1.0);
     instance.wait_metric("sla_ledger_shards_stopped", |n| n == 1.0);

@@ -352,7 +352,12 @@ impl Instance {
                 env.hit("torn_takeovers");
             }
             let (evidence_bytes, fold_bytes) = (env.evidence_bytes, env.fold_bytes);
-            let owner = Owner { evidence_bytes, fold_bytes, ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS) };
+            let owner = Owner {
+                evidence_bytes,
+                fold_bytes,
+                merge_from: 2,
+                ..Owner::new(shard, self.writer(), FINGERPRINT_KEYS)
+            };
             let counter =
                 Shard::take_over(owner, &self.settings, begin.state, begin.first_offset).map_err(|e| e.to_string())?;
             if counter.checkpoint().gaps.len() < counter.gaps().len() {
@@ -501,7 +506,11 @@ impl Instance {
         for flush in &flushes {
             for (key, value) in &flush.records {
                 if value.is_none() {
-                    env.hit(if key.starts_with("D ") { "days_removed" } else { "tombstones" });
+                    env.hit(match key.as_bytes() {
+                        [b'D', ..] => "days_removed",
+                        [b'F', ..] => "evidence_removed",
+                        _ => "tombstones",
+                    });
                 } else if key.starts_with("T ") {
                     env.hit("tallies_written");
                 }

@@ -79,8 +79,9 @@ struct Recount {
     duplicates_of_prev: u64,
     duplicates_late: u64,
     duplicates_of_refused: u64,
-    /// Calls that are not counted: over the limit of rows, too old, and those of both that did not go well.
-    uncounted: BTreeMap<(String, Day), [u64; 3]>,
+    /// Calls that are not counted: over the limit of rows, too old, and those of both that did not go well; and failing ones
+    /// that are not held one by one.
+    uncounted: BTreeMap<(String, Day), [u64; 4]>,
     /// Tenants by month, and those that came when the month had refused others.
     admitted: BTreeSet<(String, i32)>,
     late_tenants: BTreeSet<(String, i32)>,
@@ -89,6 +90,9 @@ struct Recount {
     /// Other dead letters, by month of arrival and reason.
     rejected: BTreeMap<(Option<i32>, &'static str), u64>,
     refused_tenants: u64,
+    /// What failing calls count for the limit of evidence, by month.
+    evidence_bytes: BTreeMap<i32, u64>,
+    unheld: u64,
     /// Retention took records away before they were counted: the recount cannot follow.
     gap: bool,
 }
@@ -275,11 +279,16 @@ impl Recount {
             return;
         }
         self.admit(call, day);
-        let key = (call.tenant.to_string(), day);
+        self.note_uncounted((call.tenant.to_string(), day), |calls| {
+            calls[why] += 1;
+            calls[2] += u64::from(call.code.is_some() || call.flag == Flag::True);
+        });
+    }
+
+    fn note_uncounted(&mut self, key: (String, Day), change: impl FnOnce(&mut [u64; 4])) {
         let calls = self.uncounted.entry(key.clone()).or_default();
-        self.facts = self.facts.wrapping_sub(if *calls == [0; 3] { 0 } else { hash((&key, *calls)) });
-        calls[why] += 1;
-        calls[2] += u64::from(call.code.is_some() || call.flag == Flag::True);
+        self.facts = self.facts.wrapping_sub(if *calls == [0; 4] { 0 } else { hash((&key, *calls)) });
+        change(calls);
         self.facts = self.facts.wrapping_add(hash((&key, *calls)));
     }
 
@@ -316,6 +325,15 @@ impl Recount {
     fn itemise(&mut self, offset: i64, call: &PlainCall, day: Day, in_window: u32, settings: &CountingSettings) {
         let listed = |c: &str| settings.not_itemised.iter().any(|n| n == c);
         let itemised = call.flag == Flag::True || call.code.is_some_and(|c| !listed(c));
+        let bytes = self.evidence_bytes.entry(day.0).or_default();
+        let more = *bytes + 32 + call.request_id.len() as u64;
+        let held = itemised && more <= settings.evidence_bytes_per_month;
+        *bytes = if held { more } else { *bytes };
+        if itemised && !held {
+            self.unheld += 1;
+            self.note_uncounted((call.tenant.to_string(), day), |calls| calls[3] += 1);
+        }
+        let itemised = held;
         let key = (call.tenant.to_string(), second(call.time_ms));
         let known = self.item_calls.get(&key).copied();
         self.late_items += u64::from(known.is_some_and(|known| known >= in_window));
@@ -714,11 +732,12 @@ impl Oracle {
     }
 
     /// Interesting things in the traffic: late items, calls over the limit, duplicates, conflicts, quarantined, closed calls.
-    pub fn coverage(&self) -> [(&'static str, u64); 17] {
+    pub fn coverage(&self) -> [(&'static str, u64); 18] {
         let sum = |of: fn(&Recount) -> u64| self.shards.iter().map(of).sum();
         [
             ("late_items", sum(|r| r.late_items)),
             ("limited", sum(|r| r.limited)),
+            ("unheld", sum(|r| r.unheld)),
             ("ignored", sum(|r| r.ignored)),
             ("rotations", sum(|r| r.generation.into())),
             ("duplicates_of_prev", sum(|r| r.duplicates_of_prev)),
@@ -801,8 +820,8 @@ fn facts(book: &ShardBook) -> u64 {
             }
             for (_, day) in month.days() {
                 let (key, calls) =
-                    ((tenant.to_string(), (month.month.0, day.day)), [day.limit, day.too_old, day.not_ok]);
-                sum = sum.wrapping_add(if calls == [0; 3] { 0 } else { hash((key, calls)) });
+                    ((tenant.to_string(), (month.month.0, day.day)), [day.limit, day.too_old, day.not_ok, day.unheld]);
+                sum = sum.wrapping_add(if calls == [0; 4] { 0 } else { hash((key, calls)) });
             }
         }
         for (day, chunk) in book.chunks(tenant) {

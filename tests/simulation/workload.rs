@@ -98,6 +98,7 @@ pub fn settings(rng: &mut Rng, limit: u32) -> CountingSettings {
         // There are three tenants.
         tenants_per_month: [1, 2, 200_000][dedupe_window_s as usize % 3],
         max_event_bytes: 400,
+        evidence_bytes_per_month: [150, 1 << 28, 1 << 28][dedupe_window_s as usize / 2 % 3],
         ..CountingSettings::default()
     }
 }

@@ -238,6 +238,9 @@ fn uncounted_zh(reason: &str) -> Option<String> {
         "call of this month was not counted" | "calls of this month were not counted" => {
             Some(format!("本月有 {number} 次调用未计入：{}", why(rest)))
         }
+        "failing call of this month is not held one by one" | "failing calls of this month are not held one by one" => {
+            Some(format!("本月有 {number} 次失败调用未逐条留存：{}", why(rest)))
+        }
         "line of the input was rejected" | "lines of the input were rejected" => {
             Some(format!("输入中有 {number} 行被拒收：{rest}"))
         }
