@@ -82,6 +82,59 @@ fn limits_leave_months_incomplete_and_survive_a_takeover() {
     assert!(status.success() && verified.contains("differences=0 not_verifiable=0"), "{verified}");
 }
 
+/// More failing calls than a month may hold one by one: all are counted, and it is said that some are no evidence; also by
+/// the instance that takes over, and a recount finds it so.
+#[test]
+fn evidence_beyond_its_limit_is_counted_and_said() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("evidence"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 1);
+    let start = |name| {
+        let mut instance = Instance::new(name, cluster, &names).with("/limits/evidence_per_month", json!("1MiB"));
+        instance.start_ready();
+        instance
+    };
+    let mut first = start("a");
+    let now = wall_clock_ms();
+    // Each counts for 160 bytes of the limit: 6553 have room.
+    let failing = |from: usize, to: usize| {
+        (from..to).map(move |n| call("acme", &format!("{n:0>128}"), "Dial", "InternalError", now)).collect::<Vec<_>>()
+    };
+    write::send(brokers, &names.calls, failing(0, 6600));
+    let wait = || {
+        let ends = read::ends(brokers, &names.calls);
+        let mut ledger = read_ledger(brokers, &names.ledger);
+        ledger.wait_counted(&ends, LIMIT);
+        ledger.counted()
+    };
+    wait();
+    first.kill();
+    write::send(brokers, &names.calls, failing(6600, 7000));
+    let mut second = start("b");
+    let counted = wait();
+    assert_eq!(counted.totals.counted, 7000);
+    assert_eq!(counted.days.values().map(|day| day.items).sum::<u64>(), 6553);
+
+    let month = month_of(now);
+    let path = format!("/api/v1/tenants/acme/months/{month}");
+    let said = "447 failing calls of this month are not held one by one: limits.evidence_per_month reached";
+    let acme = wait_for("the month with what it does not hold", LIMIT, || {
+        let (_, body) = second.get(&path)?;
+        let month: Value = serde_json::from_str(&body).ok()?;
+        let standing = month.get("standing").unwrap_or(&month).clone();
+        standing["incomplete_reasons"].as_array()?.iter().any(|reason| reason == said).then_some(standing)
+    });
+    let figures = ["total", "unitemised", "complete"].map(|figure| acme[figure].clone());
+    assert_eq!(figures, [json!(7000), json!(447), json!(false)], "{acme}");
+    second.wait_metric("sla_ledger_limit_used{limit=\"evidence_per_month\"}", |used| used == 6553.0 * 160.0);
+    second.wait_metric("sla_ledger_limit{limit=\"evidence_per_month\"}", |limit| limit == 1_048_576.0);
+    second.program().wait_for_log("limits.evidence_per_month reached", LIMIT);
+    second.stop();
+    let (status, verified) = second.command(&["verify"], LIMIT);
+    assert!(status.success() && verified.contains("differences=0 not_verifiable=0"), "{verified}");
+}
+
 /// Rules as they are deployed, in one file.
 fn rules() -> String {
     let read = |name: &str| {
