@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod embedded;
+pub mod flusher;
 pub mod hold;
 pub mod identity;
 pub mod lag;

@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | [`domain`] | calls, calendar, contract, availability: what the contract says | I/O, clocks, async, Kafka's words |
 //! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
-//! | [`kafka`] | consumers, the transactional producer, topics, the worker's loop | decisions: they are asked of `pipeline::protocol` |
+//! | [`kafka`] | consumers, topics, the worker's loop, and beside it the flush thread with the transactional producer | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`locks`] | the one order in which the view's locks are taken, checked in debug builds | locks that are never held while another is taken |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
@@ -91,6 +91,8 @@
 //! - A flush writes an alert's record first and the alert when that is acknowledged, not the other way round: a torn flush
 //!   that told an alert without its record would leave it firing for ever once the figures had turned. And no alert has two
 //!   states in one flush: its record could vouch for the second only. (The simulator found both.)
+//! - A flush is beside the counting: the worker takes the snapshots and goes on, a thread of its own ([`kafka::flusher`]) has the
+//!   producer. At most one flush is under way, and the worker answers no rebalance and gives no shard up before it has ended.
 //! - The minutes of a burn rate are not in the ledger: every instance keeps those it has read ([`pipeline::pace`]). A record of
 //!   minutes would cost every flush as much as the tallies do.
 //! - The work behind an answer of the API asks by itself whether anybody still waits for it (`http::api::work`), and evidence is

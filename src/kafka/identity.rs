@@ -21,19 +21,35 @@ const LEDGER_REMADE: &str = "the ledger topic was deleted and made anew while th
      Restore it, or count anew: set a new `ledger.topic` and a new `kafka.group`";
 
 /// The ids of the topics that are counted and written, where the brokers give topics one.
-#[derive(Debug, Default)]
-pub struct Identity {
+#[derive(Debug, Clone, Default)]
+pub struct TopicIds {
     source: Option<String>,
     ledger: Option<String>,
+}
+
+/// Which topics are counted and written, as of the last takeover.
+#[derive(Debug, Default)]
+pub struct Identity {
+    ids: TopicIds,
+    told_of_none: bool,
+}
+
+/// Asks whether the topics are still those of a takeover.
+#[derive(Debug, Default)]
+pub struct IdCheck {
     /// Not asked before.
     quiet_until: Option<Instant>,
-    told_of_none: bool,
 }
 
 impl Identity {
     /// The id of the calls topic.
     pub fn source(&self) -> Option<&str> {
-        self.source.as_deref()
+        self.ids.source.as_deref()
+    }
+
+    /// The ids of both topics.
+    pub fn ids(&self) -> &TopicIds {
+        &self.ids
     }
 
     /// Asks which topics these are. An answer without ids is that of old brokers: then offsets must do.
@@ -51,16 +67,18 @@ impl Identity {
                 "the brokers give topics no id: a topic that is deleted and made anew is noticed by its offsets alone"
             );
         }
-        self.source = source.id;
-        self.ledger = self.ledger.take().or(ledger.id);
+        self.ids.source = source.id;
+        self.ids.ledger = self.ids.ledger.take().or(ledger.id);
         Ok(())
     }
+}
 
+impl IdCheck {
     /// Why nothing may be committed: a topic is another one by now. To be asked between a snapshot and its transaction: an id
     /// never comes back, so what was read before this moment is of the topics that the ids name, and nothing of a topic made
     /// anew is committed. Brokers that do not answer at once are not waited for.
-    pub fn remade(&mut self, reader: &BaseConsumer, topics: &Topics) -> Option<String> {
-        let recorded = self.source.as_deref()?;
+    pub fn remade(&mut self, ids: &TopicIds, reader: &BaseConsumer, topics: &Topics) -> Option<String> {
+        let recorded = ids.source.as_deref()?;
         if self.quiet_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
@@ -72,7 +90,7 @@ impl Identity {
         if let Err(stop) = same_source(recorded, id(0), None) {
             return Some(stop.to_string());
         }
-        let (known, now) = (self.ledger.as_deref()?, id(1)?);
+        let (known, now) = (ids.ledger.as_deref()?, id(1)?);
         (known != now).then(|| LEDGER_REMADE.to_owned())
     }
 }

@@ -15,7 +15,7 @@ use super::membership::Membership;
 use super::progress::FlushError;
 use super::topics::{MAX_MESSAGE_BYTES, MessageBytes};
 use crate::pipeline::protocol::{FlushFailure, TransactionEnd};
-use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush, Shard};
+use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush};
 
 /// After this the broker ends a transaction by itself.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,10 @@ const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
 const FLEET_KEY: &[u8] = b"fleet";
 /// How often a topic that has refused something is asked whether it takes more by now.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Events that are handed over in one go at most, while nothing is written.
+const SERVED: usize = 8;
+/// One step of the wait for acknowledgements, between two polls.
+const ACKNOWLEDGED_STEP: Duration = Duration::from_millis(1);
 /// One step of an abort, between two polls.
 const ABORT_STEP: Duration = Duration::from_millis(100);
 
@@ -302,31 +306,20 @@ impl LedgerLog {
 
     /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
     pub fn serve(&self) {
-        self.producer.poll(Duration::from_millis(1));
+        (0..SERVED).for_each(|_| self.producer.poll(Duration::ZERO));
     }
 
-    /// Writes these snapshots in one transaction. `shards` gives each snapshot's shard.
-    pub fn write<'s>(
-        &self,
-        flushes: &[Flush],
-        shard: impl Fn(u32) -> Option<&'s Shard>,
-        membership: &Membership,
-    ) -> FlushEnd {
+    /// Writes these snapshots in one transaction.
+    pub fn write(&self, flushes: &[Flush], membership: &Membership) -> FlushEnd {
         let begin = Instant::now();
         self.producer.context().take_refused();
-        let end = self.transact(begin, flushes, shard, membership);
+        let end = self.transact(begin, flushes, membership);
         FlushEnd { refused: self.producer.context().take_refused(), ..end }
     }
 
-    fn transact<'s>(
-        &self,
-        begin: Instant,
-        flushes: &[Flush],
-        shard: impl Fn(u32) -> Option<&'s Shard>,
-        membership: &Membership,
-    ) -> FlushEnd {
+    fn transact(&self, begin: Instant, flushes: &[Flush], membership: &Membership) -> FlushEnd {
         let begun = self.producer.begin_transaction().map_err(Failed::from);
-        let sent = begun.and_then(|()| self.send_all(flushes, shard)).map(|()| self.send_offsets(flushes, membership));
+        let sent = begun.and_then(|()| self.send_all(flushes)).map(|()| self.send_offsets(flushes, membership));
         match sent {
             Ok(Some(Ok(()))) => self.commit(),
             Ok(Some(Err(error))) => self.abort(&error.into()),
@@ -347,7 +340,7 @@ impl LedgerLog {
         }
     }
 
-    fn send_all<'s>(&self, flushes: &[Flush], shard: impl Fn(u32) -> Option<&'s Shard>) -> Result<(), Failed> {
+    fn send_all(&self, flushes: &[Flush]) -> Result<(), Failed> {
         self.producer.context().take();
         for flush in flushes {
             for letter in &flush.dead_letters {
@@ -366,8 +359,8 @@ impl LedgerLog {
             }
         }
         for flush in flushes {
-            let (key, value) = shard(flush.shard).map_or_else(|| flush.checkpoint.clone(), |s| s.checkpoint_of(flush));
-            self.send(flush.shard, key.as_bytes(), Some(&value))?;
+            let (key, value) = &flush.checkpoint;
+            self.send(flush.shard, key.as_bytes(), Some(value))?;
         }
         self.await_acknowledgements()
     }
@@ -402,7 +395,7 @@ impl LedgerLog {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(1));
+                    self.hear();
                 }
                 Err((error, back)) => {
                     self.producer.context().failed(&error, back.topic);
@@ -415,7 +408,6 @@ impl LedgerLog {
     }
 
     fn await_acknowledgements(&self) -> Result<(), Failed> {
-        // rdkafka's flush polls in steps of 100 ms; a millisecond makes a flush ten times shorter.
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
@@ -424,9 +416,20 @@ impl LedgerLog {
                 return Err(self.producer.context().take().unwrap_or_else(late));
             }
             _ = self.producer.flush(Duration::ZERO);
-            self.producer.poll(Duration::from_millis(1));
+            self.hear();
         }
         self.producer.context().take().map_or(Ok(()), Err)
+    }
+
+    /// Takes the acknowledgements that are there, or waits a moment for the next. rdkafka's own `poll` with a time comes back
+    /// when all of it is over, whatever has come in between, and spins through its last millisecond; its `flush` polls in
+    /// steps of 100 ms.
+    fn hear(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(ACKNOWLEDGED_STEP);
+        }
     }
 
     /// Sends the offsets; `None`: the client does not come back. It is asked on a thread of its own, which then waits for as

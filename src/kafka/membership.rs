@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::batch;
 
 /// A membership that a commit can be fenced by.
+#[derive(Clone)]
 pub struct Membership {
     /// For `send_offsets_to_transaction`; as it was at the assignment.
     pub metadata: Arc<ConsumerGroupMetadata>,

@@ -1,5 +1,6 @@
-//! The worker: one thread that consumes, counts, flushes and takes shards over. All waiting for Kafka that could let a
-//! rebalance in between happens here, on this thread, so nothing is counted for a shard that is being given up.
+//! The worker: one thread that consumes, counts, takes snapshots and takes shards over. Their transactions are the flush
+//! thread's ([`Flusher`]), one at a time: counting goes on meanwhile. No rebalance is answered, and no shard given up, before
+//! the flush under way has ended and what follows from its end is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched, Place};
+use super::flusher::{Done, Flushed, Flusher, Gone, Job};
 use super::hold::Holds;
 use super::identity::Identity;
 use super::ledger_log::{Fence, LedgerLog, Topics, flush_error};
@@ -30,7 +32,7 @@ use crate::pipeline::book::Trouble;
 use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::SourceRecord;
 use crate::pipeline::limits::{LimitUse, LimitWatch};
-use crate::pipeline::protocol::{FlushFailure, Need, SourceBounds, Stop, Takeover, after_transaction, same_source};
+use crate::pipeline::protocol::{Need, SourceBounds, Stop, Takeover, same_source};
 use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
@@ -52,8 +54,10 @@ const MOST_FACTS: usize = 64 << 20;
 const FRESHNESS_SAMPLE: i64 = 64;
 /// How often lag and readiness are looked at.
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a broken producer is left alone before it is made anew.
-const RETRY_PRODUCER: Duration = Duration::from_secs(1);
+/// How often it is looked whether a flush has ended, where no records come in; then the next one may begin.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a rebalance or a stop waits for a new producer, without which the last flush cannot be.
+const LAST_PRODUCER: Duration = Duration::from_secs(2);
 /// Silence after which the group gives a member's partitions away, unless the user says otherwise.
 const SESSION: Duration = Duration::from_secs(15);
 /// How often the log says what a takeover waits for.
@@ -99,6 +103,12 @@ pub enum WorkerError {
         /// librdkafka's words.
         reason: String,
     },
+    /// A mistake of this program.
+    #[error(transparent)]
+    FlushThread(#[from] Gone),
+    /// The system refuses a thread.
+    #[error("no thread for flushes: {0}")]
+    NoThread(std::io::Error),
     /// The ledger topic holds records that this version cannot go on from.
     #[error("`{topic}` cannot be used: {error}")]
     Outdated {
@@ -125,9 +135,10 @@ struct Worker {
     keys: (u64, u64),
     topics: Topics,
     consumer: BaseConsumer<Notes>,
-    reader: BaseConsumer,
-    log: LedgerLog,
-    log_broken: bool,
+    reader: Arc<BaseConsumer>,
+    flusher: Flusher,
+    /// For so long the flush under way, or the last one, has kept the worker from counting.
+    standstill: Duration,
     desk: Desk,
     state: State,
     shards: BTreeMap<u32, Shard>,
@@ -227,6 +238,8 @@ impl Worker {
         let id = format!("{}-{}", config.ledger.name, setup.instance);
         let log = LedgerLog::open(&setup.base, &id, topics.clone(), setup.message_bytes)
             .map_err(|e| WorkerError::Kafka("cannot open the transactional producer", e))?;
+        let reader = Arc::new(reader);
+        let flusher = Flusher::start(log, reader.clone(), topics.clone()).map_err(WorkerError::NoThread)?;
         consumer.subscribe(&[&topics.source]).map_err(|e| WorkerError::Kafka("cannot subscribe", e))?;
         let session =
             client.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).map_or(SESSION, Duration::from_millis);
@@ -239,8 +252,8 @@ impl Worker {
             topics,
             consumer,
             reader,
-            log,
-            log_broken: false,
+            flusher,
+            standstill: Duration::ZERO,
             desk,
             state: State::Waiting,
             shards: BTreeMap::new(),
@@ -273,6 +286,7 @@ impl Worker {
         for error in errors {
             self.source_error(-1, error.rdkafka_error_code(), &error.to_string());
         }
+        self.look_at_flush(Duration::ZERO);
         for rebalanced in self.consumer.context().take() {
             self.rebalanced(rebalanced);
         }
@@ -308,6 +322,7 @@ impl Worker {
     }
 
     fn rebalanced(&mut self, rebalanced: Rebalanced) {
+        self.await_flush();
         match rebalanced {
             Rebalanced::Assigned(shards, membership) => {
                 let known = self.setup.view.shards();
@@ -334,7 +349,7 @@ impl Worker {
             Rebalanced::Revoked { lost } => {
                 tracing::info!(lost, "partitions revoked");
                 if !lost {
-                    self.flush();
+                    self.flush_last();
                 }
                 self.drop_shards();
                 self.progress.settled();
@@ -359,6 +374,7 @@ impl Worker {
 
     /// Gives the shards up and takes the same ones over again, under the same membership.
     fn take_over_again(&mut self, why: &str) {
+        self.await_flush();
         let (State::TakingOver { takeover, membership, .. } | State::Counting { takeover, membership, .. }) =
             std::mem::replace(&mut self.state, State::Waiting)
         else {
@@ -412,8 +428,8 @@ impl Worker {
     }
 
     fn take_over(&mut self) {
-        if !self.producer_ready() {
-            return;
+        if !self.can_flush() {
+            return self.look_at_flush(ROUND);
         }
         self.progress.due(Instant::now());
         let State::TakingOver { takeover, .. } = &mut self.state else { return };
@@ -446,22 +462,6 @@ impl Worker {
         _ = self.reader.fetch_metadata(Some(&self.topics.ledger), ANSWER);
         _ = self.consumer.fetch_metadata(Some(&self.topics.source), ANSWER);
         std::thread::sleep(ROUND);
-    }
-
-    /// Makes a new producer if the old one must not be used; the next transaction waits for it.
-    fn producer_ready(&mut self) -> bool {
-        if self.log_broken {
-            match self.log.renew() {
-                Ok(()) => self.log_broken = false,
-                Err(error) => {
-                    let mut why = flush_error(&error);
-                    why.text = format!("cannot make a new producer yet: {}", why.text);
-                    self.flush_failed(why);
-                    std::thread::sleep(RETRY_PRODUCER.min(ROUND));
-                }
-            }
-        }
-        !self.log_broken
     }
 
     fn begin_counting(&mut self) {
@@ -592,12 +592,8 @@ impl Worker {
     }
 
     fn count(&mut self) {
-        if self.shards.values().any(Shard::must_flush) {
-            self.flush();
-            if self.shards.values().any(Shard::must_flush) {
-                std::thread::sleep(ROUND);
-                return;
-            }
+        if self.shards.values().any(Shard::must_flush) && !self.flush_first() {
+            return;
         }
         self.count_deferred();
         if self.holds.let_go(now_ms()) {
@@ -607,20 +603,35 @@ impl Worker {
         if std::mem::take(&mut self.unread) {
             self.read_again();
         }
-        let now = Instant::now();
-        let wait = self.next_flush.saturating_duration_since(now).min(ROUND);
+        let flushing = self.flusher.is_flushing();
+        let wait = if flushing { LOOK } else { self.next_flush.saturating_duration_since(Instant::now()).min(ROUND) };
         if self.waiting().is_too_much() {
-            std::thread::sleep(wait);
+            if flushing { self.look_at_flush(ROUND) } else { std::thread::sleep(wait) }
         } else if let Some(mut queue) = self.queue.take() {
             self.consume(&mut queue, wait);
             self.queue = Some(queue);
         }
-        let (now, early) = (Instant::now(), self.waiting().is_much());
-        if now >= self.next_flush || early && now >= self.earliest_flush {
-            let interval = self.setup.config.load().flush.interval;
-            self.next_flush = Instant::now() + interval;
-            self.flush();
+        if self.flusher.is_flushing() || !matches!(self.state, State::Counting { .. }) {
+            return;
         }
+        let (now, early) = (Instant::now(), self.waiting().is_much() && self.can_flush());
+        if now >= self.next_flush || early && now >= self.earliest_flush {
+            self.next_flush = now + self.setup.config.load().flush.interval;
+            self.begin_flush();
+        }
+    }
+
+    /// A checkpoint is to be written before anything is counted on. `false`: it is not there yet.
+    fn flush_first(&mut self) -> bool {
+        if !self.flusher.is_flushing() {
+            self.begin_flush();
+        }
+        if self.flusher.is_flushing() {
+            self.look_at_flush(ROUND)
+        } else {
+            std::thread::sleep(ROUND)
+        }
+        !self.shards.values().any(Shard::must_flush)
     }
 
     /// What waits for a flush. A shard that may not flush yet is none of it: it must read on to come to that.
@@ -743,8 +754,20 @@ impl Worker {
         }
     }
 
-    /// One transaction with the snapshots of all shards that have something to say.
-    fn flush(&mut self) {
+    /// Can a flush begin? A producer that must not be used any more is replaced meanwhile.
+    fn can_flush(&mut self) -> bool {
+        match self.flusher.ready() {
+            Ok(ready) => ready,
+            Err(gone) => {
+                self.failure = Some(gone.into());
+                false
+            }
+        }
+    }
+
+    /// Begins one transaction with the snapshots of all shards that have something to say, if there is none under way.
+    fn begin_flush(&mut self) {
+        let begin = Instant::now();
         self.judge();
         if self.shards.values().all(|s| !s.wants_flush()) {
             if self.nothing_waits() {
@@ -752,42 +775,77 @@ impl Worker {
             }
             return;
         }
-        let begin = Instant::now();
         self.progress.due(begin);
-        self.log_broken |= self.log.ask_again();
-        if !self.producer_ready() {
+        if !self.can_flush() {
             return;
         }
-        let flushes: Vec<Flush> = self.shards.values_mut().filter(|s| s.wants_flush()).map(Shard::snapshot).collect();
-        if let Some(why) = self.identity.remade(&self.reader, &self.topics) {
-            return self.stop_all(&why);
-        }
         let State::Counting { membership, .. } = &self.state else { return };
+        let membership = membership.clone();
+        let flushes: Vec<Flush> = self.shards.values_mut().filter(|s| s.wants_flush()).map(Shard::snapshot).collect();
         for flush in &flushes {
             let arrivals = self.arrivals.remove(&flush.shard).unwrap_or_default();
             self.setup.view.sent(flush.shard, flush.seq, arrivals);
         }
-        let result = self.log.write(&flushes, |shard| self.shards.get(&shard), membership);
-        let aftermath = after_transaction(result.end, result.retried, result.took);
-        self.setup.metrics.flush(result.end, begin.elapsed());
-        self.log_broken |= aftermath.new_producer;
+        let job = Job { flushes, membership, ids: self.identity.ids().clone(), begin };
+        if let Err(gone) = self.flusher.flush(job) {
+            self.failure = Some(gone.into());
+        }
+        self.standstill = begin.elapsed();
+    }
+
+    /// Does what follows from the end of a flush, or of a producer's replacement; waits so long for that end.
+    fn look_at_flush(&mut self, wait: Duration) {
+        let begin = Instant::now();
+        let done = self.flusher.done(wait);
+        self.standstill += begin.elapsed();
+        match done {
+            Ok(None) | Ok(Some(Done::Renewed(Ok(())))) => {}
+            Ok(Some(Done::Renewed(Err(error)))) => self.flush_failed(error),
+            Ok(Some(Done::Remade(why))) => self.stop_all(&why),
+            Ok(Some(Done::Flushed(flushed))) => self.flushed(*flushed),
+            Err(gone) => self.failure = Some(gone.into()),
+        }
+    }
+
+    /// Waits for the end of the flush under way, and does what follows from it. The flush thread gives up what takes too long.
+    fn await_flush(&mut self) {
+        while self.flusher.is_flushing() && self.failure.is_none() {
+            self.look_at_flush(ROUND);
+        }
+    }
+
+    /// The last flush of these shards, from its beginning to its end. To be called when none is under way.
+    fn flush_last(&mut self) {
+        let begin = Instant::now();
+        while !self.can_flush() && begin.elapsed() < LAST_PRODUCER && self.failure.is_none() {
+            self.look_at_flush(ROUND);
+        }
+        self.begin_flush();
+        self.await_flush();
+    }
+
+    /// A transaction has ended.
+    fn flushed(&mut self, flushed: Flushed) {
+        let begin = Instant::now();
+        let aftermath = flushed.aftermath;
+        self.setup.metrics.flush(flushed.end, flushed.took);
         if aftermath.committed {
-            self.committed(&flushes, begin);
+            self.committed(&flushed);
         } else {
             // After a failure reading has its turn, however long the attempt took.
             self.next_flush = Instant::now() + self.setup.config.load().flush.interval;
             self.earliest_flush = self.next_flush;
         }
-        if let Some(refused) = &result.refused {
-            self.log_broken |= self.log.adapt(refused);
-        }
-        if let Some(error) = result.error.filter(|_| !aftermath.committed) {
+        // If it must be replaced, the producer is best ready when the next flush is due.
+        self.can_flush();
+        self.setup.metrics.stood_still(std::mem::take(&mut self.standstill) + begin.elapsed());
+        if let Some(error) = flushed.error {
             self.flush_failed(error);
         }
-        if result.fence.is_some() {
+        if flushed.fence.is_some() {
             self.setup.metrics.fenced();
         }
-        if result.fence == Some(Fence::Group) {
+        if flushed.fence == Some(Fence::Group) {
             // Somebody else has the shards, or will have: wait for the group to say so.
             self.drop_shards();
             self.progress.settled();
@@ -812,9 +870,9 @@ impl Worker {
         }
     }
 
-    /// These snapshots, begun then, stand in the ledger.
-    fn committed(&mut self, flushes: &[Flush], begin: Instant) {
-        for flush in flushes {
+    /// These snapshots stand in the ledger.
+    fn committed(&mut self, flushed: &Flushed) {
+        for flush in &flushed.flushes {
             if let Some(shard) = self.shards.get_mut(&flush.shard) {
                 shard.committed();
             }
@@ -822,10 +880,10 @@ impl Worker {
                 self.setup.metrics.dead_letter(letter.reason);
             }
         }
-        let bytes: usize = flushes.iter().map(Flush::ledger_bytes).sum();
+        let bytes: usize = flushed.flushes.iter().map(Flush::ledger_bytes).sum();
         let rate = self.setup.config.load().ledger.max_write_rate.max(1);
         let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        self.earliest_flush = begin + pause;
+        self.earliest_flush = flushed.begin + pause;
         self.next_flush = self.next_flush.max(self.earliest_flush);
         self.setup.metrics.set_last_commit(now_ms());
         if self.progress.settled() {
@@ -843,27 +901,9 @@ impl Worker {
     /// Says so, now and then, and remembers it for `/readyz`.
     fn flush_failed(&mut self, error: FlushError) {
         self.setup.metrics.flush_failed(error.reason);
-        let error = self.explained(error);
         let text = error.describe();
         if self.progress.failed(error, Instant::now()) {
             tracing::warn!(error = text, "flush failed");
-        }
-    }
-
-    /// A topic that is gone shows as a time that runs out: the brokers are asked which one it is.
-    fn explained(&self, error: FlushError) -> FlushError {
-        if !matches!(error.reason, FlushFailure::Timeout | FlushFailure::Other) {
-            return error;
-        }
-        let topics = [&*self.topics.ledger, &*self.topics.dead_letters, &*self.topics.alerts, &*self.topics.source];
-        let Ok(found) = batch::describe_topics(&self.reader, &topics, ANSWER) else { return error };
-        match found.iter().position(Option::is_none) {
-            Some(gone) => FlushError {
-                reason: FlushFailure::TopicMissing,
-                topic: Some(topics[gone].to_owned()),
-                text: format!("the topic does not exist ({})", error.text),
-            },
-            None => error,
         }
     }
 
@@ -892,12 +932,11 @@ impl Worker {
 
     /// Lag, readiness, and which tenants this instance speaks for.
     fn report(&mut self) {
-        // Both are polled rarely or never otherwise, and what librdkafka logs would pile up in them.
         if let Some((code, reason)) = self.consumer.client().fatal_error() {
             self.failure = Some(WorkerError::Fatal { code, reason });
             return;
         }
-        self.log.serve();
+        // It is never polled otherwise, and what librdkafka logs would pile up in it.
         batch::serve(&self.reader, |_| {});
         self.report_lag();
         self.report_faults();
@@ -983,14 +1022,15 @@ impl Worker {
     /// Last flush, then the group is left; the next owner waits for nobody.
     fn finish(mut self) {
         self.setup.health.set_joined(false);
-        self.flush();
+        self.await_flush();
+        self.flush_last();
         self.drop_shards();
         self.consumer.context().close();
-        let Self { consumer, reader, log, .. } = self;
+        let Self { consumer, reader, flusher, .. } = self;
+        drop(flusher);
         // Leaves the group. The others have nothing to say goodbye to.
         drop(consumer);
         super::discard("reader", reader);
-        super::discard("producer", log);
         tracing::info!("worker stopped");
     }
 }

@@ -135,6 +135,8 @@ metrics! {
         "Age of the oldest record of an assigned source partition that is not in the ledger yet, counted or not."
     FLUSH_DURATION Histogram "sla_ledger_flush_duration_seconds"
         "Time from the snapshot of a flush to the end of its transaction."
+    STANDSTILL Histogram "sla_ledger_standstill_seconds"
+        "Time for which counting stood still for one flush: its snapshot, what follows from its end, and waits for that end."
     FLUSHES Counter "sla_ledger_flushes_total"
         "Flushes by how their transaction ended."
     UNFLUSHED Gauge "sla_ledger_unflushed_bytes"

@@ -25,6 +25,9 @@ use crate::visible::visible_name;
 /// Upper bounds of the flush histogram, in seconds: from an idle flush to Kafka's transaction timeout.
 const FLUSH_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds of the standstill histogram, in seconds: from an idle snapshot to a wait for a whole transaction.
+const STANDSTILL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 10.0];
+
 /// The metrics of the process. Shared by all its threads; every method is cheap and none blocks for long.
 #[derive(Debug)]
 pub struct ProcessMetrics {
@@ -45,6 +48,7 @@ pub struct ProcessMetrics {
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
     flush_duration: Histogram,
+    standstill: Histogram,
     flushes: IntCounterVec,
     unflushed: IntGaugeVec,
     reading_paused: IntGauge,
@@ -148,7 +152,10 @@ impl ProcessMetrics {
         }
         Held::ALL.iter().for_each(|held| _ = alerts_held.with_label_values(&[held.as_str()]));
         let suppressed = int_gauges(r, names::SERIES_SUPPRESSED, &["reason"]);
-        let options = HistogramOpts::new(names::FLUSH_DURATION.name, names::FLUSH_DURATION.help);
+        let histogram = |metric: Metric, buckets: &[f64]| {
+            let options = HistogramOpts::new(metric.name, metric.help);
+            register(r, made(Histogram::with_opts(options.buckets(buckets.to_vec()))))
+        };
         Self {
             counted,
             duplicate,
@@ -164,7 +171,8 @@ impl ProcessMetrics {
             new_tenants: counter(r, names::NEW_TENANTS),
             lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
             lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
-            flush_duration: register(r, made(Histogram::with_opts(options.buckets(FLUSH_BUCKETS.to_vec())))),
+            flush_duration: histogram(names::FLUSH_DURATION, &FLUSH_BUCKETS),
+            standstill: histogram(names::STANDSTILL, &STANDSTILL_BUCKETS),
             flushes,
             unflushed: int_gauges(r, names::UNFLUSHED, &["kind"]),
             reading_paused: int_gauge(r, names::READING_PAUSED),
@@ -280,6 +288,11 @@ impl ProcessMetrics {
     pub fn flush(&self, end: TransactionEnd, took: Duration) {
         self.flushes.with_label_values(&[result(end)]).inc();
         self.flush_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counting stood still for so long for one flush.
+    pub fn stood_still(&self, took: Duration) {
+        self.standstill.observe(took.as_secs_f64());
     }
 
     /// Bytes of dead letters and of facts that wait for a flush, and whether reading has paused for them.

@@ -57,7 +57,7 @@ mutations! {
     SettingsBelowCoverage,
     /// Calls are counted under settings that no committed C has recorded yet.
     CountBeforeCheckpoint,
-    /// C says the position at the commit, not at the snapshot.
+    /// C is of a later moment than the facts it goes out with: one that has changed since is missing.
     CheckpointNotFromSnapshot,
     /// A commit clears every dirty key, also those changed since the snapshot.
     ClearAllDirty,

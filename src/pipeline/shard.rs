@@ -1369,7 +1369,8 @@ impl Shard {
     ) -> Vec<(DirtyKey, Digest)> {
         let mut digests = Vec::with_capacity(self.dirty.len());
         let dirty_keys = std::mem::take(&mut self.dirty);
-        for &dirty in &dirty_keys {
+        let late = usize::from(mutated(Mutation::CheckpointNotFromSnapshot));
+        for &dirty in dirty_keys.iter().skip(late) {
             let Some((key, value, old)) = self.encode(dirty, seq, self.position) else { continue };
             let key = key.encode(self.owner.shard);
             let new = Digest::of(key.as_bytes(), &value);
@@ -1506,22 +1507,6 @@ impl Shard {
         let ended = self.foreign_alerts.values().filter(|(closes, _)| closes.is_some_and(|month| month < self.horizon));
         ended.for_each(|(_, foreign)| digest.add(*foreign));
         (calls, items, digest)
-    }
-
-    /// The checkpoint to be written with a flush; the one of the snapshot.
-    pub fn checkpoint_of(&self, flush: &Flush) -> (String, Vec<u8>) {
-        if mutated(Mutation::CheckpointNotFromSnapshot)
-            && let Some(pending) = &self.pending
-        {
-            let late = Checkpoint {
-                next_offset: self.position,
-                totals: self.totals,
-                items: self.items,
-                ..pending.checkpoint.clone()
-            };
-            return (flush.checkpoint.0.clone(), late.encode_value());
-        }
-        flush.checkpoint.clone()
     }
 
     /// The last snapshot stands in the ledger: clears what has not changed since.

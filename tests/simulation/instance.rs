@@ -567,8 +567,7 @@ impl Instance {
                 let next = flushing.queue.pop_front().or_else(|| {
                     let written = |f: &&mut Flush| f.checkpoint.0.is_empty();
                     let flush = flushing.flushes.iter_mut().find(|f| !written(f))?;
-                    let (key, value) = self.shards[&flush.shard].checkpoint_of(flush);
-                    flush.checkpoint.0.clear();
+                    let (key, value) = std::mem::take(&mut flush.checkpoint);
                     Some((flush.shard as usize, Rc::from(key.as_bytes()), Some(Rc::from(value))))
                 });
                 match next {
