@@ -14,13 +14,14 @@
     reason = "a program of measurements"
 )]
 
+mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use measure::{Service, bench, number, wait_for_cpu};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sla_ledger::generate::kafka::{KafkaOptions, KafkaSink};
@@ -32,7 +33,6 @@ use sla_ledger::metrics::sample;
 use support::kafka::{Cluster, Options};
 
 const PARTITIONS: i32 = 4;
-const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -58,14 +58,6 @@ fn adoption() {
     bench("reload_100k_tenants_3_months", judged.adopt.as_secs_f64(), "s");
     bench("reload_100k_longest_wait_of_the_tail", judged.longest_wait.as_secs_f64() * 1e3, "ms");
     bench("evaluate_one_tenant", judged.one_tenant.as_secs_f64() * 1e6, "us");
-}
-
-fn bench(name: &str, value: f64, unit: &str) {
-    println!("bench {name} {value:.3} {unit}");
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// CPU seconds per million events: the service, and bare consumption.
@@ -113,21 +105,6 @@ struct Measured {
     wall: f64,
 }
 
-/// The CPU seconds (user and system) a child has used, all its threads included.
-fn wait_for_cpu(child: &mut Child) -> f64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    let mut status = 0;
-    // SAFETY: the pid is our child's, not yet waited for; both pointers are valid for writing.
-    #[expect(unsafe_code, reason = "the standard library does not tell a child's resource usage")]
-    let usage = unsafe {
-        assert_eq!(libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()), child.id() as i32);
-        usage.assume_init()
-    };
-    assert_eq!(status, 0, "the measured process failed");
-    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
 fn run_floor(cluster: &Cluster, topic: &str, events: u64) -> Measured {
     let begin = Instant::now();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -168,64 +145,12 @@ fn floor(brokers: &str, topic: &str, events: u64) {
     assert!(bytes > 0);
 }
 
-/// A running service that reads `topic` into a ledger of its own.
-struct Service {
-    child: Child,
-    address: String,
-    _directory: tempfile::TempDir,
-}
-
-impl Service {
-    fn start(cluster: &Cluster, topic: &str, name: &str, exported: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let address = format!("127.0.0.1:{}", support::free_port());
-        let config = directory.path().join("config.yaml");
-        let text = format!(
-            "source: {{topic: {topic}}}\n\
-             ledger: {{name: {name}, topic: {name}, dead_letters_topic: {name}-letters, alerts_topic: {name}-alerts}}\n\
-             kafka: {{brokers: ['{}'], group: {name}, instance_id: {name}}}\n\
-             metrics: {{{exported}}}\n\
-             http: {{listen: '{address}'}}\n\
-             logging: {{level: error}}\n",
-            cluster.bootstrap()
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Command::new(binary()).arg("run").arg(&config).stdout(Stdio::null()).spawn().unwrap();
-        Self { child, address, _directory: directory }
-    }
-
-    /// The sum of a metric over its series; `None` while there is no answer.
-    fn metric(&self, name: &str) -> Option<f64> {
-        let text = reqwest::blocking::get(format!("http://{}/metrics", self.address)).ok()?.text().ok()?;
-        let values = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        Some(values.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
-    }
-
-    fn wait_for_records(&self, events: u64) {
-        support::wait_until("all events counted", LIMIT, || {
-            self.metric("sla_ledger_records_total").is_some_and(|n| n >= events as f64)
-        });
-    }
-
-    fn stop(mut self) -> f64 {
-        #[expect(unsafe_code, reason = "the standard library sends no SIGTERM")]
-        // SAFETY: a signal to our own child, which was not waited for.
-        unsafe {
-            libc::kill(self.child.id() as i32, libc::SIGTERM);
-        }
-        wait_for_cpu(&mut self.child)
-    }
-}
-
-fn binary() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_sla-ledger")).to_owned()
-}
-
 /// The whole service, everything on, from its start to its clean end.
 fn run_service(cluster: &Cluster, topic: &str, events: u64, run: u64) -> Measured {
     let begin = Instant::now();
     // The scrapes that tell when it is done must not cost what is measured: few series.
-    let service = Service::start(cluster, topic, &format!("bench-{run}"), "tenants: at_risk, max_tenants: 10");
+    let ledger = format!("bench-{run}");
+    let service = Service::start(cluster, topic, &ledger, &ledger, "tenants: at_risk, max_tenants: 10");
     service.wait_for_records(events);
     let wall = begin.elapsed().as_secs_f64();
     Measured { cpu: service.stop(), wall }
@@ -236,13 +161,10 @@ fn memory(cluster: &Cluster, tenants: u32) {
     let topic = format!("bench-tenants-{tenants}");
     let events = u64::from(tenants) * 10;
     produce(cluster, &topic, events, tenants);
-    let service =
-        Service::start(cluster, &topic, &format!("bench-memory-{tenants}"), "tenants: all, max_tenants: 1000000");
+    let ledger = format!("bench-memory-{tenants}");
+    let service = Service::start(cluster, &topic, &ledger, &ledger, "tenants: all, max_tenants: 1000000");
     service.wait_for_records(events);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
-    let resident =
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")).and_then(|l| l.split_whitespace().next()).unwrap();
-    bench(&format!("resident_{}k_tenants", tenants / 1000), resident.parse::<f64>().unwrap() / 1024.0, "MiB");
+    bench(&format!("resident_{}k_tenants", tenants / 1000), service.resident_mib(), "MiB");
     service.stop();
 }
 
