@@ -3,10 +3,10 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps bench soak lint fmt
+.PHONY: help demo test test-deps bench bench-peers soak lint fmt
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a live ledger with made-up traffic: needs nothing but Rust and a C/C++ toolchain
 	$(CARGO) run --release -- demo
@@ -19,8 +19,13 @@ test: test-deps ## all tests, those against a real Kafka included
 test-deps: ## check, or as root install, what the tests need: JDK, Maven, Kafka, Prometheus, Alertmanager, linters
 	scripts/test-deps.sh
 
-bench: test-deps ## cost per event, memory, /metrics, quality of the forecast: one line a figure
-	$(CARGO) bench
+bench: test-deps ## cost per call, memory, /metrics, takeovers, forecast: one line a figure, and the table of docs/performance.md
+	$(CARGO) bench --no-run
+	bash -o pipefail -c '$(CARGO) bench --bench ledger --bench live --bench forecast | tee target/bench.txt'
+	scripts/bench-table target/bench.txt docs/performance.md
+
+bench-peers: test-deps ## the same counting by Kafka Streams, Go and Python beside the service: CPU, time, and what they count wrong
+	$(CARGO) bench --bench peers
 
 soak: test-deps ## the tests with their long doses: hours
 	SLA_LEDGER_SOAK=1 $(CARGO) test --release --lib --bins --tests -- --nocapture

@@ -4,7 +4,9 @@
 //! interleaved in one run: only their ratio means anything on a machine that does other things too. Every run is a
 //! process of its own, whose CPU time the kernel tells at its end, all threads included.
 //!
-//! `SLA_LEDGER_BENCH_EVENTS` (default 2,000,000), `SLA_LEDGER_BENCH_PAIRS` (default 5).
+//! `SLA_LEDGER_BENCH_EVENTS` (default 2,000,000), `SLA_LEDGER_BENCH_PAIRS` (default 5). With
+//! `SLA_LEDGER_BENCH_BINARY=/path/sla-ledger` another binary of the service runs in every pair too: its figures begin with
+//! `other_`. `cargo bench --bench ledger -- catch_up` runs a part: `metrics`, `reload`, `catch_up`, `resident`.
 
 #![allow(
     missing_docs,
@@ -21,7 +23,7 @@ mod support;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use measure::{Service, bench, number, wait_for_cpu};
+use measure::{Binary, Service, bench, binaries, median, number, wait_for_cpu};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use sla_ledger::generate::kafka::{KafkaOptions, KafkaSink};
@@ -32,6 +34,10 @@ use sla_ledger::kafka::batch::{BatchQueue, Fetched};
 use sla_ledger::metrics::sample;
 use support::kafka::{Cluster, Options};
 
+/// The allocator of the service, which serves librdkafka too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const PARTITIONS: i32 = 4;
 
 fn main() {
@@ -39,16 +45,21 @@ fn main() {
     if let Some(at) = arguments.iter().position(|a| a == "--floor") {
         return floor(&arguments[at + 1], &arguments[at + 2], arguments[at + 3].parse().unwrap());
     }
-    if !arguments.iter().any(|a| a == "--bench") {
-        // `cargo test --all-targets` starts benchmarks too.
-        return;
+    let Some(selected) = measure::selection() else { return };
+    if selected("metrics") {
+        exposition();
     }
-    exposition();
-    adoption();
+    if selected("reload") {
+        adoption();
+    }
     let cluster = Cluster::start_with(&Options::new(1).heap_mib(1024));
-    pipeline(&cluster);
+    if selected("catch_up") {
+        catch_up(&cluster);
+    }
     for tenants in [10_000, 100_000] {
-        memory(&cluster, tenants);
+        if selected("resident") {
+            memory(&cluster, tenants);
+        }
     }
 }
 
@@ -61,32 +72,48 @@ fn adoption() {
 }
 
 /// CPU seconds per million events: the service, and bare consumption.
-fn pipeline(cluster: &Cluster) {
+fn catch_up(cluster: &Cluster) {
     let events = number("SLA_LEDGER_BENCH_EVENTS", 2_000_000);
-    let pairs = number("SLA_LEDGER_BENCH_PAIRS", 5);
     let topic = "bench-calls";
     produce(cluster, topic, events, 10_000);
-    let millions = events as f64 / 1e6;
-    let (mut floors, mut services, mut ratios, mut walls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..pairs {
-        let floor = run_floor(cluster, topic, events).cpu / millions;
-        let service = run_service(cluster, topic, events, pair);
-        let cpu = service.cpu / millions;
-        println!("# pair {pair}: floor {floor:.3} s/M, service {cpu:.3} s/M in {:.2} s wall", service.wall);
-        floors.push(floor);
-        services.push(cpu);
-        ratios.push(cpu / floor);
-        walls.push(events as f64 / service.wall);
+    let binaries = binaries();
+    let mut floors = Figures::default();
+    let mut services = vec![Figures::default(); binaries.len()];
+    for pair in 0..number("SLA_LEDGER_BENCH_PAIRS", 5) {
+        let floor = run_floor(cluster, topic, events);
+        floors.add(&floor, &floor, events);
+        for (binary, figures) in binaries.iter().zip(&mut services) {
+            let service = run_service(binary, cluster, topic, events, pair);
+            println!("# pair {pair}: floor {floor:.2?}, {} {service:.2?}", binary.tag());
+            figures.add(&service, &floor, events);
+        }
     }
-    bench("floor_cpu", median(&mut floors), "s/M");
-    bench("pipeline_cpu", median(&mut services), "s/M");
-    bench("pipeline_cpu_to_floor", median(&mut ratios), "ratio");
-    bench("pipeline_rate", median(&mut walls), "events/s");
+    bench("floor_cpu", median(&mut floors.cpu), "s/M");
+    bench("floor_rate", median(&mut floors.rate), "events/s");
+    for (binary, figures) in binaries.iter().zip(&mut services) {
+        binary.bench("catch_up_cpu", median(&mut figures.cpu), "s/M");
+        binary.bench("catch_up_cpu_to_floor", median(&mut figures.ratio), "ratio");
+        binary.bench("catch_up_rate", median(&mut figures.rate), "events/s");
+    }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The runs of one program.
+#[derive(Debug, Clone, Default)]
+struct Figures {
+    /// CPU seconds a million events.
+    cpu: Vec<f64>,
+    /// CPU to that of the floor of the same pair.
+    ratio: Vec<f64>,
+    /// Events a second.
+    rate: Vec<f64>,
+}
+
+impl Figures {
+    fn add(&mut self, run: &Measured, floor: &Measured, events: u64) {
+        self.cpu.push(run.cpu / events as f64 * 1e6);
+        self.ratio.push(run.cpu / floor.cpu);
+        self.rate.push(events as f64 / run.wall);
+    }
 }
 
 /// Sends a month's start of traffic, keyed by tenant, lz4, and waits until all of it has arrived.
@@ -100,6 +127,8 @@ fn produce(cluster: &Cluster, topic: &str, events: u64, tenants: u32) {
     sink.finish().unwrap();
 }
 
+/// What a process took from its start to its end, in seconds.
+#[derive(Debug)]
 struct Measured {
     cpu: f64,
     wall: f64,
@@ -115,7 +144,7 @@ fn run_floor(cluster: &Cluster, topic: &str, events: u64) -> Measured {
     Measured { cpu, wall: begin.elapsed().as_secs_f64() }
 }
 
-/// Bare consumption with the fetch settings of the service: batches from librdkafka's queue, nothing done with them.
+/// Bare consumption with the service's allocator and the settings of its consumer (`kafka::worker`): batches from librdkafka's queue, nothing done with them.
 fn floor(brokers: &str, topic: &str, events: u64) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -125,6 +154,8 @@ fn floor(brokers: &str, topic: &str, events: u64) {
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.min.messages", "20000")
         .set("queued.max.messages.kbytes", "32768")
+        .set("fetch.wait.max.ms", "100")
+        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
     let mut list = TopicPartitionList::new();
@@ -146,11 +177,11 @@ fn floor(brokers: &str, topic: &str, events: u64) {
 }
 
 /// The whole service, everything on, from its start to its clean end.
-fn run_service(cluster: &Cluster, topic: &str, events: u64, run: u64) -> Measured {
+fn run_service(binary: &Binary, cluster: &Cluster, topic: &str, events: u64, run: u64) -> Measured {
     let begin = Instant::now();
     // The scrapes that tell when it is done must not cost what is measured: few series.
-    let ledger = format!("bench-{run}");
-    let service = Service::start(cluster, topic, &ledger, &ledger, "tenants: at_risk, max_tenants: 10");
+    let ledger = format!("bench-{run}-{}", binary.tag());
+    let service = Service::start(binary, cluster, topic, &ledger, &ledger, "tenants: at_risk, max_tenants: 10");
     service.wait_for_records(events);
     let wall = begin.elapsed().as_secs_f64();
     Measured { cpu: service.stop(), wall }
@@ -161,11 +192,13 @@ fn memory(cluster: &Cluster, tenants: u32) {
     let topic = format!("bench-tenants-{tenants}");
     let events = u64::from(tenants) * 10;
     produce(cluster, &topic, events, tenants);
-    let ledger = format!("bench-memory-{tenants}");
-    let service = Service::start(cluster, &topic, &ledger, &ledger, "tenants: all, max_tenants: 1000000");
-    service.wait_for_records(events);
-    bench(&format!("resident_{}k_tenants", tenants / 1000), service.resident_mib(), "MiB");
-    service.stop();
+    for binary in binaries() {
+        let ledger = format!("bench-memory-{tenants}-{}", binary.tag());
+        let service = Service::start(&binary, cluster, &topic, &ledger, &ledger, "tenants: all, max_tenants: 1000000");
+        service.wait_for_records(events);
+        binary.bench(&format!("resident_{}k_tenants", tenants / 1000), service.resident_mib(), "MiB");
+        service.stop();
+    }
 }
 
 /// Time and size of a scrape that exports every tenant.

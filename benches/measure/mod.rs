@@ -2,9 +2,9 @@
 
 #![allow(dead_code, reason = "each benchmark uses its own part of this module")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::support;
 use support::kafka::Cluster;
@@ -20,6 +20,50 @@ pub fn bench(name: &str, value: f64, unit: &str) {
 /// A number of the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// A binary of the service, and what its figures' names begin with.
+#[derive(Debug, Clone)]
+pub struct Binary {
+    path: PathBuf,
+    prefix: &'static str,
+}
+
+impl Binary {
+    /// Prints one figure of this binary.
+    pub fn bench(&self, name: &str, value: f64, unit: &str) {
+        bench(&format!("{}{name}", self.prefix), value, unit);
+    }
+
+    /// What tells its topics from those of another binary.
+    pub fn tag(&self) -> &'static str {
+        if self.prefix.is_empty() { "this" } else { "other" }
+    }
+}
+
+/// The binary that was just built and, if `SLA_LEDGER_BENCH_BINARY` names one, another to compare it with: its figures
+/// begin with `other_`.
+pub fn binaries() -> Vec<Binary> {
+    let mut all = vec![Binary { path: Path::new(env!("CARGO_BIN_EXE_sla-ledger")).to_owned(), prefix: "" }];
+    if let Some(path) = std::env::var_os("SLA_LEDGER_BENCH_BINARY").filter(|path| !path.is_empty()) {
+        all.push(Binary { path: path.into(), prefix: "other_" });
+    }
+    all
+}
+
+/// What is measured, of the command line: the scenarios whose names contain one of its words, or all. `None`: nothing, since
+/// `cargo test --all-targets` starts benchmarks too.
+pub fn selection() -> Option<impl Fn(&str) -> bool> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = arguments.iter().filter(|a| !a.starts_with('-')).cloned().collect();
+    let asked = arguments.iter().any(|a| a == "--bench");
+    asked.then_some(move |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str())))
+}
+
+/// The middle one.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The CPU seconds (user and system) a child has used, all its threads included.
@@ -46,7 +90,7 @@ pub struct Service {
 
 impl Service {
     /// Starts one. Instances of the same `ledger` share its topics and its group. `metrics`: keys of that section.
-    pub fn start(cluster: &Cluster, topic: &str, ledger: &str, instance: &str, metrics: &str) -> Self {
+    pub fn start(binary: &Binary, cluster: &Cluster, topic: &str, ledger: &str, instance: &str, metrics: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("127.0.0.1:{}", support::free_port());
         let config = directory.path().join("config.yaml");
@@ -60,8 +104,7 @@ impl Service {
             cluster.bootstrap()
         );
         std::fs::write(&config, text).unwrap();
-        let binary = Path::new(env!("CARGO_BIN_EXE_sla-ledger"));
-        let child = Command::new(binary).arg("run").arg(&config).stdout(Stdio::null()).spawn().unwrap();
+        let child = Command::new(&binary.path).arg("run").arg(&config).stdout(Stdio::null()).spawn().unwrap();
         Self { child, address, _directory: directory }
     }
 
@@ -99,11 +142,23 @@ impl Service {
         ticks / ticks_per_second()
     }
 
+    /// How far each partition is counted according to `/api/v1/shards`; `None` while there is no answer.
+    pub fn next_offsets(&self) -> Option<Vec<i64>> {
+        let answer: serde_json::Value = serde_json::from_str(&self.get("/api/v1/shards")?).ok()?;
+        answer["shards"].as_array()?.iter().map(|shard| shard["next_offset"].as_i64()).collect()
+    }
+
     /// Resident memory in MiB.
     pub fn resident_mib(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).and_then(|l| l.split_whitespace().next());
         kib.unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it as an operator would; the CPU seconds of its whole life.
@@ -114,6 +169,46 @@ impl Service {
             libc::kill(self.child.id() as i32, libc::SIGTERM);
         }
         wait_for_cpu(&mut self.child)
+    }
+}
+
+/// For how long at most a partition's count stood still between two looks at it.
+pub struct Pauses {
+    /// Of each partition: how far, and since when.
+    seen: Vec<(i64, Instant)>,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// From now on.
+    pub fn new() -> Self {
+        Self { seen: Vec::new(), longest: Duration::ZERO }
+    }
+
+    /// Looks at what `service` says of all partitions.
+    pub fn look(&mut self, service: &Service) {
+        let Some(offsets) = service.next_offsets() else { return };
+        let now = Instant::now();
+        if self.seen.len() != offsets.len() {
+            self.seen = offsets.into_iter().map(|offset| (offset, now)).collect();
+            return;
+        }
+        for ((before, since), offset) in self.seen.iter_mut().zip(offsets) {
+            self.longest = self.longest.max(now.duration_since(*since));
+            if offset != *before {
+                (*before, *since) = (offset, now);
+            }
+        }
+    }
+
+    /// Whether every partition was counted on in the time before the last look.
+    pub fn all_moved_within(&self, time: Duration) -> bool {
+        !self.seen.is_empty() && self.seen.iter().all(|(_, since)| since.elapsed() < time)
+    }
+
+    /// The longest so far.
+    pub fn longest(&self) -> Duration {
+        self.longest
     }
 }
 

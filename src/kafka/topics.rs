@@ -101,6 +101,42 @@ pub fn message_bytes(base: &ClientConfig, topic: &str) -> Option<usize> {
     entry.value?.parse().ok()
 }
 
+/// What keeps the ledger topic compacted while it is written. Kafka never compacts the segment that is being written: its
+/// bytes and its age bound what a start reads in vain. It must hold the largest batch, [`MAX_MESSAGE_BYTES`].
+const COMPACTION: [(&str, &str); 5] = [
+    ("segment.bytes", "16777216"),
+    ("segment.ms", "600000"),
+    ("min.cleanable.dirty.ratio", "0.2"),
+    ("min.compaction.lag.ms", "60000"),
+    ("max.compaction.lag.ms", "600000"),
+];
+
+/// What is said of a ledger topic that stays uncompacted for longer than one that we create. Nothing is lost by that: a start
+/// reads more. `segment.bytes` too small for a record would stop a shard, which is said of `max.message.bytes` too.
+fn compaction_warning(config: &Config, settings: &BTreeMap<String, String>) -> Option<String> {
+    let number = |text: &str| text.parse::<f64>().ok();
+    let (mut found, mut wanted) = (Vec::new(), Vec::new());
+    for (name, ours) in COMPACTION {
+        // A broker that does not know the setting does not name it.
+        let Some(value) = settings.get(name) else { continue };
+        let too_small = name == "segment.bytes" && number(value) < Some(f64::from(MAX_MESSAGE_BYTES));
+        if number(value) > number(ours) || too_small {
+            found.push(format!("{name}={value}"));
+            wanted.push(format!("{name}={ours}"));
+        }
+    }
+    let ledger = &config.ledger.topic;
+    (!found.is_empty()).then(|| {
+        format!(
+            "the ledger topic `{ledger}` has {}: much of it stays uncompacted, and a start reads all of that; run: \
+             kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {ledger} --add-config {}",
+            found.join(", "),
+            config.kafka.brokers.join(","),
+            wanted.join(",")
+        )
+    })
+}
+
 struct Wanted<'a> {
     name: &'a str,
     partitions: i32,
@@ -124,14 +160,8 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
     let source = &config.source.topic;
     let shards = *counts.get(source).ok_or_else(|| TopicError::NoSource(source.clone()))?;
     let max_bytes = MAX_MESSAGE_BYTES.to_string();
-    let ledger = [
-        ("cleanup.policy", "compact"),
-        ("min.compaction.lag.ms", "60000"),
-        ("segment.ms", "3600000"),
-        ("segment.bytes", "134217728"),
-        ("min.cleanable.dirty.ratio", "0.3"),
-        ("max.message.bytes", max_bytes.as_str()),
-    ];
+    let mut ledger = vec![("cleanup.policy", "compact"), ("max.message.bytes", max_bytes.as_str())];
+    ledger.extend(COMPACTION);
     let others = [("cleanup.policy", "delete"), ("max.message.bytes", max_bytes.as_str())];
     let retention = ALERTS_RETENTION_MS.to_string();
     let alerts = [others[0], others[1], ("retention.ms", retention.as_str())];
@@ -315,6 +345,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
     if number(ledger, "max.message.bytes").is_some_and(|n| n < i64::from(MAX_MESSAGE_BYTES)) {
         warnings.push(format!("the ledger topic `{ledger}` has max.message.bytes={} (we create it with {MAX_MESSAGE_BYTES}): a tenant with very many actions and codes could stop its shard", get(ledger, "max.message.bytes")));
     }
+    warnings.extend(settings.get(ledger).and_then(|found| compaction_warning(config, found)));
     let dead_letters = config.ledger.dead_letters_topic.as_str();
     if number(dead_letters, "max.message.bytes").is_some_and(|n| n < i64::from(MAX_MESSAGE_BYTES)) {
         warnings.push(format!("the dead-letter topic `{dead_letters}` has max.message.bytes={} (we create it with {MAX_MESSAGE_BYTES}): larger bodies are left out of the letters, which then hold their size and SHA-256", get(dead_letters, "max.message.bytes")));
@@ -433,6 +464,33 @@ pub async fn timestamp_mistake(base: &ClientConfig, config: &Config) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ledger_that_stays_uncompacted_is_named_with_the_command() {
+        let config = Config::new("calls", vec!["kafka-1:9092".into()]);
+        let ours = COMPACTION.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let with = |name: &str, value: &str| {
+            let mut settings = BTreeMap::from(ours.clone());
+            settings.insert(name.to_owned(), value.to_owned());
+            compaction_warning(&config, &settings)
+        };
+        for (name, value, is_named) in [
+            ("segment.bytes", "16777216", false),
+            ("segment.bytes", "10000000", false),
+            ("segment.bytes", "134217728", true),
+            ("segment.bytes", "1048576", true),
+            ("segment.ms", "604800000", true),
+            ("min.cleanable.dirty.ratio", "0.1", false),
+            ("min.cleanable.dirty.ratio", "0.5", true),
+            ("max.compaction.lag.ms", "9223372036854775807", true),
+        ] {
+            let warning = with(name, value);
+            assert_eq!(warning.is_some(), is_named, "{name}={value}: {warning:?}");
+            let command = "kafka-configs.sh --bootstrap-server kafka-1:9092 --alter";
+            assert!(warning.is_none_or(|text| text.contains(&format!("{name}={value}")) && text.contains(command)));
+        }
+        assert_eq!(compaction_warning(&config, &BTreeMap::new()), None);
+    }
 
     #[test]
     fn timestamps_need_a_bound_of_an_hour() {
