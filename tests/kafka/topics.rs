@@ -24,6 +24,33 @@ fn run_makes_its_topics() {
         assert_eq!(write::setting(brokers, topic, "max.message.bytes").as_deref(), Some("8388608"), "{topic}");
     }
     assert_eq!(write::setting(brokers, &names.alerts, "retention.ms").as_deref(), Some("8640000000"));
+    for (name, value) in [
+        ("segment.bytes", "16777216"),
+        ("segment.ms", "600000"),
+        ("min.cleanable.dirty.ratio", "0.2"),
+        ("min.compaction.lag.ms", "60000"),
+        ("max.compaction.lag.ms", "600000"),
+    ] {
+        assert_eq!(write::setting(brokers, &names.ledger, name).as_deref(), Some(value), "{name}");
+    }
+    instance.stop();
+}
+
+/// A ledger topic with Kafka's own defaults is hardly ever compacted: that is said, and the service runs.
+#[test]
+fn a_ledger_topic_that_stays_uncompacted_is_named_and_used() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("uncompacted"));
+    names.create_calls(cluster, 1);
+    cluster.create_topic(&names.ledger, 1, &[("cleanup.policy", "compact")]);
+    let mut instance = Instance::new("a", cluster, &names);
+    instance.start_ready();
+    let log = instance.log();
+    for text in
+        ["stays uncompacted", "segment.bytes=1073741824", "--add-config segment.bytes=16777216,segment.ms=600000"]
+    {
+        assert!(log.contains(text), "`{text}` is not in:\n{log}");
+    }
     instance.stop();
 }
 
