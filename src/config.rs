@@ -23,6 +23,7 @@ pub use notify::{
 };
 
 use crate::documents::ExpectedLedger;
+use crate::logging::{LogFormat, LoggingConfig, filter};
 use crate::pipeline::settings::{CountingSettings, IgnoredRange, TimestampFormat};
 use crate::report::alert::{Encoding, Issuer, RUNBOOK};
 use crate::yaml::read::{self, Parsed, Reader, Section, shown, wrong};
@@ -265,32 +266,6 @@ impl Default for ReadyConfig {
     }
 }
 
-/// What is logged to stderr, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LoggingConfig {
-    /// For people or for machines.
-    pub format: LogFormat,
-    /// A directive of `tracing`'s `EnvFilter`: `info`, or `info,sla_ledger::kafka=debug`.
-    pub level: String,
-}
-
-impl Default for LoggingConfig {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".into() }
-    }
-}
-
-/// How a log line is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// A changed key that takes effect with the next start only; until then the old value holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartNeeded {
@@ -360,7 +335,7 @@ impl Config {
                 metrics: root.section("metrics", MetricsConfig::read),
                 notify: root.section("notify", NotifyConfig::read),
                 ready: root.section("ready", ReadyConfig::read),
-                logging: root.section("logging", LoggingConfig::read),
+                logging: root.section("logging", logging),
                 counting: CountingSettings::default(),
             };
             root.section("counting", |section| read_counting(section, &mut counting));
@@ -649,27 +624,25 @@ impl ReadyConfig {
     }
 }
 
-impl LoggingConfig {
-    fn read(section: &mut Section) -> Self {
-        let default = Self::default();
-        Self {
-            format: section.or(
-                "format",
-                default.format,
-                read::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-            ),
-            level: section.or("level", default.level, |node| {
-                let level = read::text(node)?;
-                match crate::logging::filter(&level) {
-                    Ok(_) => Ok(level),
-                    Err(error) => wrong(
-                        node,
-                        format!("is wrong: {error}"),
-                        "write error, warn, info, debug or trace, or e.g. \"info,sla_ledger::kafka=debug\"",
-                    ),
-                }
-            }),
-        }
+fn logging(section: &mut Section) -> LoggingConfig {
+    let default = LoggingConfig::default();
+    LoggingConfig {
+        format: section.or(
+            "format",
+            default.format,
+            read::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        ),
+        level: section.or("level", default.level, |node| {
+            let level = read::text(node)?;
+            match filter(&level) {
+                Ok(_) => Ok(level),
+                Err(error) => wrong(
+                    node,
+                    format!("is wrong: {error}"),
+                    "write error, warn, info, debug or trace, or e.g. \"info,sla_ledger::kafka=debug\"",
+                ),
+            }
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod access;
 pub mod api;
 pub mod connection;
 pub mod health;
+mod limits;
 pub mod reloads;
 pub mod scrape;
 pub mod server;
@@ -16,9 +17,10 @@ use std::sync::Arc;
 
 pub use access::{Access, Door, guarded};
 pub use health::{Beating, FaultKind, Health, NotReady};
+pub use limits::Limits;
 pub use reloads::Reloads;
 use scrape::Scrapes;
-pub use server::{Limits, bind, router, serve, serve_router};
+pub use server::{bind, router, serve, serve_router};
 pub use tls::WebListener;
 
 /// Appends the whole exposition to the buffer. Runs on a blocking thread, never twice at once.

@@ -1,6 +1,6 @@
 //! Logs: lower-case messages with structured fields, as text or JSON lines, to stderr. The level can change while running.
 //!
-//! Nothing here redacts: secrets do not print in the first place (see [`crate::config::Secret`]). But everything here is
+//! Nothing here redacts: secrets do not print in the first place (see `config::Secret`). But everything here is
 //! [visible](crate::visible): whatever tenants, files and brokers put into a message or a field, an event is one line, and
 //! no character of it steers a terminal.
 
@@ -8,6 +8,7 @@ use std::fmt::{self as text, Write as _};
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
+use serde::Serialize;
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -18,8 +19,33 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{LogFormat, LoggingConfig};
 use crate::visible::{VisibleWriter, is_hidden};
+
+/// What is logged to stderr, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggingConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A directive of `tracing`'s `EnvFilter`: `info`, or `info,sla_ledger::kafka=debug`.
+    pub level: String,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Changes the level of a running process.
 #[derive(Debug, Clone)]

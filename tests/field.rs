@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::Program;
+use support::{Files, Program};
 
 /// A file of a case.
 fn case(name: &str, file: &str) -> PathBuf {
@@ -220,7 +220,10 @@ fn leap_second() {
         let rows = "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at\n";
         let directory = Files::new();
         directory.put("tenants.csv", format!("{rows}acme,o-1,2026-03-17,3,,,,{at}\n"));
-        binary(&["replay", "--config", &directory.path(), "--calls", &calls]).output.status.code()
+        binary(&["replay", "--config", directory.path().to_str().expect("UTF-8"), "--calls", &calls])
+            .output
+            .status
+            .code()
     };
     assert_eq!((order("2016-12-31T23:59:60Z"), order("2016-12-30T23:59:60Z")), (Some(0), Some(2)));
 }
@@ -376,7 +379,7 @@ fn wrong_file_kinds() {
         let both = binary(&["replay", "--now", NOW, "--calls", &sound, &file]);
         assert!(text(&both.output.stderr).contains(name), "{name} goes unnoticed beside another");
     }
-    let directory = binary(&["replay", "--calls", &files.path()]);
+    let directory = binary(&["replay", "--calls", files.path().to_str().expect("UTF-8")]);
     assert_eq!(directory.output.status.code(), Some(1));
     assert!(text(&directory.output.stderr).contains("it is a directory"));
     // Packed or not, whatever the name; a byte order mark of UTF-8 is taken.
@@ -400,7 +403,7 @@ fn documents_of_wrong_kinds_say_what_they_are() {
     let said = |name: &str, bytes: &[u8]| {
         let files = Files::new();
         files.put(name, bytes);
-        let ran = binary(&["replay", "--config", &files.path(), "--calls", &calls]);
+        let ran = binary(&["replay", "--config", files.path().to_str().expect("UTF-8"), "--calls", &calls]);
         assert_eq!(ran.output.status.code(), Some(2), "{name}");
         text(&ran.output.stderr)
     };
@@ -420,7 +423,7 @@ fn documents_of_wrong_kinds_say_what_they_are() {
     let files = Files::new();
     let ran = binary(&["statement", "--check", &files.put("statement.json", gz(b"{}"))]);
     assert!(text(&ran.output.stderr).contains("the file is gzip data: unpack it"), "{}", text(&ran.output.stderr));
-    let report = text(&check_config(Path::new(&files.path())).stderr);
+    let report = text(&check_config(files.path()).stderr);
     assert!(report.contains("this is a directory, not a file"), "{report}");
     let report = text(&check_config(Path::new("/none/sla-ledger.yaml")).stderr);
     assert!(report.contains("file not found"), "{report}");
@@ -439,24 +442,6 @@ fn bytes_of(file: &str) -> Vec<u8> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a directory"))
-    }
-
-    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, bytes).expect("a file");
-        path.display().to_string()
-    }
-
-    fn path(&self) -> String {
-        self.0.path().display().to_string()
-    }
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {

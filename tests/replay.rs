@@ -1,7 +1,8 @@
 //! `sla-ledger replay` as a user runs it, and the scenarios' events through the shard and the book.
 
+mod support;
+
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use sla_ledger::domain::standing::Completeness;
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::replay::{Options, Replay};
 use sla_ledger::report::standing::Standing;
+use support::Files;
 
 const CALLS: &str = r#"{"tenant":"acme","request_id":"r1","timestamp":"2026-03-20T10:00:00.000+08:00","action":"Dial","code":"InternalError","arrival":"2026-03-20T10:00:01+08:00"}
 {"tenant":"acme","request_id":"r2","timestamp":"2026-03-20T10:00:01.000+08:00","action":"Dial"}
@@ -71,24 +73,6 @@ fn replay_stdin(args: &[&str], input: &[u8]) -> Ran {
     let output = child.wait_with_output().expect("the binary ends");
     writer.join().expect("the writer ends");
     ran(output)
-}
-
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a directory"))
-    }
-
-    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, bytes).expect("a file");
-        path.display().to_string()
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {
@@ -354,7 +338,7 @@ fn broken_input_is_an_error_with_its_place() {
         }
         assert_eq!(ran.err.lines().count(), 1, "{name}: {}", ran.err);
     }
-    for path in [files.path().join("none.jsonl"), files.path()] {
+    for path in [files.path().join("none.jsonl"), files.path().to_owned()] {
         let path = path.display().to_string();
         let ran = replay(&["--calls", &path]);
         assert_eq!((ran.code, ran.out.as_str()), (1, ""));

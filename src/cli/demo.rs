@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{Options, Service, Signals};
-use crate::config::{Config, LogFormat, LoggingConfig};
+use crate::config::Config;
 use crate::domain::availability::Level;
 use crate::domain::standing::ServiceMonth;
 use crate::generate::kafka::{KafkaOptions, KafkaSink};
@@ -23,6 +23,7 @@ use crate::generate::live::{self, Live};
 use crate::http::Access;
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
 use crate::logging;
+use crate::logging::{LogFormat, LoggingConfig};
 use crate::view::View;
 use crate::visible::visible;
 use contract::DemoContract;

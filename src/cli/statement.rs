@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use super::replay::{Progress, inputs, instant, judge, read_calls};
 use crate::config::Config;
@@ -94,6 +96,36 @@ pub struct Args {
     /// Keep issued statements here; one whose result changed becomes a numbered revision that says what changed and why
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json, Self::Csv, Self::Html]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Text => ("text", "For people, at 100 columns"),
+            Self::Json => ("json", "The statement itself"),
+            Self::Csv => ("csv", "Its evidence, a failing call a line"),
+            Self::Html => ("html", "One file to look at, send or print"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
+impl ValueEnum for Lang {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::En, Self::Zh]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::En => ("en", "English"),
+            Self::Zh => ("zh", "Chinese, simplified"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 /// Runs the command. The statement goes to stdout, everything else to stderr.

@@ -15,7 +15,7 @@
 //! Every check does the same work, whoever is asked about: a hash of each cost that a user of the file has. So the time of
 //! an answer tells neither whether there is such a user, nor how costly the user's hash is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,8 @@ use tokio::sync::Semaphore;
 
 use super::connection::Handle;
 use super::server::problem;
-use super::{tokens, web_config};
+use super::tokens;
+use super::web_config::{self, WebConfig};
 use crate::yaml::FileErrors;
 
 /// Passwords that wait for their check; beyond, a client is told to come again.
@@ -52,15 +53,10 @@ type Hidden = [u8; 32];
 /// What the files say about access. The default asks nobody anything.
 #[derive(Clone, Default)]
 pub struct Access {
-    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
-    /// Nobody gets in without a certificate.
-    pub(super) certificates_required: bool,
-    /// Names and bcrypt hashes.
-    pub(super) users: BTreeMap<String, String>,
-    /// Of all answers.
-    pub(super) headers: HeaderMap,
+    /// Of `http.web_config_file`.
+    web: WebConfig,
     /// Digests of the API's tokens.
-    pub(super) tokens: Vec<Hidden>,
+    tokens: Vec<Hidden>,
 }
 
 impl Access {
@@ -69,30 +65,30 @@ impl Access {
     /// # Errors
     /// With everything that is wrong with either.
     pub fn load(web_config: Option<&Path>, api_tokens: Option<&Path>) -> Result<Self, Vec<FileErrors>> {
-        let access = web_config.map_or_else(|| Ok(Self::default()), web_config::read);
+        let web = web_config.map_or_else(|| Ok(WebConfig::default()), web_config::read);
         let tokens = api_tokens.map_or_else(|| Ok(Vec::new()), tokens::read);
-        match (access, tokens) {
-            (Ok(access), Ok(tokens)) => match api_tokens {
-                Some(file) if access.users.is_empty() => Err(vec![FileErrors::whole(
+        match (web, tokens) {
+            (Ok(web), Ok(tokens)) => match api_tokens {
+                Some(file) if web.users.is_empty() => Err(vec![FileErrors::whole(
                     &file.display().to_string(),
                     "`http.api_token_file` has no effect: without users every address is open",
                     "add `basic_auth_users` to the file of `http.web_config_file`, or remove `http.api_token_file`",
                 )]),
-                _ => Ok(Self { tokens, ..access }),
+                _ => Ok(Self { web, tokens }),
             },
-            (access, tokens) => Err(access.err().into_iter().chain(tokens.err()).collect()),
+            (web, tokens) => Err(web.err().into_iter().chain(tokens.err()).collect()),
         }
     }
 
     /// How connections are encrypted.
     pub(super) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        self.tls.clone()
+        self.web.tls.clone()
     }
 
     /// What is legal but should be looked at, in one sentence.
     pub fn warning(&self, listen: SocketAddr) -> Option<String> {
-        let asks = !self.users.is_empty() || self.certificates_required;
-        let (what, add) = match (asks, &self.tls) {
+        let asks = !self.web.users.is_empty() || self.web.certificates_required;
+        let (what, add) = match (asks, &self.web.tls) {
             _ if listen.ip().is_loopback() => return None,
             (true, Some(_)) => return None,
             (true, None) => {
@@ -112,9 +108,9 @@ impl Access {
     /// What is asked of clients, in a few words.
     pub fn summary(&self) -> String {
         let s = |n: usize| if n == 1 { "" } else { "s" };
-        let (users, tokens) = (self.users.len(), self.tokens.len());
-        let mut parts = vec![if self.tls.is_some() { "TLS".to_owned() } else { "no TLS".into() }];
-        parts.extend(self.certificates_required.then(|| "client certificates".into()));
+        let (users, tokens) = (self.web.users.len(), self.tokens.len());
+        let mut parts = vec![if self.web.tls.is_some() { "TLS".to_owned() } else { "no TLS".into() }];
+        parts.extend(self.web.certificates_required.then(|| "client certificates".into()));
         parts.push(if users == 0 { "no users".into() } else { format!("{users} user{}", s(users)) });
         parts.extend((tokens > 0).then(|| format!("{tokens} API token{}", s(tokens))));
         parts.join(", ")
@@ -126,8 +122,8 @@ impl Access {
         fn cost(hash: &str) -> &str {
             hash.get(4..6).unwrap_or("10")
         }
-        let own = self.users.get(user);
-        let costs: BTreeSet<&str> = self.users.values().map(|hash| cost(hash)).collect();
+        let own = self.web.users.get(user);
+        let costs: BTreeSet<&str> = self.web.users.values().map(|hash| cost(hash)).collect();
         let check = |at: &str| match own.filter(|own| cost(own) == at) {
             Some(own) => (own.clone(), true),
             None => (format!("$2b${at}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"), false),
@@ -193,7 +189,7 @@ impl Door {
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<(), Refusal> {
-        if access.users.is_empty() || matches!(path, "/livez" | "/readyz") {
+        if access.web.users.is_empty() || matches!(path, "/livez" | "/readyz") {
             return Ok(());
         }
         let token_would_do = !access.tokens.is_empty() && path.starts_with("/api/");
@@ -221,7 +217,7 @@ impl Door {
         password: Vec<u8>,
         peer: Option<IpAddr>,
     ) -> Result<bool, Refusal> {
-        let hash = access.users.get(&user).map_or("", String::as_str);
+        let hash = access.web.users.get(&user).map_or("", String::as_str);
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         let digest = self.digest([user.as_bytes(), hash.as_bytes(), &password, peer.as_bytes()]);
         if self.verified().contains(&digest) {
@@ -336,28 +332,31 @@ async fn enter(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
             refusal.into_response()
         }
     };
-    response.headers_mut().extend(access.headers.clone());
+    response.headers_mut().extend(access.web.headers.clone());
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    fn of(users: BTreeMap<String, String>) -> Access {
+        Access { web: WebConfig { users, ..WebConfig::default() }, ..Access::default() }
+    }
 
     #[test]
     fn every_check_does_the_same_work() {
         let hash = |cost: u32| bcrypt::hash("wonder", cost).expect("a hash");
         let users = [("u4", hash(4)), ("v4", hash(4)), ("u6", hash(6)), ("u5", hash(5))];
-        let access = Access {
-            users: users.iter().map(|(name, hash)| ((*name).to_owned(), hash.clone())).collect(),
-            ..Access::default()
-        };
+        let access = of(users.iter().map(|(name, hash)| ((*name).to_owned(), hash.clone())).collect());
         for user in ["u4", "v4", "u5", "u6", "nobody", ""] {
             let checks = access.checks(user);
             let cost = |hash: &str| hash.parse::<bcrypt::HashParts>().expect("a hash").get_cost();
             assert_eq!(checks.iter().map(|(hash, _)| cost(hash)).collect::<Vec<_>>(), [4, 5, 6], "{user}");
             let own: Vec<_> = checks.iter().filter(|(_, own)| *own).map(|(hash, _)| hash).collect();
-            assert_eq!(own, access.users.get(user).into_iter().collect::<Vec<_>>(), "{user}");
+            assert_eq!(own, access.web.users.get(user).into_iter().collect::<Vec<_>>(), "{user}");
         }
     }
 
@@ -365,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn memory_answers_no_guesses_from_elsewhere() {
         let users = BTreeMap::from([("alice".to_owned(), bcrypt::hash("wonder", 4).expect("a hash"))]);
-        let door = Door::new(Access { users, ..Access::default() });
+        let door = Door::new(of(users));
         let credentials = format!("Basic {}", STANDARD.encode("alice:wonder"));
         let headers = [(header::AUTHORIZATION, HeaderValue::try_from(credentials).expect("a header"))];
         let headers: HeaderMap = headers.into_iter().collect();
@@ -410,7 +409,7 @@ mod tests {
     #[test]
     fn a_warning_says_what_is_missing() {
         let warning = |access: &Access, listen: &str| access.warning(listen.parse().expect("an address"));
-        let users = Access { users: [("a".to_owned(), String::new())].into(), ..Access::default() };
+        let users = of([("a".to_owned(), String::new())].into());
         assert_eq!(warning(&Access::default(), "127.0.0.1:1"), None);
         assert_eq!(warning(&Access::default(), "[::1]:1"), None);
         for (access, expected) in [

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::server::Limits;
+use super::limits::Limits;
 
 /// Accepts connections within the limits.
 pub struct Guard<L> {

@@ -1,6 +1,7 @@
 //! Prometheus' own `web-config.yml`: encryption, headers, users. Read strictly: what is not known or not supported is
 //! refused, since a rule about access that is left out is worse than no start.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
-use super::access::Access;
 use crate::yaml::read::{self, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
 use crate::yaml::{self, FileErrors};
@@ -34,8 +34,20 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("Strict-Transport-Security", &[]),
 ];
 
+/// What the file says. The default asks nobody anything.
+#[derive(Clone, Default)]
+pub(super) struct WebConfig {
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Nobody gets in without a certificate.
+    pub(super) certificates_required: bool,
+    /// Names and bcrypt hashes.
+    pub(super) users: BTreeMap<String, String>,
+    /// Of all answers.
+    pub(super) headers: HeaderMap,
+}
+
 /// Reads the file and what it names. File names in it are seen from its directory, as Prometheus sees them.
-pub(super) fn read(path: &Path) -> Result<Access, FileErrors> {
+pub(super) fn read(path: &Path) -> Result<WebConfig, FileErrors> {
     let help = "correct `http.web_config_file`; sla-ledger's user must be able to read the file";
     let text = yaml::read_text(path, help)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -56,9 +68,9 @@ pub(super) fn read(path: &Path) -> Result<Access, FileErrors> {
             "is not supported",
             "remove it; sla-ledger limits connections and slow clients by itself",
         );
-        Access { tls, certificates_required, users: users.into_iter().collect(), headers, tokens: Vec::new() }
+        WebConfig { tls, certificates_required, users: users.into_iter().collect(), headers }
     })
-    .map(|(access, _)| access)
+    .map(|(config, _)| config)
 }
 
 fn users(root: &mut Section) -> Vec<(String, String)> {

@@ -30,6 +30,28 @@ const LOG_TAIL_LINES: usize = 25;
 /// How many characters of such a line it shows.
 const LOG_TAIL_WIDTH: usize = 300;
 
+/// A directory with the files of one test.
+pub struct Files(tempfile::TempDir);
+
+impl Files {
+    /// An empty one.
+    pub fn new() -> Files {
+        Files(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// Writes a file and returns its path.
+    pub fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, bytes).expect("a file");
+        path.display().to_string()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// Waits until `condition` holds, and panics with `what` if it does not within `timeout`.
 #[track_caller]
 pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {

@@ -9,7 +9,7 @@ use super::evidence::{guarded, writer};
 use super::words::amount;
 
 /// How a list of statements is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IndexFormat {
     /// CSV with a header.
     Csv,

@@ -9,7 +9,7 @@ use super::words::Lang;
 use super::{Statement, html, text};
 
 /// How a statement is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// For people, at 100 columns.
     Text,

@@ -8,7 +8,7 @@ use crate::domain::standing::AGE_LIMIT;
 use crate::visible::visible;
 
 /// The language of a statement for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lang {
     /// English.
     #[default]
