@@ -55,6 +55,8 @@ pub struct Config {
     pub kafka: KafkaConfig,
     /// When counts become durable and visible.
     pub flush: FlushConfig,
+    /// What is kept of shards that the group takes away.
+    pub parking: ParkingConfig,
     /// The HTTP side.
     pub http: HttpConfig,
     /// What is exported per tenant.
@@ -197,6 +199,22 @@ impl Default for FlushConfig {
     }
 }
 
+/// What an instance keeps of shards that the group takes from it, in case it gets them back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParkingConfig {
+    /// About how many bytes they may take, 0 to 64 GiB; 0: none is kept.
+    pub max_bytes: u64,
+    /// For so long one is kept, 1 s to 1 h.
+    #[serde(serialize_with = "human")]
+    pub keep: Duration,
+}
+
+impl Default for ParkingConfig {
+    fn default() -> Self {
+        Self { max_bytes: 512 << 20, keep: 10 * MINUTE }
+    }
+}
+
 /// The HTTP side: metrics, probes, API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HttpConfig {
@@ -294,6 +312,7 @@ impl Config {
             counting: CountingSettings::default(),
             kafka: KafkaConfig::new(brokers),
             flush: FlushConfig::default(),
+            parking: ParkingConfig::default(),
             http: HttpConfig::default(),
             metrics: MetricsConfig::default(),
             notify: NotifyConfig::default(),
@@ -331,6 +350,7 @@ impl Config {
                 alerts: root.section("alerts", AlertsConfig::read),
                 kafka: root.section("kafka", KafkaConfig::read),
                 flush: root.section("flush", FlushConfig::read),
+                parking: root.section("parking", ParkingConfig::read),
                 http: root.section("http", HttpConfig::read),
                 metrics: root.section("metrics", MetricsConfig::read),
                 notify: root.section("notify", NotifyConfig::read),
@@ -589,6 +609,16 @@ impl FlushConfig {
     fn read(section: &mut Section) -> Self {
         let range = 100 * MILLISECOND..=MINUTE;
         Self { interval: section.or("interval", Self::default().interval, read::duration(range, MILLISECOND)) }
+    }
+}
+
+impl ParkingConfig {
+    fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        Self {
+            max_bytes: section.or("max_bytes", default.max_bytes, read::bytes(0..=64 << 30)),
+            keep: section.or("keep", default.keep, read::duration(SECOND..=60 * MINUTE, MILLISECOND)),
+        }
     }
 }
 

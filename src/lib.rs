@@ -19,7 +19,7 @@
 //! | room | what | what is deliberately absent |
 //! |---|---|---|
 //! | [`domain`] | calls, calendar, contract, availability: what the contract says | I/O, clocks, async, Kafka's words |
-//! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
+//! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]), who goes on where it was after a rebalance ([`pipeline::parking`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
 //! | [`kafka`] | consumers, topics, the worker's loop, and beside it the flush thread with the transactional producer | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
 //! | [`locks`] | the one order in which the view's locks are taken, checked in debug builds | locks that are never held while another is taken |
@@ -93,6 +93,8 @@
 //!   states in one flush: its record could vouch for the second only. (The simulator found both.)
 //! - A flush is beside the counting: the worker takes the snapshots and goes on, a thread of its own ([`kafka::flusher`]) has the
 //!   producer. At most one flush is under way, and the worker answers no rebalance and gives no shard up before it has ended.
+//! - A shard that is given up is parked. It goes on if the ledger's last checkpoint is its own and nothing waits after it: then
+//!   its state is still a function of the log and the ledger. The takeover is the normal one up to there.
 //! - The minutes of a burn rate are not in the ledger: every instance keeps those it has read ([`pipeline::pace`]). A record of
 //!   minutes would cost every flush as much as the tallies do.
 //! - The work behind an answer of the API asks by itself whether anybody still waits for it (`http::api::work`), and evidence is

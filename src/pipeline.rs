@@ -11,6 +11,7 @@ pub mod lag;
 pub mod limits;
 pub mod mutation;
 pub mod pace;
+pub mod parking;
 pub mod protocol;
 pub mod record;
 pub mod rulings;

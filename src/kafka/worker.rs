@@ -28,10 +28,11 @@ use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::{Beating, FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
-use crate::pipeline::book::Trouble;
+use crate::pipeline::book::{ShardBook, Trouble};
 use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::SourceRecord;
 use crate::pipeline::limits::{LimitUse, LimitWatch};
+use crate::pipeline::parking::{Discarded, ParkedShards, ParkingLimits, Source};
 use crate::pipeline::protocol::{Need, SourceBounds, Stop, Takeover, same_source};
 use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
@@ -142,6 +143,10 @@ struct Worker {
     desk: Desk,
     state: State,
     shards: BTreeMap<u32, Shard>,
+    /// Shards that the group has taken away.
+    parked: ParkedShards,
+    /// From which time is counted in `parked`.
+    began: Instant,
     queue: Option<BatchQueue>,
     /// Records that were fetched behind one after which a checkpoint must be written first.
     deferred: Vec<Deferred>,
@@ -257,6 +262,8 @@ impl Worker {
             desk,
             state: State::Waiting,
             shards: BTreeMap::new(),
+            parked: ParkedShards::default(),
+            began: Instant::now(),
             queue: None,
             deferred: Vec::new(),
             arrivals: BTreeMap::new(),
@@ -351,6 +358,7 @@ impl Worker {
                 if !lost {
                     self.flush_last();
                 }
+                self.park();
                 self.drop_shards();
                 self.progress.settled();
                 self.state = State::Waiting;
@@ -386,6 +394,30 @@ impl Worker {
             tracing::warn!(%error, "cannot empty the assignment");
         }
         self.begin_takeover(shards, membership);
+    }
+
+    /// Keeps the shards that are about to be dropped, in case the group gives them back. Not after a flush that ended in an
+    /// unknown way: their shards are dropped before.
+    fn park(&mut self) {
+        if self.shards.is_empty() {
+            return;
+        }
+        let (limits, now) = (self.parking_limits(), self.began.elapsed());
+        let book = self.setup.view.book();
+        for (id, shard) in std::mem::take(&mut self.shards) {
+            let ledger_bytes = book.shard(id).map_or(0, ShardBook::bytes) as u64;
+            if let Err(why) = self.parked.park(shard, ledger_bytes, limits, now) {
+                self.setup.metrics.parked(Err(why), 1);
+            }
+        }
+        drop(book);
+        self.setup.metrics.set_parked_bytes(self.parked.bytes());
+        tracing::info!(shards = self.parked.len(), bytes = self.parked.bytes(), "shards parked");
+    }
+
+    fn parking_limits(&self) -> ParkingLimits {
+        let config = self.setup.config.load();
+        ParkingLimits { max_bytes: config.parking.max_bytes, keep: config.parking.keep }
     }
 
     fn drop_shards(&mut self) {
@@ -513,6 +545,12 @@ impl Worker {
             }
         }
         for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &same, config.source.start)? {
+            if let Some(counter) = self.resume(shard, bounds) {
+                list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
+                self.limit_watch.begin(shard, counter.limits(), counter.totals(), now_ms());
+                shards.insert(shard, counter);
+                continue;
+            }
             let begin = match takeover.begin(shard, &self.setup.view.book(), bounds) {
                 Ok(begin) => begin,
                 Err(stop) => {
@@ -568,6 +606,37 @@ impl Worker {
         self.shards = shards;
         self.stopped = stopped;
         Ok(list)
+    }
+
+    /// The shard as it was parked, if it was and may go on.
+    fn resume(&mut self, shard: u32, bounds: SourceBounds) -> Option<Shard> {
+        let (limits, now) = (self.parking_limits(), self.began.elapsed());
+        let book = self.setup.view.book();
+        let source = Source { bounds, id: self.identity.source() };
+        let resumed = self.parked.resume(shard, book.shard(shard)?, source, limits, now)?;
+        drop(book);
+        self.setup.metrics.parked(resumed.as_ref().map(|_| ()).map_err(|why| *why), 1);
+        self.setup.metrics.set_parked_bytes(self.parked.bytes());
+        match resumed {
+            Ok(counter) => {
+                tracing::info!(shard, offset = counter.position(), "shard resumed");
+                self.setup.metrics.takeover(false);
+                Some(counter)
+            }
+            Err(why) => {
+                tracing::info!(shard, why = why.as_str(), "the parked shard is out of date");
+                None
+            }
+        }
+    }
+
+    /// Forgets what was parked for too long.
+    fn expire_parked(&mut self) {
+        let expired = self.parked.expire(self.parking_limits(), self.began.elapsed());
+        if expired > 0 {
+            self.setup.metrics.parked(Err(Discarded::Expired), expired);
+            self.setup.metrics.set_parked_bytes(self.parked.bytes());
+        }
     }
 
     fn is_same_source(&self, shard: u32, accepted: Option<&str>) -> Result<(), Stop> {
@@ -940,6 +1009,7 @@ impl Worker {
         batch::serve(&self.reader, |_| {});
         self.report_lag();
         self.report_faults();
+        self.expire_parked();
         self.look_at_limits(now_ms());
         let waiting = self.waiting();
         self.setup.metrics.set_unflushed(waiting.letters, waiting.facts, waiting.is_too_much());

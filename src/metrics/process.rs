@@ -17,6 +17,7 @@ use crate::documents::DocumentFile;
 use crate::domain::alert::{AlertName, Held, Status};
 use crate::domain::call::Rejection;
 use crate::pipeline::limits::LimitUse;
+use crate::pipeline::parking::Discarded;
 use crate::pipeline::protocol::{FlushFailure, TopicFault, TransactionEnd};
 use crate::pipeline::record::Gap;
 use crate::pipeline::shard::Outcome;
@@ -25,6 +26,8 @@ use crate::visible::visible_name;
 /// Upper bounds of the flush histogram, in seconds: from an idle flush to Kafka's transaction timeout.
 const FLUSH_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// What became of a parked shard that goes on.
+const RESUMED: &str = "resumed";
 /// Upper bounds of the standstill histogram, in seconds: from an idle snapshot to a wait for a whole transaction.
 const STANDSTILL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 10.0];
 
@@ -57,6 +60,8 @@ pub struct ProcessMetrics {
     commit_overdue: Gauge,
     freshness: Mutex<Freshness>,
     takeovers: IntCounter,
+    parked_bytes: IntGauge,
+    parked: IntCounterVec,
     fenced: IntCounter,
     mismatches: IntCounter,
     gaps: IntCounterVec,
@@ -138,6 +143,9 @@ impl ProcessMetrics {
         {
             flushes.with_label_values(&[result(end)]);
         }
+        let parked = counters(r, names::PARKED, &["result"]);
+        parked.with_label_values(&[RESUMED]);
+        Discarded::ALL.iter().for_each(|why| _ = parked.with_label_values(&[why.as_str()]));
         let flush_failures = counters(r, names::FLUSH_FAILURES, &["reason"]);
         let topic_faults = int_gauges(r, names::TOPIC_FAULTS, &["fault"]);
         TopicFault::ALL.iter().for_each(|fault| _ = topic_faults.with_label_values(&[fault.as_str()]));
@@ -181,6 +189,8 @@ impl ProcessMetrics {
             commit_overdue: register(r, made(Gauge::with_opts(opts(names::COMMIT_OVERDUE)))),
             freshness: Mutex::new(Freshness::new(Instant::now())),
             takeovers: counter(r, names::TAKEOVERS),
+            parked_bytes: int_gauge(r, names::PARKED_BYTES),
+            parked,
             fenced: counter(r, names::FENCED),
             mismatches: counter(r, names::MISMATCHES),
             gaps,
@@ -288,6 +298,17 @@ impl ProcessMetrics {
     pub fn flush(&self, end: TransactionEnd, took: Duration) {
         self.flushes.with_label_values(&[result(end)]).inc();
         self.flush_duration.observe(took.as_secs_f64());
+    }
+
+    /// So many parked shards are parked no longer: resumed, or discarded.
+    pub fn parked(&self, result: Result<(), Discarded>, shards: usize) {
+        let result = result.map_or_else(Discarded::as_str, |()| RESUMED);
+        self.parked.with_label_values(&[result]).inc_by(shards as u64);
+    }
+
+    /// About so many bytes of shards are parked.
+    pub fn set_parked_bytes(&self, bytes: u64) {
+        self.parked_bytes.set(int(bytes));
     }
 
     /// Counting stood still for so long for one flush.

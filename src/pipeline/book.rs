@@ -356,6 +356,11 @@ impl ShardBook {
         self.last_end == Some(self.position)
     }
 
+    /// Have values been read after the last checkpoint? At the partition's end they are a torn flush's.
+    pub fn is_torn(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Where the tail stood when it was last at the partition's end: what is published is as of there.
     pub fn last_end(&self) -> Option<i64> {
         self.last_end

@@ -117,6 +117,12 @@ mutations! {
     FoldBelowBarrier,
     /// Totals settled past a gap count void days as well.
     SettledWithVoid,
+    /// A parked shard goes on although a torn flush's values come after its last checkpoint.
+    ParkedOverTorn,
+    /// A parked shard goes on whoever wrote the last checkpoint.
+    ParkedOverCheckpoint,
+    /// A parked shard goes on although the source no longer holds what it would read next.
+    ParkedPastSource,
     /// A new owner does not load the rulings that the ledger holds.
     ForgetRulings,
     /// A new owner does not load what was told of alerts.

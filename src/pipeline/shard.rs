@@ -679,6 +679,26 @@ impl Shard {
         self.unflushed
     }
 
+    /// About how many bytes the windows take.
+    pub fn window_bytes(&self) -> usize {
+        self.window.bytes()
+    }
+
+    /// Where a new owner would begin to read: the first source offset that the windows hold.
+    pub fn floor(&self) -> i64 {
+        self.window.start().offset
+    }
+
+    /// Instance and incarnation, as in its checkpoints.
+    pub fn writer(&self) -> &str {
+        &self.owner.writer
+    }
+
+    /// The id of the calls topic at the takeover.
+    pub fn source_id(&self) -> Option<&str> {
+        self.owner.source_id.as_deref()
+    }
+
     /// The contents of the windows, for comparison.
     pub fn window(&self) -> WindowContents {
         self.window.contents()

@@ -215,6 +215,12 @@ impl Window {
         WindowContents { watermark_ms: self.watermark_ms, cur: self.cur.contents(), prev }
     }
 
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let of = |g: &Generation| g.ids.capacity() * size_of::<Seen>() + g.seconds.capacity() * size_of::<Second>();
+        of(&self.cur) + of(&self.prev)
+    }
+
     /// Entries held in both generations: request ids and seconds.
     pub fn len(&self) -> (usize, usize) {
         (self.cur.ids.len() + self.prev.ids.len(), self.cur.seconds.len() + self.prev.seconds.len())

@@ -87,6 +87,40 @@ fn the_other_instance_takes_over_from_one_that_ends() {
 }
 
 #[test]
+fn a_shard_that_comes_back_goes_on_where_it_was() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("parking"));
+    let brokers = cluster.bootstrap();
+    names.create_calls(cluster, 4);
+    let (mut first, mut second) = (Instance::new("first", cluster, &names), Instance::new("second", cluster, &names));
+    let parked = |result: &str| format!("sla_ledger_parked_shards_total{{result=\"{result}\"}}");
+    first.start_ready();
+    let now = wall_clock_ms();
+    write::send(brokers, &names.calls, (0..100).flat_map(|n| one_each(4, &format!("r{n}"), now)));
+    read_ledger(brokers, &names.ledger).wait_counted(&[100; 4], LIMIT);
+
+    // The group takes all shards away and gives two of them back.
+    second.start_ready();
+    first.wait_metric(&parked("resumed"), |shards| shards == 2.0);
+    second.wait_metric("sla_ledger_shards_owned", |shards| shards == 2.0);
+    // Duplicates of what was counted before: the windows are still there.
+    write::send(brokers, &names.calls, (90..110).flat_map(|n| one_each(4, &format!("r{n}"), now)));
+    read_ledger(brokers, &names.ledger).wait_counted(&[120; 4], LIMIT);
+
+    // The two that the other one has counted meanwhile are read back.
+    second.stop();
+    first.wait_metric(&parked("resumed"), |shards| shards == 4.0);
+    first.wait_metric(&parked("checkpoint"), |shards| shards == 2.0);
+    write::send(brokers, &names.calls, (100..120).flat_map(|n| one_each(4, &format!("r{n}"), now)));
+    let mut ledger = read_ledger(brokers, &names.ledger);
+    ledger.wait_counted(&[140; 4], LIMIT);
+    assert_eq!(ledger.counted().totals.duplicate, 80);
+    let log = first.log();
+    assert!(!log.contains("\"level\":\"ERROR\""), "{log}");
+    first.stop();
+}
+
+#[test]
 fn a_drain_ends_in_time_without_brokers() {
     let _machine = beside_others();
     let mut cluster = Cluster::start(1);

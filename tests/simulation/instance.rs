@@ -11,6 +11,7 @@ use sla_ledger::domain::documents::{Ruling, Verdict as RulingVerdict};
 use sla_ledger::pipeline::book::{Book, Event};
 use sla_ledger::pipeline::clock::Hold;
 use sla_ledger::pipeline::mutation::{Mutation, mutated};
+use sla_ledger::pipeline::parking::{ParkedShards, ParkingLimits, Source};
 use sla_ledger::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
 use sla_ledger::pipeline::record::{Key, RULINGS_SHARD};
 use sla_ledger::pipeline::rulings::{NotedRuling, RefusedKind, RefusedRuling, refused_rulings};
@@ -116,6 +117,9 @@ impl Env {
     }
 }
 
+/// A parked shard is kept for so many steps.
+const PARKING: ParkingLimits = ParkingLimits { max_bytes: u64::MAX, keep: Duration::from_secs(20_000) };
+
 /// What an instance is doing.
 #[derive(Debug)]
 pub enum Phase {
@@ -174,6 +178,8 @@ pub struct Instance {
     pub producer: Option<u32>,
     pub phase: Phase,
     pub shards: BTreeMap<u32, Shard>,
+    /// Shards that the group has taken away.
+    parked: ParkedShards,
     /// Shards that wait before a record from the future.
     pub holds: BTreeMap<u32, Hold>,
     /// How far its wall clock is ahead.
@@ -200,6 +206,7 @@ impl Instance {
             producer: None,
             phase: Phase::Out,
             shards: BTreeMap::new(),
+            parked: ParkedShards::default(),
             holds: BTreeMap::new(),
             skew_ms: 0,
             published: vec![i64::MIN; shards],
@@ -235,7 +242,7 @@ impl Instance {
         }
         if !env.broker.group.members.contains_key(&member) {
             trace!(env, "i{} was expelled", self.id);
-            self.shards.clear();
+            self.park(env);
             self.member = None;
             self.phase = Phase::Out;
         } else if env.broker.group.wants_rejoin(member) {
@@ -250,8 +257,15 @@ impl Instance {
         Ok(())
     }
 
+    fn park(&mut self, env: &Env) {
+        for (_, shard) in std::mem::take(&mut self.shards) {
+            trace!(env, "i{} parks {} at {}", self.id, shard.id(), shard.position());
+            self.parked.park(shard, 0, PARKING, Duration::from_secs(env.steps)).expect("room for all");
+        }
+    }
+
     fn release(&mut self, env: &mut Env) {
-        self.shards.clear();
+        self.park(env);
         self.member = Some(env.broker.group.join(self.member));
         self.phase = Phase::Joining;
     }
@@ -338,6 +352,21 @@ impl Instance {
         for shard in takeover.shards() {
             let source = &env.broker.source[shard as usize];
             let bounds = SourceBounds { low: source.low(), high: source.high(), start: 0 };
+            let source = Source { bounds, id: None };
+            let book = self.book.shard(shard).ok_or("no such shard")?;
+            match self.parked.resume(shard, book, source, PARKING, Duration::from_secs(env.steps)) {
+                Some(Ok(counter)) => {
+                    trace!(env, "i{} resumes {shard} at {}", self.id, counter.position());
+                    env.hit("resumed");
+                    self.shards.insert(shard, counter);
+                    continue;
+                }
+                Some(Err(why)) => {
+                    trace!(env, "i{} discards its copy of {shard}: {}", self.id, why.as_str());
+                    env.hit("copies_discarded");
+                }
+                None => {}
+            }
             let begin = takeover.begin(shard, &self.book, bounds).map_err(|stop| format!("i{}: {stop}", self.id))?;
             env.hit("takeovers");
             if begin.offset_differs.is_some() {

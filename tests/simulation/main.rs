@@ -41,6 +41,7 @@ const TEETH: &[(&str, u64)] = &[
     ("committed_offset_pending", 10_000),
     ("compacted", 5000),
     ("conflicts", 10_000),
+    ("copies_discarded", 500),
     ("counted_in_flush", 2500),
     ("crash_awaiting_acks", 150),
     ("crash_before_end", 30),
@@ -64,6 +65,7 @@ const TEETH: &[(&str, u64)] = &[
     ("holds_passed", 100),
     ("ignored", 500),
     ("rebuilt", 50_000),
+    ("resumed", 500),
     ("rotations", 50_000),
     ("late_ends_hit", 20),
     ("late_ends_refused", 400),
@@ -96,6 +98,8 @@ const BY_TRACE: &[Mutation] = &[
     Mutation::ToldTwiceAtOnce,
     Mutation::FoldTombstoneAtOnce,
     Mutation::SettledWithVoid,
+    Mutation::ParkedOverTorn,
+    Mutation::ParkedPastSource,
 ];
 /// Rounds in which everything must come to rest once nothing goes wrong any more.
 const CALM_ROUNDS: usize = 3000;

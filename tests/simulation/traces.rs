@@ -536,3 +536,66 @@ fn an_alert_is_told_one_state_at_a_time() {
         hand.env.oracle.alerts_told(&hand.env.broker, &hand.instances[1].book).map(|_| ())
     });
 }
+
+/// The first instance has counted and written four records and lost the shard to the second.
+fn parked() -> Result<Hand, String> {
+    let mut hand = Hand::new(steady(24), 4);
+    hand.own(0)?;
+    hand.count(0, 4);
+    hand.flush(0)?;
+    hand.expel(0);
+    hand.instances[0].poll_group(&mut hand.env)?;
+    hand.reveal(12);
+    Ok(hand)
+}
+
+#[test]
+fn a_parked_shard_does_not_go_on_over_anothers_checkpoint() {
+    caught_by(&[Mutation::ParkedOverCheckpoint], || {
+        let mut hand = parked()?;
+        hand.own(1)?;
+        hand.count(1, 4);
+        hand.flush(1)?;
+        hand.expel(1);
+        hand.end(0)
+    });
+}
+
+#[test]
+fn a_parked_shard_does_not_go_on_over_a_torn_flush() {
+    caught_by(&[Mutation::ParkedOverTorn], || {
+        let mut hand = parked()?;
+        hand.own(1)?;
+        hand.count(1, 8);
+        hand.produce_all_but(1, 1)?;
+        let torn = hand.env.broker.tear(1);
+        hand.env.seen(torn)?;
+        hand.expel(1);
+        hand.own(0)?;
+        // One call alone: its flush does not write all that the torn one wrote.
+        hand.count(0, 1);
+        hand.flush(0)?;
+        hand.instances[0].tail(&mut hand.env, 0, 1000)?;
+        hand.end(0)
+    });
+}
+
+#[test]
+fn a_parked_shard_does_not_go_on_before_the_sources_start() {
+    caught_by(&[Mutation::ParkedPastSource], || {
+        let mut hand = parked()?;
+        hand.env.broker.source[0].deleted = 8;
+        hand.become_owner(0)?;
+        let (position, low) = (hand.instances[0].shards[&0].position(), hand.env.broker.source[0].low());
+        (position >= low).then_some(()).ok_or(format!("wants {position} of a source that begins at {low}"))
+    });
+}
+
+#[test]
+fn a_parked_shard_goes_on_where_it_was() {
+    let mut hand = parked().expect("a schedule");
+    hand.become_owner(0).expect("an owner");
+    assert_eq!(hand.instances[0].shards[&0].position(), 4);
+    assert_eq!(hand.env.stats["resumed"], 1);
+    hand.end(0).expect("the same facts");
+}
