@@ -22,7 +22,7 @@ use crate::domain::contract::Contract;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::{Book, Event, Trouble};
 use crate::pipeline::clock::HoldBound;
-use crate::pipeline::decode::{Decoder, OutermostText, SourceRecord, rfc3339_ms};
+use crate::pipeline::decode::{Decoder, Headers, OutermostText, SourceRecord, rfc3339_ms};
 use crate::pipeline::record::Totals;
 use crate::pipeline::settings::{CountingSettings, FieldPath};
 use crate::pipeline::shard::{Outcome, Owner, Shard, ShardError, ShardState};
@@ -214,7 +214,7 @@ impl Replay {
             timestamp_ms: None,
             key: None,
             payload: Some(line),
-            headers: &[],
+            headers: Headers::NONE,
         };
         record.timestamp_ms = self.arrival_ms(&record)?;
         let from_the_future = record.timestamp_ms.is_some_and(|ms| HoldBound::new(0).is_exceeded(ms, self.now_ms));

@@ -13,7 +13,7 @@ use sla_ledger::domain::registry::Registry;
 use sla_ledger::domain::standing::Completeness;
 use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::pipeline::book::Event;
-use sla_ledger::pipeline::decode::{SourceRecord, rfc3339_ms};
+use sla_ledger::pipeline::decode::{Headers, SourceRecord, rfc3339_ms};
 use sla_ledger::pipeline::record::Totals;
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{Owner, Shard, ShardState};
@@ -44,7 +44,7 @@ impl Ledger {
             timestamp_ms: rfc3339_ms(arrival),
             key: None,
             payload: Some(payload.as_bytes()),
-            headers: &[],
+            headers: Headers::NONE,
         };
         self.shard.ingest(&record);
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::value::RawValue;
 use sla_ledger::domain::call::{Call, Flag, Malformed, Rejection};
-use sla_ledger::pipeline::decode::{Decoder, OutermostText, SourceRecord, rfc3339_ms};
+use sla_ledger::pipeline::decode::{Decoder, Headers, OutermostText, SourceRecord, rfc3339_ms};
 use sla_ledger::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, TimestampFormat};
 
 // ---- the reference ----
@@ -192,8 +192,9 @@ fn reference(settings: &CountingSettings, record: &SourceRecord<'_>) -> Result<C
     // The data of an event lacks some of the identity: the envelope may have it.
     let lacking = opened.is_some()
         && identity.iter().any(|path| matches!(path, FieldPath::Pointer(steps) if at(root, steps).is_empty()));
-    let header = |name: &str| record.headers.iter().find(|(n, _)| *n == name).map(|(_, bytes)| *bytes);
-    let says_structured = record.headers.iter().any(|(name, value)| {
+    let headers = record.headers.read();
+    let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, bytes)| *bytes);
+    let says_structured = headers.iter().any(|(name, value)| {
         *name == "content-type"
             && String::from_utf8_lossy(value).to_ascii_lowercase().starts_with("application/cloudevents")
     });
@@ -611,7 +612,7 @@ fn the_scanner_reads_what_serde_json_reads() {
             timestamp_ms: None,
             key: key.as_deref(),
             payload: Some(&payload),
-            headers: &headers,
+            headers: Headers::Known(&headers),
         };
         for (decoder, settings) in &mappings {
             let (found, expected) = (decoder.decode(&record), reference(settings, &record));
@@ -634,8 +635,13 @@ fn random_events_are_neither_all_good_nor_all_bad() {
     for _ in 0..3000 {
         let mut text = String::new();
         write(&events().new_tree(&mut runner).expect("a value").current(), "", &mut text);
-        let record =
-            SourceRecord { offset: 0, timestamp_ms: None, key: None, payload: Some(text.as_bytes()), headers: &[] };
+        let record = SourceRecord {
+            offset: 0,
+            timestamp_ms: None,
+            key: None,
+            payload: Some(text.as_bytes()),
+            headers: Headers::NONE,
+        };
         let outcome = decoder.decode(&record).map_or_else(|reason| Rejection::from(reason).as_str(), |_| "good");
         *seen.entry(outcome).or_insert(0) += 1;
     }
@@ -731,7 +737,7 @@ fn said(result: Result<Call<'_>, Malformed>) -> String {
 }
 
 fn payload(bytes: &[u8]) -> SourceRecord<'_> {
-    SourceRecord { offset: 0, timestamp_ms: None, key: None, payload: Some(bytes), headers: &[] }
+    SourceRecord { offset: 0, timestamp_ms: None, key: None, payload: Some(bytes), headers: Headers::NONE }
 }
 
 /// Every case is `payload -> what it is`.
@@ -1026,11 +1032,16 @@ fn fields_are_found_where_the_mapping_says() {
         (None, vec![("request-id", "r1")], "missing_field"),
     ] {
         let headers: Vec<(&str, &[u8])> = headers.into_iter().map(|(name, value)| (name, value.as_bytes())).collect();
-        let record = SourceRecord { key: key.map(str::as_bytes), headers: &headers, ..payload(body.as_bytes()) };
+        let record =
+            SourceRecord { key: key.map(str::as_bytes), headers: Headers::Known(&headers), ..payload(body.as_bytes()) };
         assert_eq!(said(decoder.decode(&record)), expected, "key {key:?} headers {headers:?}");
         assert_eq!(said(reference(&outside, &record)), expected, "the reference, key {key:?} headers {headers:?}");
     }
-    let record = SourceRecord { key: Some(b"\xff"), headers: &[("request-id", b"r1")], ..payload(body.as_bytes()) };
+    let record = SourceRecord {
+        key: Some(b"\xff"),
+        headers: Headers::Known(&[("request-id", b"r1")]),
+        ..payload(body.as_bytes())
+    };
     assert_eq!(said(decoder.decode(&record)), "wrong_type", "a key that is no text");
 }
 
@@ -1187,7 +1198,7 @@ fn attributes_in_binary_mode_are_headers() {
         (envelope, structured.to_vec(), "tenant=inner action= code=Y flag=-"),
         (envelope, vec![], "tenant=inner action= code=Y flag=-"),
     ] {
-        let record = SourceRecord { headers: &headers, ..self::payload(payload.as_bytes()) };
+        let record = SourceRecord { headers: Headers::Known(&headers), ..self::payload(payload.as_bytes()) };
         assert_eq!(said(decoder.decode(&record)), expected, "{payload} {headers:?}");
         assert_eq!(said(reference(&settings, &record)), expected, "the reference, {payload} {headers:?}");
     }

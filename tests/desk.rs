@@ -16,7 +16,7 @@ use sla_ledger::domain::policy::{ExclusionRules, Policy};
 use sla_ledger::domain::term::Period;
 use sla_ledger::metrics::process::ProcessMetrics;
 use sla_ledger::pipeline::book::Event;
-use sla_ledger::pipeline::decode::SourceRecord;
+use sla_ledger::pipeline::decode::{Headers, SourceRecord};
 use sla_ledger::pipeline::record::{AlertRecord, Checkpoint, Digest, Key};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{Flush, Owner, Shard};
@@ -99,7 +99,7 @@ impl Rig {
                 timestamp_ms: Some(*timestamp_ms),
                 key: None,
                 payload: Some(payload),
-                headers: &[],
+                headers: Headers::NONE,
             });
         }
     }

@@ -18,9 +18,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
-use smallvec::SmallVec;
 
-use crate::pipeline::decode::SourceRecord;
+use crate::pipeline::decode::{Header, Headers, SourceRecord, UnreadHeaders};
 
 /// Records fetched by one call at most.
 const BATCH: usize = 1024;
@@ -130,13 +129,13 @@ unsafe fn hand_over(pointer: *mut sys::rd_kafka_message_t, each: &mut impl FnMut
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
                 let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                 let timestamp = sys::rd_kafka_message_timestamp(pointer, &mut kind);
-                let headers = headers(pointer);
+                let headers = MessageHeaders(pointer);
                 let record = SourceRecord {
                     offset: message.offset,
                     timestamp_ms: (timestamp >= 0).then_some(timestamp),
                     key: bytes(message.key, message.key_len),
                     payload: bytes(message.payload, message.len),
-                    headers: &headers,
+                    headers: Headers::Unread(&headers),
                 };
                 each(Fetched::Record(message.partition, record));
             }
@@ -160,28 +159,34 @@ unsafe fn bytes<'a>(pointer: *mut std::ffi::c_void, len: usize) -> Option<&'a [u
     (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), len) })
 }
 
-/// # Safety
-/// `message` is a live message; the headers live as long.
-unsafe fn headers<'a>(message: *mut sys::rd_kafka_message_t) -> SmallVec<[(&'a str, &'a [u8]); 0]> {
-    let mut found = SmallVec::new();
-    let mut headers = std::ptr::null_mut();
-    // SAFETY: names are C strings and values byte ranges owned by the message.
-    unsafe {
-        if sys::rd_kafka_message_headers(message, &mut headers) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            return found;
+/// The headers of a message, which outlives this. librdkafka builds a list of them when asked for the first time, also where
+/// there are none.
+#[derive(Debug)]
+struct MessageHeaders(*mut sys::rd_kafka_message_t);
+
+impl UnreadHeaders for MessageHeaders {
+    fn read(&self) -> Vec<Header<'_>> {
+        let mut found = Vec::new();
+        let mut headers = std::ptr::null_mut();
+        // SAFETY: the message is alive, names are C strings and values byte ranges owned by it.
+        unsafe {
+            if sys::rd_kafka_message_headers(self.0, &mut headers)
+                != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                return found;
+            }
+            let (mut name, mut value, mut len) = (std::ptr::null::<c_char>(), std::ptr::null(), 0usize);
+            while sys::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut len)
+                == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                // A header whose name is no UTF-8 can be neither mapped nor written back by name; its value is kept.
+                let name = CStr::from_ptr(name).to_str().unwrap_or("?");
+                let value = if value.is_null() { &[][..] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
+                found.push((name, value));
+            }
         }
-        let (mut name, mut value, mut len) = (std::ptr::null::<c_char>(), std::ptr::null(), 0usize);
-        while sys::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut len)
-            == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            // A header whose name is no UTF-8 can be neither mapped nor written back by name; its value is kept.
-            let name = CStr::from_ptr(name).to_str().unwrap_or("?");
-            let value = if value.is_null() { &[][..] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
-            found.push((name, value));
-        }
+        found
     }
-    found
 }
 
 impl Drop for BatchQueue {

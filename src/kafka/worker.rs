@@ -30,7 +30,7 @@ use crate::http::{Beating, FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{ShardBook, Trouble};
 use crate::pipeline::clock::HoldBound;
-use crate::pipeline::decode::SourceRecord;
+use crate::pipeline::decode::{Headers, SourceRecord};
 use crate::pipeline::limits::{LimitUse, LimitWatch};
 use crate::pipeline::parking::{Discarded, ParkedShards, ParkingLimits, Source};
 use crate::pipeline::protocol::{Need, SourceBounds, Stop, Takeover, same_source};
@@ -1143,7 +1143,7 @@ impl Deferred {
             timestamp_ms: record.timestamp_ms,
             key: record.key.map(<[u8]>::to_vec),
             payload: record.payload.map(<[u8]>::to_vec),
-            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+            headers: record.headers.read().iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
         }
     }
 
@@ -1155,7 +1155,7 @@ impl Deferred {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref(),
             payload: self.payload.as_deref(),
-            headers: &headers,
+            headers: Headers::Known(&headers),
         });
     }
 }

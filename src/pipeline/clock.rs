@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::domain::call::{Quarantined, Rejection};
     use crate::pipeline::book::Book;
-    use crate::pipeline::decode::SourceRecord;
+    use crate::pipeline::decode::{Headers, SourceRecord};
     use crate::pipeline::record::Checkpoint;
     use crate::pipeline::settings::{CountingSettings, IgnoredRange, TimestampFormat};
     use crate::pipeline::shard::{Outcome, Owner, Shard, ShardState};
@@ -98,7 +98,13 @@ mod tests {
     fn with_record<T>(offset: i64, timestamp_ms: i64, read: impl FnOnce(&SourceRecord<'_>) -> T) -> T {
         let payload = format!(r#"{{"tenant":"a","request_id":"r{offset}","timestamp":{NOW_MS}}}"#);
         let timestamp_ms = Some(timestamp_ms);
-        read(&SourceRecord { offset, timestamp_ms, key: None, payload: Some(payload.as_bytes()), headers: &[] })
+        read(&SourceRecord {
+            offset,
+            timestamp_ms,
+            key: None,
+            payload: Some(payload.as_bytes()),
+            headers: Headers::NONE,
+        })
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! - Values of keys and headers are text; an epoch there is a decimal number, a flag `true`, `false` or empty.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -66,8 +67,40 @@ pub struct SourceRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The record's value; `None` for a tombstone.
     pub payload: Option<&'a [u8]>,
-    /// The record's headers, in order.
-    pub headers: &'a [(&'a str, &'a [u8])],
+    /// The record's headers.
+    pub headers: Headers<'a>,
+}
+
+/// A header: its name and value.
+pub type Header<'a> = (&'a str, &'a [u8]);
+
+/// The headers of a record, in order. A client has to parse them, and hardly anybody asks: a mapping that speaks of them, and
+/// dead letters.
+#[derive(Debug, Clone, Copy)]
+pub enum Headers<'a> {
+    /// Parsed already.
+    Known(&'a [Header<'a>]),
+    /// Still as they came.
+    Unread(&'a dyn UnreadHeaders),
+}
+
+/// Headers that are parsed when somebody asks.
+pub trait UnreadHeaders: fmt::Debug {
+    /// All of them, in order.
+    fn read(&self) -> Vec<Header<'_>>;
+}
+
+impl<'a> Headers<'a> {
+    /// A record without headers.
+    pub const NONE: Self = Self::Known(&[]);
+
+    /// All of them, in order.
+    pub fn read(self) -> Cow<'a, [Header<'a>]> {
+        match self {
+            Self::Known(headers) => Cow::Borrowed(headers),
+            Self::Unread(headers) => Cow::Owned(headers.read()),
+        }
+    }
 }
 
 /// Decodes the events of one source under one field mapping.
@@ -87,6 +120,8 @@ pub struct Decoder {
     max_bytes: usize,
     /// Structured CloudEvents are opened; not when the mapping speaks of their envelope.
     opens_events: bool,
+    /// Some field may be in a header.
+    reads_headers: bool,
 }
 
 /// A CloudEvent's attribute that a field is mapped to.
@@ -143,6 +178,7 @@ impl Decoder {
             opens_events: !paths
                 .iter()
                 .any(|p| matches!(p, FieldPath::Pointer(s) if s.first().is_some_and(|s| s == "data"))),
+            reads_headers: paths.iter().any(|p| matches!(p, FieldPath::Header(_) | FieldPath::Attribute(_))),
         };
         for (field, path) in paths.into_iter().enumerate() {
             let segments = match path {
@@ -218,13 +254,14 @@ impl Decoder {
                 found = with_envelope(scan.found, found);
             }
         }
+        let headers = if self.reads_headers { record.headers.read() } else { Cow::Borrowed(&[][..]) };
         if !self.attributes.is_empty() {
-            let structured = scan.spec_version && !in_binary_mode(record.headers);
+            let structured = scan.spec_version && !in_binary_mode(&headers);
             repeated |= structured && (scan.attribute_repeated || scan.spec_versions > 1);
             for Attribute { field, header: name, .. } in &self.attributes {
                 found[*field] = match structured {
                     true => scan.attributes[*field],
-                    false => header(record, name).map_or(Found::Absent, Found::Outside),
+                    false => header(&headers, name).map_or(Found::Absent, Found::Outside),
                 };
             }
         }
@@ -232,7 +269,7 @@ impl Decoder {
             return Err(Malformed::RepeatedField);
         }
         for (field, path) in &self.outside {
-            found[*field] = outside_value(path, record).map_or(Found::Absent, Found::Outside);
+            found[*field] = outside_value(path, record.key, &headers).map_or(Found::Absent, Found::Outside);
         }
         let tenant = name(found[TENANT], true)?;
         let request_id = name(found[REQUEST_ID], true)?;
@@ -359,6 +396,7 @@ impl OutermostText {
                 not_itemised: HashSet::default(),
                 max_bytes: usize::MAX,
                 opens_events: false,
+                reads_headers: false,
             },
         }
     }
@@ -397,7 +435,7 @@ fn with_envelope<'a>(envelope: [Found<'a>; FIELDS], data: [Found<'a>; FIELDS]) -
 }
 
 /// Does the record say that its CloudEvent's attributes are headers?
-fn in_binary_mode(headers: &[(&str, &[u8])]) -> bool {
+fn in_binary_mode(headers: &[Header<'_>]) -> bool {
     const STRUCTURED: &[u8] = b"application/cloudevents";
     let structured = |value: &[u8]| value.get(..STRUCTURED.len()).is_some_and(|v| v.eq_ignore_ascii_case(STRUCTURED));
     headers.iter().any(|(name, _)| *name == "ce_specversion")
@@ -410,17 +448,17 @@ impl Node {
     }
 }
 
-fn outside_value<'a>(path: &FieldPath, record: &SourceRecord<'a>) -> Option<&'a [u8]> {
+fn outside_value<'a>(path: &FieldPath, key: Option<&'a [u8]>, headers: &[Header<'a>]) -> Option<&'a [u8]> {
     match path {
-        FieldPath::Key => record.key,
-        FieldPath::Header(name) => header(record, name),
+        FieldPath::Key => key,
+        FieldPath::Header(name) => header(headers, name),
         FieldPath::Pointer(_) | FieldPath::Attribute(_) => None,
     }
 }
 
 /// The first header of this name.
-fn header<'a>(record: &SourceRecord<'a>, name: &str) -> Option<&'a [u8]> {
-    record.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
 }
 
 /// The value as a string; `None` when absent.

@@ -172,7 +172,7 @@ fn discarded(
 mod tests {
     use super::*;
     use crate::pipeline::book::Book;
-    use crate::pipeline::decode::SourceRecord;
+    use crate::pipeline::decode::{Headers, SourceRecord};
     use crate::pipeline::settings::CountingSettings;
     use crate::pipeline::shard::{Flush, Owner, ShardState};
 
@@ -207,7 +207,7 @@ mod tests {
         );
         let timestamp_ms = Some(1_785_542_400_000 + offset);
         let payload = Some(payload.as_bytes());
-        shard.ingest(&SourceRecord { offset, timestamp_ms, key: None, payload, headers: &[] });
+        shard.ingest(&SourceRecord { offset, timestamp_ms, key: None, payload, headers: Headers::NONE });
     }
 
     /// A shard of writer `a` that has counted and written offsets 10 to 19, parked, and its book.

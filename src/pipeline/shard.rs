@@ -163,7 +163,7 @@ impl DeadLetter {
             reason,
             key: record.key.map(<[u8]>::to_vec),
             payload: record.payload.map(<[u8]>::to_vec),
-            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+            headers: record.headers.read().iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
-use sla_ledger::pipeline::decode::SourceRecord;
+use sla_ledger::pipeline::decode::{Headers, SourceRecord};
 
 use crate::workload::Meaning;
 
@@ -28,7 +28,7 @@ impl SourceEntry {
     pub fn record(&self) -> SourceRecord<'_> {
         let Self { offset, timestamp_ms, payload, .. } = self;
         let (offset, timestamp_ms) = (*offset, *timestamp_ms);
-        SourceRecord { offset, timestamp_ms, key: None, payload: payload.as_deref(), headers: &[] }
+        SourceRecord { offset, timestamp_ms, key: None, payload: payload.as_deref(), headers: Headers::NONE }
     }
 }
 
