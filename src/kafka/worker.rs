@@ -859,7 +859,7 @@ impl Worker {
         if let Err(gone) = self.flusher.flush(job) {
             self.failure = Some(gone.into());
         }
-        self.standstill = begin.elapsed();
+        self.standstill += begin.elapsed();
     }
 
     /// Does what follows from the end of a flush, or of a producer's replacement; waits so long for that end.
@@ -885,6 +885,9 @@ impl Worker {
 
     /// The last flush of these shards, from its beginning to its end. To be called when none is under way.
     fn flush_last(&mut self) {
+        if self.shards.values().all(|shard| !shard.wants_flush()) {
+            return;
+        }
         let begin = Instant::now();
         while !self.can_flush() && begin.elapsed() < LAST_PRODUCER && self.failure.is_none() {
             self.look_at_flush(ROUND);
