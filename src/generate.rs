@@ -315,7 +315,7 @@ impl Generator {
         self.ids += 1;
         self.write(id, &outcome, 1, event);
         if !late {
-            self.recent.push(id, outcome);
+            self.recent.push(id, outcome, arrival_ms);
         }
         (Meant::Call, outcome)
     }

@@ -29,6 +29,8 @@ enum Place {
 struct Entry {
     id: u64,
     outcome: Outcome,
+    /// Of its first occurrence.
+    arrival_ms: i64,
     deliveries: u32,
 }
 
@@ -54,14 +56,14 @@ impl Recent {
         self.spread_every = ((in_window / SPREAD_CALLS as f64) as u64).max(1);
     }
 
-    pub(super) fn push(&mut self, id: u64, outcome: Outcome) {
-        let leaving = self.near.push(Entry { id, outcome, deliveries: 1 });
+    pub(super) fn push(&mut self, id: u64, outcome: Outcome, arrival_ms: i64) {
+        let leaving = self.near.push(Entry { id, outcome, arrival_ms, deliveries: 1 });
         if let Some(leaving) = leaving.filter(|entry| entry.id.is_multiple_of(self.spread_every)) {
             self.spread.push(leaving);
         }
     }
 
-    /// A call whose event time is not before `oldest_ms`: any, if the draw finds one, otherwise the last.
+    /// A call that neither happened nor arrived before `oldest_ms`: any, if the draw finds one, otherwise the last.
     pub(super) fn draw(&mut self, oldest_ms: i64, random: &mut Random) -> Option<Remembered> {
         let mut places = [None; 2];
         if !self.spread.entries.is_empty() && random.below(2) == 0 {
@@ -73,15 +75,17 @@ impl Recent {
             places[1] = Some(Place::Near(self.near.newest()));
         }
         places.into_iter().flatten().find_map(|place| {
-            let Entry { id, outcome, deliveries } = (*self.slot(place))?;
-            (outcome.at_ms >= oldest_ms).then_some(Remembered { id, outcome, deliveries, place })
+            let Entry { id, outcome, arrival_ms, deliveries } = (*self.slot(place))?;
+            (outcome.at_ms.min(arrival_ms) >= oldest_ms).then_some(Remembered { id, outcome, deliveries, place })
         })
     }
 
     /// It is repeated as it was; returns which delivery that is.
     pub(super) fn repeated(&mut self, call: &Remembered) -> u32 {
         let deliveries = call.deliveries + 1;
-        *self.slot(call.place) = Some(Entry { id: call.id, outcome: call.outcome, deliveries });
+        if let Some(entry) = self.slot(call.place) {
+            entry.deliveries = deliveries;
+        }
         deliveries
     }
 

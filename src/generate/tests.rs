@@ -91,16 +91,16 @@ impl Recount {
         }
         let content = serde_json::json!([call.at_ms, call.action, call.code, call.flag]);
         let key = (call.tenant.clone(), call.request_id.clone());
-        if let Some((at_ms, first)) = self.known.get(&key) {
+        if let Some((since_ms, first)) = self.known.get(&key) {
             assert!(
-                self.watermark - at_ms <= plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS,
+                self.watermark - since_ms <= plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS,
                 "clearly inside the window"
             );
             self.records.duplicate += 1;
             self.records.duplicate_conflicts += u64::from(*first != content);
             return;
         }
-        self.known.insert(key, (call.at_ms, content));
+        self.known.insert(key, (call.at_ms.min(event.arrival_ms), content));
         self.records.counted += 1;
         let local = DateTime::<Utc>::from_timestamp_millis(call.at_ms).expect("instant").with_timezone(&Shanghai);
         let (calls, non_ok) = self.days.entry((call.tenant, local.date_naive().to_string())).or_default();

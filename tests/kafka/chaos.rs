@@ -170,7 +170,9 @@ fn run(running: &Running) {
     let letters = read::read_all(&bootstrap, &names.dead_letters);
     let wanted: BTreeMap<_, _> = letters.iter().filter_map(place).map(|place| (place, ())).collect();
     let mut source = BTreeMap::new();
+    let mut order = Order::default();
     for record in read::read_all(&bootstrap, &names.calls) {
+        order.note(&record);
         let place = (record.partition, record.offset);
         if wanted.contains_key(&place) {
             source.insert(place, record);
@@ -179,6 +181,7 @@ fn run(running: &Running) {
     differences.extend(noted.differences(&letters, &names.calls, &source));
     differences.extend(verify(&fleet));
     let (rounds, series) = scrapes;
+    assert_eq!(order.late, 0, "the producer put records behind later ones, by up to {:?}", order.most);
     println!("chaos: {rounds} rounds of scrapes, {series} series, {} dead letters", letters.len());
     for (fault, runs) in &running.tried {
         let (fault, runs) = (fault.name(), runs.load(Ordering::Relaxed));
@@ -200,6 +203,25 @@ fn run(running: &Running) {
 fn verify(fleet: &Fleet) -> Vec<String> {
     let (status, output) = fleet.get(0).command(&["verify"], Duration::from_secs(180));
     if status.success() { Vec::new() } else { vec![format!("verify ended with {status}:\n{output}")] }
+}
+
+/// Is the calls topic in the order of the generator? Its events come in order of their arrival.
+#[derive(Default)]
+struct Order {
+    newest: BTreeMap<i32, i64>,
+    late: u64,
+    most: Duration,
+}
+
+impl Order {
+    fn note(&mut self, record: &read::Record) {
+        let Some(at) = record.timestamp_ms else { return };
+        let newest = self.newest.entry(record.partition).or_insert(at);
+        let late = u64::try_from(*newest - at).unwrap_or_default();
+        self.late += u64::from(late > 0);
+        self.most = self.most.max(Duration::from_millis(late));
+        *newest = at.max(*newest);
+    }
 }
 
 /// What is done to the instances and to what they stand on.
