@@ -409,13 +409,14 @@ impl LedgerLog {
 
     fn await_acknowledgements(&self) -> Result<(), Failed> {
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+        // Nothing waits for more to come; once, since under `debug` librdkafka has something to say of each.
+        _ = self.producer.flush(Duration::ZERO);
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 // What was refused says more than what is still waiting.
                 let late = || KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut).into();
                 return Err(self.producer.context().take().unwrap_or_else(late));
             }
-            _ = self.producer.flush(Duration::ZERO);
             self.hear();
         }
         self.producer.context().take().map_or(Ok(()), Err)
@@ -426,7 +427,7 @@ impl LedgerLog {
     /// steps of 100 ms.
     fn hear(&self) {
         let before = self.producer.in_flight_count();
-        self.producer.poll(Duration::ZERO);
+        self.serve();
         if self.producer.in_flight_count() == before {
             std::thread::sleep(ACKNOWLEDGED_STEP);
         }
