@@ -117,7 +117,20 @@ impl Chunk {
         // Values were checked when they were read.
         TenantEvidence::decode(self.bytes()).unwrap_or_default()
     }
+
+    fn items(&self, names: &Dictionary, seconds: &DaySeconds) -> Vec<Item> {
+        let mut items = self.read().items(self.first, names);
+        for item in &mut items {
+            let known = seconds.0.get(&item.time_ms.div_euclid(1000)).copied();
+            item.calls_in_second = known.unwrap_or(item.calls_in_second);
+        }
+        items
+    }
 }
+
+/// The calls of every second of a tenant's day with failing calls in one shard: of all figures the greatest.
+#[derive(Debug, Clone, Default)]
+pub struct DaySeconds(HashMap<i64, u32, foldhash::fast::FixedState>);
 
 /// A value as it stands in the ledger.
 #[derive(Debug, Clone)]
@@ -451,33 +464,33 @@ impl ShardBook {
 
     /// The tenant's items of one day, record by record.
     pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Vec<Item>> {
-        self.day_chunks_where(tenant, day, |_| true)
+        let seconds = self.day_seconds(tenant, day);
+        self.day(tenant, day).iter().map(move |chunk| chunk.items(&self.names, &seconds))
     }
 
-    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's records is wanted; of the others only what
-    /// they say of seconds is looked at.
+    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's records is wanted; the others are not read.
+    /// `seconds`: those of the day.
     pub fn day_chunks_where(
         &self,
         tenant: &str,
         day: LocalDay,
+        seconds: &DaySeconds,
         wanted: impl Fn(usize) -> bool,
     ) -> impl Iterator<Item = Vec<Item>> {
-        let chunks = self.day(tenant, day);
-        let mut seconds: HashMap<i64, u32, foldhash::fast::FixedState> = HashMap::default();
-        for chunk in chunks {
+        let chunks = self.day(tenant, day).iter().enumerate().filter(move |(place, _)| wanted(*place));
+        chunks.map(move |(_, chunk)| chunk.items(&self.names, seconds))
+    }
+
+    /// What all records of a tenant's day say of its seconds.
+    pub fn day_seconds(&self, tenant: &str, day: LocalDay) -> DaySeconds {
+        let mut seconds = DaySeconds::default();
+        for chunk in self.day(tenant, day) {
             chunk.read().for_each_second(|second, calls| {
-                let known = seconds.entry(second).or_default();
+                let known = seconds.0.entry(second).or_default();
                 *known = calls.max(*known);
             });
         }
-        chunks.iter().enumerate().filter(move |(place, _)| wanted(*place)).map(move |(_, chunk)| {
-            let mut items = chunk.read().items(chunk.first, &self.names);
-            for item in &mut items {
-                let known = seconds.get(&item.time_ms.div_euclid(1000)).copied();
-                item.calls_in_second = known.unwrap_or(item.calls_in_second);
-            }
-            items
-        })
+        seconds
     }
 
     fn day(&self, tenant: &str, day: LocalDay) -> &[Chunk] {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::book::{Book, MonthFacts, ShardBook};
+use super::book::{Book, DaySeconds, MonthFacts, ShardBook};
 use super::dictionary::Dictionary;
 use super::record::{DICTIONARY_NAMES, Digest, Item, TallyDay};
 use crate::domain::availability::Availability;
@@ -691,30 +691,35 @@ impl<'a> Evaluation<'a> {
 
     fn cut(&self, day: LocalDay) -> CutDay {
         let mut places: Vec<PlaceInTime> = Vec::new();
-        let mut spans = Vec::new();
+        let (mut spans, mut seconds) = (Vec::new(), Vec::new());
         for (shard, partition) in self.book.shards().iter().zip(0u32..) {
             let mut chunks = Vec::new();
-            for chunk in shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on()) {
+            let figures = shard.day_seconds(self.tenant, day);
+            let all = shard.day_chunks_where(self.tenant, day, &figures, |_| true);
+            for chunk in all.take_while(|_| self.goes_on()) {
                 let times = || chunk.iter().map(|item| item.time_ms);
                 chunks.push((times().min().unwrap_or_default(), times().max().unwrap_or_default()));
                 places.extend(chunk.iter().map(|item| place_in_time(partition, item)));
             }
             spans.push(chunks);
+            seconds.push(figures);
         }
         places.sort_unstable();
         let slices = places.chunks(CALLS_AT_ONCE).filter_map(|slice| Some(*slice.first()?..=*slice.last()?)).collect();
-        CutDay { day, slices, spans }
+        CutDay { day, slices, spans, seconds }
     }
 
     /// The items of a slice, in order.
     fn slice(&self, cut: &CutDay, slice: usize) -> Vec<(u32, Item)> {
         let slice = &cut.slices[slice];
         let mut found = Vec::new();
-        for ((shard, partition), spans) in self.book.shards().iter().zip(0u32..).zip(&cut.spans) {
+        let shards = self.book.shards().iter().zip(0u32..).zip(&cut.spans).zip(&cut.seconds);
+        for (((shard, partition), spans), seconds) in shards {
             let touches = |chunk: usize| {
                 spans.get(chunk).is_some_and(|(first, last)| *first <= slice.end().0 && *last >= slice.start().0)
             };
-            for chunk in shard.day_chunks_where(self.tenant, cut.day, touches).take_while(|_| self.goes_on()) {
+            let touched = shard.day_chunks_where(self.tenant, cut.day, seconds, touches);
+            for chunk in touched.take_while(|_| self.goes_on()) {
                 let items = chunk.into_iter().map(|item| (partition, item));
                 found.extend(items.filter(|(partition, item)| slice.contains(&place_in_time(*partition, item))));
             }
@@ -737,6 +742,8 @@ struct CutDay {
     slices: Vec<RangeInclusive<PlaceInTime>>,
     /// The first and the last time in each chunk, by shard: which chunks a slice must look into.
     spans: Vec<Vec<(i64, i64)>>,
+    /// What the day's records say of its seconds, by shard: read once, not once a slice.
+    seconds: Vec<DaySeconds>,
 }
 
 fn place_in_time(partition: u32, item: &Item) -> PlaceInTime {
