@@ -151,6 +151,28 @@ impl Hand {
         Ok(())
     }
 
+    /// A flush of which all but the last `but` records become visible, and the checkpoint does not.
+    fn torn_flush(&mut self, i: usize, but: usize) -> Check {
+        self.produce_all_but(i, but)?;
+        self.tear(i)?;
+        self.finish_flush(i)
+    }
+
+    /// The coordinator commits what this instance has produced so far.
+    fn tear(&mut self, i: usize) -> Check {
+        let torn = self.env.broker.tear(i);
+        self.env.seen(torn)
+    }
+
+    /// A flush that is produced as a whole and aborted.
+    fn aborted_flush(&mut self, i: usize) -> Check {
+        self.produce_all_but(i, 0)?;
+        if let Phase::Flushing(flushing) = &mut self.instances[i].phase {
+            flushing.stage = Stage::End { commit: false, fatal: false };
+        }
+        self.finish_flush(i)
+    }
+
     fn stage(&self, i: usize) -> Option<Stage> {
         match &self.instances[i].phase {
             Phase::Flushing(flushing) => Some(flushing.stage),
@@ -289,8 +311,7 @@ fn a_torn_flush_is_counted_once() {
         hand.reveal(12);
         hand.count(0, 8);
         hand.produce_all_but(0, 1)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
+        hand.tear(0)?;
         hand.instances[1].tail(&mut hand.env, 0, 1000)?;
         hand.finish_flush(0)?;
         hand.become_owner(0)?;
@@ -390,10 +411,7 @@ fn what_a_torn_flush_has_counted_holds_nobody() {
         hand.flush(0)?;
         hand.reveal(7);
         hand.count(0, 3);
-        hand.produce_all_but(0, 1)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
-        hand.finish_flush(0)?;
+        hand.torn_flush(0, 1)?;
         hand.expel(0);
         hand.end(1)
     });
@@ -429,10 +447,7 @@ fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
         // Nothing but a ruling to say, and only the ruling becomes visible.
         hand.env.rulings.push(crate::instance::ruling(0));
         hand.instances[0].reload_rulings(&mut hand.env, false)?;
-        hand.produce_all_but(0, 1)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
-        hand.finish_flush(0)?;
+        hand.torn_flush(0, 1)?;
         // The next owner never heard of it, and there is no call to count: it only warms its windows.
         hand.expel(0);
         hand.become_owner(1)?;
@@ -463,18 +478,11 @@ fn a_day_is_taken_away_only_when_its_fold_stands() {
         // The flush that folds the day is aborted, and then the month closes: its tally is never written.
         hand.reveal(5);
         hand.count(0, 1);
-        hand.produce_all_but(0, 0)?;
-        if let Phase::Flushing(flushing) = &mut hand.instances[0].phase {
-            flushing.stage = Stage::End { commit: false, fatal: false };
-        }
-        hand.finish_flush(0)?;
+        hand.aborted_flush(0)?;
         hand.reveal(6);
         hand.count(0, 1);
         // The next one is torn before its checkpoint, and what it takes away is compacted away.
-        hand.produce_all_but(0, 1)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
-        hand.finish_flush(0)?;
+        hand.torn_flush(0, 1)?;
         hand.expel(0);
         let stable = hand.env.broker.logs[0].stable();
         hand.env.broker.logs[0].compact(stable, false);
@@ -492,10 +500,7 @@ fn totals_settled_past_a_gap_leave_void_days_out() {
         hand.reveal(5);
         hand.count(0, 1);
         // The fold is torn: the day stands beside the month that has it. The source has lost what the window was made of.
-        hand.produce_all_but(0, 1)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
-        hand.finish_flush(0)?;
+        hand.torn_flush(0, 1)?;
         hand.expel(0);
         hand.env.broker.source[0].deleted = 4;
         hand.end(1)
@@ -520,17 +525,10 @@ fn an_alert_is_told_one_state_at_a_time() {
         while next(&hand) < Some(3) {
             hand.instances[0].tail(&mut hand.env, 0, 1)?;
         }
-        hand.produce_all_but(0, 0)?;
-        if let Phase::Flushing(flushing) = &mut hand.instances[0].phase {
-            flushing.stage = Stage::End { commit: false, fatal: false };
-        }
-        hand.finish_flush(0)?;
+        hand.aborted_flush(0)?;
         // It reads the rest. The flush that follows is torn behind its record, before its messages.
         hand.instances[0].tail(&mut hand.env, 0, 1000)?;
-        hand.produce_all_but(0, 3)?;
-        let torn = hand.env.broker.tear(0);
-        hand.env.seen(torn)?;
-        hand.finish_flush(0)?;
+        hand.torn_flush(0, 3)?;
         hand.expel(0);
         hand.end(1)?;
         hand.env.oracle.alerts_told(&hand.env.broker, &hand.instances[1].book).map(|_| ())
@@ -568,8 +566,7 @@ fn a_parked_shard_does_not_go_on_over_a_torn_flush() {
         hand.own(1)?;
         hand.count(1, 8);
         hand.produce_all_but(1, 1)?;
-        let torn = hand.env.broker.tear(1);
-        hand.env.seen(torn)?;
+        hand.tear(1)?;
         hand.expel(1);
         hand.own(0)?;
         // One call alone: its flush does not write all that the torn one wrote.
