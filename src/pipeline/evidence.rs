@@ -12,7 +12,7 @@
 //! What is written is not kept, once it can no longer be merged: only the figures of the seconds with failing calls are, since the next call of such a second,
 //! however late, is one more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use hashbrown::HashTable;
 
 use super::facts::{Name, Names, TenantId, Tenants};
 use super::mutation::{Mutation, mutated};
-use super::record::{DICTIONARY_NAMES, Digest, Evidence, Key, TenantEvidence};
+use super::record::{DICTIONARY_NAMES, Digest, Evidence, Item, Key, TenantEvidence, own_number};
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
@@ -80,6 +80,10 @@ pub struct DayEvidence {
     sealed: Vec<SealedRecord>,
     /// Those in the ledger, by first offset.
     written: BTreeMap<i64, WrittenRecord>,
+    /// Of those, the merged ones that are not in the ledger yet.
+    merged: BTreeSet<i64>,
+    /// What is written has changed since it was last looked at what may be merged.
+    grown: bool,
 }
 
 /// A record in the ledger, or a merged one that is to take its place.
@@ -90,8 +94,6 @@ struct WrittenRecord {
     digest: Digest,
     /// As long as it may be merged, or is to be written.
     value: Option<Arc<[u8]>>,
-    /// Merged, and not in the ledger yet.
-    dirty: bool,
 }
 
 /// The calls of every second with failing calls, by tenant.
@@ -234,8 +236,8 @@ impl DayEvidence {
             let second = self.seconds.find(item.tenant, second_of_day(day, item.time_ms));
             let calls = second.map_or(1, |second| second.calls);
             let group = groups.entry(item.tenant).or_insert_with(|| Group::new(first));
-            let (action, code) = (group.number(item.action, names), item.code);
-            let code = code.map_or(0, |code| group.number(code, names) + 1);
+            let mut number = |name| names.number(name, &mut group.record.names);
+            let (action, code) = (number(item.action), item.code.map_or(0, |code| number(code) + 1));
             let id_at = item.request_id_at as usize;
             let request_id = &open.request_ids[id_at..id_at + item.request_id_bytes as usize];
             let HeldItem { offset, time_ms, flag, .. } = *item;
@@ -262,39 +264,45 @@ impl DayEvidence {
     /// Merges runs of at least `from` neighbours that are small and together take no more than `most` bytes. Those that
     /// become void with it go to `void`. The bytes to be written.
     fn merge(&mut self, from: usize, most: usize, mut void: impl FnMut(i64, Digest)) -> usize {
-        let mut runs: Vec<Vec<i64>> = Vec::new();
-        let mut sum = usize::MAX;
-        for (first, record) in &self.written {
-            let bytes = record.value.as_ref().map_or(usize::MAX, |value| value.len());
-            let small = bytes <= most / 2;
-            match runs.last_mut().filter(|_| small && sum.saturating_add(bytes) <= most) {
-                Some(run) => run.push(*first),
-                None => runs.push(if small { vec![*first] } else { Vec::new() }),
-            }
-            let alone = runs.last().is_none_or(|run| run.len() < 2);
-            sum = if !small {
-                usize::MAX
-            } else if alone {
-                bytes
-            } else {
-                sum + bytes
-            };
+        if !self.grown {
+            return 0;
         }
         let mut written = 0;
-        for run in runs.into_iter().filter(|run| run.len() >= from.max(2)) {
+        for run in self.runs(most).into_iter().filter(|run| run.len() >= from.max(2)) {
             let records: Vec<(i64, Evidence)> = run.iter().filter_map(|first| self.evidence(*first)).collect();
             let cov = self.written.get(&run[run.len() - 1]).map_or(0, |last| last.cov);
             let cov = if mutated(Mutation::MergedCoversMore) { i64::MAX } else { cov };
             let value: Arc<[u8]> = merged(&records, cov).encode_value().into();
             for first in &run[1..] {
+                self.merged.remove(first);
                 self.written.remove(first).into_iter().for_each(|record| void(*first, record.digest));
             }
             if let Some(record) = self.written.get_mut(&run[0]) {
                 written += value.len();
-                (record.cov, record.value, record.dirty) = (cov, Some(value), true);
+                (record.cov, record.value) = (cov, Some(value));
+                self.merged.insert(run[0]);
             }
         }
+        self.grown = written > 0;
         written
+    }
+
+    /// Neighbours that are small and together take no more than `most` bytes.
+    fn runs(&self, most: usize) -> Vec<Vec<i64>> {
+        let (mut runs, mut run, mut sum) = (Vec::new(), Vec::new(), 0);
+        for (first, record) in &self.written {
+            let small = record.value.as_ref().map(|value| value.len()).filter(|bytes| *bytes <= most / 2);
+            if small.is_none_or(|bytes| sum + bytes > most) {
+                runs.push(std::mem::take(&mut run));
+                sum = 0;
+            }
+            if let Some(bytes) = small {
+                run.push(*first);
+                sum += bytes;
+            }
+        }
+        runs.push(run);
+        runs
     }
 
     fn evidence(&self, first: i64) -> Option<(i64, Evidence)> {
@@ -360,20 +368,6 @@ impl Group {
         Self { record: TenantEvidence::default(), offset: first, time_ms: 0, second: 0 }
     }
 
-    /// The number of a name that has none in the shard.
-    fn own(&mut self, name: &str) -> u32 {
-        let own = &mut self.record.names;
-        let at = own.iter().position(|known| known == name).unwrap_or_else(|| {
-            own.push(name.to_owned());
-            own.len() - 1
-        });
-        DICTIONARY_NAMES + at as u32
-    }
-
-    fn number(&mut self, name: Name, names: &Names) -> u32 {
-        if name < DICTIONARY_NAMES { name } else { self.own(names.name(name)) }
-    }
-
     fn push(&mut self, item: &NumberedItem<'_>) {
         let record = &mut self.record;
         record.offsets.push(item.offset - std::mem::replace(&mut self.offset, item.offset));
@@ -393,7 +387,7 @@ impl Group {
             offset += later.offsets[at];
             time_ms += later.times_ms[at];
             let mut number = |name: u32| match name.checked_sub(DICTIONARY_NAMES) {
-                Some(own) => self.own(&later.names[own as usize]),
+                Some(own) => own_number(&mut self.record.names, &later.names[own as usize]),
                 None => name,
             };
             let (action, code) =
@@ -407,6 +401,21 @@ impl Group {
     fn raise(&mut self, second: i64, calls: u32) {
         self.record.raised_seconds.push(second - std::mem::replace(&mut self.second, second));
         self.record.raised_calls.push(calls);
+    }
+}
+
+impl TenantEvidence {
+    /// The part of a record with these calls, as a writer without a dictionary writes it.
+    pub fn of_items(tenant: &str, first: i64, items: &[Item]) -> Self {
+        let mut group = Group::new(first);
+        for item in items {
+            let mut number = |name: &str| own_number(&mut group.record.names, name);
+            let action = number(&item.action);
+            let code = item.code.as_deref().map_or(0, |code| number(code) + 1);
+            let Item { offset, time_ms, flag, calls_in_second: calls, ref request_id, .. } = *item;
+            group.push(&NumberedItem { offset, time_ms, action, code, flag, calls, request_id });
+        }
+        Self { tenant: tenant.to_owned(), ..group.record }
     }
 }
 
@@ -459,8 +468,9 @@ impl ShardEvidence {
         let evidence = Evidence::decode_value(value).unwrap_or_default();
         let known = self.days.entry(day).or_default();
         known.cov = known.cov.max(cov);
-        let record = WrittenRecord { cov: evidence.cov, digest, value: Some(value.clone()), dirty: false };
+        let record = WrittenRecord { cov: evidence.cov, digest, value: Some(value.clone()) };
         known.written.insert(first, record);
+        known.grown = true;
         for group in &evidence.tenants {
             let tenant = tenants.id(&group.tenant);
             tenants.get_mut(tenant).note_evidence(day);
@@ -478,9 +488,7 @@ impl ShardEvidence {
 
     /// Is there anything that the ledger does not hold?
     pub fn is_dirty(&self) -> bool {
-        let dirty = |day: &DayEvidence| {
-            day.open.first.is_some() || !day.sealed.is_empty() || day.written.values().any(|record| record.dirty)
-        };
+        let dirty = |day: &DayEvidence| day.open.first.is_some() || !day.sealed.is_empty() || !day.merged.is_empty();
         self.days.values().any(dirty)
     }
 
@@ -515,7 +523,7 @@ impl ShardEvidence {
         for (day, evidence) in self.days.range_mut(horizon.first_day()..) {
             evidence.seal(*day, cov, tenants, names);
             let key = |first| Key::Evidence { day: *day, first };
-            let merged = evidence.written.iter().filter(|(_, record)| record.dirty);
+            let merged = evidence.merged.iter().filter_map(|first| Some((first, evidence.written.get(first)?)));
             let merged: Vec<_> = merged
                 .filter_map(|(first, record)| Some((*first, write(key(*first), record.value.as_ref()?, record.digest))))
                 .collect();
@@ -536,13 +544,14 @@ impl ShardEvidence {
             let Some(evidence) = self.days.get_mut(&day) else { continue };
             let keep = |value: Arc<[u8]>| Some(value).filter(|value| value.len() <= most / 2);
             for ((first, digest), record) in sealed.iter().zip(evidence.sealed.drain(..sealed.len())) {
-                let record =
-                    WrittenRecord { cov: record.cov, digest: *digest, value: keep(record.value), dirty: false };
+                let record = WrittenRecord { cov: record.cov, digest: *digest, value: keep(record.value) };
                 evidence.written.insert(*first, record);
+                evidence.grown = true;
             }
             for (first, digest) in merged {
                 let Some(record) = evidence.written.get_mut(&first) else { continue };
-                (record.digest, record.dirty) = (digest, false);
+                record.digest = digest;
+                evidence.merged.remove(&first);
                 record.value = record.value.take().and_then(keep);
             }
         }

@@ -9,7 +9,9 @@ use hashbrown::HashTable;
 use prost::Message;
 use smallvec::SmallVec;
 
-use super::record::{self, DICTIONARY_NAMES, Digest, EncodedDays, Key, TallyView, encode_tally, put_day};
+use super::record::{
+    self, DICTIONARY_NAMES, Digest, EncodedDays, Key, TallyView, day_of_month, encode_tally, own_number, put_day,
+};
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
@@ -47,6 +49,11 @@ impl Names {
     /// The name behind a number given out by `intern`.
     pub fn name(&self, id: u32) -> &Arc<str> {
         &self.names[id as usize]
+    }
+
+    /// How a record refers to a name; `own`: those that it brings along.
+    pub fn number(&self, id: Name, own: &mut Vec<String>) -> u32 {
+        if id < DICTIONARY_NAMES { id } else { own_number(own, self.name(id)) }
     }
 
     /// How many there are.
@@ -170,17 +177,8 @@ impl DayTally {
 
     /// As it stands in the ledger.
     fn record(&self, day: LocalDay, names: &Names) -> record::TallyDay {
-        let mut own: Vec<Name> = Vec::new();
-        let mut number = |name: Name| {
-            if name < DICTIONARY_NAMES {
-                return name;
-            }
-            let at = own.iter().position(|known| *known == name).unwrap_or_else(|| {
-                own.push(name);
-                own.len() - 1
-            });
-            DICTIONARY_NAMES + at as u32
-        };
+        let mut own = Vec::new();
+        let mut number = |name| names.number(name, &mut own);
         let uncounted = self.uncounted.as_deref();
         let mut day = record::TallyDay {
             day: day.day_of_month(),
@@ -196,7 +194,7 @@ impl DayTally {
             not_ok: uncounted.map_or(0, |calls| calls.not_ok),
             unheld: uncounted.map_or(0, |calls| calls.unheld),
         };
-        day.names = own.into_iter().map(|name| names.name(name).to_string()).collect();
+        day.names = own;
         day
     }
 
@@ -305,7 +303,11 @@ impl Folded {
     }
 
     fn day(&self, day: LocalDay) -> Option<record::TallyDay> {
-        if self.has(day) { self.days().find(|found| found.day == day.day_of_month()) } else { None }
+        if !self.has(day) {
+            return None;
+        }
+        let found = EncodedDays(self.encoded()).flatten().find(|bytes| day_of_month(bytes) == day.day_of_month())?;
+        record::TallyDay::decode(found).ok()
     }
 
     /// Puts a day in, in place of what is there of it.
@@ -316,8 +318,7 @@ impl Folded {
         loop {
             let before = rest.0;
             let Some(found) = rest.next().flatten() else { break };
-            // The day's number is its first field.
-            let number = record::TallyDay::decode(found).map_or(0, |found| found.day);
+            let number = day_of_month(found);
             if !put && number >= day.day {
                 put_day(day, &mut bytes);
                 put = true;

@@ -39,6 +39,15 @@ pub const VALUE_VERSION: u8 = 3;
 /// itself, so that made-up names do not stay for good.
 pub const DICTIONARY_NAMES: u32 = 4096;
 
+/// The number of a name that no `N` record has, among those that a record brings along: a new one if need be.
+pub fn own_number(own: &mut Vec<String>, name: &str) -> u32 {
+    let at = own.iter().position(|known| known == name).unwrap_or_else(|| {
+        own.push(name.to_owned());
+        own.len() - 1
+    });
+    DICTIONARY_NAMES + at as u32
+}
+
 /// The key of a ledger record, without its shard (which is its partition).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
@@ -499,6 +508,17 @@ impl<'a> Iterator for EncodedDays<'a> {
     }
 }
 
+/// The day of the month of an encoded day. Only that is read: it is the first field, as it is written.
+pub fn day_of_month(day: &[u8]) -> u32 {
+    use prost::encoding::{WireType, decode_key, decode_varint};
+    let mut rest = day;
+    let mut first = || match decode_key(&mut rest) {
+        Ok((1, WireType::Varint)) => decode_varint(&mut rest).ok()?.try_into().ok(),
+        _ => None,
+    };
+    first().unwrap_or_else(|| TallyDay::decode(day).map_or(0, |day| day.day))
+}
+
 /// Appends a day as a field of its [`Tally`].
 pub fn put_day(day: &TallyDay, bytes: &mut Vec<u8>) {
     prost::encoding::message::encode(DAYS_TAG, day, bytes);
@@ -699,31 +719,6 @@ impl TenantEvidence {
             }
         };
         ids.into_iter().enumerate().map(item).collect()
-    }
-
-    /// The part of a record with these calls, as a writer without a dictionary writes it.
-    pub fn of_items(tenant: &str, first: i64, items: &[Item]) -> Self {
-        let mut group = Self { tenant: tenant.to_owned(), ..Self::default() };
-        let (mut offset, mut time_ms) = (first, 0);
-        for item in items {
-            group.offsets.push(item.offset - std::mem::replace(&mut offset, item.offset));
-            group.times_ms.push(item.time_ms - std::mem::replace(&mut time_ms, item.time_ms));
-            let mut number = |name: &String| {
-                let at = group.names.iter().position(|known| known == name).unwrap_or_else(|| {
-                    group.names.push(name.clone());
-                    group.names.len() - 1
-                });
-                DICTIONARY_NAMES + at as u32
-            };
-            let (action, code) = (number(&item.action), item.code.as_ref().map_or(0, |code| number(code) + 1));
-            group.actions.push(action);
-            group.codes.push(code);
-            group.flags.push(item.flag);
-            group.calls_in_second.push(item.calls_in_second);
-            group.request_id_bytes.push(item.request_id.len() as u32);
-            group.request_ids.push_str(&item.request_id);
-        }
-        group
     }
 }
 

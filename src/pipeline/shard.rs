@@ -589,7 +589,7 @@ impl Shard {
 
     fn load_facts(&mut self, value: &LoadedValue) {
         let cov = match value.key {
-            _ if mutated(Mutation::NoCoverage) && !matches!(value.key, Key::Checkpoint) => i64::MIN,
+            _ if mutated(Mutation::NoCoverage) => i64::MIN,
             Key::Evidence { .. } if mutated(Mutation::NoEvidenceCoverage) => i64::MIN,
             _ if mutated(Mutation::CovOffByOne) => value.cov + 1,
             _ => value.cov,
