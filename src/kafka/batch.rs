@@ -1,7 +1,7 @@
 //! Consuming in batches, straight from librdkafka's queues.
 //!
 //! rdkafka's `poll` costs twice as much per record as librdkafka's batch call, and it drops the offset at which a
-//! partition ends, which the tail needs. The batch call is not exposed, hence the only `unsafe` of the product. A
+//! partition ends, which the tail needs. The batch call is not exposed, hence the `unsafe` here. A
 //! subscribed consumer's own queue must not be read this way (librdkafka would answer rebalances by itself), so the
 //! assigned partitions' queues are forwarded into one queue of ours, which is read instead.
 

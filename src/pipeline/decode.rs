@@ -24,12 +24,17 @@
 //!   when it is not structured, or has a header `ce_specversion` and a content type that is not `application/cloudevents`.
 //! - Values of keys and headers are text; an epoch there is a decimal number, a flag `true`, `false` or empty.
 
+mod keys;
+mod special;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
+use self::keys::Keys;
+use self::special::{BLOCK, special, utf8};
 use crate::domain::calendar::instant;
 use crate::domain::call::{Call, Flag, Malformed};
 use crate::domain::codes::longest_prefix;
@@ -124,20 +129,38 @@ pub struct Decoder {
     reads_headers: bool,
 }
 
-/// A CloudEvent's attribute that a field is mapped to.
+/// A CloudEvent's attribute that a field is mapped to; in the envelope it is a [`Member`] of the outermost object.
 #[derive(Debug, Clone)]
 struct Attribute {
     field: usize,
-    /// In the envelope.
-    name: Box<str>,
     /// The header in binary mode.
     header: Box<str>,
 }
 
+/// A place in an event that a mapping speaks of.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    children: Vec<(Box<str>, u32)>,
+    /// The members looked for in an object here.
+    members: Keys<Member>,
     field: Option<usize>,
+}
+
+/// What a member of an object means.
+#[derive(Debug, Clone, Copy, Default)]
+struct Member {
+    /// The mapping goes on in it.
+    node: Option<u32>,
+    /// Part of a CloudEvent's envelope, in the outermost object.
+    envelope: Option<Envelope>,
+    /// One bit a field: it is mapped to the attribute of this name.
+    attributes: u8,
+}
+
+/// The members by which a CloudEvent is known.
+#[derive(Debug, Clone, Copy)]
+enum Envelope {
+    SpecVersion,
+    Data,
 }
 
 /// A mapped value as found, not yet judged.
@@ -167,7 +190,7 @@ impl Decoder {
         let paths =
             [&fields.tenant, &fields.request_id, &fields.timestamp, &fields.action, &fields.code, &fields.system_error];
         let mut decoder = Self {
-            nodes: vec![Node::default()],
+            nodes: vec![root()],
             outside: Vec::new(),
             attributes: Vec::new(),
             required: Vec::new(),
@@ -184,6 +207,8 @@ impl Decoder {
             let segments = match path {
                 FieldPath::Pointer(segments) => segments,
                 FieldPath::Attribute(name) => {
+                    let members = &mut decoder.nodes[0].members;
+                    members.get_or_insert(name.as_bytes(), Member::default()).attributes |= 1 << field;
                     decoder.attributes.push(Attribute::new(field, name));
                     continue;
                 }
@@ -204,7 +229,7 @@ impl Decoder {
             if let Some(other) = node.field {
                 return Err(format!("`{}` and `{}` are mapped to the same place", NAMES[other], NAMES[field]));
             }
-            if !node.children.is_empty() {
+            if node.is_step() {
                 return Err(format!("another field is mapped inside `{}`", NAMES[field]));
             }
             node.field = Some(field);
@@ -218,13 +243,13 @@ impl Decoder {
     }
 
     fn child_or_new(&mut self, at: usize, segment: &str) -> usize {
-        if let Some(child) = self.nodes[at].child(segment.as_bytes()) {
-            return child;
+        let new = self.nodes.len();
+        let member = self.nodes[at].members.get_or_insert(segment.as_bytes(), Member::default());
+        let child = *member.node.get_or_insert(new as u32) as usize;
+        if child == new {
+            self.nodes.push(Node::default());
         }
-        let index = self.nodes.len();
-        self.nodes[at].children.push((segment.into(), index as u32));
-        self.nodes.push(Node::default());
-        index
+        child
     }
 
     /// Reads one event.
@@ -239,7 +264,7 @@ impl Decoder {
         if payload.is_empty() {
             return Err(Malformed::Empty);
         }
-        let text = std::str::from_utf8(payload).map_err(|_| Malformed::NotJson)?;
+        let text = utf8(payload).ok_or(Malformed::NotJson)?;
         let mut scan = Scan::new(self, text);
         scan.document()?;
         let (mut found, mut repeated) = (scan.found, scan.repeated);
@@ -258,7 +283,7 @@ impl Decoder {
         if !self.attributes.is_empty() {
             let structured = scan.spec_version && !in_binary_mode(&headers);
             repeated |= structured && (scan.attribute_repeated || scan.spec_versions > 1);
-            for Attribute { field, header: name, .. } in &self.attributes {
+            for Attribute { field, header: name } in &self.attributes {
                 found[*field] = match structured {
                     true => scan.attributes[*field],
                     false => header(&headers, name).map_or(Found::Absent, Found::Outside),
@@ -383,8 +408,9 @@ pub struct OutermostText {
 impl OutermostText {
     /// A reader of this member.
     pub fn new(name: &str) -> Self {
-        let root = Node { children: vec![(name.into(), 1)], field: None };
-        let member = Node { children: Vec::new(), field: Some(0) };
+        let mut root = root();
+        root.members.get_or_insert(name.as_bytes(), Member::default()).node = Some(1);
+        let member = Node { field: Some(0), ..Node::default() };
         Self {
             decoder: Decoder {
                 nodes: vec![root, member],
@@ -406,7 +432,7 @@ impl OutermostText {
     /// # Errors
     /// It has another type, or stands twice.
     pub fn read<'a>(&self, payload: &'a [u8]) -> Result<Option<Cow<'a, str>>, Malformed> {
-        let Ok(json) = std::str::from_utf8(payload) else { return Ok(None) };
+        let Some(json) = utf8(payload) else { return Ok(None) };
         let mut scan = Scan::new(&self.decoder, json);
         match scan.document() {
             Ok(()) if scan.repeated => Err(Malformed::RepeatedField),
@@ -421,7 +447,7 @@ impl Attribute {
     fn new(field: usize, name: &str) -> Self {
         // The one attribute with a header of its own in binary mode.
         let header = if name == "datacontenttype" { CONTENT_TYPE.into() } else { format!("ce_{name}") };
-        Self { field, name: name.into(), header: header.into() }
+        Self { field, header: header.into() }
     }
 }
 
@@ -442,9 +468,19 @@ fn in_binary_mode(headers: &[Header<'_>]) -> bool {
         && !headers.iter().any(|(name, value)| name.eq_ignore_ascii_case(CONTENT_TYPE) && structured(value))
 }
 
+/// The outermost object.
+fn root() -> Node {
+    let mut node = Node::default();
+    for (name, envelope) in [("specversion", Envelope::SpecVersion), ("data", Envelope::Data)] {
+        node.members.get_or_insert(name.as_bytes(), Member::default()).envelope = Some(envelope);
+    }
+    node
+}
+
 impl Node {
-    fn child(&self, key: &[u8]) -> Option<usize> {
-        self.children.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, index)| *index as usize)
+    /// Is a field mapped to something inside it?
+    fn is_step(&self) -> bool {
+        self.members.values().any(|member| member.node.is_some())
     }
 }
 
@@ -575,6 +611,9 @@ struct Scan<'a, 'd> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    /// The block classified last, and its special bytes.
+    block: usize,
+    specials: u64,
     depth: u32,
     found: [Found<'a>; FIELDS],
     /// One bit a node of the mapping: seen already.
@@ -601,6 +640,8 @@ impl<'a, 'd> Scan<'a, 'd> {
             text,
             bytes: text.as_bytes(),
             at: 0,
+            block: usize::MAX,
+            specials: 0,
             depth: 0,
             found: [Found::Absent; FIELDS],
             seen: 0,
@@ -639,6 +680,7 @@ impl<'a, 'd> Scan<'a, 'd> {
         }
     }
 
+    #[inline]
     fn expect(&mut self, literal: &str) -> Result<(), Malformed> {
         if self.bytes[self.at..].starts_with(literal.as_bytes()) {
             self.at += literal.len();
@@ -649,11 +691,12 @@ impl<'a, 'd> Scan<'a, 'd> {
     }
 
     /// Reads one value; looks for mapped fields inside it when `node` says so.
+    #[inline(always)]
     fn value(&mut self, node: Option<usize>) -> Result<Found<'a>, Malformed> {
         match self.peek().ok_or(Malformed::NotJson)? {
             b'"' => {
-                let (raw, escaped) = self.string()?;
-                Ok(Found::Text { raw, escaped })
+                let (start, end, escaped) = self.string()?;
+                Ok(Found::Text { raw: &self.text[start..end], escaped })
             }
             b'{' => self.nested(node, true),
             b'[' => self.nested(node, false),
@@ -684,7 +727,7 @@ impl<'a, 'd> Scan<'a, 'd> {
                 if self.peek() != Some(b'"') {
                     return Err(Malformed::NotJson);
                 }
-                let (raw, escaped) = self.string()?;
+                let (start, end, escaped) = self.string()?;
                 self.space();
                 if self.peek() != Some(b':') {
                     return Err(Malformed::NotJson);
@@ -692,17 +735,16 @@ impl<'a, 'd> Scan<'a, 'd> {
                 self.at += 1;
                 self.space();
                 if escaped {
-                    let key = unescape(raw).ok_or(Malformed::NotJson)?;
+                    let key = unescape(&self.text[start..end]).ok_or(Malformed::NotJson)?;
                     self.member(node, key.as_bytes(), top)?
                 } else {
-                    self.member(node, raw.as_bytes(), top)?
+                    self.member(node, &self.bytes[start..end], top)?
                 }
             } else {
-                let child = node
-                    .filter(|n| !self.decoder.nodes[*n].children.is_empty())
-                    .and_then(|n| self.decoder.nodes[n].child(index.to_string().as_bytes()));
+                let members = node.map(|n| &self.decoder.nodes[n].members).filter(|members| !members.is_empty());
+                let member = members.and_then(|members| members.get(index.to_string().as_bytes()));
                 index += 1;
-                child
+                member.and_then(|member| member.node).map(|node| node as usize)
             };
             self.element(child)?;
             self.space();
@@ -719,35 +761,38 @@ impl<'a, 'd> Scan<'a, 'd> {
         }
     }
 
-    /// Handles the CloudEvents envelope; returns the mapping's node for this key.
+    /// The mapping's node for the member of this key. Handles the CloudEvents envelope in the outermost object.
     #[inline]
     fn member(&mut self, node: Option<usize>, key: &[u8], top: bool) -> Result<Option<usize>, Malformed> {
+        let decoder = self.decoder;
+        let Some(member) = node.and_then(|node| decoder.nodes[node].members.get(key)) else { return Ok(None) };
         if top {
-            match key {
-                b"specversion" => {
+            self.awaited = member.attributes;
+            match member.envelope {
+                Some(Envelope::SpecVersion) => {
                     self.spec_version |= self.peek() == Some(b'"');
                     self.spec_versions += 1;
                 }
-                b"data" => {
-                    self.data_members += 1;
-                    if self.decoder.opens_events && self.peek() == Some(b'{') {
-                        // Look ahead only for the extent; the caller reads the value as usual.
-                        let (at, depth) = (self.at, self.depth);
-                        self.value(None)?;
-                        self.data = Some(&self.text[at..self.at]);
-                        (self.at, self.depth) = (at, depth);
-                    }
-                }
-                _ => {}
-            }
-            for attribute in self.decoder.attributes.iter().filter(|attribute| attribute.name.as_bytes() == key) {
-                self.awaited |= 1 << attribute.field;
+                Some(Envelope::Data) => self.data_member()?,
+                None => {}
             }
         }
-        Ok(node.and_then(|n| self.decoder.nodes[n].child(key)))
+        Ok(member.node.map(|node| node as usize))
     }
 
-    #[inline]
+    fn data_member(&mut self) -> Result<(), Malformed> {
+        self.data_members += 1;
+        if self.decoder.opens_events && self.peek() == Some(b'{') {
+            // Look ahead only for the extent; the caller reads the value as usual.
+            let (at, depth) = (self.at, self.depth);
+            self.value(None)?;
+            self.data = Some(&self.text[at..self.at]);
+            (self.at, self.depth) = (at, depth);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
     fn element(&mut self, child: Option<usize>) -> Result<(), Malformed> {
         if let Some(node) = child {
             let bit = 1u64 << (node & 63);
@@ -768,43 +813,90 @@ impl<'a, 'd> Scan<'a, 'd> {
         Ok(())
     }
 
-    /// Reads a string; the position is at its opening quote.
-    #[inline]
-    fn string(&mut self) -> Result<(&'a str, bool), Malformed> {
+    /// Reads a string: where it begins and ends between its quotes, and whether it holds a backslash. The position is at its
+    /// opening quote.
+    #[inline(always)]
+    fn string(&mut self) -> Result<(usize, usize, bool), Malformed> {
         let start = self.at + 1;
-        let mut at = start;
-        let mut escaped = false;
-        loop {
-            // Eight bytes at a time while none of them is a quote, a backslash or a control character.
-            while let Some(chunk) = self.bytes.get(at..at + 8) {
-                let mut word = [0u8; 8];
-                word.copy_from_slice(chunk);
-                let special = special_bytes(u64::from_le_bytes(word));
-                if special != 0 {
-                    at += (special.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                at += 8;
+        let at = self.special_from(start);
+        if self.bytes.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            return Ok((start, at, false));
+        }
+        self.escaped_string(start, at)
+    }
+
+    /// The rest of a string, from the first byte that is neither plain nor its end.
+    #[cold]
+    fn escaped_string(&mut self, start: usize, mut at: usize) -> Result<(usize, usize, bool), Malformed> {
+        while self.bytes.get(at) == Some(&b'\\') {
+            at = self.special_from(self.escape(at)?);
+        }
+        if self.bytes.get(at) != Some(&b'"') {
+            return Err(Malformed::NotJson);
+        }
+        self.at = at + 1;
+        Ok((start, at, true))
+    }
+
+    /// Behind the escape that begins here.
+    fn escape(&self, at: usize) -> Result<usize, Malformed> {
+        match self.bytes.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+            Some(b'u') if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => {
+                Ok(at + 6)
             }
-            match self.bytes.get(at) {
-                Some(b'"') => {
-                    self.at = at + 1;
-                    return Ok((&self.text[start..at], escaped));
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    at += match self.bytes.get(at + 1) {
-                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-                        Some(b'u')
-                            if self.bytes.get(at + 2..at + 6).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) =>
-                        {
-                            6
-                        }
-                        _ => return Err(Malformed::NotJson),
-                    };
-                }
-                Some(byte) if *byte >= 0x20 => at += 1,
-                _ => return Err(Malformed::NotJson),
+            _ => Err(Malformed::NotJson),
+        }
+    }
+
+    /// The first quote, backslash or control character from here on; the end if there is none.
+    #[inline(always)]
+    fn special_from(&mut self, at: usize) -> usize {
+        let (block, specials) = (at / BLOCK * BLOCK, self.specials & u64::MAX << (at % BLOCK));
+        if block == self.block && specials != 0 {
+            return block + specials.trailing_zeros() as usize;
+        }
+        self.special_in_next(at, block)
+    }
+
+    #[inline(never)]
+    fn special_in_next(&mut self, at: usize, mut block: usize) -> usize {
+        if block != self.block {
+            self.classify(block);
+        }
+        let mut specials = self.specials & u64::MAX << (at % BLOCK);
+        while specials == 0 {
+            block += BLOCK;
+            if block >= self.bytes.len() {
+                return self.bytes.len();
+            }
+            self.classify(block);
+            specials = self.specials;
+        }
+        block + specials.trailing_zeros() as usize
+    }
+
+    #[inline]
+    fn classify(&mut self, block: usize) {
+        self.block = block;
+        self.specials = match self.bytes.get(block..).and_then(<[u8]>::first_chunk) {
+            Some(whole) => special(whole),
+            None => self.last_specials(block),
+        };
+    }
+
+    /// Those of the block at the end, which is not whole.
+    fn last_specials(&self, block: usize) -> u64 {
+        let rest = self.bytes.get(block..).unwrap_or_default();
+        match self.bytes.last_chunk() {
+            // None of a block that begins behind the end.
+            Some(last) if !rest.is_empty() => special(last) >> (BLOCK - rest.len()),
+            Some(_) => 0,
+            None => {
+                let mut padded = [b' '; BLOCK];
+                padded[..rest.len()].copy_from_slice(rest);
+                special(&padded)
             }
         }
     }
@@ -839,14 +931,4 @@ impl<'a, 'd> Scan<'a, 'd> {
         }
         Ok(&self.text[start..self.at])
     }
-}
-
-/// The high bit of every byte that is `"`, `\` or below 0x20; bits above the lowest one set may be false alarms.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zero_byte = |w: u64| w.wrapping_sub(ONES) & !w;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero_byte(word ^ (ONES * u64::from(b'"'))) | zero_byte(word ^ (ONES * u64::from(b'\\'))) | control) & HIGH
 }
