@@ -25,7 +25,7 @@ use crate::pipeline::standings::{Standings, TenantStanding};
 use crate::pipeline::trend::Trend;
 use crate::report::alert::{Issuer, Subject};
 use crate::report::standing::Standing;
-use crate::view::{FLEET_SHARD, Home, Unjudged, View, home_shard};
+use crate::view::{FLEET_SHARD, Home, Published, Unjudged, View, home_shard};
 
 /// A tenant whose shard is further behind than this is not judged.
 pub const MAX_LAG: Duration = Duration::from_secs(120);
@@ -84,8 +84,9 @@ impl Desk {
 
     /// Tells again what a torn flush of this shard may or may not have told. To be called before its first flush.
     pub fn tell_again(&self, view: &View, shard: &mut Shard, now_ms: i64) {
-        let (book, standings) = (view.book(), view.standings());
-        let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
+        // The worker takes nothing over before there is a value.
+        let Some(value) = view.published() else { return };
+        let mut pass = Pass::new(view, &value, &self.issuer, now_ms);
         shard.tell_again(|key, state| pass.message(key, state));
     }
 
@@ -105,12 +106,13 @@ impl Desk {
         }
         let lags: Vec<Option<Duration>> = (0..view.shards()).map(lag).collect();
         let (began, news) = (Instant::now(), view.take_unjudged());
-        let (book, standings) = (view.book(), view.standings());
+        // Behind both: it is as new as the home asks for, and has the figures of those who changed.
+        let Some(value) = view.published() else { return };
+        let Published { book, standings } = &*value;
         let new_home = !Arc::ptr_eq(&home, &self.home);
         if new_home || matches!(news, Unjudged::All) || is_due(self.swept_ms, SWEEP_MS, now_ms) {
             self.home = home.clone();
             self.swept_ms = Some(now_ms);
-            view.forget_idle(now_ms);
             // Whoever waits keeps its place.
             for (tenant, _) in standings.iter().filter(|(tenant, _)| home.speaks_for(tenant)) {
                 self.enqueue(tenant);
@@ -120,8 +122,8 @@ impl Desk {
             tenants.iter().filter(|tenant| home.speaks_for(tenant)).for_each(|tenant| self.enqueue(tenant));
         }
         metrics.set_alerts_foreign(book.foreign_alerts());
-        let holds: Holds = (0..).zip(lags).map(|(shard, lag)| (shard, hold(&book, shard, lag))).collect();
-        let mut pass = Pass::new(view, &book, &standings, &self.issuer, now_ms);
+        let holds: Holds = (0..).zip(lags).map(|(shard, lag)| (shard, hold(book, shard, lag))).collect();
+        let mut pass = Pass::new(view, &value, &self.issuer, now_ms);
         let mut held: BTreeMap<Held, u64> = BTreeMap::new();
         let mut told: Vec<(AlertKey, AlertState)> = Vec::new();
         let mut again = Vec::new();
@@ -185,7 +187,8 @@ fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(view: &'a View, book: &'a Book, standings: &'a Standings, issuer: &'a Issuer, now_ms: i64) -> Self {
+    fn new(view: &'a View, value: &'a Published, issuer: &'a Issuer, now_ms: i64) -> Self {
+        let Published { book, standings } = value;
         Self { view, book, standings, issuer, known: HashMap::new(), now_ms }
     }
 
@@ -200,7 +203,7 @@ impl<'a> Pass<'a> {
     fn judge(&mut self, tenant: &Arc<str>, shard: &mut Shard, told: &mut Vec<(AlertKey, AlertState)>) -> bool {
         let Some(standing) = self.standings.tenant(tenant) else { return true };
         let mut all = true;
-        let windows = self.view.windows(tenant, self.now_ms);
+        let windows = standing.windows(self.now_ms);
         all &= self.judge_unwatched(tenant, standing, shard, told);
         for month in &standing.months {
             let quiet = !shard.has_alerts(tenant, month.period.first);
@@ -320,14 +323,14 @@ impl<'a> Pass<'a> {
             Some((standing, standing.months.iter().find(|month| month.period.first == first)?))
         });
         let subject = found.map(|(standing, month)| {
-            let (view, now_ms) = (self.view, self.now_ms);
+            let (view, book, now_ms) = (self.view, self.book, self.now_ms);
             let zone = month.policy.time_zone;
             let mut known =
-                self.known.entry(month.period).or_insert_with(|| view.completeness(month.period, zone)).clone();
-            known.reasons.extend(view.unadmitted(month));
+                self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone)).clone();
+            known.reasons.extend(book.unadmitted(month));
             known.remarks = self.standings.contract().remarks(&key.tenant, month);
             let claims = self.standings.contract().rulebook.claims(&key.tenant);
-            let trend = Trend::of(standing, month, view.windows(&key.tenant, now_ms), now_ms);
+            let trend = Trend::of(standing, month, standing.windows(now_ms), now_ms);
             let tier = month.policy.tiers.iter().position(|tier| tier.name == *key.detail);
             let reached_at_ms = tier.and_then(|tier| trend.outlook?.reached_at_ms.get(tier).copied().flatten());
             Subject {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -21,17 +21,14 @@ use crate::domain::standing::ServiceMonth;
 use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
 use crate::kafka::tail::{TailNews, now_ms};
 use crate::kafka::{lag, registry, tail, topics, watch, worker};
-use crate::locks::{Rank, RankedMutex};
 use crate::logging;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::notify;
-use crate::pipeline::book::ShardBook;
 use crate::pipeline::clock::HoldBound;
-use crate::pipeline::record::RULINGS_SHARD;
 use crate::pipeline::rulings::{NotedRuling, refusal, refused_rulings};
 use crate::supervisor::Supervisor;
-use crate::view::View;
+use crate::view::{Editor, View};
 use crate::visible::visible;
 
 /// How long a stop may take before the process ends anyway.
@@ -165,7 +162,8 @@ impl Service {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
         let contract = options.documents.contract(None);
         warn_of_documents(&config, &contract);
-        let view = Arc::new(View::new(shards, Arc::new(contract)));
+        let (view, editor) = View::new(shards, Arc::new(contract));
+        let view = Arc::new(view);
         let metrics = Arc::new(ProcessMetrics::new());
         metrics.reload(Some(now_ms()));
         metrics.set_documents(&options.documents.files);
@@ -178,7 +176,7 @@ impl Service {
             documents: documents.clone(),
             view: view.clone(),
             metrics: metrics.clone(),
-            turn: RankedMutex::new(Rank::Documents, ()),
+            turn: Mutex::new(()),
         });
         let reload = Arc::new(Reloader {
             file: options.config_file.clone(),
@@ -226,6 +224,7 @@ impl Service {
                 news: received,
                 stop: stop.clone(),
             },
+            editor,
             news,
         )?;
         for notifier in notifiers {
@@ -406,13 +405,18 @@ fn watch_topics(
     }
 }
 
-/// The worker, and what it needs beside it. `news`: to the worker from the tail.
-fn start_threads(setup: worker::Setup, news: mpsc::Sender<TailNews>) -> Result<Vec<NamedThread>> {
+/// The worker, and what it needs beside it. `news`: to the worker from the tail, whose is the `editor`.
+fn start_threads(setup: worker::Setup, editor: Editor, news: mpsc::Sender<TailNews>) -> Result<Vec<NamedThread>> {
     let config = setup.config.load_full();
     let tail = {
         let (base, view, metrics) = (setup.base.clone(), setup.view.clone(), setup.metrics.clone());
         let (topic, health, stop) = (config.ledger.topic.clone(), setup.health.clone(), setup.stop.clone());
-        spawn("tail", stop.clone(), move || Ok(tail::run(&base, &topic, &view, &metrics, &health, &news, &stop)?))?
+        let body = move || {
+            let (base, topic, view, metrics) = (&base, &*topic, &*view, &*metrics);
+            let setup = tail::Setup { base, topic, view, metrics, health: &health, news: &news, stop: &stop };
+            Ok(tail::run(&setup, editor)?)
+        };
+        spawn("tail", setup.stop.clone(), body)?
     };
     let lag = {
         let (base, view, stop) = (setup.base.clone(), setup.view.clone(), setup.stop.clone());
@@ -446,34 +450,39 @@ fn render(
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<ProcessMetrics>,
 ) -> impl Fn(&mut Vec<u8>) + Send + Sync {
-    let exporter = RankedMutex::new(Rank::Exporter, Exporter::new());
+    let exporter = Mutex::new(Exporter::new());
     move |out| {
         let config = config.load_full();
         let zone = config.counting.time_zone;
-        let mut exporter = exporter.lock();
+        let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = now_ms();
         let today = LocalClock::new(zone).day(now_ms);
-        let home = view.home();
+        // The home first: the value is then as new as it asks for.
+        let (home, value) = (view.home(), view.published());
         let plan = plan(&config);
         let known = RefCell::new(HashMap::new());
+        let Some(value) = value else {
+            crate::metrics::write(&Exporter::new(), &metrics, out);
+            return;
+        };
         let look = TenantView {
             is_home: |tenant: &str| home.speaks_for(tenant),
             complete: |_: &str, month: &ServiceMonth| {
                 let period = month.period;
-                *known.borrow_mut().entry(period).or_insert_with(|| view.incomplete(period, zone).is_empty())
-                    && view.unadmitted(month).is_empty()
+                *known
+                    .borrow_mut()
+                    .entry(period)
+                    .or_insert_with(|| view.incomplete(&value.book, period, zone).is_empty())
+                    && value.book.unadmitted(month).is_empty()
             },
-            windows: |tenant: &str| view.windows(tenant, now_ms),
+            windows: |tenant: &str| value.standings.windows(tenant, now_ms),
             today,
             now_ms,
             zone,
             plan: &plan,
         };
-        {
-            let standings = view.standings();
-            metrics.set_split_tenants(standings.split_tenants());
-            exporter.collect(&standings, &look);
-        }
+        metrics.set_split_tenants(value.standings.split_tenants());
+        exporter.collect(&value.standings, &look);
         crate::metrics::write(&exporter, &metrics, out);
     }
 }
@@ -562,7 +571,7 @@ impl Reloader {
         let from_topic = self.config.load().contract.registry_topic.is_some();
         answer.push_str(&self.office.adopt(documents, from_topic));
         self.metrics.reload(Some(now_ms()));
-        warn_of_documents(&self.config.load(), self.office.view.standings().contract());
+        warn_of_documents(&self.config.load(), &self.office.documents.load().contract(None));
         tracing::info!(file = %file.display(), "configuration and documents reloaded");
         Ok(answer)
     }
@@ -574,7 +583,9 @@ impl Reloader {
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         let expected = self.config.load().expected_ledger();
         let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
-        let refused = refused_rulings(&self.office.view.book(), &documents.documents.rulings);
+        let published = self.office.view.published();
+        let refused = published.map(|value| refused_rulings(&value.book, &documents.documents.rulings));
+        let refused = refused.unwrap_or_default();
         if !refused.is_empty() {
             return Err(refusal(&refused));
         }
@@ -592,14 +603,18 @@ struct Office {
     view: Arc<View>,
     metrics: Arc<ProcessMetrics>,
     /// Held while documents come into force.
-    turn: RankedMutex<()>,
+    turn: Mutex<()>,
 }
 
 impl Office {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Judges by these documents, if they are others. Counting and flushing go on meanwhile. `from_topic`: orders and bills
     /// come from a topic as well; its thread tells when the files' new ones have joined them.
     fn adopt(&self, mut documents: DocumentSet, from_topic: bool) -> String {
-        let _turn = self.turn.lock();
+        let _turn = self.turn();
         let old = self.documents.load_full();
         let changed: Vec<_> = documents.files.iter().filter(|file| !old.files.contains(file)).collect();
         let gone = old.files.iter().filter(|file| !documents.files.iter().any(|new| new.name == file.name));
@@ -621,13 +636,13 @@ impl Office {
 
     /// Orders and bills of the topic have changed.
     fn adopt_registry(&self, registry: Arc<Registry>) {
-        let _turn = self.turn.lock();
+        let _turn = self.turn();
         self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
     }
 
     /// See [`Office::judge_rulings`]; waits until no documents are coming into force.
     fn compare_rulings(&self) {
-        let _turn = self.turn.lock();
+        let _turn = self.turn();
         self.judge_rulings();
     }
 
@@ -635,13 +650,8 @@ impl Office {
     /// rests on the papers says so. Nothing is said, and no ruling written down, before the ledger has been read.
     fn judge_rulings(&self) {
         let rulings = &self.documents.load().documents.rulings;
-        let rejected = {
-            let book = self.view.book();
-            if !book.shard(RULINGS_SHARD).is_some_and(ShardBook::is_published) {
-                return;
-            }
-            refused_rulings(&book, rulings)
-        };
+        let Some(value) = self.view.published() else { return };
+        let rejected = refused_rulings(&value.book, rulings);
         match (self.view.rejected_rulings().is_empty(), rejected.is_empty()) {
             (_, false) if *self.view.rejected_rulings() != rejected => {
                 let error = refusal(&rejected);
@@ -662,7 +672,7 @@ impl Office {
         self.metrics.set_documents(&documents.files);
         self.documents.store(Arc::new(documents));
         self.judge_rulings();
-        let (tenants, took) = (self.view.standings().len(), began.elapsed());
+        let (tenants, took) = (self.view.published().map_or(0, |value| value.standings.len()), began.elapsed());
         tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
     }
 }

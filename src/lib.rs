@@ -21,8 +21,7 @@
 //! | [`domain`] | calls, calendar, contract, availability: what the contract says | I/O, clocks, async, Kafka's words |
 //! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]), who goes on where it was after a rebalance ([`pipeline::parking`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
 //! | [`kafka`] | consumers, topics, the worker's loop, and beside it the flush thread with the transactional producer | decisions: they are asked of `pipeline::protocol` |
-//! | [`view`] | what the tail publishes to all readers | anything that is not in the ledger |
-//! | [`locks`] | the one order in which the view's locks are taken, checked in debug builds | locks that are never held while another is taken |
+//! | [`view`] | what the tail publishes to all readers, as one value ([`pipeline::publisher`]), and how it is asked | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
 //! | [`alerting`] | the desk on the worker's thread: who is judged when, what the next flush tells | when an alert fires: that is [`domain::alert`] |
@@ -56,8 +55,8 @@
 //! 7. **Rulings are append-only.** The ledger holds the digest of every one ever applied ([`pipeline::rulings`]).
 //! 8. **Told once.** What was told of an alert is a record of the ledger, written in the transaction that tells it. An id
 //!    follows from what is told, so a repetition after a torn flush is known as one.
-//! 9. **One lock order.** A thread that holds one of the view's locks takes only later ones of [`locks::Rank`], and none
-//!    twice. Debug builds, and so all tests, stop at the first acquisition that does not.
+//! 9. **What is published is a value.** The tail alone owns ledger and standings. An answer is made from one
+//!    [`pipeline::publisher::Published`], loaded once; no reader holds a lock, and two answers made from one value agree.
 //!
 //! # Choices that differ from what one might expect
 //!
@@ -79,9 +78,11 @@
 //! - Rebalance callbacks only take notes. The worker answers an assignment with an empty one, takes the shards over while
 //!   it goes on polling, and assigns them with their exact offsets when it is done; so a takeover of any length never
 //!   blocks a rebalance.
-//! - A contract that changes is evaluated for everybody beside the one in force ([`view::View::adopt`]) and takes its place
-//!   whole. A tenant is evaluated from its facts alone; one in the middle of an incident (many records of failing calls)
-//!   remembers what its days came to.
+//! - A contract that changes is evaluated for everybody from a published value, beside the tail ([`view::View::adopt`]), which
+//!   adds whose facts have changed since (values share what has not, so it sees which) and puts it in place whole.
+//! - A standing keeps what each day that is not folded came to: a call costs its day, not its month
+//!   ([`pipeline::standings::Standings::update`]). In the middle of an incident it keeps what the day's failing calls came to,
+//!   and a new one has only the calls of its second judged again ([`pipeline::book::DayChunks::since`]).
 //! - A ruling is applied to what the rulings before it left: counting a call as a failure and then excluding it shows both.
 //! - Refunds and bills without a served day join the bill they overlap most, so that net cash is what is spread over days.
 //! - The end of a topic with transactions lies beyond its last record. So a shard's lag is asked for in two steps: where the
@@ -118,7 +119,6 @@ pub mod file_kind;
 pub mod generate;
 pub mod http;
 pub mod kafka;
-pub mod locks;
 pub mod logging;
 pub mod metrics;
 pub mod notify;

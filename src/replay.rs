@@ -288,7 +288,7 @@ impl Replay {
         }
         self.shard.committed();
         match self.book.reached_end(self.shard.id(), self.ledger_offset) {
-            Some(Event::Published(tenants)) => self.published.extend(tenants),
+            Some(Event::Published(changed)) => self.published.extend(changed.into_iter().map(|(tenant, _)| tenant)),
             Some(Event::Trouble(trouble)) => return Err(trouble.into()),
             Some(Event::Checkpoint { .. }) | None => {
                 if let Some(trouble) = self.book.shard(self.shard.id()).and_then(|s| s.trouble()) {

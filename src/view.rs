@@ -1,30 +1,27 @@
-//! What the tail publishes and everything else reads: the book, the standings, and which tenants are this instance's
-//! to export.
+//! What is published and everything else reads, and which tenants are this instance's to export.
 //!
-//! Its locks have one order, that of [`Rank`]: a scrape's buffers, `publishing`, the book, the standings, the last hours,
-//! then the small ones. Whoever needs two takes them in this order and none twice; debug builds check it
-//! ([`crate::locks`]). What the shards' checkpoints say (lag, completeness, how far the figures reach) needs no lock:
-//! [`View::outline`] is a value, replaced whenever the book was written.
+//! The tail alone owns ledger and standings ([`Editor`]). What it publishes is one immutable value ([`Published`]): whoever
+//! answers loads it once, and all of the answer comes from it, however long that takes. Nobody waits for anybody: a contract
+//! or a takeover's question reaches the tail as a message. The locks here are held for an instant, and none while another
+//! is taken.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono_tz::Tz;
 
-use crate::domain::alert::Windows;
-use crate::domain::availability::Availability;
-use crate::domain::calendar::{LocalClock, LocalDay};
 use crate::domain::contract::Contract;
-use crate::domain::standing::{Completeness, ServiceMonth};
+use crate::domain::standing::Completeness;
 use crate::domain::term::Period;
-use crate::locks::{Rank, RankedGuard, RankedMutex, RankedRwLock, ReadGuard, WriteGuard};
-use crate::pipeline::book::Book;
+use crate::pipeline::book::{Book, Event};
 use crate::pipeline::lag::{ShardLag, SourceEnd};
-use crate::pipeline::pace::Pace;
+use crate::pipeline::protocol::Takeover;
+use crate::pipeline::publisher::Publisher;
+pub use crate::pipeline::publisher::{Published, Unjudged};
 use crate::pipeline::rulings::{NotedRuling, RULINGS_REJECTED, RefusedRuling};
 use crate::pipeline::standings::Standings;
 
@@ -33,32 +30,25 @@ type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
 
 /// The shard whose owner speaks for the fleet.
 pub const FLEET_SHARD: u32 = 0;
-/// Tenants that are judged anew between two releases of the book, so that the tail need not wait.
+/// Tenants that are judged anew between two looks at whether the service is ending.
 const TENANTS_AT_ONCE: usize = 64;
-/// How often those whose facts changed in the meantime are judged beside the standings in use; what is left then is judged
-/// while readers wait.
-const CATCH_UPS: usize = 8;
+/// Values are published no oftener: a copy for readers has its price.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How often whoever waits for the tail looks at whether the service is ending.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// The published state of one instance.
+/// What this instance knows and shows.
 pub struct View {
-    book: RankedRwLock<Book>,
-    /// The book without its tenants, as of the last time it was written.
-    outline: ArcSwap<Book>,
-    standings: RankedRwLock<Standings>,
-    /// The last hours of every tenant, as this instance has seen them.
-    pace: RankedRwLock<Pace>,
+    published: ArcSwapOption<Published>,
+    to_editor: Sender<Message>,
     /// Tenants whose standing may have changed since their alerts were judged.
-    unjudged: RankedMutex<Unjudged>,
+    unjudged: Mutex<Unjudged>,
     home: ArcSwap<Home>,
     /// Until when the home holds, unless the worker says so again.
-    home_until: RankedMutex<Instant>,
-    /// Held by the tail from reading a batch until the standings show it.
-    publishing: RankedMutex<()>,
-    arrivals: RankedMutex<Arrivals>,
-    /// Tenants whose facts changed while everybody is judged anew; `None` at other times.
-    missed: RankedMutex<Option<HashSet<Arc<str>>>>,
+    home_until: Mutex<Instant>,
+    arrivals: Mutex<Arrivals>,
     /// Held while everybody is judged anew.
-    adopting: RankedMutex<()>,
+    adopting: Mutex<()>,
     /// The service is ending: nobody is judged anew any more.
     closing: AtomicBool,
     rulings: ArcSwap<Vec<NotedRuling>>,
@@ -74,49 +64,25 @@ pub struct View {
     shards: u32,
 }
 
-/// The book while it is written. When dropped, everybody sees the shards' new outline.
-pub struct BookWriter<'a> {
-    book: WriteGuard<'a, Book>,
-    outline: &'a ArcSwap<Book>,
+/// What the tail is asked.
+enum Message {
+    /// To judge by this contract from now on, given the standings under it and the value they were evaluated from.
+    Contract { contract: Arc<Contract>, evaluated: Option<(Arc<Published>, Standings)>, done: Sender<()> },
+    /// All that was read, as soon as that is enough for this takeover.
+    Takeover { takeover: Takeover, reply: Sender<Book> },
 }
 
-impl Deref for BookWriter<'_> {
-    type Target = Book;
-
-    fn deref(&self) -> &Book {
-        &self.book
-    }
+/// Owns ledger and standings, and publishes them. The tail has the only one.
+pub struct Editor {
+    publisher: Publisher,
+    inbox: Receiver<Message>,
+    /// Takeovers that wait until enough was read.
+    takeovers: Vec<(Takeover, Sender<Book>)>,
+    last: Option<Instant>,
 }
 
-impl DerefMut for BookWriter<'_> {
-    fn deref_mut(&mut self) -> &mut Book {
-        &mut self.book
-    }
-}
-
-impl Drop for BookWriter<'_> {
-    fn drop(&mut self) {
-        self.outline.store(Arc::new(self.book.outline()));
-    }
-}
-
-/// A tenant before its figures are refreshed.
-struct Before {
-    /// Of the shards with its calls.
-    watermark_ms: i64,
-    /// The day of that.
-    day: LocalDay,
-    /// The service month of that day, by its first one, and what it came to; `None`: the tenant was not known.
-    counted: Option<(LocalDay, Availability)>,
-}
-
-/// Whose alerts are to be judged.
-#[derive(Debug)]
-pub enum Unjudged {
-    /// Everybody's.
-    All,
-    /// Those of these tenants.
-    Some(HashSet<Arc<str>>),
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The shards this instance speaks for.
@@ -126,20 +92,6 @@ pub struct Home {
     shards: Vec<u32>,
     /// Number of all shards.
     of: u32,
-}
-
-impl Default for Unjudged {
-    fn default() -> Self {
-        Self::Some(HashSet::new())
-    }
-}
-
-impl Unjudged {
-    fn extend(&mut self, tenants: &[Arc<str>]) {
-        if let Self::Some(some) = self {
-            some.extend(tenants.iter().cloned());
-        }
-    }
 }
 
 impl Home {
@@ -159,21 +111,82 @@ impl Home {
     }
 }
 
+impl Editor {
+    /// Reads one record of a ledger partition; see [`Book::apply`].
+    pub fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
+        self.publisher.apply(partition, offset, key, value)
+    }
+
+    /// The tail stands at a partition's end; see [`Book::reached_end`].
+    pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
+        self.publisher.reached_end(partition, position)
+    }
+
+    /// All that was read, up to the last record.
+    pub fn read(&self) -> &Book {
+        self.publisher.read()
+    }
+
+    /// Answers the messages that have come, and publishes if there is news and the last value is old enough. How long the
+    /// caller may wait before the next call; `None`: as long as it likes. `alive` is called now and then meanwhile.
+    pub fn serve(&mut self, view: &View, mut alive: impl FnMut()) -> Option<Duration> {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Contract { contract, evaluated, done } => {
+                    let (from, standings) = evaluated.unzip();
+                    self.publisher.adopt(&contract, from.as_deref().zip(standings), &mut alive);
+                    self.publish(view, &mut alive);
+                    // Whoever waited may be gone.
+                    _ = done.send(());
+                }
+                Message::Takeover { takeover, reply } => self.takeovers.push((takeover, reply)),
+            }
+        }
+        let rest = self.last.map_or(Duration::ZERO, |last| INTERVAL.saturating_sub(last.elapsed()));
+        let due = self.publisher.is_due();
+        if due && rest.is_zero() {
+            self.publish(view, alive);
+        }
+        // A new owner tells again what a torn flush has told, and needs the figures for it.
+        if view.published().is_some() {
+            let publisher = &self.publisher;
+            self.takeovers.retain(|(takeover, reply)| match publisher.read_for(takeover) {
+                Some(read) => {
+                    // Whoever asked may have lost the shards meanwhile.
+                    _ = reply.send(read);
+                    false
+                }
+                None => true,
+            });
+        }
+        (due && !rest.is_zero()).then_some(rest)
+    }
+
+    /// Publishes what there is to publish.
+    pub fn publish(&mut self, view: &View, alive: impl FnMut()) {
+        if let Some((value, changed)) = self.publisher.publish(alive) {
+            self.last = Some(Instant::now());
+            view.published.store(Some(Arc::new(value)));
+            // Behind the value: whoever takes these tenants finds their new figures.
+            lock(&view.unjudged).extend(changed);
+        }
+    }
+}
+
 impl View {
-    /// An empty view of this many shards.
-    pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
-        Self {
-            book: RankedRwLock::new(Rank::Book, Book::new(shards)),
-            outline: ArcSwap::from_pointee(Book::new(shards)),
-            standings: RankedRwLock::new(Rank::Standings, Standings::new(contract)),
-            pace: RankedRwLock::new(Rank::Pace, Pace::default()),
-            unjudged: RankedMutex::new(Rank::Unjudged, Unjudged::All),
+    /// An empty view of this many shards, and what publishes into it.
+    pub fn new(shards: u32, contract: Arc<Contract>) -> (Self, Editor) {
+        let (to_editor, inbox) = mpsc::channel();
+        let publisher = Publisher::new(shards, contract);
+        let editor = Editor { publisher, inbox, takeovers: Vec::new(), last: None };
+        let view = Self {
+            published: ArcSwapOption::empty(),
+            to_editor,
+            unjudged: Mutex::new(Unjudged::All),
             home: ArcSwap::default(),
-            home_until: RankedMutex::new(Rank::HomeUntil, Instant::now()),
-            publishing: RankedMutex::new(Rank::Publishing, ()),
-            arrivals: RankedMutex::new(Rank::Arrivals, Arrivals::default()),
-            missed: RankedMutex::new(Rank::Missed, None),
-            adopting: RankedMutex::new(Rank::Adopting, ()),
+            home_until: Mutex::new(Instant::now()),
+            arrivals: Mutex::default(),
+            adopting: Mutex::new(()),
             closing: AtomicBool::new(false),
             rulings: ArcSwap::default(),
             rejected_rulings: ArcSwap::default(),
@@ -182,7 +195,13 @@ impl View {
             stopped: ArcSwap::default(),
             held: ArcSwap::default(),
             shards,
-        }
+        };
+        (view, editor)
+    }
+
+    /// The value published last. To be loaded once for an answer. `None`: not all of the ledger has been read yet.
+    pub fn published(&self) -> Option<Arc<Published>> {
+        self.published.load_full()
     }
 
     /// Number of shards.
@@ -208,101 +227,44 @@ impl View {
         self.rejected_rulings.load_full()
     }
 
-    /// The book.
-    #[track_caller]
-    pub fn book(&self) -> ReadGuard<'_, Book> {
-        self.book.read()
+    /// All that the tail has read, as soon as that is enough for this takeover.
+    pub fn read_for(&self, takeover: Takeover) -> Receiver<Book> {
+        let (reply, read) = mpsc::channel();
+        // Without a tail nothing comes, and the receiver says so.
+        _ = self.to_editor.send(Message::Takeover { takeover, reply });
+        read
     }
 
-    /// The book, to be written by the tail.
-    #[track_caller]
-    pub fn book_mut(&self) -> BookWriter<'_> {
-        BookWriter { book: self.book.write(), outline: &self.outline }
-    }
-
-    /// The book without its tenants, rulings and alerts, as it was when it was last written. Needs no lock.
-    pub fn outline(&self) -> Arc<Book> {
-        self.outline.load_full()
-    }
-
-    /// The standings.
-    #[track_caller]
-    pub fn standings(&self) -> ReadGuard<'_, Standings> {
-        self.standings.read()
-    }
-
-    /// Evaluates these tenants anew. What that adds to their current service months belongs to their last hours.
-    pub fn refresh(&self, tenants: &[Arc<str>]) {
-        let book = self.book();
-        let mut standings = self.standings.write();
-        let mut clock = LocalClock::new(standings.contract().policies.versions()[0].time_zone);
-        let watermark = |tenant: &Arc<str>| {
-            let shards = book.shards().iter().filter(|shard| shard.has_tenant(tenant));
-            shards.filter_map(|shard| shard.checkpoint()?.watermark_ms).max()
-        };
-        let mut before: Vec<Before> = Vec::with_capacity(tenants.len());
-        for tenant in tenants {
-            let watermark_ms = watermark(tenant).unwrap_or(i64::MIN);
-            let day = clock.day(watermark_ms.max(0));
-            // A tenant that was not known is a reading of the ledger's past, not of the last minute.
-            let known = standings.tenant(tenant).is_some();
-            let counted = || standings.current(tenant, day).unwrap_or((day, Availability::default()));
-            before.push(Before { watermark_ms, day, counted: known.then(counted) });
-        }
-        standings.refresh(&book, tenants);
-        let mut pace = self.pace.write();
-        for (tenant, Before { watermark_ms, day, counted }) in tenants.iter().zip(before) {
-            let (Some((first, before)), Some((now_first, now))) = (counted, standings.current(tenant, day)) else {
-                continue;
-            };
-            let before = if first == now_first { before } else { Availability::default() };
-            let (total, failed) = (now.total.saturating_sub(before.total), now.failed.saturating_sub(before.failed));
-            pace.add(tenant, watermark_ms, Availability { total, failed });
-        }
-        drop(pace);
-        if let Some(missed) = &mut *self.missed.lock() {
-            missed.extend(tenants.iter().cloned());
-        }
-        self.unjudged.lock().extend(tenants);
-    }
-
-    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated beside
-    /// the ones in use, a few tenants at a time, and take their place when they are whole. `false`: the service is ending,
-    /// and the old ones stay.
+    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated on this and
+    /// other threads, from the value that is published now; the tail adds whose facts have changed since, and publishes.
+    /// `false`: the service is ending, and the old ones stay.
     pub fn adopt(&self, contract: &Arc<Contract>) -> bool {
-        let _turn = self.adopting.lock();
-        *self.missed.lock() = Some(HashSet::new());
-        let mut tenants: Vec<Arc<str>> = self.book().tenants().cloned().collect();
-        tenants.sort_unstable();
-        tenants.dedup();
-        let mut new = self.evaluate(contract, &tenants);
-        // Those whose facts changed meanwhile: beside the old standings for as long as there are many.
-        for _ in 0..CATCH_UPS {
-            let missed: Vec<_> = match &mut *self.missed.lock() {
-                Some(missed) if missed.len() > TENANTS_AT_ONCE => missed.drain().collect(),
-                _ => break,
-            };
-            for batch in missed.chunks(TENANTS_AT_ONCE).take_while(|_| !self.is_closing()) {
-                new.refresh(&self.book(), batch);
-            }
-        }
+        let _turn = lock(&self.adopting);
+        let evaluated = self.published().map(|from| {
+            let standings = self.evaluate(contract, &from.book);
+            (from, standings)
+        });
         if self.is_closing() {
-            *self.missed.lock() = None;
             return false;
         }
-        let book = self.book();
-        let mut standings = self.standings.write();
-        let missed = self.missed.lock().take();
-        new.refresh(&book, &missed.unwrap_or_default());
-        let old = std::mem::replace(&mut *standings, new);
-        *self.unjudged.lock() = Unjudged::All;
-        drop((standings, book));
-        drop(old);
-        true
+        let (done, is_done) = mpsc::channel();
+        if self.to_editor.send(Message::Contract { contract: contract.clone(), evaluated, done }).is_err() {
+            return false;
+        }
+        loop {
+            match is_done.recv_timeout(LOOK) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) if !self.is_closing() => {}
+                Err(_) => return false,
+            }
+        }
     }
 
-    /// These tenants' standings under a contract, evaluated on all cores; not all of them when the service is ending.
-    fn evaluate(&self, contract: &Arc<Contract>, tenants: &[Arc<str>]) -> Standings {
+    /// All standings under a contract, evaluated on all cores; not all of them when the service is ending.
+    fn evaluate(&self, contract: &Arc<Contract>, book: &Book) -> Standings {
+        let mut tenants: Vec<Arc<str>> = book.tenants().cloned().collect();
+        tenants.sort_unstable();
+        tenants.dedup();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let share = tenants.len().div_ceil(workers).max(1);
         let mut new = Standings::new(contract.clone());
@@ -310,7 +272,7 @@ impl View {
             let evaluate = |tenants: &[Arc<str>]| {
                 let mut part = Standings::new(contract.clone());
                 for batch in tenants.chunks(TENANTS_AT_ONCE).take_while(|_| !self.is_closing()) {
-                    part.refresh(&self.book(), batch);
+                    part.refresh(book, batch);
                 }
                 part
             };
@@ -334,24 +296,9 @@ impl View {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// The last hours of a tenant.
-    pub fn windows(&self, tenant: &str, now_ms: i64) -> Windows {
-        self.pace.read().windows(tenant, now_ms)
-    }
-
-    /// Forgets the last hours of tenants that were not called in them.
-    pub fn forget_idle(&self, now_ms: i64) {
-        self.pace.write().forget_idle(now_ms);
-    }
-
     /// Whose alerts are to be judged; from now on, nobody's.
     pub fn take_unjudged(&self) -> Unjudged {
-        std::mem::take(&mut *self.unjudged.lock())
-    }
-
-    /// Everybody's alerts are to be judged: of those shards, or of that time, nobody has judged any yet.
-    pub fn judge_all(&self) {
-        *self.unjudged.lock() = Unjudged::All;
+        std::mem::take(&mut *lock(&self.unjudged))
     }
 
     /// Sets the shards this instance speaks for.
@@ -362,28 +309,18 @@ impl View {
     /// The worker is alive: what it said of its home holds until then. A process that stood still finds itself
     /// without a home, for somebody else may have shown newer figures meanwhile.
     pub fn keep_home(&self, until: Instant) {
-        *self.home_until.lock() = until;
+        *lock(&self.home_until) = until;
     }
 
     /// The shards this instance speaks for.
     pub fn home(&self) -> Arc<Home> {
-        let until = *self.home_until.lock();
+        let until = *lock(&self.home_until);
         if Instant::now() < until { self.home.load_full() } else { Arc::default() }
-    }
-
-    /// To be held by the tail while the book may be ahead of the standings.
-    pub fn publishing(&self) -> RankedGuard<'_, ()> {
-        self.publishing.lock()
-    }
-
-    /// Do the standings show all that the book holds, as long as the guard lives? `None`: not now.
-    pub fn settled(&self) -> Option<RankedGuard<'_, ()>> {
-        self.publishing.try_lock()
     }
 
     /// Arrivals of a flush on its way to the ledger.
     pub fn sent(&self, shard: u32, seq: u64, arrivals: Vec<i64>) {
-        let mut all = self.arrivals.lock();
+        let mut all = lock(&self.arrivals);
         let waiting = all.entry(shard).or_default();
         match waiting.last_mut().filter(|(last, _)| *last == seq) {
             // The flush before did not commit; this one says it all again, under the same number.
@@ -394,7 +331,7 @@ impl View {
 
     /// Arrivals that became visible with this checkpoint.
     pub fn visible(&self, shard: u32, seq: u64) -> Vec<i64> {
-        let mut all = self.arrivals.lock();
+        let mut all = lock(&self.arrivals);
         let Some(waiting) = all.get_mut(&shard) else { return Vec::new() };
         let (visible, later) = std::mem::take(waiting).into_iter().partition(|(s, _)| *s <= seq);
         *waiting = later;
@@ -408,8 +345,9 @@ impl View {
 
     /// The ids of calls topics that the ledger's shards count, each once; none where the brokers give topics no id.
     pub fn source_ids(&self) -> Vec<String> {
-        let outline = self.outline.load();
-        let ids = outline.shards().iter().filter_map(|shard| shard.checkpoint()).map(|c| c.source_id.clone());
+        let published = self.published();
+        let shards = published.iter().flat_map(|value| value.book.shards());
+        let ids = shards.filter_map(|shard| shard.checkpoint()).map(|c| c.source_id.clone());
         let ids: BTreeSet<String> = ids.filter(|id| !id.is_empty()).collect();
         ids.into_iter().collect()
     }
@@ -424,7 +362,7 @@ impl View {
 
     /// First source offset of the shard that is not in the ledger, and the watermark before it. `None`: never counted.
     pub fn counted_to(&self, shard: u32) -> Option<(i64, Option<i64>)> {
-        match self.outline.load().shard(shard)?.checkpoint() {
+        match self.published()?.book.shard(shard)?.checkpoint() {
             Some(checkpoint) => Some((checkpoint.next_offset, checkpoint.watermark_ms)),
             None => self.begins.load().get(&shard).map(|offset| (*offset, None)),
         }
@@ -460,21 +398,16 @@ impl View {
     }
 
     /// Why a service month is not complete; see [`Book::incomplete`]. With rulings that the ledger knows otherwise, none is.
-    pub fn incomplete(&self, period: Period, zone: Tz) -> Vec<String> {
-        let mut reasons = self.outline.load().incomplete(period, zone);
+    pub fn incomplete(&self, book: &Book, period: Period, zone: Tz) -> Vec<String> {
+        let mut reasons = book.incomplete(period, zone);
         reasons.extend((!self.rejected_rulings.load().is_empty()).then(|| RULINGS_REJECTED.to_owned()));
         reasons
     }
 
     /// What is known of calls that nobody's figures of a service month hold.
-    pub fn completeness(&self, period: Period, zone: Tz) -> Completeness {
-        let rejected = self.outline.load().rejected(period.month());
-        Completeness { reasons: self.incomplete(period, zone), rejected, ..Completeness::default() }
-    }
-
-    /// Why a tenant's service month is not complete beyond that; see [`Book::unadmitted`].
-    pub fn unadmitted(&self, month: &ServiceMonth) -> Vec<String> {
-        self.outline.load().unadmitted(month)
+    pub fn completeness(&self, book: &Book, period: Period, zone: Tz) -> Completeness {
+        let (reasons, rejected) = (self.incomplete(book, period, zone), book.rejected(period.month()));
+        Completeness { reasons, rejected, ..Completeness::default() }
     }
 }
 

@@ -17,13 +17,15 @@ use sla_ledger::pipeline::decode::{Headers, SourceRecord, rfc3339_ms};
 use sla_ledger::pipeline::record::Totals;
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{Owner, Shard, ShardState};
+use sla_ledger::pipeline::standings::{Standings, TenantStanding};
 use sla_ledger::report::standing::Standing;
-use sla_ledger::view::View;
+use sla_ledger::view::{Editor, View};
 
 /// A shard and what every instance makes of its ledger.
 struct Ledger {
     shard: Shard,
     view: View,
+    editor: Editor,
     offset: i64,
 }
 
@@ -33,7 +35,8 @@ impl Ledger {
         // Every failing call is held one by one: what is not, only a whole day's ruling can touch.
         let settings = CountingSettings { not_itemised: Vec::new(), ..CountingSettings::default() };
         let shard = Shard::take_over(owner, &settings, ShardState::default(), 0).expect("settings");
-        Self { shard, view: View::new(1, contract.clone()), offset: 0 }
+        let (view, editor) = View::new(1, contract.clone());
+        Self { shard, view, editor, offset: 0 }
     }
 
     fn call(&mut self, event: &Value) {
@@ -57,18 +60,51 @@ impl Ledger {
         let flush = self.shard.snapshot();
         let records = flush.records.iter().map(|(key, value)| (key.as_bytes(), value.as_deref()));
         for (key, value) in records.chain([(flush.checkpoint.0.as_bytes(), Some(&flush.checkpoint.1[..]))]) {
-            self.view.book_mut().apply(0, self.offset, key, value);
+            self.editor.apply(0, self.offset, key, value);
             self.offset += 1;
         }
         self.shard.committed();
-        let event = self.view.book_mut().reached_end(0, self.offset);
+        let event = self.editor.reached_end(0, self.offset);
         match event {
-            Some(Event::Published(tenants)) => {
-                self.view.refresh(&tenants);
-                tenants
+            Some(Event::Published(changed)) => {
+                self.editor.publish(&self.view, || ());
+                self.check_against_evaluating_anew();
+                changed.into_iter().map(|(tenant, _)| tenant).collect()
             }
             other => panic!("not published: {other:?}"),
         }
+    }
+
+    /// Judged by another contract, beside the reading as in the service.
+    fn adopt(&mut self, contract: &Arc<Contract>) {
+        let Self { view, editor, .. } = self;
+        std::thread::scope(|scope| {
+            let adopted = scope.spawn(|| view.adopt(contract));
+            while !adopted.is_finished() {
+                editor.serve(view, || ());
+                std::thread::yield_now();
+            }
+            assert!(adopted.join().expect("no panic"));
+        });
+    }
+
+    /// What was kept current day by day is what evaluating anew comes to.
+    fn check_against_evaluating_anew(&self) {
+        let value = self.view.published().expect("a value");
+        let (kept, book) = (&value.standings, &value.book);
+        let mut anew = Standings::new(kept.contract().clone());
+        let tenants: Vec<Arc<str>> = book.tenants().cloned().collect();
+        anew.refresh(book, &tenants);
+        let months = |standings: &Standings| -> BTreeMap<Arc<str>, String> {
+            let all = standings.iter().map(|(tenant, _)| (tenant, standings.tenant(tenant).expect("a standing")));
+            let shown = |t: &TenantStanding| {
+                format!("{:?} {:?} {} {:?} {:?}", t.months, t.out_of_term, t.split, t.calls_by_day, t.unknown_codes)
+            };
+            all.map(|(tenant, standing)| (tenant.clone(), shown(standing))).collect()
+        };
+        assert_eq!(months(kept), months(&anew));
+        assert_eq!(format!("{:?}", kept.fleet()), format!("{:?}", anew.fleet()));
+        assert_eq!(kept.unknown_codes(), anew.unknown_codes());
     }
 
     fn totals(&self) -> Totals {
@@ -77,7 +113,8 @@ impl Ledger {
 
     /// All standings as JSON, and the calls out of term.
     fn standings(&self) -> (Vec<Value>, u64) {
-        let standings = self.view.standings();
+        let value = self.view.published();
+        let Some(standings) = value.as_ref().map(|value| &value.standings) else { return (Vec::new(), 0) };
         let mut all: Vec<_> = standings.iter().flat_map(|(t, months)| months.iter().map(move |m| (t, m))).collect();
         all.sort_by_key(|(tenant, month)| ((*tenant).clone(), month.period.first));
         let out_of_term =
@@ -620,12 +657,12 @@ proptest! {
                 let mut some = documents.clone();
                 some.rulings.truncate(index % 4);
                 some.notices.reverse();
-                comes_bit_by_bit.view.adopt(&contract(&some, None));
+                comes_bit_by_bit.adopt(&contract(&some, None));
             }
         }
         known_from_the_start.flush();
         comes_bit_by_bit.flush();
-        comes_bit_by_bit.view.adopt(&last);
+        comes_bit_by_bit.adopt(&last);
         let (found, out_of_term) = known_from_the_start.standings();
         prop_assert_eq!((&found, out_of_term), (&comes_bit_by_bit.standings().0, comes_bit_by_bit.standings().1));
 
@@ -671,4 +708,38 @@ fn a_call_re_evaluates_its_tenant_only() {
     assert_eq!(ledger.flush().len(), 3);
     ledger.call(&call("b", "r2"));
     assert_eq!(ledger.flush(), ["b".into()]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// In the middle of an incident only what is new is judged: calls come late, into seconds that were judged before, and take
+    /// them over the call rate (5.7). Each flush checks against evaluating anew.
+    #[test]
+    fn an_incident_is_judged_by_what_is_new(
+        flushes in proptest::collection::vec(
+            proptest::collection::vec((0..90i64, 1..5u32, 0..CODES.len()), 1..6),
+            20..60,
+        ),
+    ) {
+        let mut ledger = Ledger::new(&Arc::new(Contract::of_policy(Policy::tencent_ccc())));
+        let mut calls = 0;
+        for (at, groups) in (0..).zip(flushes) {
+            for (age, count, code) in groups {
+                let second = BEGIN + HOUR + (at - age.min(at)) * 1000;
+                for milli in 0..count {
+                    let instant = |ms: i64| chrono::DateTime::from_timestamp_millis(ms).expect("an instant").to_rfc3339();
+                    calls += 1;
+                    ledger.call(&json!({
+                        "tenant": TENANTS[0], "request_id": format!("request-{calls:032}"), "action": ACTIONS[0],
+                        "code": CODES[code], "timestamp": instant(second + i64::from(milli)),
+                        "arrival": instant(BEGIN + HOUR + at * 1000 + 999),
+                    }));
+                }
+            }
+            ledger.flush();
+        }
+        let (standings, _) = ledger.standings();
+        prop_assert_eq!(standings[0]["total"].as_u64(), Some(calls));
+    }
 }

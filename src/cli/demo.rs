@@ -24,7 +24,7 @@ use crate::http::Access;
 use crate::kafka::embedded::{EmbeddedBroker, SHARDS};
 use crate::logging;
 use crate::logging::{LogFormat, LoggingConfig};
-use crate::view::View;
+use crate::view::{Published, View};
 use crate::visible::visible;
 use contract::DemoContract;
 
@@ -205,9 +205,10 @@ impl Screen {
 
 /// The riskiest tenants of the current month as a table.
 fn table(view: &View, sent: u64, rows: usize) -> String {
-    let standings = view.standings();
+    let Some(value) = view.published() else { return nothing_read(sent) };
+    let standings = &value.standings;
     let Some(month) = standings.fleet().keys().next_back().copied() else {
-        return format!("{sent} events sent, none read yet: the consumer group is forming\n");
+        return nothing_read(sent);
     };
     let mut tenants: Vec<(&str, &ServiceMonth)> = standings
         .iter()
@@ -236,7 +237,7 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
         out,
         "{month}: {} tenants, {} of {sent} events read, {at_risk} at risk, {breached} of them below the target{owed}",
         tenants.len(),
-        read(view),
+        read(&value),
     );
     out
 }
@@ -253,6 +254,10 @@ fn line(tenant: &str, month: &ServiceMonth) -> String {
     format!("{tenant:<16} {total:>9} {failed:>7} {excluded:>9} {shown:>12} {tier:>5} {headroom:>9} {owed:>12}  {state}")
 }
 
-fn read(view: &View) -> u64 {
-    view.outline().shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
+fn nothing_read(sent: u64) -> String {
+    format!("{sent} events sent, none read yet: the consumer group is forming\n")
+}
+
+fn read(value: &Published) -> u64 {
+    value.book.shards().iter().filter_map(|s| s.checkpoint()).map(|c| c.totals.seen).sum()
 }

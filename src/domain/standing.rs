@@ -259,6 +259,13 @@ pub struct FailingCalls {
     pub failures: u64,
 }
 
+impl FailingCalls {
+    /// Are these failures of the same action and code?
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.action == other.action && self.code == other.code
+    }
+}
+
 /// The money of a service month, in minor units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {

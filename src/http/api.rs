@@ -41,9 +41,10 @@ use crate::domain::contract::Contract;
 use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::http::server::problem;
+use crate::pipeline::book::Book;
 use crate::report::standing::Standing;
 use crate::report::statement::canonical::hex;
-use crate::view::View;
+use crate::view::{Published, View};
 use ask::{Asked, Problem};
 use work::{Desks, Pieces, Weight, pieces};
 
@@ -146,7 +147,7 @@ type Writes = Box<dyn FnOnce(&mut Pieces<'_>) -> io::Result<()>>;
 type Answer = Result<Body, Problem>;
 
 /// A route whose answer is made on a blocking thread, when it is its turn.
-fn endpoint(weight: Weight, work: fn(&ApiState, &Asked) -> Answer) -> MethodRouter<Room> {
+fn endpoint(weight: Weight, work: fn(&Reading, &Asked) -> Answer) -> MethodRouter<Room> {
     get(async move |State(room): State<Room>, asked: Result<Asked, Problem>| {
         let mut response = match asked {
             Ok(asked) => made(room, weight, asked, work).await.unwrap_or_else(IntoResponse::into_response),
@@ -162,7 +163,7 @@ async fn made(
     room: Room,
     weight: Weight,
     asked: Asked,
-    work: fn(&ApiState, &Asked) -> Answer,
+    work: fn(&Reading, &Asked) -> Answer,
 ) -> Result<Response, Problem> {
     // What the documents said at an instant is judged from all of a tenant's facts.
     let weight = if asked.is_as_of() { Weight::Long } else { weight };
@@ -171,13 +172,14 @@ async fn made(
     let waits = asked.work.guard();
     let (begin, begun) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let as_of = room.api.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
+        let reading = Reading::of(&room.api);
+        let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
         let send = |mut response: Response| {
             response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
             // Nobody is there to take it: then nobody misses it.
             _ = begin.send(response);
         };
-        match work(&room.api, &asked).and_then(|body| tagged(&room, &asked, body)) {
+        match work(&reading, &asked).and_then(|body| tagged(&room, &asked, body)) {
             Err(problem) => send(problem.into_response()),
             Ok(Tagged::Whole(response)) => send(response),
             Ok(Tagged::Pieces(mut response, length, write)) => {
@@ -244,44 +246,63 @@ impl ApiState {
     fn today(&self) -> LocalDay {
         LocalClock::new(self.zone).day(self.now_ms())
     }
+}
+
+/// One answer's reading of what is published: all of the answer comes from it.
+struct Reading {
+    state: ApiState,
+    value: Option<Arc<Published>>,
+}
+
+impl std::ops::Deref for Reading {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
+
+impl Reading {
+    fn of(state: &ApiState) -> Self {
+        Self { state: state.clone(), value: state.view.published() }
+    }
 
     /// The least watermark over the shards; `None` when one of them has counted nothing yet.
     fn ledger_as_of(&self) -> Option<String> {
-        let outline = self.view.outline();
-        let watermarks = outline.shards().iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
+        let shards = self.value.as_ref()?.book.shards();
+        let watermarks = shards.iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
         watermarks.min().flatten().and_then(instant)
     }
 
-    /// The figures are there: at least one shard was read to its end.
+    /// What is published.
     ///
     /// # Errors
-    /// Not yet.
-    fn ready(&self) -> Result<(), Problem> {
-        match self.view.outline().shards().iter().any(|shard| shard.is_published()) {
-            true => Ok(()),
-            false => Err(Problem::unavailable("the ledger has not been read yet; /readyz says when it has".into())),
-        }
+    /// Nothing yet.
+    fn published(&self) -> Result<&Arc<Published>, Problem> {
+        let why = "not all of the ledger has been read yet; /readyz says when it has";
+        self.value.as_ref().ok_or_else(|| Problem::unavailable(why.into()))
     }
 
-    /// The calls of months before this one are no longer in the ledger.
-    fn horizon(&self) -> Month {
-        let outline = self.view.outline();
-        let horizons = outline.shards().iter().filter_map(|s| s.checkpoint().map(|c| c.horizon)).max();
-        Month(horizons.unwrap_or_default())
+    /// Turns service months of what is published into what is shown of them.
+    ///
+    /// # Errors
+    /// Nothing is published yet.
+    fn judge<'a>(&'a self, contract: &'a Contract) -> Result<Judge<'a>, Problem> {
+        let book = &self.published()?.book;
+        Ok(Judge { api: self, book, contract, now_ms: self.now_ms(), known: HashMap::new() })
     }
+}
 
-    fn contract(&self) -> Arc<Contract> {
-        self.view.standings().contract().clone()
-    }
-
-    fn judge<'a>(&'a self, contract: &'a Contract) -> Judge<'a> {
-        Judge { api: self, contract, now_ms: self.now_ms(), known: HashMap::new() }
-    }
+/// The calls of months before this one are no longer in the ledger.
+fn horizon(book: &Book) -> Month {
+    let horizons = book.shards().iter().filter_map(|shard| shard.checkpoint().map(|c| c.horizon)).max();
+    Month(horizons.unwrap_or_default())
 }
 
 /// Turns service months into what is shown of them.
 struct Judge<'a> {
-    api: &'a ApiState,
+    api: &'a Reading,
+    book: &'a Book,
     contract: &'a Contract,
     now_ms: i64,
     known: HashMap<Period, Completeness>,
@@ -289,10 +310,10 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
-        let view = &self.api.view;
-        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(month.period, self.api.zone));
+        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
+        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
         let mut known = known.clone();
-        known.reasons.extend(view.unadmitted(month));
+        known.reasons.extend(book.unadmitted(month));
         known.remarks = self.contract.remarks(tenant, month);
         Standing::of(tenant, month, self.now_ms, known, self.contract.rulebook.claims(tenant))
     }

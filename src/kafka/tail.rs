@@ -1,5 +1,6 @@
 //! The tail: reads the whole ledger, applies it to the book, and publishes. Every instance runs one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
@@ -13,12 +14,10 @@ use super::batch::{self, BatchQueue, Fetched};
 use crate::http::{Beating, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
-use crate::view::View;
+use crate::view::{Editor, View};
 
-const WAIT: Duration = Duration::from_millis(100);
-/// Tenants whose figures are published between two releases of the standings, so that a scrape never waits for a whole
-/// ledger.
-const PUBLISHED_AT_ONCE: usize = 1024;
+/// How long records are waited for: so long a message may wait.
+const WAIT: Duration = Duration::from_millis(25);
 
 /// What the worker must know of the ledger as soon as it is read.
 #[derive(Debug)]
@@ -57,113 +56,122 @@ pub fn reader_config(base: &ClientConfig, isolation: &str) -> ClientConfig {
     config
 }
 
-/// Reads the ledger until `stop`. Runs on a thread of its own.
+/// What the tail works with.
+pub struct Setup<'a> {
+    /// The client configuration of all Kafka clients.
+    pub base: &'a ClientConfig,
+    /// The ledger topic.
+    pub topic: &'a str,
+    /// Where it publishes.
+    pub view: &'a View,
+    /// Its counters.
+    pub metrics: &'a ProcessMetrics,
+    /// Who watches whether it goes round.
+    pub health: &'a Health,
+    /// To the worker.
+    pub news: &'a Sender<TailNews>,
+    /// Ends it.
+    pub stop: &'a CancellationToken,
+}
+
+/// Reads the ledger until it is stopped, and publishes. Runs on a thread of its own.
 ///
 /// # Errors
 /// The client cannot be made or a partition cannot be read any more.
-pub fn run(
-    base: &ClientConfig,
-    topic: &str,
-    view: &View,
-    metrics: &ProcessMetrics,
-    health: &Health,
-    news: &Sender<TailNews>,
-    stop: &CancellationToken,
-) -> Result<(), KafkaError> {
-    let consumer: BaseConsumer = reader_config(base, "read_committed").create()?;
+pub fn run(setup: &Setup<'_>, editor: Editor) -> Result<(), KafkaError> {
+    let consumer: BaseConsumer = reader_config(setup.base, "read_committed").create()?;
+    let shards = setup.view.shards();
     let mut list = TopicPartitionList::new();
-    for shard in 0..view.shards() {
-        list.add_partition_offset(topic, shard as i32, Offset::Beginning)?;
+    for shard in 0..shards {
+        list.add_partition_offset(setup.topic, shard as i32, Offset::Beginning)?;
     }
-    let partitions: Vec<i32> = (0..view.shards() as i32).collect();
-    let mut queue = BatchQueue::of_partitions(&consumer, topic, &partitions);
+    let partitions: Vec<i32> = (0..shards as i32).collect();
+    let mut queue = BatchQueue::of_partitions(&consumer, setup.topic, &partitions);
     consumer.assign(&list)?;
-    let mut failure = None;
-    let mut told_of_split = false;
-    while !stop.is_cancelled() && failure.is_none() {
-        health.count_round(Beating::Tail);
-        let mut changed: Vec<Arc<str>> = Vec::new();
-        let mut published = Vec::new();
-        let publishing;
-        {
-            // What librdkafka logs and what is no partition's error; the batch call would print the one and hide the other.
-            batch::serve(&consumer, |error| tracing::warn!(%error, "reading the ledger failed"));
-            // Locked only while there is something to apply: waiting happens without the lock.
-            let mut batch = Vec::new();
-            queue.consume(WAIT, |fetched| match fetched {
-                Fetched::Record(partition, record) => batch.push(Read::Record(
-                    partition as u32,
-                    record.offset,
-                    record.key.unwrap_or_default().to_vec(),
-                    record.payload.map(<[u8]>::to_vec),
-                )),
-                Fetched::End(partition, offset) => batch.push(Read::End(partition as u32, offset)),
-                Fetched::Error(partition, code, text) => {
-                    tracing::warn!(partition, error = %code, text, "reading the ledger failed");
-                    if code == rdkafka::error::RDKafkaErrorCode::AutoOffsetReset {
-                        failure = Some(KafkaError::MessageConsumption(code));
-                    }
-                }
-            });
-            if batch.is_empty() {
-                continue;
-            }
-            publishing = view.publishing();
-            let mut book = view.book_mut();
-            for read in batch {
-                let (shard, event) = match read {
-                    Read::Record(shard, offset, key, value) => {
-                        (shard, book.apply(shard, offset, &key, value.as_deref()))
-                    }
-                    Read::End(shard, offset) => (shard, book.reached_end(shard, offset)),
-                };
-                match event {
-                    Some(Event::Checkpoint { writer, seq }) => {
-                        _ = news.send(TailNews::Checkpoint { shard, writer, seq })
-                    }
-                    Some(Event::Published(tenants)) => {
-                        changed.extend(tenants);
-                        let seq = book.shard(shard).and_then(|b| b.checkpoint()).map(|c| c.seq);
-                        published.extend(seq.map(|seq| (shard, seq)));
-                    }
-                    Some(Event::Trouble(trouble)) => {
-                        tracing::error!(shard, %trouble, "the ledger of a shard is damaged; its figures are stale from now on");
-                        metrics.control_total_mismatch();
-                        _ = news.send(TailNews::Trouble { shard, trouble });
-                    }
-                    None => {}
-                }
-            }
-        }
-        for tenants in changed.chunks(PUBLISHED_AT_ONCE) {
-            view.refresh(tenants);
-            health.count_round(Beating::Tail);
-        }
-        if !changed.is_empty() {
-            let split = view.standings().split_tenants();
-            if split > 0 && !std::mem::replace(&mut told_of_split, true) {
-                tracing::warn!(
-                    tenants = split,
-                    "calls of one tenant lie in several partitions: counts stay exact, but duplicates across partitions are not seen; key the calls topic by tenant"
-                );
-            }
-        }
-        drop(publishing);
-        let now_ms = now_ms();
-        for (shard, seq) in published {
-            view.visible(shard, seq)
-                .into_iter()
-                .for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
-        }
+    let mut tail = Tail { setup, editor, ends: HashMap::new(), told_of_split: false, failure: None };
+    let mut wait = WAIT;
+    while !setup.stop.is_cancelled() && tail.failure.is_none() {
+        setup.health.count_round(Beating::Tail);
+        // What librdkafka logs and what is no partition's error; the batch call would print the one and hide the other.
+        batch::serve(&consumer, |error| tracing::warn!(%error, "reading the ledger failed"));
+        queue.consume(wait, |fetched| tail.read(fetched));
+        wait = tail.publish().map_or(WAIT, |rest| rest.min(WAIT));
     }
+    let failure = tail.failure;
     drop(queue);
     super::discard("tail", consumer);
     failure.map_or(Ok(()), Err)
 }
 
-enum Read {
-    Record(u32, i64, Vec<u8>, Option<Vec<u8>>),
-    End(u32, i64),
+/// The tail between two reads.
+struct Tail<'a> {
+    setup: &'a Setup<'a>,
+    editor: Editor,
+    /// Shards whose end was reached since the last value, with their last checkpoint.
+    ends: HashMap<u32, u64>,
+    told_of_split: bool,
+    failure: Option<KafkaError>,
+}
+
+impl Tail<'_> {
+    fn read(&mut self, fetched: Fetched<'_>) {
+        let (shard, event) = match fetched {
+            Fetched::Record(partition, record) => {
+                let shard = partition as u32;
+                (shard, self.editor.apply(shard, record.offset, record.key.unwrap_or_default(), record.payload))
+            }
+            Fetched::End(partition, offset) => (partition as u32, self.editor.reached_end(partition as u32, offset)),
+            Fetched::Error(partition, code, text) => {
+                tracing::warn!(partition, error = %code, text, "reading the ledger failed");
+                if code == rdkafka::error::RDKafkaErrorCode::AutoOffsetReset {
+                    self.failure = Some(KafkaError::MessageConsumption(code));
+                }
+                return;
+            }
+        };
+        match event {
+            // The worker may have ended before.
+            Some(Event::Checkpoint { writer, seq }) => {
+                _ = self.setup.news.send(TailNews::Checkpoint { shard, writer, seq });
+            }
+            Some(Event::Published(_)) => {
+                let checkpoint = self.editor.read().shard(shard).and_then(|book| book.checkpoint());
+                self.ends.extend(checkpoint.map(|checkpoint| (shard, checkpoint.seq)));
+            }
+            Some(Event::Trouble(trouble)) => {
+                tracing::error!(shard, %trouble, "the ledger of a shard is damaged; its figures are stale from now on");
+                self.setup.metrics.control_total_mismatch();
+                _ = self.setup.news.send(TailNews::Trouble { shard, trouble });
+            }
+            None => {}
+        }
+    }
+
+    /// Publishes what is due; how long the next read may wait, if something is left.
+    fn publish(&mut self) -> Option<Duration> {
+        let Setup { view, health, metrics, .. } = self.setup;
+        let before = view.published();
+        let rest = self.editor.serve(view, || health.count_round(Beating::Tail));
+        let now = view.published();
+        let is_new = match (&before, &now) {
+            (Some(before), Some(now)) => !Arc::ptr_eq(before, now),
+            (before, now) => before.is_some() != now.is_some(),
+        };
+        let Some(now) = now.filter(|_| is_new) else { return rest };
+        let split = now.standings.split_tenants();
+        if split > 0 && !std::mem::replace(&mut self.told_of_split, true) {
+            tracing::warn!(
+                tenants = split,
+                "calls of one tenant lie in several partitions: counts stay exact, but duplicates across partitions are not seen; key the calls topic by tenant"
+            );
+        }
+        let now_ms = now_ms();
+        for (shard, seq) in self.ends.drain() {
+            let arrivals = view.visible(shard, seq).into_iter();
+            arrivals.for_each(|arrival| metrics.record_freshness((now_ms - arrival).max(0) as u64));
+        }
+        rest
+    }
 }
 
 /// Milliseconds since 1970-01-01T00:00:00Z.

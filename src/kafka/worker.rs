@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -28,12 +28,12 @@ use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
 use crate::http::{Beating, FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
-use crate::pipeline::book::{ShardBook, Trouble};
+use crate::pipeline::book::{Book, ShardBook, Trouble};
 use crate::pipeline::clock::HoldBound;
 use crate::pipeline::decode::{Headers, SourceRecord};
 use crate::pipeline::limits::{LimitUse, LimitWatch};
 use crate::pipeline::parking::{Discarded, ParkedShards, ParkingLimits, Source};
-use crate::pipeline::protocol::{Need, SourceBounds, Stop, Takeover, same_source};
+use crate::pipeline::protocol::{Need, SourceBounds, Takeover, same_source};
 use crate::pipeline::record::RecordError;
 use crate::pipeline::settings::CountingSettings;
 use crate::pipeline::shard::{Flush, Outcome, Owner, Shard};
@@ -43,6 +43,8 @@ use crate::view::View;
 const ROUND: Duration = Duration::from_millis(50);
 /// Longest wait for one answer of the brokers within a round; asked again in the next.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long a round of a takeover waits for the tail.
+const TAIL_WAIT: Duration = Duration::from_millis(5);
 /// Dead letters that wait for a flush, in bytes, before it comes early.
 const EARLY_LETTERS: usize = 8 << 20;
 /// Facts that wait for a flush, in bytes, before it comes early.
@@ -124,7 +126,13 @@ enum State {
     /// No assignment, or one that must not be used any more.
     Waiting,
     /// Shards are assigned but not counted yet.
-    TakingOver { takeover: Takeover, membership: Membership, since: Instant },
+    TakingOver {
+        takeover: Takeover,
+        membership: Membership,
+        since: Instant,
+        /// What the tail has read, when that is enough: it was asked for.
+        read: Option<mpsc::Receiver<Book>>,
+    },
     /// Counting.
     Counting { takeover: Takeover, membership: Membership, judged: bool },
 }
@@ -377,7 +385,8 @@ impl Worker {
 
     fn begin_takeover(&mut self, shards: Vec<u32>, membership: Membership) {
         self.drop_shards();
-        self.state = State::TakingOver { takeover: Takeover::new(shards), membership, since: Instant::now() };
+        self.state =
+            State::TakingOver { takeover: Takeover::new(shards), membership, since: Instant::now(), read: None };
     }
 
     /// Gives the shards up and takes the same ones over again, under the same membership.
@@ -403,14 +412,14 @@ impl Worker {
             return;
         }
         let (limits, now) = (self.parking_limits(), self.began.elapsed());
-        let book = self.setup.view.book();
+        let published = self.setup.view.published();
+        let book = published.as_ref().map(|published| &published.book);
         for (id, shard) in std::mem::take(&mut self.shards) {
-            let ledger_bytes = book.shard(id).map_or(0, ShardBook::bytes) as u64;
+            let ledger_bytes = book.and_then(|book| book.shard(id)).map_or(0, ShardBook::bytes);
             if let Err(why) = self.parked.park(shard, ledger_bytes, limits, now) {
                 self.setup.metrics.parked(Err(why), 1);
             }
         }
-        drop(book);
         self.setup.metrics.set_parked_bytes(self.parked.bytes());
         tracing::info!(shards = self.parked.len(), bytes = self.parked.bytes(), "shards parked");
     }
@@ -464,18 +473,21 @@ impl Worker {
             return self.look_at_flush(ROUND);
         }
         self.progress.due(Instant::now());
-        let State::TakingOver { takeover, .. } = &mut self.state else { return };
-        let need = takeover.need(&self.setup.view.book());
+        let State::TakingOver { takeover, read, .. } = &mut self.state else { return };
+        let need = takeover.to_fetch();
         let step = match need {
-            Need::Committed => fetch_committed(&self.consumer, &self.topics.source, takeover),
-            Need::Ends => fetch_ends(&self.reader, &self.topics.ledger, self.setup.view.shards(), takeover),
-            Need::Tail => {
-                std::thread::sleep(Duration::from_millis(5));
-                Ok(())
+            Some(Need::Committed) => fetch_committed(&self.consumer, &self.topics.source, takeover),
+            Some(_) => fetch_ends(&self.reader, &self.topics.ledger, self.setup.view.shards(), takeover),
+            None => {
+                let asked = read.get_or_insert_with(|| self.setup.view.read_for(takeover.clone()));
+                // The consumer is polled in between.
+                if let Ok(read) = asked.recv_timeout(TAIL_WAIT) {
+                    self.begin_counting(&read);
+                }
+                return;
             }
-            Need::Nothing => return self.begin_counting(),
         };
-        if let Err(error) = step {
+        if let (Some(need), Err(error)) = (need, step) {
             self.takeover_waits(&error, &format!("{need:?}"));
         }
     }
@@ -496,19 +508,19 @@ impl Worker {
         std::thread::sleep(ROUND);
     }
 
-    fn begin_counting(&mut self) {
-        let State::TakingOver { takeover, membership, since } = std::mem::replace(&mut self.state, State::Waiting)
+    fn begin_counting(&mut self, read: &Book) {
+        let State::TakingOver { takeover, membership, since, .. } = std::mem::replace(&mut self.state, State::Waiting)
         else {
             return;
         };
-        match self.load(&takeover) {
+        match self.load(&takeover, read) {
             Ok(list) => {
                 let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
                 self.queue = Some(BatchQueue::of_partitions(&self.consumer, &self.topics.source, &partitions));
                 if let Err(error) = self.consumer.assign(&list) {
                     tracing::warn!(%error, "cannot assign the partitions; trying again");
                     self.drop_shards();
-                    self.state = State::TakingOver { takeover, membership, since };
+                    self.state = State::TakingOver { takeover, membership, since, read: None };
                     return;
                 }
                 tracing::info!(shards = ?partitions, took_ms = since.elapsed().as_millis() as u64, "takeover done, counting");
@@ -519,14 +531,14 @@ impl Worker {
                 self.report_shards();
             }
             Err(error) => {
-                self.state = State::TakingOver { takeover, membership, since };
+                self.state = State::TakingOver { takeover, membership, since, read: None };
                 self.takeover_waits(&error, "Load");
             }
         }
     }
 
     /// Loads the shards of a takeover; the list says where each begins to read.
-    fn load(&mut self, takeover: &Takeover) -> Result<TopicPartitionList, KafkaError> {
+    fn load(&mut self, takeover: &Takeover, read: &Book) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
         let mut shards = BTreeMap::new();
         let mut stopped = BTreeMap::new();
@@ -536,7 +548,8 @@ impl Worker {
         let config = self.setup.config.load_full();
         let mut same = Vec::new();
         for shard in takeover.shards() {
-            match self.is_same_source(shard, config.source.accept_topic_id.as_deref()) {
+            let recorded = read.shard(shard).and_then(|shard| shard.checkpoint()).map_or("", |c| &c.source_id);
+            match same_source(recorded, self.identity.source(), config.source.accept_topic_id.as_deref()) {
                 Ok(()) => same.push(shard),
                 Err(stop) => {
                     tracing::error!(shard, %stop, "the shard is not counted");
@@ -545,13 +558,13 @@ impl Worker {
             }
         }
         for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &same, config.source.start)? {
-            if let Some(counter) = self.resume(shard, bounds) {
+            if let Some(counter) = self.resume(shard, read, bounds) {
                 list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
                 self.limit_watch.begin(shard, counter.limits(), counter.totals(), now_ms());
                 shards.insert(shard, counter);
                 continue;
             }
-            let begin = match takeover.begin(shard, &self.setup.view.book(), bounds) {
+            let begin = match takeover.begin(shard, read, bounds) {
                 Ok(begin) => begin,
                 Err(stop) => {
                     tracing::error!(shard, %stop, "the shard is not counted");
@@ -609,12 +622,10 @@ impl Worker {
     }
 
     /// The shard as it was parked, if it was and may go on.
-    fn resume(&mut self, shard: u32, bounds: SourceBounds) -> Option<Shard> {
+    fn resume(&mut self, shard: u32, read: &Book, bounds: SourceBounds) -> Option<Shard> {
         let (limits, now) = (self.parking_limits(), self.began.elapsed());
-        let book = self.setup.view.book();
         let source = Source { bounds, id: self.identity.source() };
-        let resumed = self.parked.resume(shard, book.shard(shard)?, source, limits, now)?;
-        drop(book);
+        let resumed = self.parked.resume(shard, read.shard(shard)?, source, limits, now)?;
         self.setup.metrics.parked(resumed.as_ref().map(|_| ()).map_err(|why| *why), 1);
         self.setup.metrics.set_parked_bytes(self.parked.bytes());
         match resumed {
@@ -637,12 +648,6 @@ impl Worker {
             self.setup.metrics.parked(Err(Discarded::Expired), expired);
             self.setup.metrics.set_parked_bytes(self.parked.bytes());
         }
-    }
-
-    fn is_same_source(&self, shard: u32, accepted: Option<&str>) -> Result<(), Stop> {
-        let outline = self.setup.view.outline();
-        let recorded = outline.shard(shard).and_then(|shard| shard.checkpoint()).map_or("", |c| &c.source_id);
-        same_source(recorded, self.identity.source(), accepted)
     }
 
     /// Counts none of the shards any more. The group is not left: nobody else could count them either.
@@ -1016,12 +1021,11 @@ impl Worker {
         self.look_at_limits(now_ms());
         let waiting = self.waiting();
         self.setup.metrics.set_unflushed(waiting.letters, waiting.facts, waiting.is_too_much());
-        let loaded = self.setup.view.outline().shards().iter().all(|s| s.is_published() || s.trouble().is_some());
-        self.setup.health.set_ledger_loaded(loaded);
+        let published = self.setup.view.published();
+        self.setup.health.set_ledger_loaded(published.is_some());
         if let State::Counting { takeover, judged, .. } = &mut self.state
             && !*judged
-            && let Some(_settled) = self.setup.view.settled()
-            && takeover.may_judge(&self.setup.view.book())
+            && published.is_some_and(|value| takeover.may_judge(&value.book))
         {
             *judged = true;
             self.setup.view.set_home(takeover.shards().collect());

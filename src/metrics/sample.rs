@@ -1,7 +1,6 @@
 //! Standings with given figures, for tests and for the benchmark of a scrape. They come through the book, as all do.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
@@ -76,11 +75,11 @@ pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item =
     }
     let checkpoint = Checkpoint { seq: 1, totals, digest: digest.to_bytes(), ..Checkpoint::default() };
     book.apply(0, offset, Key::Checkpoint.encode(0).as_bytes(), Some(&checkpoint.encode_value()));
-    let Some(Event::Published(tenants)) = book.reached_end(0, offset + 1) else {
+    let Some(Event::Published(changed)) = book.reached_end(0, offset + 1) else {
         panic!("a sound ledger is published")
     };
     let mut standings = Standings::new(Arc::new(contract));
-    standings.refresh(&book, &tenants);
+    standings.refresh(&book, changed.iter().map(|(tenant, _)| tenant));
     standings
 }
 
@@ -89,7 +88,7 @@ pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item =
 pub struct Rejudged {
     /// From the new documents until all standings follow them.
     pub adopt: Duration,
-    /// The longest that a reader of the ledger had to wait for the book meanwhile.
+    /// The longest that the tail did not read meanwhile.
     pub longest_wait: Duration,
     /// Evaluating one tenant.
     pub one_tenant: Duration,
@@ -102,15 +101,14 @@ pub struct Rejudged {
 pub fn measure_adoption(tenants: usize) -> Rejudged {
     let months = [1, 2, 3].map(|month| Month(2026 * 12 + month));
     let names: Vec<Arc<str>> = (0..tenants).map(|i| format!("tenant-{i:06}").into()).collect();
-    let view = View::new(1, Arc::new(Contract::of_policy(Policy::tencent_ccc())));
+    let (view, mut editor) = View::new(1, Arc::new(Contract::of_policy(Policy::tencent_ccc())));
     let (mut digest, mut totals, mut items, mut offset) = (Digest::default(), Totals::default(), 0, 0);
     let words = ["CreateCallOutSession", "DescribeTelCdr", "InternalError", "InvalidParameter"].map(String::from);
     {
-        let mut book = view.book_mut();
         let mut apply = |key: &Key, value: &[u8]| {
             let key = key.encode(0);
             digest.add(Digest::of(key.as_bytes(), value));
-            book.apply(0, offset, key.as_bytes(), Some(value));
+            editor.apply(0, offset, key.as_bytes(), Some(value));
             offset += 1;
         };
         for (tenant, month) in names.iter().flat_map(|tenant| months.map(|month| (tenant, month))) {
@@ -144,36 +142,30 @@ pub fn measure_adoption(tenants: usize) -> Rejudged {
         }
         totals.seen = totals.counted;
         let checkpoint = Checkpoint { seq: 1, totals, items, digest: digest.to_bytes(), ..Checkpoint::default() };
-        book.apply(0, offset, Key::Checkpoint.encode(0).as_bytes(), Some(&checkpoint.encode_value()));
-        assert!(matches!(book.reached_end(0, offset + 1), Some(Event::Published(_))), "a sound ledger is published");
+        editor.apply(0, offset, Key::Checkpoint.encode(0).as_bytes(), Some(&checkpoint.encode_value()));
+        assert!(matches!(editor.reached_end(0, offset + 1), Some(Event::Published(_))), "a sound ledger is published");
     }
-    view.refresh(&names);
+    editor.publish(&view, || ());
     let new = Arc::new(contract_for(&names, months));
-    let (done, waited) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
-    let began = Instant::now();
+    let (mut longest_wait, began) = (Duration::ZERO, Instant::now());
     let adopt = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                let asked = Instant::now();
-                drop(view.book_mut());
-                let mut longest = waited.lock().unwrap_or_else(PoisonError::into_inner);
-                *longest = longest.max(asked.elapsed());
-                drop(longest);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        view.adopt(&new);
-        done.store(true, Ordering::Relaxed);
+        let adopted = scope.spawn(|| view.adopt(&new));
+        // The tail goes round meanwhile.
+        while !adopted.is_finished() {
+            let asked = Instant::now();
+            editor.serve(&view, || ());
+            longest_wait = longest_wait.max(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
         began.elapsed()
     });
-    let standings = view.standings();
-    let all = standings.iter().flat_map(|(_, months)| months);
+    let value = view.published().expect("a value was published");
+    let all = value.standings.iter().flat_map(|(_, months)| months);
     let judged = all.filter(|m| m.registered && m.money.is_some() && m.figures.excluded_total() == 2).count();
     assert_eq!(judged, tenants * months.len(), "every service month has its fee and its excluded failures");
-    drop(standings);
+    let mut standings = value.standings.clone();
     let began = Instant::now();
-    view.refresh(&names[..1]);
-    let longest_wait = *waited.lock().unwrap_or_else(PoisonError::into_inner);
+    standings.refresh(&value.book, &names[..1]);
     Rejudged { adopt, longest_wait, one_tenant: began.elapsed() }
 }
 

@@ -8,62 +8,87 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
-use prost::Message;
 use smallvec::SmallVec;
 
+use self::chunks::Chunk;
+pub use self::chunks::{DayChunks, DaySeconds, News, Seen};
 use super::dictionary::Dictionary;
 use super::mutation::{Mutation, mutated};
 use super::record::alert_closes;
 use super::record::{
     AlertRecord, AppliedRuling, Checkpoint, Digest, Evidence, EvidenceGroups, Gap, Item, Key, NewNames, RecordError,
-    RejectedRecords, TallyDay, TallySum, TallyView, TenantEvidence,
+    RejectedRecords, TallyDay, TallySum, TallyView,
 };
 use super::shard::{LoadedValue, MAX_FUTURE_S, ShardState};
+use super::tenants::TenantMap;
 use crate::domain::alert::{AlertKey, AlertState};
 use crate::domain::calendar::{LocalDay, Month, day_start_ms};
 use crate::domain::standing::{Completeness, ServiceMonth, TENANT_LIMIT};
 use crate::domain::term::Period;
 
+mod chunks;
+
 /// Why a month is not complete while it runs; behind the shard.
 pub const STILL_RUNNING: &str = "has not passed the end of the month";
 
-/// The ledger as read so far.
-#[derive(Debug)]
+/// The ledger as read so far. A copy shares what it holds.
+#[derive(Debug, Clone)]
 pub struct Book {
-    shards: Vec<ShardBook>,
+    shards: Vec<Arc<ShardBook>>,
 }
 
 /// One shard of the book.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ShardBook {
     checkpoint: Option<Checkpoint>,
     /// The numbers of actions and codes, and the records that say them, by their first number.
     names: Dictionary,
     name_records: Few<u32>,
-    tenants: HashMap<Arc<str>, TenantRecords>,
+    tenants: TenantMap<Arc<TenantRecords>>,
     /// `F`: failing calls, by day and first offset.
     evidence: BTreeMap<(LocalDay, i64), Arc<Stored>>,
     /// By id. No horizon closes them.
-    rulings: BTreeMap<Arc<str>, Stored>,
+    rulings: Arc<BTreeMap<Arc<str>, Stored>>,
     /// What was last told, by tenant.
-    alerts: BTreeMap<AlertKey, (AlertState, Stored)>,
+    alerts: Arc<BTreeMap<AlertKey, (AlertState, Stored)>>,
     /// What a newer version has told, and this one does not understand.
-    foreign_alerts: BTreeMap<Key, Stored>,
+    foreign_alerts: Arc<BTreeMap<Key, Stored>>,
     /// In the order in which they were read.
     waiting: Vec<(Key, Option<Stored>)>,
     /// Keys of closed months and void days, which wait for their tombstones.
     closed_keys: HashSet<Key>,
     counted: u64,
     items: u64,
-    digest: Digest,
+    /// Changes of tenants' evidence so far.
+    edits: u64,
+    held: Held,
     /// Position of the tail in the ledger partition.
     position: i64,
     /// Position when it last stood at the partition's end.
     last_end: Option<i64>,
-    /// Tenants whose facts changed since they were last published.
-    changed: HashSet<Arc<str>>,
+    /// Tenants whose facts changed since they were last published, and which.
+    changed: HashMap<Arc<str>, ChangedFacts>,
     published: bool,
     trouble: Option<Trouble>,
+}
+
+/// What the values held add up to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    digest: Digest,
+    bytes: u64,
+}
+
+impl Held {
+    fn add(&mut self, value: &Stored) {
+        self.digest.add(value.digest);
+        self.bytes += value.bytes.len() as u64;
+    }
+
+    fn remove(&mut self, value: &Stored) {
+        self.digest.remove(value.digest);
+        self.bytes = self.bytes.saturating_sub(value.bytes.len() as u64);
+    }
 }
 
 /// Values by key, in order: few, so that a map would take more room than they do.
@@ -84,53 +109,26 @@ fn remove<K: Ord>(few: &mut Few<K>, key: K) -> Option<Stored> {
     Some(few.remove(at).1)
 }
 
+/// Notes that a tenant's facts have changed: those of a day that is not folded, or any.
+fn note_change(changed: &mut HashMap<Arc<str>, ChangedFacts>, tenant: &Arc<str>, day: Option<LocalDay>) {
+    match changed.get_mut(tenant) {
+        Some(facts) => facts.add(day),
+        None => {
+            let facts = day.map_or(ChangedFacts::Any, |day| ChangedFacts::Days(SmallVec::from_slice(&[day])));
+            changed.insert(tenant.clone(), facts);
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct TenantRecords {
     /// `T`: the folded days.
     tallies: Few<Month>,
     /// `D`: those that are not folded.
     days: Few<LocalDay>,
-    /// `F`: the tenant's part of each record that has one, by day and first offset.
-    evidence: Vec<Chunk>,
+    /// `F`: the tenant's part of each record that has one, by day.
+    evidence: Vec<DayChunks>,
 }
-
-/// One tenant's failing calls in one record.
-#[derive(Debug, Clone)]
-struct Chunk {
-    day: LocalDay,
-    first: i64,
-    record: Arc<Stored>,
-    /// Where its part of the record is.
-    at: (u32, u32),
-}
-
-impl Chunk {
-    fn place(&self) -> (LocalDay, i64) {
-        (self.day, self.first)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.record.bytes[self.at.0 as usize..self.at.1 as usize]
-    }
-
-    fn read(&self) -> TenantEvidence {
-        // Values were checked when they were read.
-        TenantEvidence::decode(self.bytes()).unwrap_or_default()
-    }
-
-    fn items(&self, names: &Dictionary, seconds: &DaySeconds) -> Vec<Item> {
-        let mut items = self.read().items(self.first, names);
-        for item in &mut items {
-            let known = seconds.0.get(&item.time_ms.div_euclid(1000)).copied();
-            item.calls_in_second = known.unwrap_or(item.calls_in_second);
-        }
-        items
-    }
-}
-
-/// The calls of every second of a tenant's day with failing calls in one shard: of all figures the greatest.
-#[derive(Debug, Clone, Default)]
-pub struct DaySeconds(HashMap<i64, u32, foldhash::fast::FixedState>);
 
 /// A value as it stands in the ledger.
 #[derive(Debug, Clone)]
@@ -201,6 +199,33 @@ pub enum Trouble {
     },
 }
 
+/// Which facts of a tenant have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangedFacts {
+    /// Nothing but the calls of these days, which are not folded.
+    Days(SmallVec<[LocalDay; 1]>),
+    /// Any of them.
+    Any,
+}
+
+impl ChangedFacts {
+    /// Adds further ones.
+    pub fn merge(&mut self, more: &Self) {
+        match more {
+            Self::Days(days) => days.iter().for_each(|day| self.add(Some(*day))),
+            Self::Any => self.add(None),
+        }
+    }
+
+    fn add(&mut self, more: Option<LocalDay>) {
+        match (&mut *self, more) {
+            (Self::Days(days), Some(day)) if !days.contains(&day) => days.push(day),
+            (Self::Days(_), None) => *self = Self::Any,
+            (Self::Days(_) | Self::Any, _) => {}
+        }
+    }
+}
+
 /// What reading a record or reaching the end brought about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -212,7 +237,7 @@ pub enum Event {
         seq: u64,
     },
     /// The shard's figures are current: these tenants changed.
-    Published(Vec<Arc<str>>),
+    Published(Vec<(Arc<str>, ChangedFacts)>),
     /// The shard has just been found to be in trouble.
     Trouble(Trouble),
 }
@@ -220,27 +245,52 @@ pub enum Event {
 impl Book {
     /// An empty book of this many shards.
     pub fn new(shards: u32) -> Self {
-        Self { shards: (0..shards).map(|_| ShardBook::default()).collect() }
+        Self { shards: (0..shards).map(|_| Arc::default()).collect() }
     }
 
     /// The shards, by number.
-    pub fn shards(&self) -> &[ShardBook] {
+    pub fn shards(&self) -> &[Arc<ShardBook>] {
         &self.shards
     }
 
     /// One shard.
     pub fn shard(&self, shard: u32) -> Option<&ShardBook> {
-        self.shards.get(shard as usize)
+        self.shards.get(shard as usize).map(AsRef::as_ref)
     }
 
     /// Reads one record of the ledger partition of this number. Offsets must grow.
     pub fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
-        self.shards.get_mut(partition as usize)?.apply(partition, offset, key, value)
+        Arc::make_mut(self.shards.get_mut(partition as usize)?).apply(partition, offset, key, value)
     }
 
     /// The tail stands at the partition's end; `position` is the next offset it will be given.
     pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
-        self.shards.get_mut(partition as usize)?.reached_end(position)
+        Arc::make_mut(self.shards.get_mut(partition as usize)?).reached_end(position)
+    }
+
+    /// Puts a copy of a shard of another book in the place of this one's, as far as readers look at it.
+    pub(super) fn show(&mut self, partition: u32, of: &Self) {
+        if let (Some(own), Some(shard)) = (self.shards.get_mut(partition as usize), of.shard(partition)) {
+            *own = Arc::new(shard.shown());
+        }
+    }
+
+    /// Marks a shard as in trouble; what it holds stays.
+    pub(super) fn mark_stale(&mut self, partition: u32, trouble: Trouble) {
+        if let Some(own) = self.shards.get_mut(partition as usize) {
+            Arc::make_mut(own).trouble = Some(trouble);
+        }
+    }
+
+    /// Was every shard read to its end at least once, those in trouble aside?
+    pub fn is_loaded(&self) -> bool {
+        self.shards.iter().all(|shard| shard.is_published() || shard.trouble().is_some())
+    }
+
+    /// The tenants whose facts have changed between `older` and this copy of it; some of them more than once.
+    pub fn changed_since(&self, older: &Self) -> Vec<Arc<str>> {
+        let shards = self.shards.iter().zip(&older.shards).filter(|(new, old)| !Arc::ptr_eq(new, old));
+        shards.flat_map(|(new, old)| new.tenants.changed_since(&old.tenants)).collect()
     }
 
     /// Is the service month complete: has every shard counted past its end, from its beginning, without a gap? The reasons
@@ -284,7 +334,7 @@ impl Book {
     /// Dead letters that arrived in a month, by reason, but those whose tenant and month are known.
     pub fn rejected(&self, month: Month) -> BTreeMap<String, u64> {
         let mut all = BTreeMap::new();
-        let checkpoints = self.shards.iter().filter_map(ShardBook::checkpoint);
+        let checkpoints = self.shards.iter().filter_map(|shard| shard.checkpoint());
         let arrived = |r: &&RejectedRecords| r.month.is_none_or(|arrived| arrived == month.0);
         for rejected in checkpoints.flat_map(|c| &c.rejected).filter(arrived) {
             *all.entry(rejected.reason.clone()).or_default() += rejected.records;
@@ -322,7 +372,7 @@ impl Book {
 
     /// What was last told of every alert, over all shards.
     pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
-        self.shards.iter().flat_map(ShardBook::alerts)
+        self.shards.iter().flat_map(|shard| shard.alerts())
     }
 
     /// Alerts that a newer version has told: this one leaves them as they are.
@@ -332,24 +382,7 @@ impl Book {
 
     /// Every ruling ever applied, with its digest.
     pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
-        self.shards.iter().flat_map(ShardBook::applied_rulings)
-    }
-
-    /// The shards without what they hold of tenants, rulings and alerts: where each of them stands.
-    pub fn outline(&self) -> Self {
-        Self { shards: self.shards.iter().map(ShardBook::outline).collect() }
-    }
-
-    /// A book of one tenant's facts, to be looked at for as long as it takes; it shares the values with this one. `None`:
-    /// the tail is in the middle of something, so that what it has read does not belong together.
-    pub fn of_tenant(&self, tenant: &str) -> Option<Self> {
-        let shards: Option<_> = self.shards.iter().map(|shard| shard.of_tenant(tenant)).collect();
-        Some(Self { shards: shards? })
-    }
-
-    /// As [`Book::of_tenant`], of whatever the tail has read by now: enough for figures, which are never later than that.
-    pub fn tenant_now(&self, tenant: &str) -> Self {
-        Self { shards: self.shards.iter().map(|shard| shard.tenant_now(tenant)).collect() }
+        self.shards.iter().flat_map(|shard| shard.applied_rulings())
     }
 }
 
@@ -379,30 +412,20 @@ impl ShardBook {
         self.last_end
     }
 
-    fn outline(&self) -> Self {
+    /// A copy for readers, without what only the tail needs.
+    fn shown(&self) -> Self {
         Self {
             checkpoint: self.checkpoint.clone(),
+            names: self.names.clone(),
+            held: self.held,
+            tenants: self.tenants.clone(),
+            rulings: self.rulings.clone(),
+            alerts: self.alerts.clone(),
+            foreign_alerts: self.foreign_alerts.clone(),
             position: self.position,
             last_end: self.last_end,
             published: self.published,
             trouble: self.trouble.clone(),
-            ..Self::default()
-        }
-    }
-
-    fn of_tenant(&self, tenant: &str) -> Option<Self> {
-        let together = self.published && self.is_at_end() && self.waiting.is_empty() && self.trouble.is_none();
-        together.then(|| self.tenant_now(tenant))
-    }
-
-    fn tenant_now(&self, tenant: &str) -> Self {
-        Self {
-            checkpoint: self.checkpoint.clone(),
-            names: self.names.clone(),
-            tenants: self.tenants.get_key_value(tenant).into_iter().map(|(t, r)| (t.clone(), r.clone())).collect(),
-            position: self.position,
-            last_end: self.last_end,
-            published: self.published,
             ..Self::default()
         }
     }
@@ -417,18 +440,9 @@ impl ShardBook {
         self.published
     }
 
-    /// Bytes of the values held.
-    pub fn bytes(&self) -> usize {
-        let tallies = |r: &TenantRecords| -> usize {
-            let tallies = r.tallies.iter().map(|(_, s)| s).chain(r.days.iter().map(|(_, s)| s));
-            tallies.map(|s| s.bytes.len()).sum()
-        };
-        let evidence: usize = self.evidence.values().map(|s| s.bytes.len()).sum();
-        let names: usize = self.name_records.iter().map(|(_, s)| s.bytes.len()).sum();
-        let rulings: usize = self.rulings.values().map(|s| s.bytes.len()).sum();
-        let alerts = self.alerts.values().map(|(_, s)| s).chain(self.foreign_alerts.values());
-        let alerts: usize = alerts.map(|s| s.bytes.len()).sum();
-        self.tenants.values().map(tallies).sum::<usize>() + evidence + names + rulings + alerts
+    /// Bytes of the values held, the checkpoint's aside.
+    pub fn bytes(&self) -> u64 {
+        self.held.bytes
     }
 
     /// The numbers of actions and codes.
@@ -439,70 +453,38 @@ impl ShardBook {
     /// What the tenant called in this shard, month by month.
     pub fn months(&self, tenant: &str) -> impl Iterator<Item = MonthFacts<'_>> {
         let records = self.tenants.get(tenant);
-        let months: BTreeSet<Month> = records.into_iter().flat_map(TenantRecords::months).collect();
+        let months: BTreeSet<Month> = records.into_iter().flat_map(|records| records.months()).collect();
         months.into_iter().filter_map(move |month| Some(records?.month(month, self.checkpoint.as_ref())))
+    }
+
+    /// Reads what the tenant called on a day that is not folded. `false`: there is no such day.
+    pub fn live_day(&self, tenant: &str, day: LocalDay, into: &mut TallyDay) -> bool {
+        let live = self.tenants.get(tenant).and_then(|r| r.days.iter().find(|(live, _)| *live == day)?.1.tally());
+        live.is_some_and(|view| {
+            let mut found = false;
+            view.for_each_day(into, |_| found = true);
+            found
+        })
     }
 
     /// The tenant's items in this shard, by day and record.
     pub fn chunks(&self, tenant: &str) -> impl Iterator<Item = (LocalDay, Vec<Item>)> {
-        let records = self.tenants.get(tenant);
-        let days: BTreeSet<LocalDay> = records.into_iter().flat_map(|r| &r.evidence).map(|chunk| chunk.day).collect();
-        days.into_iter().flat_map(move |day| self.day_chunks(tenant, day).map(move |items| (day, items)))
+        let days = self.tenants.get(tenant).into_iter().flat_map(|records| &records.evidence);
+        days.flat_map(|chunks| {
+            let items = chunks.items(&self.names, chunks.seconds());
+            items.map(|items| (chunks.day, items))
+        })
     }
 
-    /// Number of records with items of the tenant in this shard.
-    pub fn chunk_count(&self, tenant: &str) -> usize {
-        self.tenants.get(tenant).map_or(0, |records| records.evidence.len())
-    }
-
-    /// The sum of the digests of what the records hold of the tenant's day: the same sum, the same items.
-    pub fn day_digest(&self, tenant: &str, day: LocalDay) -> Digest {
-        let mut sum = Digest::default();
-        self.day(tenant, day).iter().for_each(|chunk| sum.add(Digest::of(&chunk.first.to_le_bytes(), chunk.bytes())));
-        sum
-    }
-
-    /// The tenant's items of one day, record by record.
-    pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> impl Iterator<Item = Vec<Item>> {
-        let seconds = self.day_seconds(tenant, day);
-        self.day(tenant, day).iter().map(move |chunk| chunk.items(&self.names, &seconds))
-    }
-
-    /// As [`ShardBook::day_chunks`], of those alone whose place among the day's records is wanted; the others are not read.
-    /// `seconds`: those of the day.
-    pub fn day_chunks_where(
-        &self,
-        tenant: &str,
-        day: LocalDay,
-        seconds: &DaySeconds,
-        wanted: impl Fn(usize) -> bool,
-    ) -> impl Iterator<Item = Vec<Item>> {
-        let chunks = self.day(tenant, day).iter().enumerate().filter(move |(place, _)| wanted(*place));
-        chunks.map(move |(_, chunk)| chunk.items(&self.names, seconds))
-    }
-
-    /// What all records of a tenant's day say of its seconds.
-    pub fn day_seconds(&self, tenant: &str, day: LocalDay) -> DaySeconds {
-        let mut seconds = DaySeconds::default();
-        for chunk in self.day(tenant, day) {
-            chunk.read().for_each_second(|second, calls| {
-                let known = seconds.0.entry(second).or_default();
-                *known = calls.max(*known);
-            });
-        }
-        seconds
-    }
-
-    fn day(&self, tenant: &str, day: LocalDay) -> &[Chunk] {
-        let Some(records) = self.tenants.get(tenant) else { return &[] };
-        let begin = records.evidence.partition_point(|chunk| chunk.day < day);
-        let length = records.evidence[begin..].partition_point(|chunk| chunk.day == day);
-        &records.evidence[begin..begin + length]
+    /// The tenant's failing calls of one day.
+    pub fn day_chunks(&self, tenant: &str, day: LocalDay) -> Option<&DayChunks> {
+        let days = &self.tenants.get(tenant)?.evidence;
+        days.binary_search_by_key(&day, |chunks| chunks.day).ok().map(|at| &days[at])
     }
 
     /// Has the tenant facts in this shard?
     pub fn has_tenant(&self, tenant: &str) -> bool {
-        self.tenants.contains_key(tenant)
+        self.tenants.contains(tenant)
     }
 
     /// The tenants with facts in this shard.
@@ -609,18 +591,18 @@ impl ShardBook {
     fn put_names(&mut self, first: u32, stored: Option<Stored>) -> Result<(), RecordError> {
         let Some(stored) = stored else { return Err(RecordError::Value("names were removed".into())) };
         self.names.append(first, NewNames::decode_value(&stored.bytes)?)?;
-        self.digest.add(stored.digest);
+        self.held.add(&stored);
         self.name_records.push((first, stored));
         Ok(())
     }
 
     fn put_ruling(&mut self, id: Arc<str>, stored: Option<Stored>) {
-        self.digest.add(stored.as_ref().map_or(Digest::default(), |s| s.digest));
+        stored.iter().for_each(|new| self.held.add(new));
         let old = match stored {
-            Some(new) => self.rulings.insert(id, new),
-            None => self.rulings.remove(&id),
+            Some(new) => Arc::make_mut(&mut self.rulings).insert(id, new),
+            None => Arc::make_mut(&mut self.rulings).remove(&id),
         };
-        self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
+        old.iter().for_each(|old| self.held.remove(old));
     }
 
     fn put_evidence(&mut self, day: LocalDay, first: i64, stored: Option<Stored>) {
@@ -629,31 +611,44 @@ impl ShardBook {
         }
         if let Some(old) = self.evidence.remove(&(day, first)) {
             self.items = self.items.wrapping_sub(old.count);
-            self.digest.remove(old.digest);
+            self.held.remove(&old);
             for (_, group) in EvidenceGroups::of(&old.bytes) {
-                let Some(records) = self.tenants.get_mut(group.tenant()) else { continue };
-                records.evidence.retain(|chunk| chunk.place() != (day, first));
-                if records.is_empty() {
-                    self.tenants.remove(group.tenant());
-                }
-                self.changed.insert(group.tenant().into());
+                self.change_evidence(&group.tenant().into(), day, |chunks, edit| chunks.remove(first, edit));
             }
         }
         let Some(stored) = stored else { return };
         let cov = stored.cov;
         self.items += stored.count;
-        self.digest.add(stored.digest);
+        self.held.add(&stored);
         let record = Arc::new(stored);
         for (at, group) in EvidenceGroups::of(&record.bytes) {
-            let tenant: Arc<str> = group.tenant().into();
-            self.changed.insert(tenant.clone());
-            let chunk = Chunk { day, first, record: record.clone(), at };
-            let records = self.tenants.entry(tenant).or_default();
-            let place = records.evidence.partition_point(|known| known.place() < chunk.place());
-            records.evidence.insert(place, chunk);
+            let chunk = Chunk::new(first, record.clone(), at);
+            self.change_evidence(&group.tenant().into(), day, |chunks, edit| chunks.insert(chunk, edit));
         }
         self.evidence.insert((day, first), record);
         self.void_evidence(day, first, cov);
+    }
+
+    /// Changes what is held of a tenant's day. `change` is given a number for the edit, which no other has.
+    fn change_evidence(&mut self, tenant: &Arc<str>, day: LocalDay, change: impl FnOnce(&mut DayChunks, u64)) {
+        self.edits += 1;
+        if !self.tenants.contains(tenant) {
+            self.tenants.insert(tenant.clone(), Arc::default());
+        }
+        let Some(records) = self.tenants.get_mut(tenant).map(Arc::make_mut) else { return };
+        let at = records.evidence.partition_point(|chunks| chunks.day < day);
+        if records.evidence.get(at).is_none_or(|chunks| chunks.day != day) {
+            records.evidence.insert(at, DayChunks::new(day, self.edits));
+        }
+        change(&mut records.evidence[at], self.edits);
+        if records.evidence[at].is_empty() {
+            records.evidence.remove(at);
+        }
+        let live = records.days.iter().any(|(live, _)| *live == day).then_some(day);
+        note_change(&mut self.changed, tenant, live);
+        if records.is_empty() {
+            self.tenants.remove(tenant);
+        }
     }
 
     /// Drops records whose range a merged one owns: those that begin in this range, or this one, if it begins in another.
@@ -672,31 +667,38 @@ impl ShardBook {
     }
 
     fn put_facts(&mut self, tenant: &Arc<str>, key: Key, stored: Option<Stored>) {
-        self.changed.insert(tenant.clone());
         if stored.is_none() {
             self.closed_keys.remove(&key);
         }
-        let records = match self.tenants.get_mut(tenant) {
-            Some(records) => records,
-            None if stored.is_none() => return,
-            None => self.tenants.entry(tenant.clone()).or_default(),
-        };
+        if !self.tenants.contains(tenant) {
+            if stored.is_none() {
+                return;
+            }
+            self.tenants.insert(tenant.clone(), Arc::default());
+            note_change(&mut self.changed, tenant, None);
+        }
+        let Some(records) = self.tenants.get_mut(tenant).map(Arc::make_mut) else { return };
         if let Some(new) = &stored {
             self.counted += new.count;
-            self.digest.add(new.digest);
+            self.held.add(new);
         }
         if let Some(old) = records.replace(&key, stored) {
             self.counted = self.counted.wrapping_sub(old.count);
-            self.digest.remove(old.digest);
+            self.held.remove(&old);
         }
-        for day in records.void_days(&key) {
+        let void = records.void_days(&key);
+        let live = if let Key::Day { day, .. } = key { Some(day) } else { None };
+        let live = live.filter(|live| void.is_empty() && records.days.iter().any(|(day, _)| day == live));
+        for day in void {
             if let Some(void) = remove(&mut records.days, day) {
                 self.counted = self.counted.wrapping_sub(void.count);
-                self.digest.remove(void.digest);
+                self.held.remove(&void);
             }
             self.closed_keys.insert(Key::Day { day, tenant: tenant.clone() });
         }
-        if records.is_empty() {
+        let gone = records.is_empty();
+        note_change(&mut self.changed, tenant, live.filter(|_| !gone));
+        if gone {
             self.tenants.remove(tenant);
         }
     }
@@ -705,24 +707,24 @@ impl ShardBook {
         // Neither removed nor closed is what is there.
         self.closed_keys.remove(&key);
         let known = match &key {
-            Key::Alert(alert) => self.alerts.remove(alert).map(|(_, stored)| stored),
+            Key::Alert(alert) => Arc::make_mut(&mut self.alerts).remove(alert).map(|(_, stored)| stored),
             _ => None,
         };
-        let old = known.or_else(|| self.foreign_alerts.remove(&key));
-        self.digest.remove(old.map_or(Digest::default(), |s| s.digest));
+        let old = known.or_else(|| Arc::make_mut(&mut self.foreign_alerts).remove(&key));
+        old.iter().for_each(|old| self.held.remove(old));
         let Some(new) = stored else { return };
-        self.digest.add(new.digest);
+        self.held.add(&new);
         // Values were checked when they were read.
         let state = AlertRecord::decode_value(&new.bytes).ok().and_then(|record| record.state());
         match (key, state) {
-            (Key::Alert(alert), Some(state)) => _ = self.alerts.insert(alert, (state, new)),
-            (key, _) => _ = self.foreign_alerts.insert(key, new),
+            (Key::Alert(alert), Some(state)) => _ = Arc::make_mut(&mut self.alerts).insert(alert, (state, new)),
+            (key, _) => _ = Arc::make_mut(&mut self.foreign_alerts).insert(key, new),
         }
     }
 
     fn close_months(&mut self, horizon: Month) -> Result<(), RecordError> {
         let mut closed = Vec::new();
-        for (tenant, records) in &self.tenants {
+        for (tenant, records) in self.tenants.iter() {
             let tallies = records.tallies.iter().filter(|(month, _)| *month < horizon);
             closed.extend(tallies.map(|(month, _)| Key::Tally { month: *month, tenant: tenant.clone() }));
             let days = records.days.iter().filter(|(day, _)| day.month() < horizon);
@@ -768,8 +770,8 @@ impl ShardBook {
         if !totals.add_up() {
             return Err(Trouble::Outcomes);
         }
-        if self.digest != checkpoint.digest() {
-            return Err(Trouble::Digest { found: self.digest, expected: checkpoint.digest() });
+        if self.held.digest != checkpoint.digest() {
+            return Err(Trouble::Digest { found: self.held.digest, expected: checkpoint.digest() });
         }
         Ok(())
     }
@@ -790,7 +792,7 @@ impl ShardBook {
             let key = Key::Names { first: *first };
             values.insert(key.clone(), stored.loaded(key));
         }
-        for (tenant, records) in &self.tenants {
+        for (tenant, records) in self.tenants.iter() {
             for (month, stored) in &records.tallies {
                 let key = Key::Tally { month: *month, tenant: tenant.clone() };
                 values.insert(key.clone(), stored.loaded(key));
@@ -804,20 +806,21 @@ impl ShardBook {
             let key = Key::Evidence { day: *day, first: *first };
             values.insert(key.clone(), stored.loaded(key));
         }
-        for (id, stored) in &self.rulings {
+        for (id, stored) in self.rulings.iter() {
             let key = Key::Ruling { id: id.clone() };
             values.insert(key.clone(), stored.loaded(key));
         }
-        for (alert, (_, stored)) in &self.alerts {
+        for (alert, (_, stored)) in self.alerts.iter() {
             let key = Key::Alert(alert.clone());
             values.insert(key.clone(), stored.loaded(key));
         }
-        for (key, stored) in &self.foreign_alerts {
+        for (key, stored) in self.foreign_alerts.iter() {
             values.insert(key.clone(), stored.loaded(key.clone()));
         }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
         // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
-        for (key, stored) in &self.waiting {
+        let waiting = if mutated(Mutation::StateWithoutWaiting) { &[][..] } else { &self.waiting };
+        for (key, stored) in waiting {
             match stored {
                 // Closed as soon as a checkpoint applies it, and with it what it replaces.
                 Some(stored) if stored.is_closed(horizon) => _ = values.remove(key),
@@ -896,18 +899,18 @@ pub struct MonthFacts<'a> {
 }
 
 impl MonthFacts<'_> {
-    /// Every local day, the folded ones first. `day` is written over and over.
-    pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(LocalDay, &TallyDay)) {
-        let folded = self.folded.iter();
-        for view in folded.chain(self.live.iter().map(|(_, view)| view)) {
-            view.for_each_day(day, |day| each(self.month.day(day.day), day));
+    /// Every local day, the folded ones first; behind it, whether it is not folded. `day` is written over and over.
+    pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(LocalDay, &TallyDay, bool)) {
+        let folded = self.folded.iter().map(|view| (view, false));
+        for (view, is_live) in folded.chain(self.live.iter().map(|(_, view)| (view, true))) {
+            view.for_each_day(day, |day| each(self.month.day(day.day), day, is_live));
         }
     }
 
     /// Every local day, in order.
     pub fn days(&self) -> Vec<(LocalDay, TallyDay)> {
         let mut days = Vec::new();
-        self.for_each_day(&mut TallyDay::default(), |at, day| days.push((at, day.clone())));
+        self.for_each_day(&mut TallyDay::default(), |at, day, _| days.push((at, day.clone())));
         days.sort_by_key(|(at, _)| *at);
         days
     }
@@ -915,7 +918,7 @@ impl MonthFacts<'_> {
     /// All calls counted.
     pub fn total_calls(&self) -> u64 {
         let mut calls = 0;
-        self.for_each_day(&mut TallyDay::default(), |_, day| calls += day.total_calls());
+        self.for_each_day(&mut TallyDay::default(), |_, day, _| calls += day.total_calls());
         calls
     }
 }

@@ -133,6 +133,10 @@ mutations! {
     ToldBeforeWritten,
     /// Two states of one alert are told in one flush.
     ToldTwiceAtOnce,
+    /// Whose figures have changed since somebody looked is overwritten by the next value.
+    ChangedOverwritten,
+    /// A new owner is given the shard's state without the values that wait for a checkpoint.
+    StateWithoutWaiting,
 }
 
 #[cfg(feature = "mutations")]

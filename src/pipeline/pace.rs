@@ -1,4 +1,4 @@
-//! How fast calls and failures have come lately, tenant by tenant: the windows of the burn rate.
+//! How fast a tenant's calls and failures have come lately: the windows of the burn rate.
 //!
 //! The ledger holds days, not minutes, so this is what an instance has seen of it since it started: every instance reads
 //! the whole ledger, so a takeover finds the windows filled, and only a start of the whole fleet begins with empty ones.
@@ -6,9 +6,6 @@
 //!
 //! What is added belongs to the minute of the shard's watermark, not to the minute in which it was read: a backlog that
 //! is caught up in seconds is no burst. Minutes are kept for the short window, older ones in steps of 5 and 30 minutes.
-
-use std::collections::HashMap;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -24,13 +21,10 @@ const MIDDLE_STEP: u32 = 5;
 const COARSE: u32 = 390;
 const COARSE_STEP: u32 = 30;
 
-/// The last hours of every tenant that was called in them.
-#[derive(Debug, Default)]
-pub struct Pace {
-    tenants: HashMap<Arc<str>, Buckets>,
-}
+/// The last hours of a tenant: in order of time, the newest last.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Buckets);
 
-/// In order of time, the newest last.
 type Buckets = SmallVec<[Bucket; 2]>;
 
 /// Calls of some minutes, the first of which is `minute` (since 1970).
@@ -43,15 +37,12 @@ struct Bucket {
 
 impl Pace {
     /// Calls and failures more than before, at a watermark in ms.
-    pub fn add(&mut self, tenant: &Arc<str>, watermark_ms: i64, more: Availability) {
+    pub fn add(&mut self, watermark_ms: i64, more: Availability) {
         if more.total == 0 && more.failed == 0 {
             return;
         }
         let minute = minute(watermark_ms);
-        let buckets = match self.tenants.get_mut(tenant) {
-            Some(buckets) => buckets,
-            None => self.tenants.entry(tenant.clone()).or_default(),
-        };
+        let buckets = &mut self.0;
         let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let more = Bucket { minute, calls: clamp(more.total), failed: clamp(more.failed) };
         // A shard that is behind the tenant's other one adds to the past; before all that is kept, to nothing.
@@ -65,9 +56,9 @@ impl Pace {
         }
     }
 
-    /// The tenant's windows that end at `now_ms`.
-    pub fn windows(&self, tenant: &str, now_ms: i64) -> Windows {
-        let buckets = self.tenants.get(tenant).map_or(&[][..], |buckets| buckets);
+    /// The windows that end at `now_ms`.
+    pub fn windows(&self, now_ms: i64) -> Windows {
+        let buckets = &self.0;
         let now = minute(now_ms);
         let window = |minutes: u32, step: u32| {
             // Whole steps, so that the oldest is not cut: a window is at most one step too long.
@@ -84,12 +75,6 @@ impl Pace {
             hour: window(60, MIDDLE_STEP),
             six_hours: window(360, COARSE_STEP),
         }
-    }
-
-    /// Forgets tenants that were not called for longer than any window.
-    pub fn forget_idle(&mut self, now_ms: i64) {
-        let oldest = minute(now_ms).saturating_sub(COARSE);
-        self.tenants.retain(|_, buckets| buckets.last().is_some_and(|newest| newest.minute >= oldest));
     }
 }
 
@@ -140,41 +125,36 @@ mod tests {
 
     #[test]
     fn windows_hold_what_came_in_them() {
-        let (mut pace, tenant) = (Pace::default(), Arc::<str>::from("acme"));
+        let mut pace = Pace::default();
         let now = 30_000_000 * 60_000;
         // One failure in ten calls a minute, for eight hours.
         for minute in (0..480).rev() {
-            pace.add(&tenant, now - minute * 60_000, calls(10, 1));
+            pace.add(now - minute * 60_000, calls(10, 1));
         }
-        let windows = pace.windows("acme", now);
+        let windows = pace.windows(now);
         assert_eq!(windows.five_minutes, calls(60, 6));
         for (window, minutes, step) in [(windows.half_hour, 30, 5), (windows.hour, 60, 5), (windows.six_hours, 360, 30)]
         {
             assert!((minutes * 10..=(minutes + step + 1) * 10).contains(&window.total), "{minutes}: {window:?}");
             assert_eq!(window.failed * 10, window.total);
         }
-        assert!(pace.tenants["acme"].len() <= 35, "{}", pace.tenants["acme"].len());
+        assert!(pace.0.len() <= 35, "{}", pace.0.len());
         // Ten quiet minutes later the short window is empty.
-        let later = pace.windows("acme", now + 600_000);
+        let later = pace.windows(now + 600_000);
         assert_eq!(later.five_minutes, calls(0, 0));
         assert!(later.hour.total < windows.hour.total);
-        pace.forget_idle(now + 600_000);
-        assert_eq!(pace.tenants.len(), 1);
-        pace.forget_idle(now + 7 * 3_600_000);
-        assert_eq!(pace.tenants.len(), 0);
     }
 
     #[test]
     fn a_shard_that_lags_adds_to_the_past() {
-        let (mut pace, tenant) = (Pace::default(), Arc::<str>::from("acme"));
+        let mut pace = Pace::default();
         let now = 30_000_000 * 60_000;
-        pace.add(&tenant, now - 20 * 60_000, calls(5, 5));
-        pace.add(&tenant, now, calls(7, 0));
-        pace.add(&tenant, now - 10 * 60_000, calls(3, 3));
-        pace.add(&tenant, now - 600 * 60_000, calls(1, 1));
-        let windows = pace.windows("acme", now);
+        pace.add(now - 20 * 60_000, calls(5, 5));
+        pace.add(now, calls(7, 0));
+        pace.add(now - 10 * 60_000, calls(3, 3));
+        pace.add(now - 600 * 60_000, calls(1, 1));
+        let windows = pace.windows(now);
         assert_eq!(windows.five_minutes, calls(7, 0));
         assert_eq!(windows.half_hour, calls(15, 8));
-        assert_eq!(pace.windows("nobody", now), Windows::default());
     }
 }

@@ -56,8 +56,8 @@ impl Takeover {
         if mutated(Mutation::CountBeforeTakeover) {
             return if self.shards.values().any(|s| s.committed.is_none()) { Need::Committed } else { Need::Nothing };
         }
-        if self.shards.values().any(|s| s.committed.is_none()) {
-            return Need::Committed;
+        if let Some(need @ Need::Committed) = self.to_fetch() {
+            return need;
         }
         if mutated(Mutation::CommittedInsteadOfEnd) {
             let caught_up = self.shards.iter().all(|(shard, s)| {
@@ -66,14 +66,22 @@ impl Takeover {
             });
             return if caught_up { Need::Nothing } else { Need::Tail };
         }
-        if self.ledger_ends.is_none() {
-            return Need::Ends;
+        if let Some(need) = self.to_fetch() {
+            return need;
         }
         // At the end as well: an owner that was frozen since may find more than E, half of it compacted away.
         let passed = |(shard, ends): (&u32, &ShardEnds)| {
             book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end && b.is_at_end())
         };
         if self.shards.iter().all(passed) { Need::Nothing } else { Need::Tail }
+    }
+
+    /// What must be asked of Kafka before it is known how far the tail has to read; `None`: nothing more.
+    pub fn to_fetch(&self) -> Option<Need> {
+        if self.shards.values().any(|s| s.committed.is_none()) {
+            return Some(Need::Committed);
+        }
+        self.ledger_ends.is_none().then_some(Need::Ends)
     }
 
     /// The group's committed offset of a shard; `None` when there is none.

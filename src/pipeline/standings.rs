@@ -1,7 +1,11 @@
 //! Standings of all tenants: the facts of the book under the contract, kept current tenant by tenant.
 //!
 //! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no replay:
-//! [`Standings::refresh`] evaluates those whose facts changed.
+//! [`Standings::refresh`] evaluates those whose facts changed. A standing keeps what each day that is not folded came to, so
+//! that a call costs its day ([`Standings::update`]): the day's part is taken out and put in anew. Whatever could reach
+//! beyond the day has the tenant evaluated whole, and both ways come to the same, bit by bit.
+//!
+//! A copy of the standings shares what has not changed since: that is what is published.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -10,11 +14,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::book::{Book, DaySeconds, MonthFacts, ShardBook};
+use super::book::{Book, ChangedFacts, DayChunks, DaySeconds, MonthFacts, News, Seen, ShardBook};
 use super::dictionary::Dictionary;
-use super::record::{DICTIONARY_NAMES, Digest, Item, TallyDay};
+use super::pace::Pace;
+use super::record::{DICTIONARY_NAMES, Item, TallyDay};
+use super::tenants::TenantMap;
+use crate::domain::alert::Windows;
 use crate::domain::availability::Availability;
-use crate::domain::calendar::{LocalDay, Month, day_start_ms};
+use crate::domain::calendar::{LocalClock, LocalDay, Month, day_start_ms};
 use crate::domain::call::Flag;
 use crate::domain::codes::{Class, CodeMap};
 use crate::domain::contract::Contract;
@@ -27,9 +34,9 @@ use crate::domain::standing::{FailingCalls, Figures, ServiceMonth, Uncounted, Un
 use crate::domain::term::{Period, Terms};
 use crate::domain::workdays::ClaimWindow;
 
-/// A tenant with more chunks of items than this keeps what its days came to, so that a call in the middle of an incident
-/// does not look at the whole incident again.
-const REMEMBER_FROM_CHUNKS: usize = 32;
+/// What a day's items came to is kept from so many bytes of them on, so that a call in the middle of an incident does not look
+/// at the whole incident again.
+const REMEMBER_FROM_BYTES: usize = 2048;
 
 /// Days of a tenant's own past that a forecast looks at.
 const FORECAST_DAYS: usize = 42;
@@ -39,20 +46,23 @@ const TOP_FAILING: usize = 5;
 const UNKNOWN_CODES: usize = 8;
 
 /// The service months of every tenant.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Standings {
     contract: Arc<Contract>,
-    tenants: HashMap<Arc<str>, TenantStanding>,
+    tenants: TenantMap<Arc<TenantStanding>>,
     fleet: BTreeMap<Month, Fleet>,
     split: usize,
     /// Codes without a class, with the number of tenants they were seen of.
     unknown_codes: BTreeMap<Arc<str>, usize>,
     /// Tenants with as many codes without a class as are named of one; they may have more.
     many_unknown: usize,
+    classes: Arc<Classes>,
+    /// Changes so far: the last one's revision.
+    revisions: u64,
 }
 
 /// One tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct TenantStanding {
     /// The service months with calls, in order of time.
     pub months: Vec<ServiceMonth>,
@@ -65,6 +75,79 @@ pub struct TenantStanding {
     /// Some of the codes of its calls that no policy of its service months classifies.
     pub unknown_codes: Vec<Arc<str>>,
     days: Days,
+    /// All failures of each service month.
+    failing: Vec<Arc<[FailingCalls]>>,
+    /// What the days came to that are not folded, by shard and day.
+    parts: DayParts,
+    /// The last hours, as this instance has seen them.
+    pace: Pace,
+    revision: u64,
+}
+
+impl TenantStanding {
+    /// The last hours before `now_ms`.
+    pub fn windows(&self, now_ms: i64) -> Windows {
+        self.pace.windows(now_ms)
+    }
+
+    /// Grows with every change of the tenant's standing.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The first day and the availability of the service month that holds this day.
+    fn current(&self, day: LocalDay) -> Option<(LocalDay, Availability)> {
+        let month = self.months.iter().rfind(|month| month.period.contains(day))?;
+        Some((month.period.first, month.availability()))
+    }
+
+    /// What was added to the current service month since `before`, at a watermark, belongs to the last hours.
+    fn add_pace(&mut self, before: Option<(LocalDay, Availability)>, day: LocalDay, watermark_ms: i64) {
+        let Some((now_first, now)) = self.current(day) else { return };
+        let before = before.filter(|(first, _)| *first == now_first).map_or_else(Availability::default, |(_, a)| a);
+        let (total, failed) = (now.total.saturating_sub(before.total), now.failed.saturating_sub(before.failed));
+        self.pace.add(watermark_ms, Availability { total, failed });
+    }
+}
+
+/// What days came to that are not folded, by shard and day.
+type DayParts = SmallVec<[((u32, LocalDay), Arc<DayPart>); 1]>;
+
+/// What one day of one shard comes to.
+#[derive(Debug, Clone, Default)]
+struct DayPart {
+    figures: Figures,
+    /// Some of its calls were counted.
+    counted: bool,
+    failing: Vec<FailingCalls>,
+    uncounted: Uncounted,
+    /// Calls that a ruling means and cannot reach.
+    unreached: u64,
+    unknown_codes: Vec<Arc<str>>,
+}
+
+/// The classes of codes, by shard, policy and number: looked up once, not once a tenant.
+#[derive(Debug, Clone, Default)]
+struct Classes(Vec<SmallVec<[PolicyClasses; 1]>>);
+
+/// A policy and the classes of numbered codes under it, as far as they were looked up.
+type PolicyClasses = (Arc<Policy>, Vec<Option<Class>>);
+
+impl Classes {
+    /// Those of a shard under a policy.
+    fn of(&mut self, shard: u32, policy: &Arc<Policy>) -> &mut Vec<Option<Class>> {
+        let shard = shard as usize;
+        if self.0.len() <= shard {
+            self.0.resize_with(shard + 1, SmallVec::new);
+        }
+        let known = &mut self.0[shard];
+        // It is held here, so that no other policy can come to lie in its place.
+        let at = known.iter().position(|(known, _)| Arc::ptr_eq(known, policy)).unwrap_or_else(|| {
+            known.push((policy.clone(), Vec::new()));
+            known.len() - 1
+        });
+        &mut known[at].1
+    }
 }
 
 /// All tenants together, over the service months that begin in one calendar month.
@@ -118,11 +201,13 @@ impl Standings {
     pub fn new(contract: Arc<Contract>) -> Self {
         Self {
             contract,
-            tenants: HashMap::new(),
+            tenants: TenantMap::default(),
             fleet: BTreeMap::new(),
             split: 0,
             unknown_codes: BTreeMap::new(),
             many_unknown: 0,
+            classes: Arc::default(),
+            revisions: 0,
         }
     }
 
@@ -141,12 +226,94 @@ impl Standings {
             }
             let evaluation = Evaluation::new(&self.contract, book, tenant);
             // A tenant that comes to be split is judged otherwise.
-            let days = if old.split == evaluation.split { old.days } else { Days::new() };
-            let new = evaluation.standing(days);
+            let days = if old.split == evaluation.split { old.days.clone() } else { Days::new() };
+            let mut new = evaluation.standing(days, Arc::make_mut(&mut self.classes));
+            new.pace = old.pace.clone();
+            self.revisions += 1;
+            new.revision = self.revisions;
             self.account(&new, 1);
-            self.tenants.insert(tenant.clone(), new);
+            self.tenants.insert(tenant.clone(), Arc::new(new));
         }
         self.fleet.retain(|_, fleet| fleet.months > 0);
+    }
+
+    /// Takes in what has changed of a tenant in one shard. What that adds to the current service month belongs to the
+    /// tenant's last hours.
+    pub fn update(
+        &mut self,
+        book: &Book,
+        shard: u32,
+        tenant: &Arc<str>,
+        changed: &ChangedFacts,
+        clock: &mut LocalClock,
+    ) {
+        let watermark_ms = book.shard(shard).and_then(|shard| shard.checkpoint()?.watermark_ms).unwrap_or(i64::MIN);
+        let day = clock.day(watermark_ms.max(0));
+        // A tenant that was not known is a reading of the ledger's past, not of the last minute.
+        let before = self.tenant(tenant).map(|standing| standing.current(day));
+        let days_only = match changed {
+            ChangedFacts::Days(days) => days.iter().all(|day| self.replace_day(book, shard, *day, tenant)),
+            ChangedFacts::Any => false,
+        };
+        if !days_only {
+            self.refresh(book, [tenant]);
+        }
+        if let Some((before, standing)) = before.zip(self.tenants.get_mut(tenant)) {
+            Arc::make_mut(standing).add_pace(before, day, watermark_ms);
+        }
+    }
+
+    /// Puts what a day comes to now in the place of what it came to. `false`: the tenant has to be evaluated whole, and
+    /// nothing was done.
+    fn replace_day(&mut self, book: &Book, shard: u32, day: LocalDay, tenant: &Arc<str>) -> bool {
+        let Some(standing) = self.tenants.get(tenant) else { return false };
+        let Some(at) = standing.parts.iter().position(|(place, _)| *place == (shard, day)) else { return false };
+        let Some(index) = standing.months.iter().position(|month| month.period.contains(day)) else { return false };
+        let evaluation = Evaluation::of_split(&self.contract, book, tenant, standing.split);
+        let old = &standing.parts[at].1;
+        let mut days = standing.days.clone();
+        let classes = Arc::make_mut(&mut self.classes);
+        let policy = &standing.months[index].policy;
+        let Some(new) = evaluation.live_part(shard, day, policy, classes, &mut days) else { return false };
+        let is_known = |code: &Arc<str>| standing.unknown_codes.contains(code);
+        let is_left = |code: &Arc<str>| new.unknown_codes.contains(code);
+        if new.counted != old.counted
+            || !new.unknown_codes.iter().all(is_known)
+            || !old.unknown_codes.iter().all(is_left)
+        {
+            return false;
+        }
+        let before = &standing.months[index];
+        let Some((month, failing)) = replaced(before, &standing.failing[index], old, &new) else { return false };
+        if let Some(fleet) = self.fleet.get_mut(&month.period.first.month()) {
+            fleet.add(before, -1);
+            fleet.add(&month, 1);
+        }
+        let Some(standing) = self.tenants.get_mut(tenant).map(Arc::make_mut) else { return false };
+        if let Some((_, calls)) = standing.calls_by_day.iter_mut().rfind(|(known, _)| *known == day) {
+            *calls = *calls + new.figures.total() - standing.parts[at].1.figures.total();
+        }
+        standing.months[index] = month;
+        if let Some(failing) = failing {
+            standing.failing[index] = failing;
+        }
+        standing.parts[at].1 = Arc::new(new);
+        standing.days = days;
+        self.revisions += 1;
+        standing.revision = self.revisions;
+        true
+    }
+
+    /// Takes over what only this instance knows of the tenants, from the standings that these take the place of.
+    pub fn inherit(&mut self, old: &Self) {
+        let tenants: Vec<Arc<str>> = self.tenants.keys().cloned().collect();
+        for tenant in tenants {
+            if let Some(new) = self.tenants.get_mut(&tenant).map(Arc::make_mut) {
+                new.pace = old.tenants.get(&tenant).map(|old| old.pace.clone()).unwrap_or_default();
+                new.revision += old.revisions;
+            }
+        }
+        self.revisions += old.revisions;
     }
 
     fn account(&mut self, standing: &TenantStanding, sign: i64) {
@@ -168,9 +335,10 @@ impl Standings {
 
     /// Takes in the tenants of another part of the same rebuild; no tenant may be in both.
     pub fn absorb(&mut self, other: Self) {
-        for (tenant, standing) in other.tenants {
-            self.account(&standing, 1);
-            self.tenants.insert(tenant, standing);
+        self.revisions = self.revisions.max(other.revisions);
+        for (tenant, standing) in other.tenants.iter() {
+            self.account(standing, 1);
+            self.tenants.insert(tenant.clone(), standing.clone());
         }
     }
 
@@ -181,18 +349,17 @@ impl Standings {
 
     /// One tenant.
     pub fn tenant(&self, tenant: &str) -> Option<&TenantStanding> {
-        self.tenants.get(tenant)
+        self.tenants.get(tenant).map(AsRef::as_ref)
+    }
+
+    /// A tenant's last hours before `now_ms`, as this instance has seen them.
+    pub fn windows(&self, tenant: &str, now_ms: i64) -> Windows {
+        self.tenant(tenant).map(|standing| standing.windows(now_ms)).unwrap_or_default()
     }
 
     /// One tenant's service months, in order of time.
     pub fn months(&self, tenant: &str) -> &[ServiceMonth] {
         self.tenants.get(tenant).map_or(&[], |standing| &standing.months)
-    }
-
-    /// The first day and the availability of a tenant's service month that holds this day.
-    pub fn current(&self, tenant: &str, day: LocalDay) -> Option<(LocalDay, Availability)> {
-        let month = self.months(tenant).iter().rfind(|month| month.period.contains(day))?;
-        Some((month.period.first, month.availability()))
     }
 
     /// All tenants together, by the calendar month their service months begin in.
@@ -238,8 +405,66 @@ impl Standings {
     }
 }
 
-/// What the items of days came to, by shard and day, with the digest of the items.
-type Days = HashMap<(u32, LocalDay), (Digest, Arc<ItemSums>)>;
+/// A service month with another part of a day, and its failures where they are others. `None`: another tier applies, so that
+/// what is owed for it and for later ones changes.
+fn replaced(
+    before: &ServiceMonth,
+    failing: &Arc<[FailingCalls]>,
+    old: &DayPart,
+    new: &DayPart,
+) -> Option<(ServiceMonth, Option<Arc<[FailingCalls]>>)> {
+    let mut month = before.clone();
+    month.figures.unmerge(&old.figures);
+    month.figures.merge(&new.figures);
+    month.uncounted.limit = month.uncounted.limit + new.uncounted.limit - old.uncounted.limit;
+    month.uncounted.too_old = month.uncounted.too_old + new.uncounted.too_old - old.uncounted.too_old;
+    month.uncounted.not_ok = month.uncounted.not_ok + new.uncounted.not_ok - old.uncounted.not_ok;
+    month.uncounted.unheld = month.uncounted.unheld + new.uncounted.unheld - old.uncounted.unheld;
+    month.unreached.calls = month.unreached.calls + new.unreached - old.unreached;
+    let rates = |month: &ServiceMonth| [month.tier(), month.next_tier()].map(|tier| tier.map(|tier| tier.rate));
+    if month.money.is_some() && rates(&month) != rates(before) {
+        return None;
+    }
+    if old.failing == new.failing {
+        return Some((month, None));
+    }
+    let mut all = failing.to_vec();
+    for gone in &old.failing {
+        if let Some(known) = all.iter_mut().find(|known| known.is_same(gone)) {
+            known.failures -= gone.failures;
+        }
+    }
+    all.retain(|known| known.failures > 0);
+    new.failing.iter().for_each(|more| add_failing(&mut all, more));
+    month.top_failing = most_frequent(&mut all);
+    Some((month, Some(all.into())))
+}
+
+fn add_failing(all: &mut Vec<FailingCalls>, more: &FailingCalls) {
+    match all.iter_mut().find(|known| known.is_same(more)) {
+        Some(known) => known.failures += more.failures,
+        None => all.push(more.clone()),
+    }
+}
+
+/// Sorts failures, the most frequent first; those come back.
+fn most_frequent(all: &mut [FailingCalls]) -> Box<[FailingCalls]> {
+    all.sort_unstable_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.cmp(b)));
+    all.iter().take(TOP_FAILING).cloned().collect()
+}
+
+/// Adds codes without a class; the first ones of the alphabet are kept, so that the order in which they come is nothing.
+fn add_unknown(all: &mut Vec<Arc<str>>, code: &str) {
+    if let Err(at) = all.binary_search_by(|known| (**known).cmp(code))
+        && at < UNKNOWN_CODES
+    {
+        all.insert(at, code.into());
+        all.truncate(UNKNOWN_CODES);
+    }
+}
+
+/// What the items of days came to, by shard and day, as far as they were looked at.
+type Days = HashMap<(u32, LocalDay), (Seen, Arc<ItemSums>)>;
 
 /// What the items of one day and shard come to.
 #[derive(Debug, Clone, Default)]
@@ -262,27 +487,34 @@ struct ItemRow {
 }
 
 impl ItemSums {
-    /// As remembered, or from the items. What is remembered was decided under the same contract.
+    /// As remembered, with what is new since, or from all items. What is remembered was decided under the same contract.
     fn at(judge: &Judge<'_>, facts: &DayFacts<'_>, days: &mut Days) -> Arc<Self> {
-        let remember = facts.shard.chunk_count(judge.tenant) > REMEMBER_FROM_CHUNKS;
-        if !remember {
-            return Arc::new(Self::of(judge, facts.shard, facts.day));
+        let Some(chunks) = facts.shard.day_chunks(judge.tenant, facts.day) else { return Arc::default() };
+        if chunks.bytes() < REMEMBER_FROM_BYTES {
+            return Arc::new(Self::of_day(judge, facts.shard, facts.day));
         }
-        let digest = facts.shard.day_digest(judge.tenant, facts.day);
-        match days.get(&(facts.number, facts.day)) {
-            Some((known, sums)) if *known == digest => sums.clone(),
-            _ => {
-                let sums = Arc::new(Self::of(judge, facts.shard, facts.day));
-                days.insert((facts.number, facts.day), (digest, sums.clone()));
-                sums
+        let (place, seen) = ((facts.number, facts.day), chunks.seen());
+        let sums = match days.get(&place) {
+            Some((known, sums)) if *known == seen => return sums.clone(),
+            Some((known, sums)) => {
+                chunks.since(*known, facts.shard.names()).map(|news| sums.with(judge, facts.day, news))
             }
-        }
+            None => None,
+        };
+        let sums = Arc::new(sums.unwrap_or_else(|| Self::of_day(judge, facts.shard, facts.day)));
+        days.insert(place, (seen, sums.clone()));
+        sums
     }
 
-    fn of(judge: &Judge<'_>, shard: &ShardBook, day: LocalDay) -> Self {
+    fn of_day(judge: &Judge<'_>, shard: &ShardBook, day: LocalDay) -> Self {
+        let Some(chunks) = shard.day_chunks(judge.tenant, day) else { return Self::default() };
+        Self::of(judge, day, chunks.items(shard.names(), chunks.seconds()).flatten())
+    }
+
+    fn of(judge: &Judge<'_>, day: LocalDay, items: impl IntoIterator<Item = Item>) -> Self {
         let mut sums = Self::default();
         let named = judge.named_on(day);
-        for item in shard.day_chunks(judge.tenant, day).flatten() {
+        for item in items {
             let call = call_of(&item);
             if named.contains(call.request_id) {
                 sums.named.push(call.request_id.to_owned());
@@ -293,18 +525,42 @@ impl ItemSums {
             }
             sums.figures.add(&decision, 1);
             let failures = u64::from(decision.counts());
-            match sums.rows.iter_mut().find(|row| row.is(call.action, call.code, call.flag)) {
-                Some(row) => {
-                    row.items += 1;
-                    row.failures += failures;
-                }
-                None => {
-                    let (action, code, flag) = (item.action.clone(), item.code.clone(), call.flag);
-                    sums.rows.push(ItemRow { action, code, flag, items: 1, failures });
-                }
-            }
+            let row = sums.row(call.action, call.code, call.flag);
+            row.items += 1;
+            row.failures += failures;
         }
         sums
+    }
+
+    /// The same with what is new.
+    fn with(&self, judge: &Judge<'_>, day: LocalDay, news: News) -> Self {
+        let (before, after) = (Self::of(judge, day, news.before), Self::of(judge, day, news.after));
+        let mut sums = self.clone();
+        sums.figures.unmerge(&before.figures);
+        sums.figures.merge(&after.figures);
+        for gone in &before.rows {
+            let row = sums.row(&gone.action, gone.code.as_deref(), gone.flag);
+            row.items -= gone.items;
+            row.failures -= gone.failures;
+        }
+        for more in &after.rows {
+            let row = sums.row(&more.action, more.code.as_deref(), more.flag);
+            row.items += more.items;
+            row.failures += more.failures;
+        }
+        // What was among the items before is among them now.
+        sums.named.retain(|id| !before.named.contains(id));
+        sums.named.extend(after.named);
+        sums
+    }
+
+    fn row(&mut self, action: &str, code: Option<&str>, flag: Flag) -> &mut ItemRow {
+        let at = self.rows.iter().position(|row| row.is(action, code, flag)).unwrap_or_else(|| {
+            let (action, code) = (action.to_owned(), code.map(str::to_owned));
+            self.rows.push(ItemRow { action, code, flag, items: 0, failures: 0 });
+            self.rows.len() - 1
+        });
+        &mut self.rows[at]
     }
 
     fn itemised(&self, action: &str, code: Option<&str>, flag: Flag) -> u64 {
@@ -383,6 +639,7 @@ struct Drafts {
     calls_by_day: BTreeMap<LocalDay, u64>,
     unknown_codes: Vec<Arc<str>>,
     beside: Beside,
+    parts: DayParts,
 }
 
 /// What stands beside the service months, by calendar month.
@@ -395,31 +652,23 @@ struct Beside {
 }
 
 impl Draft {
-    fn add_failing(&mut self, action: &str, code: Option<&str>, failures: u64) {
-        if failures == 0 {
-            return;
-        }
-        match self.failing.iter_mut().find(|known| &*known.action == action && known.code.as_deref() == code) {
-            Some(known) => known.failures += failures,
-            None => self.failing.push(FailingCalls { action: action.into(), code: code.map(Into::into), failures }),
-        }
-    }
-
-    /// The most frequent ones, those first.
-    fn top_failing(mut self) -> (Self, Box<[FailingCalls]>) {
-        self.failing.sort_unstable_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.cmp(b)));
-        self.failing.truncate(TOP_FAILING);
-        let top = std::mem::take(&mut self.failing).into_boxed_slice();
-        (self, top)
+    fn add(&mut self, part: &DayPart) {
+        self.figures.merge(&part.figures);
+        self.unreached.calls += part.unreached;
+        part.failing.iter().for_each(|more| add_failing(&mut self.failing, more));
     }
 }
 
 impl<'a> Evaluation<'a> {
     /// Of this tenant.
     pub fn new(contract: &'a Contract, book: &'a Book, tenant: &'a str) -> Self {
+        let split = book.shards().iter().filter(|shard| shard.has_tenant(tenant)).nth(1).is_some();
+        Self::of_split(contract, book, tenant, split)
+    }
+
+    fn of_split(contract: &'a Contract, book: &'a Book, tenant: &'a str, split: bool) -> Self {
         let terms = contract.terms(tenant);
         let rules = contract.rulebook.tenant(tenant);
-        let split = book.shards().iter().filter(|shard| shard.has_tenant(tenant)).nth(1).is_some();
         Self { contract, book, tenant, terms, rules, split, patience: Patience(&|| true) }
     }
 
@@ -450,24 +699,29 @@ impl<'a> Evaluation<'a> {
     /// The service month of this first day, with or without calls; `None`: there is no such service month.
     pub fn month(&self, first_day: LocalDay) -> Option<ServiceMonth> {
         let period = self.period_of(first_day).filter(|period| period.first == first_day)?;
-        let Drafts { mut months, beside, .. } = self.drafts(&mut HashMap::new());
+        let Drafts { mut months, beside, .. } = self.drafts(&mut Days::new(), &mut Classes::default());
         months.entry(first_day).or_insert_with(|| self.draft(period));
-        self.finish(months, &beside).into_iter().find(|month| month.period == period)
+        self.finish(months, &beside).0.into_iter().find(|month| month.period == period)
     }
 
     /// All service months with calls; `None`: the tenant is not in the book.
     pub fn whole(&self) -> Option<TenantStanding> {
         let known = self.book.shards().iter().any(|shard| shard.has_tenant(self.tenant));
-        known.then(|| self.standing(Days::new()))
+        known.then(|| self.standing(Days::new(), &mut Classes::default()))
     }
 
     /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
     /// tenant was not split since.
-    fn standing(&self, mut days: Days) -> TenantStanding {
-        let Drafts { months, calls_by_day, unknown_codes, beside } = self.drafts(&mut days);
+    fn standing(&self, mut days: Days, classes: &mut Classes) -> TenantStanding {
+        let Drafts { months, calls_by_day, unknown_codes, beside, parts } = self.drafts(&mut days, classes);
         let older = calls_by_day.len().saturating_sub(FORECAST_DAYS);
+        let (months, failing) = self.finish(months, &beside);
         TenantStanding {
-            months: self.finish(months, &beside),
+            months,
+            failing,
+            parts,
+            pace: Pace::default(),
+            revision: 0,
             out_of_term: beside.out_of_term,
             split: self.split,
             calls_by_day: calls_by_day.into_iter().skip(older).collect(),
@@ -488,29 +742,34 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn drafts(&self, days: &mut Days) -> Drafts {
+    fn drafts(&self, days: &mut Days, classes: &mut Classes) -> Drafts {
         let mut drafts = Drafts::default();
         let mut found = HashSet::new();
         let mut uncounted = Vec::new();
         let mut scratch = TallyDay::default();
-        for (number, shard) in self.book.shards().iter().enumerate() {
-            let mut names = Names::new(shard.names());
+        for (number, shard) in (0u32..).zip(self.book.shards()) {
             for facts in shard.months(self.tenant) {
                 let month = facts.month;
-                drafts.beside.shards.entry(month).or_default().push(number as u32);
-                facts.for_each_day(&mut scratch, |day, row| {
+                drafts.beside.shards.entry(month).or_default().push(number);
+                facts.for_each_day(&mut scratch, |day, row, is_live| {
+                    let Some(period) = self.period_of(day) else {
+                        if !row.calls.is_empty() {
+                            *drafts.beside.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
+                        }
+                        return;
+                    };
                     if !self.goes_on() || row.calls.is_empty() {
                         return;
                     }
-                    let Some(period) = self.period_of(day) else {
-                        *drafts.beside.out_of_term.entry(month).or_insert(0) += row.calls.iter().sum::<u64>();
-                        return;
-                    };
                     let draft = drafts.months.entry(period.first).or_insert_with(|| self.draft(period));
-                    let facts = DayFacts { shard, number: number as u32, day, row };
-                    let before = draft.figures.total();
-                    self.add_day(&facts, &mut names, days, draft, &mut drafts.unknown_codes, &mut found);
-                    *drafts.calls_by_day.entry(day).or_insert(0) += draft.figures.total() - before;
+                    let facts = DayFacts { shard, number, day, row };
+                    let part = self.part(&facts, &draft.policy, classes, days, &mut found);
+                    draft.add(&part);
+                    *drafts.calls_by_day.entry(day).or_insert(0) += part.figures.total();
+                    part.unknown_codes.iter().for_each(|code| add_unknown(&mut drafts.unknown_codes, code));
+                    if is_live {
+                        drafts.parts.push(((number, day), Arc::new(part)));
+                    }
                 });
                 uncounted.push(facts);
             }
@@ -518,6 +777,27 @@ impl<'a> Evaluation<'a> {
         uncounted.iter().for_each(|facts| self.add_uncounted(facts, &mut drafts));
         self.add_unknown_ids(&found, &mut drafts);
         drafts
+    }
+
+    /// What a day comes to that is not folded. `None`: it cannot be looked at without the others.
+    fn live_part(
+        &self,
+        number: u32,
+        day: LocalDay,
+        policy: &Arc<Policy>,
+        classes: &mut Classes,
+        days: &mut Days,
+    ) -> Option<DayPart> {
+        // Whether a ruling's request id is found anywhere is said of all days together.
+        let names_calls = |scope: &Scope| matches!(scope, Scope::Calls { .. });
+        if self.rules.rulings.iter().any(|ruling| ruling.verdict.scope().is_some_and(names_calls)) {
+            return None;
+        }
+        let shard = self.book.shard(number)?;
+        let mut row = TallyDay::default();
+        let is_live = shard.live_day(self.tenant, day, &mut row);
+        let facts = DayFacts { shard, number, day, row: &row };
+        is_live.then(|| self.part(&facts, policy, classes, days, &mut HashSet::new()))
     }
 
     /// Counts the request ids that rulings name and no item has. `found`: those that items have.
@@ -550,10 +830,10 @@ impl<'a> Evaluation<'a> {
                 draft.uncounted.add(uncounted);
             }
         };
-        facts.for_each_day(&mut TallyDay::default(), |at, day| {
-            let TallyDay { limit, too_old, not_ok, unheld, .. } = *day;
-            if limit + too_old + unheld > 0 {
-                add(at, Uncounted { limit, too_old, not_ok, unheld, admitted_late: false });
+        facts.for_each_day(&mut TallyDay::default(), |at, day, _| {
+            let uncounted = uncounted_of(day);
+            if !uncounted.is_none() {
+                add(at, uncounted);
             }
         });
         let month = facts.month;
@@ -563,25 +843,26 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Adds one day of one shard. Items are looked at only where something could touch them: where there are failures, or
-    /// rulings that make failures.
-    fn add_day(
+    /// What one day of one shard comes to. Items are looked at only where something could touch them: where there are
+    /// failures, or rulings that make failures. `found`: request ids of its items that rulings name.
+    fn part(
         &self,
         facts: &DayFacts<'_>,
-        names: &mut Names<'_>,
+        policy: &Arc<Policy>,
+        classes: &mut Classes,
         days: &mut Days,
-        draft: &mut Draft,
-        unknown_codes: &mut Vec<Arc<str>>,
         found: &mut HashSet<(LocalDay, String)>,
-    ) {
-        let policy = &*draft.policy.clone();
+    ) -> DayPart {
+        let mut part =
+            DayPart { counted: !facts.row.calls.is_empty(), uncounted: uncounted_of(facts.row), ..DayPart::default() };
+        let mut names = Names { names: facts.shard.names(), classes: classes.of(facts.number, policy) };
         let judge = self.judge(policy);
         let mut good = 0;
         for (action, calls) in facts.row.actions.iter().zip(&facts.row.calls) {
             if policy.is_bound(names.name(facts.row, *action)) {
                 good += calls;
             } else {
-                draft.figures.unbound += calls;
+                part.figures.unbound += calls;
             }
         }
         let rows = (0..facts.row.outcome_calls.len()).map(|index| Row::of(facts.row, index));
@@ -596,50 +877,38 @@ impl<'a> Evaluation<'a> {
             good -= row.calls.min(good);
             let class = names.class(policy, facts.row, row);
             if class == Class::Unknown
-                && let Some(code) = row.code.map(|code| names.name(facts.row, code))
-                && unknown_codes.len() < UNKNOWN_CODES
-                && !unknown_codes.iter().any(|known| &**known == code)
+                && let Some(code) = row.code
             {
-                unknown_codes.push(code.into());
+                add_unknown(&mut part.unknown_codes, names.name(facts.row, code));
             }
-            let Some(items) = &items else {
-                draft.figures.add_class(class, row.calls);
-                continue;
-            };
-            let name = |number| names.name(facts.row, number);
-            let (action, code) = (name(row.action), row.code.map(name));
-            let unitemised = row.calls.saturating_sub(items.itemised(action, code, row.flag));
-            if unitemised > 0 {
-                let from_ms = day_start_ms(policy.time_zone, facts.day);
-                let to_ms = day_start_ms(policy.time_zone, LocalDay(facts.day.0 + 1));
-                let calls = Unitemised { from_ms, to_ms, action, code, flag: row.flag };
-                let decision = judge.unitemised(&calls);
-                draft.figures.add(&decision, unitemised);
-                if judge.is_cut(&calls, &decision) {
-                    draft.unreached.calls += unitemised;
-                }
-                if decision.class == Class::SystemError {
-                    draft.figures.unitemised += unitemised;
-                }
-                draft.add_failing(action, code, if decision.counts() { unitemised } else { 0 });
+            match &items {
+                Some(items) => part.add_unitemised(&judge, facts, &names, row, items),
+                None => part.figures.add_class(class, row.calls),
             }
         }
         if let Some(items) = items {
-            draft.figures.merge(&items.figures);
+            part.figures.merge(&items.figures);
             for row in &items.rows {
-                draft.add_failing(&row.action, row.code.as_deref(), row.failures);
+                part.add_failing(&row.action, row.code.as_deref(), row.failures);
             }
         }
-        draft.figures.add_class(Class::Success, good);
+        part.figures.add_class(Class::Success, good);
+        part
     }
 
     /// The months with their money, in order of time.
-    fn finish(&self, drafts: BTreeMap<LocalDay, Draft>, beside: &Beside) -> Vec<ServiceMonth> {
+    fn finish(
+        &self,
+        drafts: BTreeMap<LocalDay, Draft>,
+        beside: &Beside,
+    ) -> (Vec<ServiceMonth>, Vec<Arc<[FailingCalls]>>) {
         let registered = !self.terms.is_empty();
+        let mut all_failing = Vec::with_capacity(drafts.len());
         let mut months: Vec<ServiceMonth> = drafts
             .into_values()
-            .map(|draft| {
-                let (draft, top_failing) = draft.top_failing();
+            .map(|mut draft| {
+                let top_failing = most_frequent(&mut draft.failing);
+                all_failing.push(draft.failing.into());
                 ServiceMonth {
                     period: draft.period,
                     by_day: registered && self.terms.label(draft.period).len() > "YYYY-MM".len(),
@@ -657,7 +926,7 @@ impl<'a> Evaluation<'a> {
             })
             .collect();
         self.contract.price(self.tenant, &self.terms, &mut months);
-        months
+        (months, all_failing)
     }
 
     /// Every failing call of a service month that is held one by one, by partition and offset, and what became of it. Calls
@@ -666,11 +935,11 @@ impl<'a> Evaluation<'a> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
         let places = days.flat_map(|day| self.book.shards().iter().zip(0u32..).map(move |place| (day, place)));
-        let chunks = places.flat_map(move |(day, (shard, partition))| {
-            let chunks = shard.day_chunks(self.tenant, day).take_while(|_| self.goes_on());
-            chunks.map(move |chunk| (partition, chunk))
+        let items = places.flat_map(move |(day, (shard, partition))| {
+            let chunks = shard.day_chunks(self.tenant, day).filter(|_| self.goes_on());
+            let items = chunks.into_iter().flat_map(|chunks| chunks.items(shard.names(), chunks.seconds()));
+            items.take_while(|_| self.goes_on()).flatten().map(move |item| (partition, item))
         });
-        let items = chunks.flat_map(|(partition, chunk)| chunk.into_iter().map(move |item| (partition, item)));
         items.filter_map(move |(partition, item)| decided(judge, partition, item, all))
     }
 
@@ -691,38 +960,30 @@ impl<'a> Evaluation<'a> {
 
     fn cut(&self, day: LocalDay) -> CutDay {
         let mut places: Vec<PlaceInTime> = Vec::new();
-        let (mut spans, mut seconds) = (Vec::new(), Vec::new());
+        let mut seconds = Vec::new();
         for (shard, partition) in self.book.shards().iter().zip(0u32..) {
-            let mut chunks = Vec::new();
-            let figures = shard.day_seconds(self.tenant, day);
-            let all = shard.day_chunks_where(self.tenant, day, &figures, |_| true);
-            for chunk in all.take_while(|_| self.goes_on()) {
-                let times = || chunk.iter().map(|item| item.time_ms);
-                chunks.push((times().min().unwrap_or_default(), times().max().unwrap_or_default()));
-                places.extend(chunk.iter().map(|item| place_in_time(partition, item)));
-            }
-            spans.push(chunks);
+            let chunks = shard.day_chunks(self.tenant, day);
+            let figures = chunks.map(DayChunks::seconds).unwrap_or_default();
+            let items = chunks.into_iter().flat_map(|chunks| chunks.items(shard.names(), &figures));
+            let items = items.take_while(|_| self.goes_on()).flatten();
+            places.extend(items.map(|item| place_in_time(partition, &item)));
             seconds.push(figures);
         }
         places.sort_unstable();
         let slices = places.chunks(CALLS_AT_ONCE).filter_map(|slice| Some(*slice.first()?..=*slice.last()?)).collect();
-        CutDay { day, slices, spans, seconds }
+        CutDay { day, slices, seconds }
     }
 
     /// The items of a slice, in order.
     fn slice(&self, cut: &CutDay, slice: usize) -> Vec<(u32, Item)> {
         let slice = &cut.slices[slice];
         let mut found = Vec::new();
-        let shards = self.book.shards().iter().zip(0u32..).zip(&cut.spans).zip(&cut.seconds);
-        for (((shard, partition), spans), seconds) in shards {
-            let touches = |chunk: usize| {
-                spans.get(chunk).is_some_and(|(first, last)| *first <= slice.end().0 && *last >= slice.start().0)
-            };
-            let touched = shard.day_chunks_where(self.tenant, cut.day, seconds, touches);
-            for chunk in touched.take_while(|_| self.goes_on()) {
-                let items = chunk.into_iter().map(|item| (partition, item));
-                found.extend(items.filter(|(partition, item)| slice.contains(&place_in_time(*partition, item))));
-            }
+        let between = slice.start().0.div_euclid(1000)..=slice.end().0.div_euclid(1000);
+        for ((shard, partition), seconds) in self.book.shards().iter().zip(0u32..).zip(&cut.seconds) {
+            let chunks = shard.day_chunks(self.tenant, cut.day).into_iter();
+            let items = chunks.flat_map(|chunks| chunks.items_near(shard.names(), seconds, between.clone()));
+            let items = items.take_while(|_| self.goes_on()).flatten().map(|item| (partition, item));
+            found.extend(items.filter(|(partition, item)| slice.contains(&place_in_time(*partition, item))));
         }
         found.sort_unstable_by_key(|(partition, item)| place_in_time(*partition, item));
         found
@@ -740,8 +1001,6 @@ struct CutDay {
     day: LocalDay,
     /// From the first to the last item of each, in order of time.
     slices: Vec<RangeInclusive<PlaceInTime>>,
-    /// The first and the last time in each chunk, by shard: which chunks a slice must look into.
-    spans: Vec<Vec<(i64, i64)>>,
     /// What the day's records say of its seconds, by shard: read once, not once a slice.
     seconds: Vec<DaySeconds>,
 }
@@ -787,15 +1046,15 @@ impl<'a> Evaluation<'a> {
             let judge = self.judge(policy);
             let mut found = Vec::new();
             let mut scratch = TallyDay::default();
-            let names = Names::new(shard.names());
+            let dictionary = shard.names();
             for facts in shard.months(self.tenant).filter(|facts| facts.month == month.period.month()) {
-                facts.for_each_day(&mut scratch, |day, tally| {
+                facts.for_each_day(&mut scratch, |day, tally, _| {
                     if !month.period.contains(day) || !self.goes_on() {
                         return;
                     }
-                    let items = ItemSums::of(&judge, shard, day);
+                    let items = ItemSums::of_day(&judge, shard, day);
                     for row in (0..tally.outcome_calls.len()).map(|index| Row::of(tally, index)) {
-                        let name = |number| names.name(tally, number);
+                        let name = |number| dictionary.name(tally, number);
                         let (action, code) = (name(row.action), row.code.map(name));
                         let calls = row.calls.saturating_sub(items.itemised(action, code, row.flag));
                         let from_ms = day_start_ms(policy.time_zone, day);
@@ -851,18 +1110,63 @@ impl Row {
     }
 }
 
-/// A shard's names, and the classes of those that are codes: looked up once a tenant, not once a day.
+/// Calls of a day that its tally does not count.
+fn uncounted_of(day: &TallyDay) -> Uncounted {
+    let TallyDay { limit, too_old, not_ok, unheld, .. } = *day;
+    if limit + too_old + unheld > 0 {
+        Uncounted { limit, too_old, not_ok, unheld, admitted_late: false }
+    } else {
+        Uncounted::default()
+    }
+}
+
+impl DayPart {
+    fn add_failing(&mut self, action: &str, code: Option<&str>, failures: u64) {
+        if failures > 0 {
+            add_failing(
+                &mut self.failing,
+                &FailingCalls { action: action.into(), code: code.map(Into::into), failures },
+            );
+        }
+    }
+
+    /// Adds the calls of a row that are not held one by one.
+    fn add_unitemised(
+        &mut self,
+        judge: &Judge<'_>,
+        facts: &DayFacts<'_>,
+        names: &Names<'_>,
+        row: &Row,
+        items: &ItemSums,
+    ) {
+        let name = |number| names.name(facts.row, number);
+        let (action, code) = (name(row.action), row.code.map(name));
+        let unitemised = row.calls.saturating_sub(items.itemised(action, code, row.flag));
+        if unitemised == 0 {
+            return;
+        }
+        let zone = judge.policy.time_zone;
+        let (from_ms, to_ms) = (day_start_ms(zone, facts.day), day_start_ms(zone, LocalDay(facts.day.0 + 1)));
+        let calls = Unitemised { from_ms, to_ms, action, code, flag: row.flag };
+        let decision = judge.unitemised(&calls);
+        self.figures.add(&decision, unitemised);
+        if judge.is_cut(&calls, &decision) {
+            self.unreached += unitemised;
+        }
+        if decision.class == Class::SystemError {
+            self.figures.unitemised += unitemised;
+        }
+        self.add_failing(action, code, if decision.counts() { unitemised } else { 0 });
+    }
+}
+
+/// A shard's names, and the classes of those that are codes under one policy.
 struct Names<'a> {
     names: &'a Dictionary,
-    classes: SmallVec<[(u32, Class); 8]>,
-    policy: *const Policy,
+    classes: &'a mut Vec<Option<Class>>,
 }
 
 impl<'a> Names<'a> {
-    fn new(names: &'a Dictionary) -> Self {
-        Self { names, classes: SmallVec::new(), policy: std::ptr::null() }
-    }
-
     fn name<'n>(&self, day: &'n TallyDay, number: u32) -> &'n str
     where
         'a: 'n,
@@ -872,16 +1176,16 @@ impl<'a> Names<'a> {
 
     fn class(&mut self, policy: &Policy, day: &TallyDay, row: &Row) -> Class {
         let Some(code) = row.code else { return policy.codes.classify(None, row.flag) };
-        if !std::ptr::eq(self.policy, policy) {
-            self.policy = policy;
-            self.classes.clear();
-        }
-        let known = self.classes.iter().find(|(known, _)| *known == code).map(|(_, class)| *class);
-        let class = known.unwrap_or_else(|| policy.codes.class(self.name(day, code)));
+        let look_up = |names: &Dictionary| policy.codes.class(names.name(day, code));
         // What a day names itself has another number on another day.
-        if known.is_none() && code < DICTIONARY_NAMES {
-            self.classes.push((code, class));
+        if code >= DICTIONARY_NAMES {
+            return CodeMap::with_flag(look_up(self.names), row.flag);
         }
+        let at = code as usize;
+        if self.classes.len() <= at {
+            self.classes.resize(at + 1, None);
+        }
+        let class = *self.classes[at].get_or_insert_with(|| look_up(self.names));
         CodeMap::with_flag(class, row.flag)
     }
 }

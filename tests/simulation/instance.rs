@@ -1,18 +1,21 @@
 //! One instance of the service, step by step: joins, takes over, counts, flushes. Every step is one request or one
 //! decision, so that the scheduler can freeze or kill it between any two. The decisions are the core's own.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Verdict, step};
+use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::documents::{Ruling, Verdict as RulingVerdict};
+use sla_ledger::domain::policy::Policy;
 use sla_ledger::pipeline::book::{Book, Event};
 use sla_ledger::pipeline::clock::Hold;
 use sla_ledger::pipeline::mutation::{Mutation, mutated};
 use sla_ledger::pipeline::parking::{ParkedShards, ParkingLimits, Source};
 use sla_ledger::pipeline::protocol::{Need, SourceBounds, Takeover, TransactionEnd, after_transaction};
+use sla_ledger::pipeline::publisher::{Published, Publisher, Unjudged};
 use sla_ledger::pipeline::record::{Key, RULINGS_SHARD};
 use sla_ledger::pipeline::rulings::{NotedRuling, RefusedKind, RefusedRuling, refused_rulings};
 use sla_ledger::pipeline::settings::CountingSettings;
@@ -171,7 +174,10 @@ pub struct Instance {
     pub frozen: bool,
     pub incarnation: u32,
     pub settings: CountingSettings,
-    pub book: Book,
+    pub publisher: Publisher,
+    /// What was published last.
+    value: Option<Published>,
+    unjudged: Unjudged,
     pub member: Option<u64>,
     generation: i32,
     assigned: Vec<u32>,
@@ -199,7 +205,9 @@ impl Instance {
             frozen: false,
             incarnation: 0,
             settings,
-            book: Book::new(shards as u32),
+            publisher: Publisher::new(shards as u32, Arc::new(Contract::of_policy(Policy::tencent_ccc()))),
+            value: None,
+            unjudged: Unjudged::All,
             member: None,
             generation: -1,
             assigned: Vec::new(),
@@ -213,6 +221,11 @@ impl Instance {
             rulings: Vec::new(),
             taken_over: None,
         }
+    }
+
+    /// All that its tail has read.
+    pub fn book(&self) -> &Book {
+        self.publisher.read()
     }
 
     /// The group generation it was assigned in.
@@ -313,7 +326,7 @@ impl Instance {
                     Phase::Counting
                 };
             }
-            Phase::TakingOver(takeover) => match takeover.need(&self.book) {
+            Phase::TakingOver(takeover) => match takeover.need(self.publisher.read()) {
                 Need::Committed => {
                     let stable = !mutated(Mutation::AcksNotAwaited);
                     for shard in takeover.shards().collect::<Vec<_>>() {
@@ -349,11 +362,12 @@ impl Instance {
     }
 
     fn begin(&mut self, env: &mut Env, takeover: &Takeover) -> Check {
+        self.unjudged = Unjudged::All;
         for shard in takeover.shards() {
             let source = &env.broker.source[shard as usize];
             let bounds = SourceBounds { low: source.low(), high: source.high(), start: 0 };
             let source = Source { bounds, id: None };
-            let book = self.book.shard(shard).ok_or("no such shard")?;
+            let book = self.publisher.read().shard(shard).ok_or("no such shard")?;
             match self.parked.resume(shard, book, source, PARKING, Duration::from_secs(env.steps)) {
                 Some(Ok(counter)) => {
                     trace!(env, "i{} resumes {shard} at {}", self.id, counter.position());
@@ -367,7 +381,7 @@ impl Instance {
                 }
                 None => {}
             }
-            let begin = takeover.begin(shard, &self.book, bounds).map_err(|stop| format!("i{}: {stop}", self.id))?;
+            let begin = takeover.begin(shard, self.publisher.read(), bounds).map_err(|stop| format!("i{}: {stop}", self.id))?;
             env.hit("takeovers");
             if begin.offset_differs.is_some() {
                 env.hit("offset_differs");
@@ -420,21 +434,30 @@ impl Instance {
 
     /// Judges the tenants of its home shards by what it has read; what there is to tell goes out with the next flush.
     pub fn judge(&mut self, env: &mut Env) {
-        if !self.taken_over.as_ref().is_some_and(|takeover| takeover.may_judge(&self.book)) {
+        let Some(value) = &self.value else { return };
+        if !self.taken_over.as_ref().is_some_and(|takeover| takeover.may_judge(&value.book)) {
             return;
         }
-        for (key, calls) in watched(&self.book) {
+        let due = std::mem::take(&mut self.unjudged);
+        let is_due = |tenant: &Arc<str>| match &due {
+            Unjudged::All => true,
+            Unjudged::Some(some) => some.contains(tenant),
+        };
+        let mut again = HashSet::new();
+        for (key, calls) in watched(&value.book).into_iter().filter(|(key, _)| is_due(&key.tenant)) {
             let home = home_shard(&key.tenant, env.broker.source.len() as u32);
             let Some(shard) = self.shards.get_mut(&home) else { continue };
             if shard.is_telling(&key) {
+                again.insert(key.tenant);
                 continue;
             }
-            let old = shard.alert(&key).or_else(|| self.book.alert(&key));
+            let old = shard.alert(&key).or_else(|| value.book.alert(&key));
             let Some((state, told)) = step(old, verdict(calls), env.steps as i64) else { continue };
             trace!(env, "i{} tells {} {} of {key:?}", self.id, state.status, state.generation);
             let message = told.then(|| alert_message(&key, &state));
             shard.tell(key, state, message);
         }
+        self.unjudged.extend(Unjudged::Some(again));
     }
 
     /// Counts up to `max` records of one shard.
@@ -495,8 +518,10 @@ impl Instance {
                 spoiled = Some(RefusedRuling { id, kind: RefusedKind::Altered });
             }
         }
-        let refused = refused_rulings(&self.book, &read);
-        let knows = |id: &str| self.book.applied_rulings().find(|(known, _)| *known == id).map(|(_, sha256)| sha256);
+        let refused = refused_rulings(self.publisher.read(), &read);
+        let knows = |id: &str| {
+            self.publisher.read().applied_rulings().find(|(known, _)| *known == id).map(|(_, sha256)| sha256)
+        };
         if let Some(spoiled) = spoiled
             && knows(&spoiled.id).is_some_and(|sha256| sha256 != [0xee; 32] || spoiled.kind == RefusedKind::Dropped)
             && !refused.contains(&spoiled)
@@ -683,45 +708,47 @@ impl Instance {
     /// The tail reads up to `max` records of one ledger partition.
     pub fn tail(&mut self, env: &mut Env, partition: usize, max: usize) -> Check<bool> {
         let shard = partition as u32;
-        let position = self.book.shard(shard).map_or(0, |b| b.position());
+        let position = self.publisher.read().shard(shard).map_or(0, |b| b.position());
         let (entries, next, at_end) = env.broker.logs[partition].read(position, max);
         let progress = next > position;
         for entry in entries {
-            match self.book.apply(shard, entry.offset, &entry.key, entry.value.as_deref()) {
+            match self.publisher.apply(shard, entry.offset, &entry.key, entry.value.as_deref()) {
                 Some(Event::Trouble(trouble)) => return Err(format!("i{}: shard {shard}: {trouble}", self.id)),
                 Some(Event::Checkpoint { writer, seq }) => {
-                    if mutated(Mutation::PublishWhileLagging)
-                        && let Some(book) = self.book.shard(shard)
-                    {
-                        env.oracle.published(shard, book)?;
-                    }
                     self.checkpoint_read(env, shard, &writer, seq)?;
                 }
                 _ => {}
             }
         }
-        if at_end {
-            match self.book.reached_end(shard, next) {
-                Some(Event::Trouble(trouble)) => return Err(format!("i{}: shard {shard}: {trouble}", self.id)),
-                Some(Event::Published(changed)) => {
-                    env.hit("published");
-                    let Some(book) = self.book.shard(shard) else { return Ok(progress) };
-                    let next = book.checkpoint().map_or(i64::MIN, |c| c.next_offset);
-                    if next < self.published[partition] {
-                        return Err(format!(
-                            "i{}: shard {shard} was published at {} and is now at {next}",
-                            self.id, self.published[partition]
-                        ));
-                    }
-                    if next > self.published[partition] || !changed.is_empty() {
-                        env.oracle.published(shard, book)?;
-                    }
-                    self.published[partition] = next;
-                }
-                _ => {}
-            }
+        if at_end && let Some(Event::Trouble(trouble)) = self.publisher.reached_end(shard, next) {
+            return Err(format!("i{}: shard {shard}: {trouble}", self.id));
         }
+        self.publish(env)?;
         Ok(progress)
+    }
+
+    /// Publishes what is due. What everybody sees must be the checkpoints' own figures, and never goes back.
+    fn publish(&mut self, env: &mut Env) -> Check {
+        let Some((value, changed)) = self.publisher.publish(|| ()) else { return Ok(()) };
+        env.hit("published");
+        for (partition, book) in value.book.shards().iter().enumerate() {
+            let before = self.value.as_ref().and_then(|value| value.book.shards().get(partition));
+            if before.is_some_and(|before| Arc::ptr_eq(before, book)) {
+                continue;
+            }
+            let next = book.checkpoint().map_or(i64::MIN, |c| c.next_offset);
+            if next < self.published[partition] {
+                return Err(format!(
+                    "i{}: shard {partition} was published at {} and is now at {next}",
+                    self.id, self.published[partition]
+                ));
+            }
+            self.published[partition] = next;
+            env.oracle.published(partition as u32, book)?;
+        }
+        self.value = Some(value);
+        self.unjudged.extend(changed);
+        Ok(())
     }
 
     fn checkpoint_read(&mut self, env: &mut Env, shard: u32, writer: &str, seq: u64) -> Check {

@@ -442,7 +442,7 @@ impl World {
             let owners: Vec<_> = instances.iter().filter(|i| i.shards.contains_key(&partition)).collect();
             let [owner] = owners[..] else { return Err(format!("shard {partition} has {} owners", owners.len())) };
             for me in &*instances {
-                let Some(book) = me.book.shard(partition) else { return Err("no shard".into()) };
+                let Some(book) = me.book().shard(partition) else { return Err("no shard".into()) };
                 if !book.is_published() {
                     return Err(format!("i{} has not published shard {partition}", me.id));
                 }
@@ -451,7 +451,7 @@ impl World {
         }
         for (partition, log) in env.broker.logs[..env.broker.source.len()].iter().enumerate() {
             let checkpoint =
-                instances[0].book.shard(partition as u32).and_then(|b| b.checkpoint()).ok_or("no checkpoint")?;
+                instances[0].book().shard(partition as u32).and_then(|b| b.checkpoint()).ok_or("no checkpoint")?;
             for (key, _) in log.newest().into_iter().filter(|(_, value)| value.is_some()) {
                 let (_, key) = Key::decode(key).map_err(|e| e.to_string())?;
                 if key.month().is_some_and(|month| month.0 < checkpoint.horizon) {
@@ -459,7 +459,7 @@ impl World {
                 }
             }
         }
-        let told = env.oracle.alerts_told(&env.broker, &instances[0].book)?;
+        let told = env.oracle.alerts_told(&env.broker, instances[0].book())?;
         *env.stats.entry("alerts").or_default() += told;
         if let Some(ruling) = env.rulings.iter().find(|r| !env.oracle.rulings.contains_key(&r.id)) {
             return Err(format!("ruling {} was never written down", ruling.id));

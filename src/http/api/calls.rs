@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::ask::{Asked, Problem};
 use super::months::Tenant;
-use super::{Answer, ApiState, instant, json};
+use super::{Answer, Reading, instant, json};
 use crate::domain::call::Flag;
 use crate::domain::decision::Outcome;
 use crate::domain::standing::ServiceMonth;
@@ -72,7 +72,7 @@ struct Page<'a> {
 }
 
 /// `/tenants/{tenant}/months/{month}/failing-calls`
-pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     let query = asked.query(&["limit", "cursor", "decision"])?;
     let limit = query.limit()?;
     let after: Option<Place> = query.cursor()?;
@@ -104,7 +104,7 @@ fn place(evidence: &Evidence) -> Place {
 /// The calls behind a place, in order: one more than a page, if there are so many. No more than two pages of calls are
 /// kept, and the book is free meanwhile.
 fn evidence(
-    api: &ApiState,
+    api: &Reading,
     asked: &Asked,
     tenant: &Tenant,
     month: &ServiceMonth,
@@ -122,9 +122,9 @@ fn evidence(
         found.sort_unstable_by_key(place);
         found.truncate(limit + 1);
     };
-    let facts = api.view.book().tenant_now(&tenant.name);
+    let book = &api.published()?.book;
     let waits = || asked.work.goes_on();
-    let evaluation = Evaluation::new(&tenant.contract, &facts, &tenant.name).while_awaited(&waits);
+    let evaluation = Evaluation::new(&tenant.contract, book, &tenant.name).while_awaited(&waits);
     for call in evaluation.evidence(month, all).filter(wanted) {
         found.push(call);
         if found.len() > 2 * (limit + 1) {

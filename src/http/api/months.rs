@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ask::{self, Asked, Problem, cut};
 use super::tenants::{Row, without_traffic};
-use super::{Answer, ApiState, json};
+use super::{Answer, Reading, horizon, json};
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::contract::Contract;
@@ -61,25 +61,24 @@ impl Tenant {
     ///
     /// # Errors
     /// The ledger is not read yet, or nobody knows the tenant.
-    pub fn find(api: &ApiState, asked: &Asked, as_of_ms: Option<i64>) -> Result<Self, Problem> {
-        api.ready()?;
+    pub fn find(api: &Reading, asked: &Asked, as_of_ms: Option<i64>) -> Result<Self, Problem> {
+        let value = api.published()?;
         let name: Arc<str> = asked.capture(0).into();
         let parts = |standing: &TenantStanding| (standing.months.clone(), standing.out_of_term.clone(), standing.split);
-        let (horizon, today) = (api.horizon(), api.today());
+        let (horizon, today) = (horizon(&value.book), api.today());
         let known = |contract: &Contract| {
             let registry = &contract.registry;
             !(registry.orders(&name).is_empty() && registry.fees(&name).is_empty())
         };
         let (contract, found) = match as_of_ms {
             None => {
-                let standings = api.view.standings();
+                let standings = &value.standings;
                 (standings.contract().clone(), standings.tenant(&name).map(parts))
             }
             Some(as_of_ms) => {
                 let contract = Arc::new(contract_of(&api.documents.load(), &name, Some(as_of_ms)));
-                let facts = api.view.book().tenant_now(&name);
                 let waits = || asked.work.goes_on();
-                let found = Evaluation::new(&contract, &facts, &name).while_awaited(&waits).whole();
+                let found = Evaluation::new(&contract, &value.book, &name).while_awaited(&waits).whole();
                 asked.work.check()?;
                 let found = found.as_ref().map(parts);
                 (contract, found)
@@ -190,10 +189,10 @@ struct TermBody {
 }
 
 /// `/tenants/{tenant}`
-pub(super) fn tenant(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn tenant(api: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     let tenant = Tenant::find(api, asked, None)?;
-    let mut judge = api.judge(&tenant.contract);
+    let mut judge = api.judge(&tenant.contract)?;
     let months = tenant.months_so_far();
     let terms = tenant.terms.terms().iter();
     json(&TenantBody {
@@ -209,19 +208,19 @@ pub(super) fn tenant(api: &ApiState, asked: &Asked) -> Answer {
 }
 
 /// `/tenants/{tenant}/months`
-pub(super) fn all(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn all(api: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     let tenant = Tenant::find(api, asked, None)?;
-    let mut judge = api.judge(&tenant.contract);
+    let mut judge = api.judge(&tenant.contract)?;
     let months: Vec<Standing> =
         tenant.months_so_far().iter().map(|month| judge.standing(&tenant.name, month)).collect();
     json(&serde_json::json!({"tenant": &*tenant.name, "months": months}))
 }
 
 /// `/tenants/{tenant}/months/{month}`
-pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
     let as_of_ms = asked.query(&["as_of"])?.instant("as_of")?;
     let tenant = Tenant::find(api, asked, as_of_ms)?;
     let month = tenant.month(asked)?;
-    json(&api.judge(&tenant.contract).standing(&tenant.name, &month))
+    json(&api.judge(&tenant.contract)?.standing(&tenant.name, &month))
 }

@@ -4,24 +4,24 @@ use serde::Serialize;
 use serde_json::{Value, json as value};
 
 use super::ask::{Asked, Problem, cut};
-use super::{Answer, ApiState, Body, Content, JSON, OPENAPI, instant, json};
+use super::{Answer, Body, Content, JSON, OPENAPI, Reading, instant, json};
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
     Allocation, CallRateMode, ClaimOpens, Denominator, FeeBase, MonthEnd, Policy, Remedy, Rounding,
 };
-use crate::pipeline::book::ShardBook;
+use crate::pipeline::book::{Book, ShardBook};
 use crate::pipeline::lag::ShardLag;
 use crate::view::View;
 
 /// `/openapi.json`
-pub(super) fn openapi(_: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn openapi(_: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     Ok(Body { kind: JSON, content: Content::Fixed(OPENAPI) })
 }
 
 /// `/policy`
-pub(super) fn policy(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn policy(api: &Reading, asked: &Asked) -> Answer {
     let query = asked.query(&["id", "on"])?;
     let on = query.day("on")?.unwrap_or_else(|| api.today());
     let policies = &api.documents.load().policies;
@@ -34,7 +34,7 @@ pub(super) fn policy(api: &ApiState, asked: &Asked) -> Answer {
 }
 
 /// `/policies`
-pub(super) fn policies(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn policies(api: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     let policies = &api.documents.load().policies;
     let versions: Vec<_> = policies.versions().iter().map(|policy| described(policy)).collect();
@@ -130,7 +130,7 @@ fn part(part: Ppm) -> String {
 }
 
 /// `/documents`
-pub(super) fn documents(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn documents(api: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     let set = api.documents.load();
     let files = set.files.iter();
@@ -232,12 +232,14 @@ impl Shard {
 }
 
 /// `/shards`
-pub(super) fn shards(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn shards(api: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     let now_ms = api.now_ms();
     let lags: Vec<_> = (0..api.view.shards()).map(|shard| api.view.lag(shard, now_ms)).collect();
-    let outline = api.view.outline();
-    let shards = outline.shards().iter().zip(lags).enumerate();
+    // Before anything is published no shard is.
+    let unread = Book::new(api.view.shards());
+    let book = api.value.as_ref().map_or(&unread, |value| &value.book);
+    let shards = book.shards().iter().zip(lags).enumerate();
     let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag, &api.view)).collect();
     json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
 }

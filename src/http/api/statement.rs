@@ -1,15 +1,13 @@
 //! The statement of a service month, as `sla-ledger statement` writes it, byte for byte. A preview: the archive with its
 //! numbered revisions is a directory of the machine that issues statements, so this one is always the first.
 
-use std::time::{Duration, Instant};
-
 use axum::http::HeaderValue;
 use chrono::{DateTime, Utc};
 
 use super::ask::{Asked, Problem, cut};
 use super::months::{Tenant, contract_of};
 use super::work::{Measure, Pieces};
-use super::{Answer, ApiState, Body, Content, JSON};
+use super::{Answer, Body, Content, JSON, Reading};
 use crate::domain::calendar::day_start_ms;
 use crate::pipeline::book::Book;
 use crate::pipeline::rulings::refusal;
@@ -21,12 +19,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// How long is waited for the tail to come to an end of what it reads. It takes a tenth of a second after each flush.
-const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 /// `/tenants/{tenant}/months/{month}/statement`
-pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
     let query = asked.query(&["as_of", "now", "format", "lang"])?;
     let [as_of, now] = [query.instant("as_of")?, query.instant("now")?].map(|ms| ms.and_then(utc));
     let (format, kind) = match query.one_of("format", &["json", "text", "csv", "html"])? {
@@ -50,10 +44,12 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
     // From here on, one reading of documents and facts: all that the statement says must belong together.
     let documents = api.documents.load_full();
     let contract = contract_of(&documents, &tenant.name, as_of_ms);
-    let book = facts(api, &tenant.name)?;
+    let value = api.published()?.clone();
+    let book = &value.book;
+    check(book)?;
     let (work, name) = (asked.work.clone(), tenant.name.clone());
     let waits = || work.goes_on();
-    let evaluation = Evaluation::new(&contract, &book, &name).while_awaited(&waits);
+    let evaluation = Evaluation::new(&contract, book, &name).while_awaited(&waits);
     let month = evaluation.month(first);
     work.check()?;
     let month = month.ok_or_else(|| {
@@ -61,10 +57,10 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
         Problem::unavailable(detail)
     })?;
     let claims = contract.rulebook.claims(&tenant.name).iter().map(|claim| claim.at_ms);
-    let issued_at = now.or_else(|| utc(hour_of_issue(api, &book, claims)));
+    let issued_at = now.or_else(|| utc(hour_of_issue(api, book, claims)));
     let issued_at = issued_at.ok_or_else(|| Problem::internal("the ledger's watermark is no instant"))?;
     let hour = Hour { issued_at, as_of, known: book.completeness(month.period, api.zone) };
-    let desk = Desk { book: &book, topic: &api.topic, contract: &contract, files: &documents.files, zone: api.zone };
+    let desk = Desk { book, topic: &api.topic, contract: &contract, files: &documents.files, zone: api.zone };
     let mut csv = Measure::new(&work);
     let issued = desk.issue(&name, &month, &evaluation, hour, None, &mut csv);
     let length = csv.length;
@@ -88,7 +84,7 @@ pub(super) fn one(api: &ApiState, asked: &Asked) -> Answer {
     // The same rows once more, from the same facts.
     let write = Box::new(move |pieces: &mut Pieces<'_>| {
         let waits = || work.goes_on();
-        let evaluation = Evaluation::new(&contract, &book, &name).while_awaited(&waits);
+        let evaluation = Evaluation::new(&contract, &value.book, &name).while_awaited(&waits);
         render(&statement, rows(&month, &evaluation), format, lang, pieces)
     });
     Ok(Body { kind, content: Content::Pieces { sha256, length, write } })
@@ -98,36 +94,19 @@ fn utc(ms: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(ms)
 }
 
-/// The tenant's facts, as of the last flush of every shard.
-fn facts(api: &ApiState, tenant: &str) -> Result<Book, Problem> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        {
-            let book = api.view.book();
-            if let Some((shard, trouble)) = (0..).zip(book.shards()).find_map(|(n, s)| Some((n, s.trouble()?))) {
-                let detail =
-                    format!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
-                return Err(Problem::unavailable(detail));
-            }
-            if let Some(facts) = book.of_tenant(tenant) {
-                return Ok(facts);
-            }
-            if !book.shards().iter().all(|shard| shard.is_published()) {
-                let detail = "not all of the ledger has been read yet; /readyz says when it has";
-                return Err(Problem::unavailable(detail.into()));
-            }
-        }
-        if Instant::now() >= deadline {
-            return Err(Problem::unavailable("the ledger is being read without a pause: ask again".into()));
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
+/// No statement is issued from a ledger that is damaged.
+fn check(book: &Book) -> Result<(), Problem> {
+    let Some((shard, trouble)) = (0..).zip(book.shards()).find_map(|(n, s)| Some((n, s.trouble()?))) else {
+        return Ok(());
+    };
+    let detail = format!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
+    Err(Problem::unavailable(detail))
 }
 
 /// The hour of issue where nobody names one: the latest of the last record that was counted, the beginning of today, and
 /// the tenant's last claim. What a statement says changes with the clock at the beginning of a day only, so the same
 /// ledger and documents give the same bytes all day.
-fn hour_of_issue(api: &ApiState, book: &Book, claims: impl Iterator<Item = i64>) -> i64 {
+fn hour_of_issue(api: &Reading, book: &Book, claims: impl Iterator<Item = i64>) -> i64 {
     let now_ms = api.now_ms();
     let counted = book.shards().iter().filter_map(|shard| shard.checkpoint()?.watermark_ms);
     // A producer's clock may be ahead.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ask::Asked;
-use super::{Answer, ApiState, json};
+use super::{Answer, Reading, horizon, json};
 use crate::domain::availability::Level;
 use crate::domain::calendar::Month;
 use crate::domain::contract::Contract;
 use crate::domain::standing::{Figures, ServiceMonth, Uncounted, Unreached};
 use crate::domain::term::{Period, Terms};
+use crate::pipeline::standings::Standings;
 use crate::report::standing::Standing;
 
 /// A service month in short.
@@ -176,7 +177,7 @@ struct Page {
 }
 
 /// `/tenants`
-pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
+pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     let query = asked.query(&["limit", "cursor", "state", "tier", "q", "month"])?;
     let limit = query.limit()?;
     let after: Option<Position<String>> = query.cursor()?;
@@ -186,10 +187,10 @@ pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
         tier: query.get("tier"),
         text: query.get("q").unwrap_or_default().to_lowercase(),
     };
-    api.ready()?;
-    let contract = api.contract();
-    let quiet = if filter.month < api.horizon() { Vec::new() } else { without_calls(&contract, &filter) };
-    let (matching, mut page) = select(api, &filter, quiet, after.as_ref(), limit + 1);
+    let value = api.published()?;
+    let contract = value.standings.contract();
+    let quiet = if filter.month < horizon(&value.book) { Vec::new() } else { without_calls(contract, &filter) };
+    let (matching, mut page) = select(&value.standings, &filter, quiet, after.as_ref(), limit + 1);
     let mut next = None;
     if page.len() > limit {
         page.truncate(limit);
@@ -199,9 +200,9 @@ pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
             next = Some(query.next(&Position(*consumed, &**tenant, *first), Some(("month", &pinned)))?);
         }
     }
-    let mut judge = api.judge(&contract);
+    let mut judge = api.judge(contract)?;
     let rows = page.into_iter().map(|Found { position: Position(_, tenant, _), period, month }| {
-        let month = month.unwrap_or_else(|| quiet_month(&contract, &tenant, period));
+        let month = month.unwrap_or_else(|| quiet_month(contract, &tenant, period));
         Row::of(judge.standing(&tenant, &month))
     });
     let tenants = rows.collect();
@@ -210,13 +211,12 @@ pub(super) fn list(api: &ApiState, asked: &Asked) -> Answer {
 
 /// How many rows there are, and the first so many behind a position, in order.
 fn select(
-    api: &ApiState,
+    standings: &Standings,
     filter: &Filter<'_>,
     quiet: Vec<(Arc<str>, Period)>,
     after: Option<&Position<String>>,
     most: usize,
 ) -> (usize, Vec<Found<ServiceMonth>>) {
-    let standings = api.view.standings();
     let place = |consumed, tenant: &Arc<str>, period: Period| Position(consumed, tenant.clone(), period.first.0);
     let mut rows = Vec::new();
     for (tenant, months) in standings.iter() {

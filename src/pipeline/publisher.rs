@@ -1,0 +1,182 @@
+//! What is published: the ledger as it was read, what it comes to under the contract, and when readers may see it.
+//!
+//! One thread owns a [`Publisher`]: the tail gives it the ledger's records, and whoever changes the contract gives it
+//! standings that were evaluated beside it. Out comes a [`Published`], an immutable value that shares with the next one
+//! what has not changed, so that all answers made from one value belong together.
+//!
+//! A shard is shown as it was when the tail last stood at its partition's end, nothing waiting, its totals checked: a tail
+//! that lags behind compaction sees new values beside old checkpoints. Nothing is shown before that holds of every shard.
+//! What a takeover needs is newer than that ([`Publisher::read`]): it includes the values that wait for a checkpoint.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::book::{Book, ChangedFacts, Event};
+use super::mutation::{Mutation, mutated};
+use super::protocol::{Need, Takeover};
+use super::standings::Standings;
+use crate::domain::calendar::LocalClock;
+use crate::domain::contract::Contract;
+
+/// Tenants that are evaluated between two signs of life.
+const AT_ONCE: usize = 1024;
+
+/// What everybody reads: one state of ledger, contract and standings. A copy shares it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The ledger, every shard as of its last good end.
+    pub book: Book,
+    /// What it comes to.
+    pub standings: Standings,
+}
+
+/// Whose alerts are to be judged.
+#[derive(Debug)]
+pub enum Unjudged {
+    /// Everybody's.
+    All,
+    /// Those of these tenants.
+    Some(HashSet<Arc<str>>),
+}
+
+impl Default for Unjudged {
+    fn default() -> Self {
+        Self::Some(HashSet::new())
+    }
+}
+
+impl Unjudged {
+    /// Adds more. Readers skip values, so that what has changed adds up until somebody takes it.
+    pub fn extend(&mut self, more: Self) {
+        match (&mut *self, more) {
+            (Self::All, _) => {}
+            (Self::Some(_), Self::All) => *self = Self::All,
+            (Self::Some(some), Self::Some(more)) if mutated(Mutation::ChangedOverwritten) => *some = more,
+            (Self::Some(some), Self::Some(more)) => some.extend(more),
+        }
+    }
+}
+
+/// Owns what was read and what is shown of it.
+#[derive(Debug)]
+pub struct Publisher {
+    read: Book,
+    shown: Book,
+    standings: Standings,
+    /// What has changed of tenants since they were evaluated, by tenant and shard.
+    due: HashMap<(Arc<str>, u32), ChangedFacts>,
+    /// Whose standing has changed since the last value.
+    changed: Unjudged,
+    /// There is something to show that the last value does not have.
+    is_news: bool,
+    clock: LocalClock,
+}
+
+impl Publisher {
+    /// Nothing read yet.
+    pub fn new(shards: u32, contract: Arc<Contract>) -> Self {
+        Self {
+            read: Book::new(shards),
+            shown: Book::new(shards),
+            clock: clock(&contract),
+            standings: Standings::new(contract),
+            due: HashMap::new(),
+            changed: Unjudged::All,
+            is_news: false,
+        }
+    }
+
+    /// All that was read, up to the last record.
+    pub fn read(&self) -> &Book {
+        &self.read
+    }
+
+    /// Reads one record of a ledger partition; see [`Book::apply`].
+    pub fn apply(&mut self, partition: u32, offset: i64, key: &[u8], value: Option<&[u8]>) -> Option<Event> {
+        let event = self.read.apply(partition, offset, key, value);
+        if mutated(Mutation::PublishWhileLagging) && matches!(event, Some(Event::Checkpoint { .. })) {
+            self.shown.show(partition, &self.read);
+            self.is_news = true;
+        }
+        self.note_trouble(partition, event.as_ref());
+        event
+    }
+
+    /// The tail stands at a partition's end; see [`Book::reached_end`].
+    pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
+        let event = self.read.reached_end(partition, position);
+        if let Some(Event::Published(changed)) = &event {
+            self.shown.show(partition, &self.read);
+            self.is_news = true;
+            for (tenant, facts) in changed {
+                let due = self.due.entry((tenant.clone(), partition)).or_insert_with(|| facts.clone());
+                due.merge(facts);
+            }
+        }
+        self.note_trouble(partition, event.as_ref());
+        event
+    }
+
+    fn note_trouble(&mut self, partition: u32, event: Option<&Event>) {
+        if let Some(Event::Trouble(trouble)) = event {
+            self.shown.mark_stale(partition, trouble.clone());
+            self.is_news = true;
+        }
+    }
+
+    /// Is there something to publish?
+    pub fn is_due(&self) -> bool {
+        self.is_news && (self.shown.is_loaded() || mutated(Mutation::PublishWhileLagging))
+    }
+
+    /// The next value, and whose standing is another one than in the value before. `None`: nothing has changed, or not all
+    /// of the ledger was read yet. `alive` is called now and then while tenants are evaluated.
+    pub fn publish(&mut self, alive: impl FnMut()) -> Option<(Published, Unjudged)> {
+        if !self.is_due() {
+            return None;
+        }
+        self.evaluate(alive);
+        self.is_news = false;
+        let value = Published { book: self.shown.clone(), standings: self.standings.clone() };
+        Some((value, std::mem::take(&mut self.changed)))
+    }
+
+    fn evaluate(&mut self, mut alive: impl FnMut()) {
+        for (index, ((tenant, shard), facts)) in self.due.drain().enumerate() {
+            self.standings.update(&self.shown, shard, &tenant, &facts, &mut self.clock);
+            if let Unjudged::Some(changed) = &mut self.changed {
+                changed.insert(tenant);
+            }
+            if index % AT_ONCE == AT_ONCE - 1 {
+                alive();
+            }
+        }
+    }
+
+    /// Judges everybody by another contract from now on. `evaluated`: the standings under it, and the value they were
+    /// evaluated from; whose facts have changed since is evaluated here. Without them, everybody is.
+    pub fn adopt(&mut self, contract: &Arc<Contract>, evaluated: Option<(&Published, Standings)>, alive: impl FnMut()) {
+        let (tenants, mut new) = match evaluated {
+            Some((from, standings)) => (self.shown.changed_since(&from.book), standings),
+            None => (self.shown.tenants().cloned().collect(), Standings::new(contract.clone())),
+        };
+        // What is due would be taken for news of the last minute twice.
+        self.evaluate(alive);
+        new.refresh(&self.shown, &tenants);
+        new.inherit(&self.standings);
+        self.standings = new;
+        self.clock = clock(contract);
+        self.changed = Unjudged::All;
+        self.is_news = true;
+    }
+
+    /// All that was read, for a new owner. `None`: the tail has not read enough yet.
+    pub fn read_for(&self, takeover: &Takeover) -> Option<Book> {
+        (takeover.need(&self.read) == Need::Nothing).then(|| self.read.clone())
+    }
+}
+
+/// The days of the first policy's zone: which one does not matter where months are told apart.
+fn clock(contract: &Contract) -> LocalClock {
+    LocalClock::new(contract.policies.versions()[0].time_zone)
+}
