@@ -1,9 +1,7 @@
 //! The only wiring: start, reload, drain, stop.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -12,30 +10,29 @@ use rdkafka::ClientConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ExportedTenants};
+use self::office::{Office, watch_rulings};
+use self::reload::Reloader;
+use self::render::render;
+use crate::config::Config;
 use crate::documents::DocumentSet;
-use crate::domain::calendar::LocalClock;
 use crate::domain::contract::Contract;
-use crate::domain::registry::Registry;
-use crate::domain::standing::ServiceMonth;
-use crate::http::{self, Access, AppState, Beating, Door, Health, ReloadError, Reloads};
+use crate::health::{Beating, Health};
+use crate::http::{self, Access, AppState, Door, Reloads};
 use crate::kafka::tail::{TailNews, now_ms};
 use crate::kafka::{lag, registry, tail, topics, watch, worker};
 use crate::logging;
-use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::notify;
 use crate::pipeline::clock::HoldBound;
-use crate::pipeline::rulings::{NotedRuling, refusal, refused_rulings};
 use crate::supervisor::Supervisor;
 use crate::view::{Editor, View};
-use crate::visible::visible;
+
+mod office;
+mod reload;
+mod render;
 
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
-
-/// How often the rulings in force are compared with the ledger's.
-const RULINGS_LOOK: Duration = Duration::from_millis(500);
 
 /// How often the worker and the tail are looked at.
 const PULSE: Duration = Duration::from_secs(1);
@@ -150,14 +147,7 @@ impl Service {
         let door = Arc::new(Door::new(options.access));
         warn_of_access(&door, &config);
         let address = listener.local_addr()?;
-        let (shards, message_bytes, bound) = match options.embedded_shards {
-            Some(shards) => (shards, topics::MessageBytes::default(), HoldBound::default()),
-            None => {
-                let checked = topics::prepare(&base, &config).await?;
-                checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                (checked.shards, checked.message_bytes, checked.bound)
-            }
-        };
+        let (shards, message_bytes, bound) = look_at_topics(&base, &config, options.embedded_shards).await?;
         let instance = config.kafka.instance_id(&address.port().to_string());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
         let contract = options.documents.contract(None);
@@ -188,14 +178,13 @@ impl Service {
             health: health.clone(),
         });
         let supervisor = Arc::new(Supervisor::new(health.clone()));
-        let papers = office.clone();
+        // The probes answer until the drain is over.
+        let http_stop = CancellationToken::new();
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
             let supervisor = supervisor.clone();
             move || supervisor.reload(|| reload.reload())
         });
         let reloads = state.reloads();
-        // The probes answer until the drain is over.
-        let http_stop = CancellationToken::new();
         let api = http::api::ApiState {
             view: view.clone(),
             documents: documents.clone(),
@@ -204,9 +193,7 @@ impl Service {
             clock: Arc::new(now_ms),
             stop: stop.clone(),
         };
-        let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
-        let listener = http::WebListener::new(listener, door.clone());
-        let http = tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), http_stop.clone()));
+        let http = serve(listener, state, api, &door, &http_stop);
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
         let (news, received) = mpsc::channel();
@@ -236,12 +223,8 @@ impl Service {
             threads.push(("watch", spawn("watch", stop.clone(), body)?));
         }
         if let Some(topic) = config.load().contract.registry_topic.clone() {
-            let (office, metrics, stop, service_stop) = (office.clone(), metrics.clone(), stop.clone(), stop.clone());
-            let read = move || {
-                let adopt = |registry| office.adopt_registry(registry);
-                Ok(registry::run(&base, &topic, &office.file_registry, adopt, &metrics, &stop)?)
-            };
-            threads.push(("registry", spawn("registry", service_stop, read)?));
+            let body = read_registry(base, topic, &office, &metrics, &stop);
+            threads.push(("registry", spawn("registry", stop.clone(), body)?));
         }
         let watching = tokio::spawn({
             let supervisor = supervisor.clone();
@@ -255,7 +238,7 @@ impl Service {
             health,
             address,
             supervisor,
-            office: papers,
+            office,
             reloads,
             watching,
             door,
@@ -372,6 +355,48 @@ impl Service {
     }
 }
 
+/// The shards of the ledger, how large a message may be, and how far its records may be ahead, as the brokers say.
+async fn look_at_topics(
+    base: &ClientConfig,
+    config: &Config,
+    embedded_shards: Option<u32>,
+) -> Result<(u32, topics::MessageBytes, HoldBound)> {
+    if let Some(shards) = embedded_shards {
+        return Ok((shards, topics::MessageBytes::default(), HoldBound::default()));
+    }
+    let checked = topics::prepare(base, config).await?;
+    checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok((checked.shards, checked.message_bytes, checked.bound))
+}
+
+/// Answers on the listener until it is stopped.
+fn serve(
+    listener: tokio::net::TcpListener,
+    state: AppState,
+    api: http::api::ApiState,
+    door: &Arc<Door>,
+    stop: &CancellationToken,
+) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
+    let listener = http::WebListener::new(listener, door.clone());
+    tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), stop.clone()))
+}
+
+/// What the thread does that reads orders and bills from a topic.
+fn read_registry(
+    base: ClientConfig,
+    topic: String,
+    office: &Arc<Office>,
+    metrics: &Arc<ProcessMetrics>,
+    stop: &CancellationToken,
+) -> impl FnOnce() -> Result<()> + Send + 'static {
+    let (office, metrics, stop) = (office.clone(), metrics.clone(), stop.clone());
+    move || {
+        let adopt = |registry| office.adopt_registry(registry);
+        Ok(registry::run(&base, &topic, &office.file_registry, adopt, &metrics, &stop)?)
+    }
+}
+
 /// What the thread does that watches the topics.
 fn watch_topics(
     base: ClientConfig,
@@ -444,58 +469,6 @@ fn spawn(
     std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("cannot start the {name} thread"))
 }
 
-/// Writes one exposition: the tenants this instance speaks for, then the process.
-fn render(
-    view: Arc<View>,
-    config: Arc<ArcSwap<Config>>,
-    metrics: Arc<ProcessMetrics>,
-) -> impl Fn(&mut Vec<u8>) + Send + Sync {
-    let exporter = Mutex::new(Exporter::new());
-    move |out| {
-        let config = config.load_full();
-        let zone = config.counting.time_zone;
-        let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
-        let now_ms = now_ms();
-        let today = LocalClock::new(zone).day(now_ms);
-        // The home first: the value is then as new as it asks for.
-        let (home, value) = (view.home(), view.published());
-        let plan = plan(&config);
-        let known = RefCell::new(HashMap::new());
-        let Some(value) = value else {
-            crate::metrics::write(&Exporter::new(), &metrics, out);
-            return;
-        };
-        let look = TenantView {
-            is_home: |tenant: &str| home.speaks_for(tenant),
-            complete: |_: &str, month: &ServiceMonth| {
-                let period = month.period;
-                *known
-                    .borrow_mut()
-                    .entry(period)
-                    .or_insert_with(|| view.incomplete(&value.book, period, zone).is_empty())
-                    && value.book.unadmitted(month).is_empty()
-            },
-            windows: |tenant: &str| value.standings.windows(tenant, now_ms),
-            today,
-            now_ms,
-            zone,
-            plan: &plan,
-        };
-        metrics.set_split_tenants(value.standings.split_tenants());
-        exporter.collect(&value.standings, &look);
-        crate::metrics::write(&exporter, &metrics, out);
-    }
-}
-
-fn plan(config: &Config) -> CardinalityPlan {
-    let metrics = &config.metrics;
-    let tenants = match metrics.tenants {
-        ExportedTenants::AtRisk => Exported::AtRisk,
-        ExportedTenants::All => Exported::All,
-    };
-    CardinalityPlan { tenants, top: metrics.top, allow: metrics.allow.clone(), max_tenants: metrics.max_tenants }
-}
-
 /// Lines of the log for documents that do nothing, at most.
 const MOST_REMARKS: usize = 20;
 
@@ -515,165 +488,6 @@ fn warn_of_documents(config: &Config, contract: &Contract) {
 fn warn_of_access(door: &Door, config: &Config) {
     if let Some(warning) = door.access().warning(config.http.listen) {
         tracing::warn!("{warning}");
-    }
-}
-
-/// Compares the rulings in force with the ledger's again and again: the documents of the start were read before the ledger,
-/// and another instance may have applied what this one does not have.
-async fn watch_rulings(office: Arc<Office>, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(RULINGS_LOOK);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        let office = office.clone();
-        // It waits for documents that are being adopted.
-        _ = tokio::task::spawn_blocking(move || office.compare_rulings()).await;
-    }
-}
-
-/// Reads the configuration and the contract's documents again, takes over what can be, and says what cannot. A mistake in
-/// any file keeps everything as it was.
-struct Reloader {
-    file: Option<PathBuf>,
-    config: Arc<ArcSwap<Config>>,
-    office: Arc<Office>,
-    door: Arc<Door>,
-    logging: Option<logging::Handle>,
-    metrics: Arc<ProcessMetrics>,
-    health: Arc<Health>,
-}
-
-impl Reloader {
-    fn reload(&self) -> Result<String, ReloadError> {
-        let Some(file) = &self.file else {
-            return Err(ReloadError::Invalid("there is no configuration file to reload".into()));
-        };
-        let (config, documents, access) = match self.load(file) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.metrics.reload(None);
-                tracing::error!(file = %file.display(), error, "nothing reloaded; what was in force stays");
-                return Err(ReloadError::Invalid(error));
-            }
-        };
-        let old = self.config.load_full();
-        let left = Config::reload_diff(&old, &config);
-        let config = old.reloaded(&config);
-        self.health.set_max_lag(config.ready.max_lag);
-        self.door.replace(access);
-        warn_of_access(&self.door, &config);
-        self.config.store(Arc::new(config));
-        let mut answer = String::from("configuration reloaded\n");
-        for key in left {
-            let (name, old, new) = (&key.key, &key.old, &key.new);
-            tracing::warn!(key = name, old, new, "this change needs a restart; the old value stays");
-            answer.push_str(&format!("{name} needs a restart; the old value stays\n"));
-        }
-        let from_topic = self.config.load().contract.registry_topic.is_some();
-        answer.push_str(&self.office.adopt(documents, from_topic));
-        self.metrics.reload(Some(now_ms()));
-        warn_of_documents(&self.config.load(), &self.office.documents.load().contract(None));
-        tracing::info!(file = %file.display(), "configuration and documents reloaded");
-        Ok(answer)
-    }
-
-    fn load(&self, file: &Path) -> Result<(Config, DocumentSet, Access), String> {
-        let config = Config::load(file).map_err(|e| e.to_string())?;
-        let [web_config, api_tokens] = config.http.files(file);
-        let access = Access::load(web_config.as_deref(), api_tokens.as_deref())
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        let expected = self.config.load().expected_ledger();
-        let documents = DocumentSet::load(&config.contract.directory(file), &expected).map_err(|e| e.to_string())?;
-        let published = self.office.view.published();
-        let refused = published.map(|value| refused_rulings(&value.book, &documents.documents.rulings));
-        let refused = refused.unwrap_or_default();
-        if !refused.is_empty() {
-            return Err(refusal(&refused));
-        }
-        let level = &config.logging.level;
-        self.logging.as_ref().map_or(Ok(()), |logging| logging.set_level(level))?;
-        Ok((config, documents, access))
-    }
-}
-
-/// Brings documents into force.
-struct Office {
-    documents: Arc<ArcSwap<DocumentSet>>,
-    /// Orders and bills of the files, without those of the topic.
-    file_registry: ArcSwap<Registry>,
-    view: Arc<View>,
-    metrics: Arc<ProcessMetrics>,
-    /// Held while documents come into force.
-    turn: Mutex<()>,
-}
-
-impl Office {
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Judges by these documents, if they are others. Counting and flushing go on meanwhile. `from_topic`: orders and bills
-    /// come from a topic as well; its thread tells when the files' new ones have joined them.
-    fn adopt(&self, mut documents: DocumentSet, from_topic: bool) -> String {
-        let _turn = self.turn();
-        let old = self.documents.load_full();
-        let changed: Vec<_> = documents.files.iter().filter(|file| !old.files.contains(file)).collect();
-        let gone = old.files.iter().filter(|file| !documents.files.iter().any(|new| new.name == file.name));
-        let mut answer = String::new();
-        for (name, what) in changed.iter().map(|f| (&f.name, "read")).chain(gone.map(|f| (&f.name, "gone"))) {
-            tracing::info!(document = name, what, "document changed");
-            answer.push_str(&format!("{} {what}\n", visible(name)));
-        }
-        if answer.is_empty() {
-            return "no document changed\n".into();
-        }
-        self.file_registry.store(documents.registry.clone());
-        if from_topic {
-            documents.registry = old.registry.clone();
-        }
-        self.bring_into_force(documents);
-        answer
-    }
-
-    /// Orders and bills of the topic have changed.
-    fn adopt_registry(&self, registry: Arc<Registry>) {
-        let _turn = self.turn();
-        self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
-    }
-
-    /// See [`Office::judge_rulings`]; waits until no documents are coming into force.
-    fn compare_rulings(&self) {
-        let _turn = self.turn();
-        self.judge_rulings();
-    }
-
-    /// Are the rulings in force those that the ledger has applied? Counting needs no ruling and goes on either way; what
-    /// rests on the papers says so. Nothing is said, and no ruling written down, before the ledger has been read.
-    fn judge_rulings(&self) {
-        let rulings = &self.documents.load().documents.rulings;
-        let Some(value) = self.view.published() else { return };
-        let rejected = refused_rulings(&value.book, rulings);
-        match (self.view.rejected_rulings().is_empty(), rejected.is_empty()) {
-            (_, false) if *self.view.rejected_rulings() != rejected => {
-                let error = refusal(&rejected);
-                tracing::error!(error, "no statement is issued until a corrected rulings.yaml is loaded");
-            }
-            (false, true) => tracing::info!("rulings.yaml agrees with the ledger again"),
-            _ => {}
-        }
-        self.metrics.set_rulings_rejected(rejected.len());
-        self.view.set_rulings(rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect(), rejected);
-    }
-
-    fn bring_into_force(&self, documents: DocumentSet) {
-        let began = std::time::Instant::now();
-        if !self.view.adopt(&Arc::new(documents.contract(None))) {
-            return;
-        }
-        self.metrics.set_documents(&documents.files);
-        self.documents.store(Arc::new(documents));
-        self.judge_rulings();
-        let (tenants, took) = (self.view.published().map_or(0, |value| value.standings.len()), began.elapsed());
-        tracing::info!(tenants, seconds = took.as_secs_f64(), "judged by the new documents");
     }
 }
 

@@ -4,7 +4,6 @@
 pub mod access;
 pub mod api;
 pub mod connection;
-pub mod health;
 mod limits;
 pub mod reloads;
 pub mod scrape;
@@ -15,8 +14,8 @@ mod web_config;
 
 use std::sync::Arc;
 
+use crate::health::Health;
 pub use access::{Access, Door, guarded};
-pub use health::{Beating, FaultKind, Health, NotReady};
 pub use limits::Limits;
 pub use reloads::Reloads;
 use scrape::Scrapes;

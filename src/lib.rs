@@ -26,7 +26,8 @@
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
 //! | [`alerting`] | the desk on the worker's thread: who is judged when, what the next flush tells | when an alert fires: that is [`domain::alert`] |
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
-//! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring | |
+//! | [`health`] | what the threads know of their own state, and whether that is ready | deciding what is wrong |
+//! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring, and beside it what is wired there alone: documents that come into force, reloads, the whole exposition | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
 //! | [`file_kind`] | what a file is that is no text in UTF-8, by its first bytes | opening files |
@@ -117,6 +118,7 @@ pub mod documents;
 pub mod domain;
 pub mod file_kind;
 pub mod generate;
+pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod logging;

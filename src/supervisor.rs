@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::http::health::{Beating, Health, NotReady};
+use crate::health::{Beating, Health, NotReady};
 use crate::visible::visible;
 
 /// How often the worker and the tail are looked at, unless the watchdog wants it more often.

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use sla_ledger::documents::{DocumentSet, ExpectedLedger};
 use sla_ledger::domain::calendar::{LocalDay, Month};
 use sla_ledger::domain::contract::Contract;
+use sla_ledger::health::Health;
 use sla_ledger::http::api::{self, ApiState};
-use sla_ledger::http::{self, AppState, Health, Limits};
+use sla_ledger::http::{self, AppState, Limits};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::lag::{Found, LagWatch};
 use sla_ledger::pipeline::record::{

@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, Response};
-use sla_ledger::http::{self, Access, AppState, Door, Health, Limits};
+use sla_ledger::health::Health;
+use sla_ledger::http::{self, Access, AppState, Door, Limits};
 use support::web::{Authority, HELLO, Pair, StopOnDrop, Stuck, hash};
 use support::{Program, free_port, wait_for};
 use tokio_util::sync::CancellationToken;

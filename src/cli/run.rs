@@ -25,52 +25,45 @@ pub struct Args {
 
 /// Runs the service; 0 after a clean stop, 1 on a failure, 2 when the configuration is wrong.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
-        Err(errors) => {
-            super::complain_of(&errors.render(super::stderr_is_terminal()));
-            return ExitCode::from(2);
-        }
+    // Before anything is read: a signal that nobody listens for would end the process, and a SIGHUP means a reload.
+    let listening = super::runtime().and_then(|runtime| {
+        let signals = {
+            let _entered = runtime.enter();
+            Signals::listen()?
+        };
+        Ok((runtime, signals))
+    });
+    let (runtime, signals) = match listening {
+        Ok(listening) => listening,
+        Err(error) => return super::finish(Err(error)),
     };
+    let Some(options) = options(args) else { return ExitCode::from(2) };
+    let result = runtime.block_on(serve(options, signals));
+    // A drain that ran out of time has a thread that waits for Kafka; the end does not wait for it.
+    runtime.shutdown_background();
+    super::finish(result)
+}
+
+/// What the files say; `None`: their mistakes have been told.
+fn options(args: &Args) -> Option<Options> {
+    let complain = |mistakes: String| super::complain_of(&mistakes);
+    let colour = super::stderr_is_terminal();
+    let config = Config::load(&args.config).map_err(|mistakes| complain(mistakes.render(colour))).ok()?;
     let directory = config.contract.directory(&args.config);
-    let documents = match DocumentSet::load(&directory, &config.expected_ledger()) {
-        Ok(documents) => documents,
-        Err(errors) => {
-            super::complain_of(&errors.render(super::stderr_is_terminal()));
-            return ExitCode::from(2);
-        }
-    };
+    let documents = DocumentSet::load(&directory, &config.expected_ledger());
+    let documents = documents.map_err(|mistakes| complain(mistakes.render(colour))).ok()?;
     let [web_config, api_tokens] = config.http.files(&args.config);
-    let access = match Access::load(web_config.as_deref(), api_tokens.as_deref()) {
-        Ok(access) => access,
-        Err(errors) => {
-            errors.iter().for_each(|file| super::complain_of(&file.render(super::stderr_is_terminal())));
-            return ExitCode::from(2);
-        }
-    };
-    let logging = match logging::init(&config.logging) {
-        Ok(handle) => handle,
-        Err(error) => {
-            super::complain(&error);
-            return ExitCode::from(2);
-        }
-    };
+    let access = Access::load(web_config.as_deref(), api_tokens.as_deref());
+    let access = access.map_err(|files| files.iter().for_each(|file| complain(file.render(colour)))).ok()?;
+    let logging = logging::init(&config.logging).map_err(|error| super::complain(&error)).ok()?;
     let config_file = Some(args.config.clone());
-    let options = Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None };
-    super::finish(super::runtime().and_then(|runtime| {
-        let result = runtime.block_on(serve(options));
-        // A drain that ran out of time has a thread that waits for Kafka; the end does not wait for it.
-        runtime.shutdown_background();
-        result
-    }))
+    Some(Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None })
 }
 
 /// Runs the service, and starts it again within this process when partitions were added. Probes and scrapes find nobody for a
 /// moment; the process, its id and its arguments stay.
-async fn serve(options: Options) -> Result<()> {
+async fn serve(mut options: Options, mut signals: Signals) -> Result<()> {
     // One for all services of this process: a signal between two of them is not lost.
-    let mut signals = Signals::listen()?;
-    let mut options = options;
     loop {
         match Service::start(options).await?.run(&mut signals).await? {
             Ending::Stopped => return Ok(()),

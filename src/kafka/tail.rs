@@ -11,7 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, BatchQueue, Fetched};
-use crate::http::{Beating, Health};
+use crate::health::{Beating, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
 use crate::view::{Editor, View};
@@ -79,7 +79,7 @@ pub struct Setup<'a> {
 /// # Errors
 /// The client cannot be made or a partition cannot be read any more.
 pub fn run(setup: &Setup<'_>, editor: Editor) -> Result<(), KafkaError> {
-    let consumer: BaseConsumer = reader_config(setup.base, "read_committed").create()?;
+    let consumer: Arc<BaseConsumer> = Arc::new(reader_config(setup.base, "read_committed").create()?);
     let shards = setup.view.shards();
     let mut list = TopicPartitionList::new();
     for shard in 0..shards {

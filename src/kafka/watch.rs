@@ -17,7 +17,7 @@ use super::batch::{self, TopicDescription};
 use super::tail::reader_config;
 use super::topics;
 use crate::config::Config;
-use crate::http::{FaultKind, Health};
+use crate::health::{FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::protocol::{TopicFault, same_source};
 use crate::view::View;

@@ -26,7 +26,7 @@ use super::topics::MessageBytes;
 use crate::alerting::Desk;
 use crate::config::{Config, Start};
 use crate::domain::call::Rejection;
-use crate::http::{Beating, FaultKind, Health};
+use crate::health::{Beating, FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Book, ShardBook, Trouble};
 use crate::pipeline::clock::HoldBound;
@@ -143,7 +143,7 @@ struct Worker {
     writer: String,
     keys: (u64, u64),
     topics: Topics,
-    consumer: BaseConsumer<Notes>,
+    consumer: Arc<BaseConsumer<Notes>>,
     reader: Arc<BaseConsumer>,
     flusher: Flusher,
     /// For so long the flush under way, or the last one, has kept the worker from counting.
@@ -245,6 +245,7 @@ impl Worker {
         let consumer: BaseConsumer<Notes> = client
             .create_with_context(Notes::default())
             .map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
+        let consumer = Arc::new(consumer);
         // E must be the high watermark: a read_committed client is told the last stable offset instead.
         let reader = reader_config(&setup.base, "read_uncommitted").create();
         let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;

@@ -381,7 +381,8 @@ impl Instance {
                 }
                 None => {}
             }
-            let begin = takeover.begin(shard, self.publisher.read(), bounds).map_err(|stop| format!("i{}: {stop}", self.id))?;
+            let begin =
+                takeover.begin(shard, self.publisher.read(), bounds).map_err(|stop| format!("i{}: {stop}", self.id))?;
             env.hit("takeovers");
             if begin.offset_differs.is_some() {
                 env.hit("offset_differs");
