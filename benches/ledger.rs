@@ -21,6 +21,7 @@ mod measure;
 mod support;
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use measure::{Binary, Service, bench, binaries, median, number, wait_for_cpu};
@@ -163,6 +164,7 @@ fn floor(brokers: &str, topic: &str, events: u64) {
         list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&list).unwrap();
+    let consumer = Arc::new(consumer);
     let mut queue = BatchQueue::of_consumer(&consumer);
     let (mut seen, mut bytes) = (0, 0);
     while seen < events {

@@ -10,8 +10,10 @@
     reason = "rdkafka exposes neither the batch call, the group's membership, ListOffsets nor DescribeTopics"
 )]
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -29,6 +31,8 @@ pub struct BatchQueue {
     queue: *mut sys::rd_kafka_queue_t,
     partitions: Vec<*mut sys::rd_kafka_queue_t>,
     messages: Vec<*mut sys::rd_kafka_message_t>,
+    /// The queues are its own: it must not end before them.
+    _consumer: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread; this type hands out no pointers.
@@ -47,11 +51,15 @@ pub enum Fetched<'a> {
 
 impl BatchQueue {
     /// A queue into which these partitions will be fetched. To be called before they are assigned.
-    pub fn of_partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partitions: &[i32]) -> Self {
+    pub fn of_partitions<C: ConsumerContext + 'static>(
+        consumer: &Arc<BaseConsumer<C>>,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Self {
         let client = consumer.client().native_ptr();
         let topic = CString::new(topic).unwrap_or_default();
-        // SAFETY: the client lives as long as the consumer, which the caller keeps longer than this queue; `topic` is a
-        // C string; the references taken here are given back in `drop`.
+        // SAFETY: the client lives as long as the consumer, which is kept here; `topic` is a C string; the references taken
+        // here are given back in `drop`.
         unsafe {
             let queue = sys::rd_kafka_queue_new(client);
             let partitions = partitions.iter().map(|partition| {
@@ -62,15 +70,16 @@ impl BatchQueue {
                 from
             });
             let partitions = partitions.filter(|p| !p.is_null()).collect();
-            Self { queue, partitions, messages: vec![std::ptr::null_mut(); BATCH] }
+            Self { queue, partitions, messages: vec![std::ptr::null_mut(); BATCH], _consumer: consumer.clone() }
         }
     }
 
     /// The queue of a consumer that is assigned by hand and in no group.
-    pub fn of_consumer<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
+    pub fn of_consumer<C: ConsumerContext + 'static>(consumer: &Arc<BaseConsumer<C>>) -> Self {
         // SAFETY: as above.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
-        Self { queue, partitions: Vec::new(), messages: vec![std::ptr::null_mut(); BATCH] }
+        let messages = vec![std::ptr::null_mut(); BATCH];
+        Self { queue, partitions: Vec::new(), messages, _consumer: consumer.clone() }
     }
 
     /// Waits for records up to `timeout` and hands over those that are there; returns how many.

@@ -2,6 +2,7 @@
 //! behind, whoever owns it. What that means is decided by [`LagWatch`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -31,7 +32,7 @@ const LOOK_BYTES: &str = "16384";
 pub fn run(base: &ClientConfig, topic: &str, view: &View, stop: &CancellationToken) -> Result<(), KafkaError> {
     let mut config = reader_config(base, "read_committed");
     config.set("queued.min.messages", "1").set("fetch.message.max.bytes", LOOK_BYTES);
-    let consumer: BaseConsumer = config.create()?;
+    let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
     let mut watch = LagWatch::new(view.shards());
     while !stop.is_cancelled() {
         let next = Instant::now() + INTERVAL;
@@ -48,7 +49,7 @@ pub fn run(base: &ClientConfig, topic: &str, view: &View, stop: &CancellationTok
     Ok(())
 }
 
-fn look(consumer: &BaseConsumer, topic: &str, view: &View, watch: &mut LagWatch) -> Result<(), KafkaError> {
+fn look(consumer: &Arc<BaseConsumer>, topic: &str, view: &View, watch: &mut LagWatch) -> Result<(), KafkaError> {
     let asked_ms = now_ms();
     let shards = view.shards();
     let ends = batch::known_offsets(consumer, topic, 0..shards as i32, Place::End, ANSWER);
@@ -79,7 +80,7 @@ fn look(consumer: &BaseConsumer, topic: &str, view: &View, watch: &mut LagWatch)
 /// The next record of each of these partitions from an offset on, or that there is none; what does not come in time is
 /// left out.
 fn next_records(
-    consumer: &BaseConsumer,
+    consumer: &Arc<BaseConsumer>,
     topic: &str,
     from: &BTreeMap<i32, i64>,
 ) -> Result<BTreeMap<i32, Found>, KafkaError> {

@@ -46,7 +46,7 @@ pub fn run(
 ) -> Result<(), KafkaError> {
     let mut reader = Reader { topic, files: file_registry, on_change, metrics, stop, told: HashSet::new() };
     while !stop.is_cancelled() {
-        let consumer: BaseConsumer = reader_config(base, "read_committed").create()?;
+        let consumer: Arc<BaseConsumer> = Arc::new(reader_config(base, "read_committed").create()?);
         if let Some(partitions) = reader.partitions(&consumer) {
             reader.read(&consumer, partitions)?;
         }
@@ -100,7 +100,7 @@ struct Reader<'a, F> {
 
 impl<F: Fn(Arc<Registry>)> Reader<'_, F> {
     /// Number of the topic's partitions, as soon as somebody says so.
-    fn partitions(&self, consumer: &BaseConsumer) -> Option<i32> {
+    fn partitions(&self, consumer: &Arc<BaseConsumer>) -> Option<i32> {
         let mut complaint = Instant::now();
         while !self.stop.is_cancelled() {
             batch::serve(consumer, |_| {});
@@ -118,7 +118,7 @@ impl<F: Fn(Arc<Registry>)> Reader<'_, F> {
     }
 
     /// Reads from the beginning until it must be begun anew.
-    fn read(&mut self, consumer: &BaseConsumer, partitions: i32) -> Result<(), KafkaError> {
+    fn read(&mut self, consumer: &Arc<BaseConsumer>, partitions: i32) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             list.add_partition_offset(self.topic, partition, Offset::Beginning)?;

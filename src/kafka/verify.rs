@@ -4,6 +4,7 @@
 //! configuration; its starting point is the checkpoint's first offset, and its end the checkpoint's `next_offset`, so a running
 //! service does not disturb it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -72,6 +73,7 @@ pub fn read_ledger(base: &ClientConfig, topic: &str, shards: u32) -> Result<Book
         reader_config(base, "read_uncommitted").create().map_err(kafka("cannot create a ledger reader"))?;
     let consumer: BaseConsumer =
         reader_config(base, "read_committed").create().map_err(kafka("cannot create a ledger reader"))?;
+    let consumer = Arc::new(consumer);
     let ends = batch::offsets(&uncommitted, topic, 0..shards as i32, Place::End, ANSWER);
     let ends: Vec<i64> = ends.map_err(kafka("cannot find the ledger's end"))?.into_values().collect();
     let mut list = TopicPartitionList::new();
@@ -131,6 +133,7 @@ pub fn verify_shard(
     let consumer: BaseConsumer = reader_config(base, "read_committed")
         .create()
         .map_err(|e| VerifyError::Kafka("cannot create a reader of the calls topic", e))?;
+    let consumer = Arc::new(consumer);
     let described = super::batch::describe_topics(&consumer, &[source], ANSWER)
         .map_err(|e| VerifyError::Kafka("cannot describe the calls topic", e))?;
     let found = described.into_iter().flatten().next().and_then(|topic| topic.id);
@@ -175,7 +178,7 @@ pub fn verify_shard(
 }
 
 fn read_source(
-    consumer: &BaseConsumer,
+    consumer: &Arc<BaseConsumer>,
     source: &str,
     shard: u32,
     checkpoint: &Checkpoint,
