@@ -194,8 +194,8 @@ impl<'a> Pass<'a> {
 
     /// Why the tenant cannot be judged now, if so: one of the shards that hold its calls cannot be relied upon.
     fn held(&self, tenant: &str, holds: &Holds) -> Option<Held> {
-        let shards = self.book.shards().iter().zip(0..).filter(|(shard, _)| shard.has_tenant(tenant));
-        shards.filter_map(|(_, shard)| *holds.get(&shard)?).max()
+        let shards = self.standings.tenant(tenant).into_iter().flat_map(|standing| &standing.shards);
+        shards.filter_map(|shard| *holds.get(shard)?).max()
     }
 
     /// Judges one tenant's service months; what is told goes to `told`, what is only remembered to the shard. `false`: an

@@ -69,6 +69,20 @@ impl std::str::FromStr for LocalDay {
     type Err = chrono::ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // As it is written in the keys of the ledger: read once a record.
+        if let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1] = text.as_bytes() {
+            let number = |digits: &[&u8]| {
+                digits
+                    .iter()
+                    .try_fold(0u32, |n, digit| digit.is_ascii_digit().then(|| n * 10 + u32::from(**digit - b'0')))
+            };
+            let date = (number(&[y0, y1, y2, y3]), number(&[m0, m1]), number(&[d0, d1]));
+            if let (Some(year), Some(month), Some(day)) = date
+                && let Some(date) = NaiveDate::from_ymd_opt(year as i32, month, day)
+            {
+                return Ok(date.into());
+            }
+        }
         Ok(NaiveDate::parse_from_str(text, "%Y-%m-%d")?.into())
     }
 }

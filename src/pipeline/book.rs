@@ -67,7 +67,7 @@ pub struct ShardBook {
     /// Position when it last stood at the partition's end.
     last_end: Option<i64>,
     /// Tenants whose facts changed since they were last published, and which.
-    changed: HashMap<Arc<str>, ChangedFacts>,
+    changed: Changed,
     published: bool,
     trouble: Option<Trouble>,
 }
@@ -109,8 +109,11 @@ fn remove<K: Ord>(few: &mut Few<K>, key: K) -> Option<Stored> {
     Some(few.remove(at).1)
 }
 
+/// What has changed, by tenant.
+type Changed = HashMap<Arc<str>, ChangedFacts, foldhash::fast::RandomState>;
+
 /// Notes that a tenant's facts have changed: those of a day that is not folded, or any.
-fn note_change(changed: &mut HashMap<Arc<str>, ChangedFacts>, tenant: &Arc<str>, day: Option<LocalDay>) {
+fn note_change(changed: &mut Changed, tenant: &Arc<str>, day: Option<LocalDay>) {
     match changed.get_mut(tenant) {
         Some(facts) => facts.add(day),
         None => {
@@ -209,14 +212,6 @@ pub enum ChangedFacts {
 }
 
 impl ChangedFacts {
-    /// Adds further ones.
-    pub fn merge(&mut self, more: &Self) {
-        match more {
-            Self::Days(days) => days.iter().for_each(|day| self.add(Some(*day))),
-            Self::Any => self.add(None),
-        }
-    }
-
     fn add(&mut self, more: Option<LocalDay>) {
         match (&mut *self, more) {
             (Self::Days(days), Some(day)) if !days.contains(&day) => days.push(day),

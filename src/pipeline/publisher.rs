@@ -8,7 +8,7 @@
 //! that lags behind compaction sees new values beside old checkpoints. Nothing is shown before that holds of every shard.
 //! What a takeover needs is newer than that ([`Publisher::read`]): it includes the values that wait for a checkpoint.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::book::{Book, ChangedFacts, Event};
@@ -63,8 +63,8 @@ pub struct Publisher {
     read: Book,
     shown: Book,
     standings: Standings,
-    /// What has changed of tenants since they were evaluated, by tenant and shard.
-    due: HashMap<(Arc<str>, u32), ChangedFacts>,
+    /// What has changed of tenants since they were evaluated, and in which shards.
+    due: Vec<(u32, Arc<str>, ChangedFacts)>,
     /// Whose standing has changed since the last value.
     changed: Unjudged,
     /// There is something to show that the last value does not have.
@@ -80,7 +80,7 @@ impl Publisher {
             shown: Book::new(shards),
             clock: clock(&contract),
             standings: Standings::new(contract),
-            due: HashMap::new(),
+            due: Vec::new(),
             changed: Unjudged::All,
             is_news: false,
         }
@@ -108,10 +108,7 @@ impl Publisher {
         if let Some(Event::Published(changed)) = &event {
             self.shown.show(partition, &self.read);
             self.is_news = true;
-            for (tenant, facts) in changed {
-                let due = self.due.entry((tenant.clone(), partition)).or_insert_with(|| facts.clone());
-                due.merge(facts);
-            }
+            self.due.extend(changed.iter().map(|(tenant, facts)| (partition, tenant.clone(), facts.clone())));
         }
         self.note_trouble(partition, event.as_ref());
         event
@@ -142,9 +139,11 @@ impl Publisher {
     }
 
     fn evaluate(&mut self, mut alive: impl FnMut()) {
-        for (index, ((tenant, shard), facts)) in self.due.drain().enumerate() {
-            self.standings.update(&self.shown, shard, &tenant, &facts, &mut self.clock);
-            if let Unjudged::Some(changed) = &mut self.changed {
+        for (index, (shard, tenant, facts)) in self.due.drain(..).enumerate() {
+            let judged = self.standings.update(&self.shown, shard, &tenant, &facts, &mut self.clock);
+            if let Unjudged::Some(changed) = &mut self.changed
+                && judged
+            {
                 changed.insert(tenant);
             }
             if index % AT_ONCE == AT_ONCE - 1 {

@@ -25,6 +25,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::Datelike;
 use prost::Message;
 
 use super::dictionary::Dictionary;
@@ -101,7 +102,7 @@ impl Key {
         match self {
             Self::Checkpoint => format!("C {shard}"),
             Self::Names { first } => format!("N {shard} {first}"),
-            Self::Day { day, tenant } => format!("D {shard} {day} {tenant}"),
+            Self::Day { day, tenant } => day_key(shard, *day, tenant),
             Self::Tally { month, tenant } => format!("T {shard} {month} {tenant}"),
             Self::Evidence { day, first } => format!("F {shard} {day} {first}"),
             Self::Ruling { id } => format!("R {shard} {id}"),
@@ -175,6 +176,29 @@ impl Key {
             Self::Day { day, .. } | Self::Evidence { day, .. } => Some(day.month()),
         }
     }
+}
+
+/// The most frequent key: put together without the formatting machinery.
+fn day_key(shard: u32, day: LocalDay, tenant: &str) -> String {
+    let date = day.date();
+    let mut number = itoa::Buffer::new();
+    let mut key = String::with_capacity(tenant.len() + 24);
+    key.push_str("D ");
+    key.push_str(number.format(shard));
+    match u32::try_from(date.year()) {
+        Ok(year) if year <= 9999 => {
+            for (before, part, width) in [(' ', year, 4), ('-', date.month(), 2), ('-', date.day(), 2)] {
+                let digits = number.format(part);
+                key.push(before);
+                (digits.len()..width).for_each(|_| key.push('0'));
+                key.push_str(digits);
+            }
+        }
+        _ => key.push_str(&format!(" {day}")),
+    }
+    key.push(' ');
+    key.push_str(tenant);
+    key
 }
 
 /// An alert's key behind its shard, as this version writes it.

@@ -70,6 +70,8 @@ pub struct TenantStanding {
     pub out_of_term: BTreeMap<Month, u64>,
     /// Its calls lie in several shards: counts are exact, but duplicates across shards are not seen.
     pub split: bool,
+    /// The shards that hold facts of it.
+    pub shards: SmallVec<[u32; 2]>,
     /// Calls of the last days with calls, in order of time: what a forecast goes by.
     pub calls_by_day: Vec<(LocalDay, u64)>,
     /// Some of the codes of its calls that no policy of its service months classifies.
@@ -93,6 +95,10 @@ impl TenantStanding {
     /// Grows with every change of the tenant's standing.
     pub const fn revision(&self) -> u64 {
         self.revision
+    }
+
+    fn has_failures(&self) -> bool {
+        self.months.iter().any(|month| month.figures.failed() > 0)
     }
 
     /// The first day and the availability of the service month that holds this day.
@@ -221,10 +227,10 @@ impl Standings {
         for tenant in tenants {
             let old = self.tenants.remove(tenant).unwrap_or_default();
             self.account(&old, -1);
-            if !book.shards().iter().any(|shard| shard.has_tenant(tenant)) {
+            let evaluation = Evaluation::new(&self.contract, book, tenant);
+            if evaluation.shards.is_empty() {
                 continue;
             }
-            let evaluation = Evaluation::new(&self.contract, book, tenant);
             // A tenant that comes to be split is judged otherwise.
             let days = if old.split == evaluation.split { old.days.clone() } else { Days::new() };
             let mut new = evaluation.standing(days, Arc::make_mut(&mut self.classes));
@@ -238,7 +244,8 @@ impl Standings {
     }
 
     /// Takes in what has changed of a tenant in one shard. What that adds to the current service month belongs to the
-    /// tenant's last hours.
+    /// tenant's last hours. `false`: no call of it has failed, neither before nor now, and nothing but calls came, so that
+    /// no alert begins or ends.
     pub fn update(
         &mut self,
         book: &Book,
@@ -246,11 +253,14 @@ impl Standings {
         tenant: &Arc<str>,
         changed: &ChangedFacts,
         clock: &mut LocalClock,
-    ) {
+    ) -> bool {
         let watermark_ms = book.shard(shard).and_then(|shard| shard.checkpoint()?.watermark_ms).unwrap_or(i64::MIN);
         let day = clock.day(watermark_ms.max(0));
         // A tenant that was not known is a reading of the ledger's past, not of the last minute.
-        let before = self.tenant(tenant).map(|standing| standing.current(day));
+        let (before, had_failures) = match self.tenant(tenant) {
+            Some(standing) => (Some(standing.current(day)), standing.has_failures()),
+            None => (None, true),
+        };
         let days_only = match changed {
             ChangedFacts::Days(days) => days.iter().all(|day| self.replace_day(book, shard, *day, tenant)),
             ChangedFacts::Any => false,
@@ -259,8 +269,11 @@ impl Standings {
             self.refresh(book, [tenant]);
         }
         if let Some((before, standing)) = before.zip(self.tenants.get_mut(tenant)) {
-            Arc::make_mut(standing).add_pace(before, day, watermark_ms);
+            let standing = Arc::make_mut(standing);
+            standing.add_pace(before, day, watermark_ms);
+            return !days_only || had_failures || standing.has_failures();
         }
+        true
     }
 
     /// Puts what a day comes to now in the place of what it came to. `false`: the tenant has to be evaluated whole, and
@@ -269,7 +282,7 @@ impl Standings {
         let Some(standing) = self.tenants.get(tenant) else { return false };
         let Some(at) = standing.parts.iter().position(|(place, _)| *place == (shard, day)) else { return false };
         let Some(index) = standing.months.iter().position(|month| month.period.contains(day)) else { return false };
-        let evaluation = Evaluation::of_split(&self.contract, book, tenant, standing.split);
+        let evaluation = Evaluation::of_shards(&self.contract, book, tenant, standing.shards.clone());
         let old = &standing.parts[at].1;
         let mut days = standing.days.clone();
         let classes = Arc::make_mut(&mut self.classes);
@@ -608,6 +621,8 @@ pub struct Evaluation<'a> {
     tenant: &'a str,
     terms: Terms,
     rules: TenantRules,
+    /// Those with facts of the tenant.
+    shards: SmallVec<[u32; 2]>,
     split: bool,
     patience: Patience<'a>,
 }
@@ -662,14 +677,15 @@ impl Draft {
 impl<'a> Evaluation<'a> {
     /// Of this tenant.
     pub fn new(contract: &'a Contract, book: &'a Book, tenant: &'a str) -> Self {
-        let split = book.shards().iter().filter(|shard| shard.has_tenant(tenant)).nth(1).is_some();
-        Self::of_split(contract, book, tenant, split)
+        let shards = (0..).zip(book.shards()).filter(|(_, shard)| shard.has_tenant(tenant)).map(|(shard, _)| shard);
+        Self::of_shards(contract, book, tenant, shards.collect())
     }
 
-    fn of_split(contract: &'a Contract, book: &'a Book, tenant: &'a str, split: bool) -> Self {
+    fn of_shards(contract: &'a Contract, book: &'a Book, tenant: &'a str, shards: SmallVec<[u32; 2]>) -> Self {
         let terms = contract.terms(tenant);
         let rules = contract.rulebook.tenant(tenant);
-        Self { contract, book, tenant, terms, rules, split, patience: Patience(&|| true) }
+        let split = shards.len() > 1;
+        Self { contract, book, tenant, terms, rules, shards, split, patience: Patience(&|| true) }
     }
 
     /// The same, as long as somebody waits for it: once `somebody_waits` says no, whatever is asked for ends early. What came
@@ -706,8 +722,7 @@ impl<'a> Evaluation<'a> {
 
     /// All service months with calls; `None`: the tenant is not in the book.
     pub fn whole(&self) -> Option<TenantStanding> {
-        let known = self.book.shards().iter().any(|shard| shard.has_tenant(self.tenant));
-        known.then(|| self.standing(Days::new(), &mut Classes::default()))
+        (!self.shards.is_empty()).then(|| self.standing(Days::new(), &mut Classes::default()))
     }
 
     /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
@@ -724,6 +739,7 @@ impl<'a> Evaluation<'a> {
             revision: 0,
             out_of_term: beside.out_of_term,
             split: self.split,
+            shards: self.shards.clone(),
             calls_by_day: calls_by_day.into_iter().skip(older).collect(),
             unknown_codes,
             days,

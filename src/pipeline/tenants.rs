@@ -1,39 +1,73 @@
 //! A map by tenant that is cheap to copy: a copy shares what neither side has changed since.
 //!
-//! It is a hash table cut into buckets. A copy takes a pointer a bucket, and a change copies the bucket it lies in, once a
-//! copy. So what is published costs what has changed, and a reader keeps its copy for as long as it likes.
+//! It is a hash table of small buckets, and the buckets lie in blocks. A copy takes a pointer a block; a change copies its
+//! block's pointers and its bucket, once a copy. So what is published costs what has changed, however many tenants there are,
+//! and a reader keeps its copy for as long as it likes. A bucket is small because a copied one touches all it holds.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+/// Tenants of a bucket, on average, at most.
+const FULL: usize = 4;
+/// Buckets of a block; a power of two.
+const BLOCK: usize = 64;
 
-/// Buckets of a map: enough that a few changes of many tenants copy little, few enough that a copy is nothing.
-const BUCKETS: usize = 256;
-
-type State = foldhash::fast::RandomState;
-type Bucket<V> = HashMap<Arc<str>, V, State>;
+type Bucket<V> = Arc<[Entry<V>]>;
+type Block<V> = Arc<[Bucket<V>]>;
 
 /// Values by tenant.
 #[derive(Debug, Clone)]
 pub struct TenantMap<V> {
-    state: State,
-    buckets: Vec<Arc<Bucket<V>>>,
+    state: foldhash::fast::RandomState,
+    /// A power of two of them.
+    blocks: Vec<Block<V>>,
     len: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<V> {
+    /// Tells most others apart without a look at their names.
+    hash: u64,
+    tenant: Arc<str>,
+    value: V,
 }
 
 impl<V> Default for TenantMap<V> {
     fn default() -> Self {
-        let state = State::default();
-        let buckets = (0..BUCKETS).map(|_| Arc::new(Bucket::with_hasher(state.clone()))).collect();
-        Self { state, buckets, len: 0 }
+        Self { state: foldhash::fast::RandomState::default(), blocks: vec![empty_block()], len: 0 }
+    }
+}
+
+fn empty_block<V>() -> Block<V> {
+    let empty: Bucket<V> = Arc::from([]);
+    std::iter::repeat_n(empty, BLOCK).collect()
+}
+
+/// Where a tenant is: its hash, its block, its bucket in there.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    block: usize,
+    bucket: usize,
+}
+
+impl Place {
+    fn of(hash: u64, blocks: usize) -> Self {
+        // The highest bits are the best mixed ones.
+        let at = (hash >> 32) as usize & (blocks * BLOCK - 1);
+        Self { hash, block: at / BLOCK, bucket: at % BLOCK }
     }
 }
 
 impl<V> TenantMap<V> {
-    fn place(&self, tenant: &str) -> usize {
-        // The low and the highest bits find the place within the bucket.
-        (self.state.hash_one(tenant) >> 40) as usize % BUCKETS
+    fn place(&self, tenant: &str) -> Place {
+        Place::of(self.state.hash_one(tenant), self.blocks.len())
+    }
+
+    /// The tenant's place in its bucket.
+    fn find(&self, at: Place, tenant: &str) -> Option<usize> {
+        let bucket = &self.blocks[at.block][at.bucket];
+        bucket.iter().position(|entry| entry.hash == at.hash && *entry.tenant == *tenant)
     }
 
     /// How many tenants there are.
@@ -48,65 +82,106 @@ impl<V> TenantMap<V> {
 
     /// A tenant's value.
     pub fn get(&self, tenant: &str) -> Option<&V> {
-        self.buckets[self.place(tenant)].get(tenant)
+        let at = self.place(tenant);
+        self.find(at, tenant).map(|index| &self.blocks[at.block][at.bucket][index].value)
     }
 
     /// Is the tenant there?
     pub fn contains(&self, tenant: &str) -> bool {
-        self.get(tenant).is_some()
+        self.find(self.place(tenant), tenant).is_some()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry<V>> {
+        self.blocks.iter().flat_map(|block| block.iter()).flat_map(|bucket| bucket.iter())
     }
 
     /// All tenants, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &V)> {
-        self.buckets.iter().flat_map(|bucket| bucket.iter())
+        self.entries().map(|entry| (&entry.tenant, &entry.value))
     }
 
     /// All tenants, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.iter().map(|(tenant, _)| tenant)
+        self.entries().map(|entry| &entry.tenant)
     }
 }
 
 impl<V: Clone> TenantMap<V> {
+    fn bucket_mut(&mut self, at: Place) -> &mut Bucket<V> {
+        &mut Arc::make_mut(&mut self.blocks[at.block])[at.bucket]
+    }
+
     /// A tenant's value, to be changed.
     pub fn get_mut(&mut self, tenant: &str) -> Option<&mut V> {
-        let place = self.place(tenant);
-        // A bucket is not copied for nothing.
-        if !self.buckets[place].contains_key(tenant) {
-            return None;
-        }
-        Arc::make_mut(&mut self.buckets[place]).get_mut(tenant)
+        let at = self.place(tenant);
+        // Nothing is copied for nothing.
+        let index = self.find(at, tenant)?;
+        Some(&mut Arc::make_mut(self.bucket_mut(at))[index].value)
     }
 
     /// Sets a tenant's value; the one before comes back.
     pub fn insert(&mut self, tenant: Arc<str>, value: V) -> Option<V> {
-        let place = self.place(&tenant);
-        let old = Arc::make_mut(&mut self.buckets[place]).insert(tenant, value);
-        self.len += usize::from(old.is_none());
-        old
+        if let Some(known) = self.get_mut(&tenant) {
+            return Some(std::mem::replace(known, value));
+        }
+        if self.len >= FULL * BLOCK * self.blocks.len() {
+            self.grow();
+        }
+        let at = self.place(&tenant);
+        let bucket = self.bucket_mut(at);
+        let new = Entry { hash: at.hash, tenant, value };
+        *bucket = bucket.iter().cloned().chain([new]).collect();
+        self.len += 1;
+        None
     }
 
     /// Removes a tenant; its value comes back.
     pub fn remove(&mut self, tenant: &str) -> Option<V> {
-        let place = self.place(tenant);
-        if !self.buckets[place].contains_key(tenant) {
-            return None;
-        }
+        let at = self.place(tenant);
+        let index = self.find(at, tenant)?;
+        let bucket = self.bucket_mut(at);
+        let value = bucket[index].value.clone();
+        *bucket = bucket.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, e)| e.clone()).collect();
         self.len -= 1;
-        Arc::make_mut(&mut self.buckets[place]).remove(tenant)
+        Some(value)
+    }
+
+    /// Twice as many blocks.
+    fn grow(&mut self) {
+        let blocks = self.blocks.len() * 2;
+        let mut buckets: Vec<Vec<Entry<V>>> = (0..blocks * BLOCK).map(|_| Vec::new()).collect();
+        for entry in self.entries() {
+            let at = Place::of(entry.hash, blocks);
+            buckets[at.block * BLOCK + at.bucket].push(entry.clone());
+        }
+        let mut buckets = buckets.into_iter().map(Arc::from);
+        self.blocks = (0..blocks).map(|_| buckets.by_ref().take(BLOCK).collect()).collect();
     }
 }
 
 impl<T> TenantMap<Arc<T>> {
     /// The tenants whose value has changed between `older` and this copy of it, those that came and went among them.
     pub fn changed_since(&self, older: &Self) -> Vec<Arc<str>> {
+        // Both are alive, so that the same place is the same value.
+        let same = |entry: &Entry<Arc<T>>, other: &[Entry<Arc<T>>]| {
+            let known = other.iter().find(|known| known.hash == entry.hash && known.tenant == entry.tenant);
+            known.is_some_and(|known| Arc::ptr_eq(&known.value, &entry.value))
+        };
         let mut changed = Vec::new();
-        for (new, old) in self.buckets.iter().zip(&older.buckets).filter(|(new, old)| !Arc::ptr_eq(new, old)) {
-            // Both are alive, so that the same place is the same value.
-            let same =
-                |(tenant, value): &(&Arc<str>, &Arc<T>)| old.get(*tenant).is_some_and(|old| Arc::ptr_eq(old, value));
-            changed.extend(new.iter().filter(|pair| !same(pair)).map(|(tenant, _)| tenant.clone()));
-            changed.extend(old.keys().filter(|tenant| !new.contains_key(*tenant)).cloned());
+        if self.blocks.len() != older.blocks.len() {
+            let is_same = |(tenant, value): &(&Arc<str>, &Arc<T>)| {
+                older.get(tenant).is_some_and(|known| Arc::ptr_eq(known, value))
+            };
+            changed.extend(self.iter().filter(|pair| !is_same(pair)).map(|(tenant, _)| tenant.clone()));
+            changed.extend(older.keys().filter(|tenant| !self.contains(tenant)).cloned());
+            return changed;
+        }
+        let blocks = self.blocks.iter().zip(&older.blocks).filter(|(new, old)| !Arc::ptr_eq(new, old));
+        let buckets = blocks.flat_map(|(new, old)| new.iter().zip(old.iter()));
+        for (new, old) in buckets.filter(|(new, old)| !Arc::ptr_eq(new, old)) {
+            changed.extend(new.iter().filter(|entry| !same(entry, old)).map(|entry| entry.tenant.clone()));
+            let gone = old.iter().filter(|entry| !new.iter().any(|known| known.tenant == entry.tenant));
+            changed.extend(gone.map(|entry| entry.tenant.clone()));
         }
         changed
     }
@@ -132,5 +207,9 @@ mod tests {
         changed.sort_unstable();
         assert_eq!(changed, ["7", "8", "new"].map(Arc::from));
         assert!(copy.contains("8") && !copy.contains("new") && copy.iter().count() == 1000);
+        // Also where one of them has grown since.
+        (1000..5000).for_each(|n| assert_eq!(map.insert(n.to_string().into(), Arc::new(n)), None));
+        assert_eq!((map.len(), map.keys().count(), map.changed_since(&copy).len()), (5000, 5000, 4003));
+        assert!((1000..5000).all(|n| map.get(&n.to_string()).is_some_and(|found| **found == n)));
     }
 }

@@ -20,6 +20,7 @@ use sla_ledger::pipeline::record::{Key, RULINGS_SHARD};
 use sla_ledger::pipeline::rulings::{NotedRuling, RefusedKind, RefusedRuling, refused_rulings};
 use sla_ledger::pipeline::settings::CountingSettings;
 use sla_ledger::pipeline::shard::{AlertMessage, Flush, Outcome, Owner, Shard};
+use sla_ledger::pipeline::standings::Standings;
 use sla_ledger::view::home_shard;
 
 use crate::kafka::{Broker, LateEnd, Produce, Refused};
@@ -205,7 +206,7 @@ impl Instance {
             frozen: false,
             incarnation: 0,
             settings,
-            publisher: Publisher::new(shards as u32, Arc::new(Contract::of_policy(Policy::tencent_ccc()))),
+            publisher: Publisher::new(shards as u32, contract()),
             value: None,
             unjudged: Unjudged::All,
             member: None,
@@ -445,7 +446,7 @@ impl Instance {
             Unjudged::Some(some) => some.contains(tenant),
         };
         let mut again = HashSet::new();
-        for (key, calls) in watched(&value.book).into_iter().filter(|(key, _)| is_due(&key.tenant)) {
+        for (key, calls) in watched(&value.standings).into_iter().filter(|(key, _)| is_due(&key.tenant)) {
             let home = home_shard(&key.tenant, env.broker.source.len() as u32);
             let Some(shard) = self.shards.get_mut(&home) else { continue };
             if shard.is_telling(&key) {
@@ -782,19 +783,21 @@ impl Instance {
     }
 }
 
-/// What the simulator's rule watches: the calls of a tenant's month, over all shards. The figures come and go between two
-/// states, so that a run sees many firings.
-pub fn watched(book: &Book) -> BTreeMap<AlertKey, u64> {
-    let mut all = BTreeMap::new();
-    for tenant in book.tenants().collect::<BTreeSet<_>>() {
-        for month in book.shards().iter().flat_map(|shard| shard.months(tenant)) {
-            let period_start = Some(month.month.first_day());
-            let (alert, detail) = (AlertName::BudgetConsumed, "50".into());
-            let key = AlertKey { tenant: tenant.clone(), period_start, alert, detail };
-            *all.entry(key).or_default() += month.total_calls();
-        }
-    }
-    all
+/// What the simulator's rule watches: the calls of a tenant's month, over all shards, once one has failed. The figures come
+/// and go between two states, so that a run sees many firings.
+pub fn watched(standings: &Standings) -> BTreeMap<AlertKey, u64> {
+    let months = standings.iter().flat_map(|(tenant, months)| months.iter().map(move |month| (tenant, month)));
+    let watched = months.map(|(tenant, month)| {
+        let (alert, detail) = (AlertName::BudgetConsumed, "50".into());
+        let key = AlertKey { tenant: tenant.clone(), period_start: Some(month.period.first), alert, detail };
+        (key, if month.figures.failed() > 0 { month.figures.total() } else { 0 })
+    });
+    watched.collect()
+}
+
+/// The contract of all.
+pub fn contract() -> Arc<Contract> {
+    Arc::new(Contract::of_policy(Policy::tencent_ccc()))
 }
 
 /// Does the rule hold?

@@ -11,10 +11,11 @@ use sla_ledger::pipeline::book::{Book, ShardBook};
 use sla_ledger::pipeline::record::{AlertRecord, AppliedRuling, Checkpoint, Key, RULINGS_SHARD, Totals};
 use sla_ledger::pipeline::settings::{CountingSettings, IgnoredRange};
 use sla_ledger::pipeline::shard::{Flush, Owner, Shard, ShardState};
+use sla_ledger::pipeline::standings::Standings;
 use sla_ledger::pipeline::window::{GenerationContents, GenerationStart, Window, WindowContents};
 use sla_ledger::view::home_shard;
 
-use crate::instance::{alert_id, verdict, watched};
+use crate::instance::{alert_id, contract, verdict, watched};
 use crate::kafka::{Broker, LogEntry, SourceEntry, SourceLog};
 use crate::workload::{Meaning, PlainCall};
 
@@ -573,7 +574,9 @@ impl Oracle {
         if let Some((key, id)) = self.alerts_written.iter().find(|told| !copies.contains_key(*told)) {
             return Err(format!("{} `{}` stands in the ledger and was never told", shown(key), shown(id)));
         }
-        for (key, calls) in watched(book) {
+        let mut standings = Standings::new(contract());
+        standings.refresh(book, &book.tenants().cloned().collect::<Vec<_>>());
+        for (key, calls) in watched(&standings) {
             let home = book.shard(home_shard(&key.tenant, broker.source.len() as u32));
             let horizon = home.and_then(|home| home.checkpoint()).map_or(0, |c| c.horizon);
             if key.period_start.is_some_and(|day| day.month().0 < horizon) {

@@ -29,7 +29,7 @@ fn record(n: usize, arrival_s: i64, time_s: i64, id: &str) -> SourceEntry {
         request_id: id.into(),
         time_ms: NOON_MS + time_s * 1000,
         action: "Call",
-        code: n.is_multiple_of(2).then_some("Internal"),
+        code: n.is_multiple_of(2).then_some("InternalError"),
         flag: Flag::Absent,
     };
     let payload = Some(call.payload());

@@ -203,7 +203,15 @@ fn call(
         request_id: format!("r{n}"),
         time_ms,
         action: rng.pick(&["", "Call", "Call"]),
-        code: rng.pick(&[None, None, Some("OK"), Some("Internal"), Some("Internal"), Some("Soft"), Some(NOT_ITEMISED)]),
+        code: rng.pick(&[
+            None,
+            None,
+            Some("OK"),
+            Some("InternalError"),
+            Some("InternalError"),
+            Some("Soft"),
+            Some(NOT_ITEMISED),
+        ]),
         flag: rng.pick(&[Flag::Absent, Flag::Absent, Flag::Absent, Flag::False, Flag::True]),
     };
     let call = match rng.below(100) {
@@ -218,7 +226,7 @@ fn call(
         }
         38..=40 if !calls.is_empty() => {
             let earlier = rng.pick(calls).clone();
-            PlainCall { code: Some("Internal"), ..earlier }
+            PlainCall { code: Some("InternalError"), ..earlier }
         }
         _ => fresh,
     };
