@@ -17,6 +17,8 @@
 )]
 
 mod measure;
+#[path = "../tests/support/sample.rs"]
+mod sample;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -32,7 +34,6 @@ use sla_ledger::generate::live::send_all;
 use sla_ledger::generate::sink::Sink;
 use sla_ledger::generate::{Generator, Plan};
 use sla_ledger::kafka::batch::{BatchQueue, Fetched};
-use sla_ledger::metrics::sample;
 use support::kafka::{Cluster, Options};
 
 /// The allocator of the service, which serves librdkafka too.

@@ -11,7 +11,6 @@
 pub mod exporter;
 pub mod names;
 pub mod process;
-pub mod sample;
 
 use exporter::{ExportStats, Exporter};
 use process::ProcessMetrics;

@@ -1,16 +1,19 @@
 //! When somebody is told: levels, tiers, hysteresis, few calls, months that end, tiers that cannot change, burn rate,
 //! forecast, claims. One line a change: status, alert and detail, severity, reason.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use sample::{Figures, standings};
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Status, Watched, Windows, judge};
 use sla_ledger::domain::availability::Availability;
 use sla_ledger::domain::calendar::{LocalDay, Month, day_start_ms};
 use sla_ledger::domain::forecast::{Outlook, Remaining};
 use sla_ledger::domain::standing::{Completeness, ServiceMonth};
 use sla_ledger::domain::workdays::{ClaimState, ClaimWindow};
-use sla_ledger::metrics::sample::{Figures, standings};
 use sla_ledger::report::alert::{Encoding, Issuer, Subject};
 use sla_ledger::report::standing::Standing;
 

@@ -1,6 +1,9 @@
 //! The contract applied to facts: the scenarios, and, against a recount that shares no code, any calls under any documents
 //! that come before, between or after them.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -693,7 +696,7 @@ proptest! {
 /// A new contract reaches every tenant; the ledger can be read on meanwhile. `cargo bench` measures 100,000 tenants.
 #[test]
 fn a_new_contract_reaches_every_tenant() {
-    let judged = sla_ledger::metrics::sample::measure_adoption(2_000);
+    let judged = sample::measure_adoption(2_000);
     assert!(judged.longest_wait < judged.adopt.max(std::time::Duration::from_millis(500)), "{judged:?}");
 }
 

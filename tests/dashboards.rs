@@ -2,12 +2,15 @@
 //! that holds ten thousand tenants. `tests/kafka/dashboards.rs` runs their queries against the running service.
 #![expect(clippy::print_stdout, reason = "figures, for a reader")]
 
+#[path = "support/sample.rs"]
+mod sample;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sample::{Figures, standings_under};
 use serde_json::Value;
 use sla_ledger::documents::{DocumentFile, DocumentKind};
 use sla_ledger::domain::alert::Windows;
@@ -22,7 +25,6 @@ use sla_ledger::domain::standing::ServiceMonth;
 use sla_ledger::domain::term::{Order, OrderEnd};
 use sla_ledger::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
-use sla_ledger::metrics::sample::{Figures, standings_under};
 use sla_ledger::metrics::{self, names};
 use sla_ledger::pipeline::protocol::TransactionEnd;
 use support::dashboards::{

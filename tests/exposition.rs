@@ -2,6 +2,9 @@
 //! around it.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics says where")]
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use sample::{Figures, standings, standings_under};
 use sla_ledger::documents::{DocumentFile, DocumentKind};
 use sla_ledger::domain::alert::Windows;
 use sla_ledger::domain::availability::Availability;
@@ -28,8 +32,6 @@ use sla_ledger::health::Health;
 use sla_ledger::http::{self, AppState, Limits, ReloadError};
 use sla_ledger::metrics::exporter::{CardinalityPlan, ExportStats, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
-use sla_ledger::metrics::sample::standings_under;
-use sla_ledger::metrics::sample::{Figures, standings};
 use sla_ledger::metrics::{self, names};
 use sla_ledger::pipeline::protocol::TransactionEnd;
 use sla_ledger::pipeline::record::Gap;
@@ -327,7 +329,7 @@ fn the_plan_chooses_those_at_risk_the_top_and_the_allow_list() {
         assert_eq!(exported(&standings, &plan), expected, "{plan:?}");
     }
     // A tenant of the top that is at risk already takes its place there.
-    let loud = sla_ledger::metrics::sample::standings([figures("a", MARCH, 1000, 100), figures("b", MARCH, 999, 0)]);
+    let loud = sample::standings([figures("a", MARCH, 1000, 100), figures("b", MARCH, 999, 0)]);
     assert_eq!(exported(&loud, &plan(1, &[], 10)), ["a"]);
 }
 
@@ -904,7 +906,7 @@ fn an_address_in_use_says_what_to_change() {
 
 #[test]
 fn a_scrape_of_ten_thousand_tenants_is_measured() {
-    let measured = metrics::sample::measure(10_000, 1);
+    let measured = sample::measure(10_000, 1);
     // 18 of the standing, burn rates in 4 windows, forecasts: 3 bounds, 3 tiers, the end; some with a failing action.
     assert!((29 * 10_000..32 * 10_000).contains(&measured.series), "{measured:?}");
     assert!(measured.bytes > 5_000_000 && measured.gzip_bytes < measured.bytes / 4, "{measured:?}");

@@ -1,23 +1,25 @@
-//! Standings with given figures, for tests and for the benchmark of a scrape. They come through the book, as all do.
+//! Standings with given figures, for tests and benchmarks. They come through the book, as all do.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
-use crate::domain::alert::Windows;
-use crate::domain::availability::Availability;
-use crate::domain::calendar::{Month, day_start_ms};
-use crate::domain::contract::Contract;
-use crate::domain::documents::{Documents, Notice};
-use crate::domain::money::{Currency, FeeItem};
-use crate::domain::policy::{Clause, Policies, Policy};
-use crate::domain::registry::Registry;
-use crate::domain::standing::ServiceMonth;
-use crate::domain::term::{Order, OrderEnd};
-use crate::pipeline::book::{Book, Event};
-use crate::pipeline::record::{Checkpoint, Digest, Evidence, Item, Key, Tally, TallyDay, TenantEvidence, Totals};
-use crate::pipeline::standings::Standings;
-use crate::view::View;
+use sla_ledger::domain::alert::Windows;
+use sla_ledger::domain::availability::Availability;
+use sla_ledger::domain::calendar::{Month, day_start_ms};
+use sla_ledger::domain::contract::Contract;
+use sla_ledger::domain::documents::{Documents, Notice};
+use sla_ledger::domain::money::{Currency, FeeItem};
+use sla_ledger::domain::policy::{Clause, Policies, Policy};
+use sla_ledger::domain::registry::Registry;
+use sla_ledger::domain::standing::ServiceMonth;
+use sla_ledger::domain::term::{Order, OrderEnd};
+use sla_ledger::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
+use sla_ledger::pipeline::book::{Book, Event};
+use sla_ledger::pipeline::record::{Checkpoint, Digest, Evidence, Item, Key, Tally, TallyDay, TenantEvidence, Totals};
+use sla_ledger::pipeline::standings::Standings;
+use sla_ledger::view::View;
 
 /// What a tenant's month is to come to.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +70,7 @@ pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item =
             outcome_calls: vec![figures.failed, figures.unanswered],
             ..TallyDay::default()
         };
-        let day = day.with_names(["", "InternalError", crate::domain::codes::NO_RESPONSE]);
+        let day = day.with_names(["", "InternalError", sla_ledger::domain::codes::NO_RESPONSE]);
         apply(&key, &Tally { days: vec![day], ..Tally::default() }.encode_value());
         totals.counted += figures.total;
         totals.seen += figures.total;
@@ -275,7 +277,7 @@ pub fn measure(tenants: usize, rounds: usize) -> Measured {
         write.push(began.elapsed().saturating_sub(collect[collect.len() - 1]));
         packed.clear();
         let began = Instant::now();
-        packed = crate::http::scrape::gzip(&text, packed);
+        packed = sla_ledger::http::scrape::gzip(&text, packed);
         gzip.push(began.elapsed());
     }
     let [collect, write, gzip] = [collect, write, gzip].map(|mut times| {
