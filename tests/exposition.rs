@@ -477,6 +477,7 @@ fn whole_exposition() -> String {
     process.set_ready(true);
     process.set_shards(2, 1);
     process.set_unflushed(4096, 65_536, false);
+    process.set_ledger_bytes(1 << 20, 3 << 20);
     process.set_split_tenants(3);
     process.registry_rejected();
     process.set_documents(&[DocumentFile {

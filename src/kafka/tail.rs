@@ -88,7 +88,15 @@ pub fn run(setup: &Setup<'_>, editor: Editor) -> Result<(), KafkaError> {
     let partitions: Vec<i32> = (0..shards as i32).collect();
     let mut queue = BatchQueue::of_partitions(&consumer, setup.topic, &partitions);
     consumer.assign(&list)?;
-    let mut tail = Tail { setup, editor, ends: HashMap::new(), told_of_split: false, failure: None };
+    let mut tail = Tail {
+        setup,
+        editor,
+        ends: HashMap::new(),
+        told_of_split: false,
+        is_loaded: false,
+        start_bytes: 0,
+        failure: None,
+    };
     let mut wait = WAIT;
     while !setup.stop.is_cancelled() && tail.failure.is_none() {
         setup.health.count_round(Beating::Tail);
@@ -110,6 +118,10 @@ struct Tail<'a> {
     /// Shards whose end was reached since the last value, with their last checkpoint.
     ends: HashMap<u32, u64>,
     told_of_split: bool,
+    /// All of the ledger was read once.
+    is_loaded: bool,
+    /// Bytes of values read until all of the ledger was.
+    start_bytes: u64,
     failure: Option<KafkaError>,
 }
 
@@ -118,6 +130,9 @@ impl Tail<'_> {
         let (shard, event) = match fetched {
             Fetched::Record(partition, record) => {
                 let shard = partition as u32;
+                if !self.is_loaded {
+                    self.start_bytes += record.payload.map_or(0, |value| value.len() as u64);
+                }
                 (shard, self.editor.apply(shard, record.offset, record.key.unwrap_or_default(), record.payload))
             }
             Fetched::End(partition, offset) => (partition as u32, self.editor.reached_end(partition as u32, offset)),
@@ -158,6 +173,8 @@ impl Tail<'_> {
             (before, now) => before.is_some() != now.is_some(),
         };
         let Some(now) = now.filter(|_| is_new) else { return rest };
+        self.is_loaded = true;
+        metrics.set_ledger_bytes(now.book.shards().iter().map(|shard| shard.bytes()).sum(), self.start_bytes);
         let split = now.standings.split_tenants();
         if split > 0 && !std::mem::replace(&mut self.told_of_split, true) {
             tracing::warn!(

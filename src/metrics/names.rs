@@ -151,6 +151,8 @@ metrics! {
         "For how long something has been waiting to be committed; 0 when nothing waits."
     FRESHNESS Summary "sla_ledger_freshness_seconds"
         "Time from a call's arrival in Kafka until it shows here; quantiles over the last minute, NaN without calls."
+    LEDGER_BYTES Gauge "sla_ledger_ledger_bytes"
+        "Bytes of values in the ledger topic, by kind: live (the last of each key), start (all that this process read when it started; what is above the live ones was not compacted)."
     TAKEOVERS Counter "sla_ledger_takeovers_total"
         "Shards taken over."
     PARKED_BYTES Gauge "sla_ledger_parked_bytes"

@@ -59,6 +59,7 @@ pub struct ProcessMetrics {
     last_commit: Gauge,
     commit_overdue: Gauge,
     freshness: Mutex<Freshness>,
+    ledger_bytes: IntGaugeVec,
     takeovers: IntCounter,
     parked_bytes: IntGauge,
     parked: IntCounterVec,
@@ -188,6 +189,7 @@ impl ProcessMetrics {
             last_commit: register(r, made(Gauge::with_opts(opts(names::LAST_COMMIT)))),
             commit_overdue: register(r, made(Gauge::with_opts(opts(names::COMMIT_OVERDUE)))),
             freshness: Mutex::new(Freshness::new(Instant::now())),
+            ledger_bytes: int_gauges(r, names::LEDGER_BYTES, &["kind"]),
             takeovers: counter(r, names::TAKEOVERS),
             parked_bytes: int_gauge(r, names::PARKED_BYTES),
             parked,
@@ -322,6 +324,13 @@ impl ProcessMetrics {
             self.unflushed.with_label_values(&[kind]).set(int(bytes as u64));
         }
         self.reading_paused.set(paused.into());
+    }
+
+    /// Bytes of the values that the ledger topic holds as the last of their keys, and of all that were read at the start.
+    pub fn set_ledger_bytes(&self, live: u64, start: u64) {
+        for (kind, bytes) in [("live", live), ("start", start)] {
+            self.ledger_bytes.with_label_values(&[kind]).set(int(bytes));
+        }
     }
 
     /// A flush did not commit.

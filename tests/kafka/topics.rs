@@ -1,12 +1,14 @@
 //! Topics: those that `run` makes, and what it says of those it finds.
 
 use serde_json::json;
+use sla_ledger::generate::live::wall_clock_ms;
 
 use crate::beside_others;
-use crate::read::partition_count;
-use crate::service::{Instance, Names};
+use crate::read::{partition_count, read_ledger};
+use crate::service::{Instance, LIMIT, Names};
 use crate::support::kafka::shared;
-use crate::write;
+use crate::support::wait_until;
+use crate::write::{self, Sent};
 
 #[test]
 fn run_makes_its_topics() {
@@ -51,6 +53,22 @@ fn a_ledger_topic_that_stays_uncompacted_is_named_and_used() {
     {
         assert!(log.contains(text), "`{text}` is not in:\n{log}");
     }
+    // One tenant's day is written again and again: a start reads all of that, and only the last is live.
+    let brokers = cluster.bootstrap();
+    for n in 1..=5 {
+        let call = Sent::failing_call(0, "acme", &format!("r{n}"), wall_clock_ms(), "");
+        write::send(brokers, &names.calls, [call]);
+        wait_until("the call in the ledger", LIMIT, || {
+            read_ledger(brokers, &names.ledger).counted().totals.counted == n
+        });
+    }
+    instance.stop();
+    instance.start_ready();
+    let [live, start] = ["live", "start"].map(|kind| {
+        let name = format!("sla_ledger_ledger_bytes{{kind=\"{kind}\"}}");
+        instance.metric(&name).unwrap_or_else(|| panic!("{name} is not exported"))
+    });
+    assert!(0.0 < live && 3.0 * live < start, "{live} bytes are live, {start} were read");
     instance.stop();
 }
 
