@@ -33,7 +33,7 @@ pub const FLEET_SHARD: u32 = 0;
 /// Tenants that are judged anew between two looks at whether the service is ending.
 const TENANTS_AT_ONCE: usize = 64;
 /// Values are published no oftener: a copy for readers has its price.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(25);
 /// How often whoever waits for the tail looks at whether the service is ending.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -241,7 +241,7 @@ impl View {
     pub fn adopt(&self, contract: &Arc<Contract>) -> bool {
         let _turn = lock(&self.adopting);
         let evaluated = self.published().map(|from| {
-            let standings = self.evaluate(contract, &from.book);
+            let standings = self.evaluate(contract, &from);
             (from, standings)
         });
         if self.is_closing() {
@@ -261,7 +261,8 @@ impl View {
     }
 
     /// All standings under a contract, evaluated on all cores; not all of them when the service is ending.
-    fn evaluate(&self, contract: &Arc<Contract>, book: &Book) -> Standings {
+    fn evaluate(&self, contract: &Arc<Contract>, from: &Published) -> Standings {
+        let book = &from.book;
         let mut tenants: Vec<Arc<str>> = book.tenants().cloned().collect();
         tenants.sort_unstable();
         tenants.dedup();
@@ -284,6 +285,7 @@ impl View {
                 }
             }
         });
+        new.inherit(&from.standings, &tenants);
         new
     }
 

@@ -559,67 +559,57 @@ impl Worker {
             }
         }
         for (shard, bounds) in source_bounds(&self.consumer, &self.topics.source, &same, config.source.start)? {
-            if let Some(counter) = self.resume(shard, read, bounds) {
-                list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
-                self.limit_watch.begin(shard, counter.limits(), counter.totals(), now_ms());
-                shards.insert(shard, counter);
-                continue;
-            }
-            let begin = match takeover.begin(shard, read, bounds) {
-                Ok(begin) => begin,
-                Err(stop) => {
-                    tracing::error!(shard, %stop, "the shard is not counted");
-                    stopped.insert(shard, stop.to_string());
-                    continue;
-                }
+            let taken = match self.resume(shard, read, bounds) {
+                Some(counter) => Ok(counter),
+                None => self.take_over_shard(shard, takeover, read, bounds),
             };
-            if let Some((committed, checkpoint)) = begin.offset_differs {
-                tracing::warn!(
-                    shard,
-                    committed,
-                    checkpoint,
-                    "the group's offset is not the ledger's; the ledger's holds"
-                );
-            }
-            self.setup.metrics.takeover(begin.offset_differs.is_some());
-            let source_id = self.identity.source().map(str::to_owned);
-            let owner = Owner { source_id, ..Owner::new(shard, self.writer.clone(), self.keys) };
-            if begin.state.checkpoint.is_none() {
-                self.setup.view.set_begin(shard, begin.first_offset);
-            }
-            let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
-            match Shard::take_over(owner, &self.settings, begin.state, begin.first_offset) {
-                Ok(mut counter) => {
-                    self.desk.tell_again(&self.setup.view, &mut counter, now_ms());
-                    for gap in counter.gaps().iter().skip(known_gaps) {
-                        tracing::error!(
-                            shard,
-                            from = gap.from_offset,
-                            to = gap.to_offset,
-                            calls = gap.calls,
-                            "the source no longer holds these offsets"
-                        );
-                        self.setup.metrics.gap(gap);
-                    }
-                    tracing::info!(
-                        shard,
-                        offset = counter.position(),
-                        counted_from = counter.counted_from(),
-                        "shard taken over"
-                    );
+            match taken {
+                Ok(counter) => {
                     list.add_partition_offset(&self.topics.source, shard as i32, Offset::Offset(counter.position()))?;
                     self.limit_watch.begin(shard, counter.limits(), counter.totals(), now_ms());
                     shards.insert(shard, counter);
                 }
-                Err(error) => {
-                    tracing::error!(shard, %error, "the shard is not counted");
-                    stopped.insert(shard, error.to_string());
+                Err(why) => {
+                    tracing::error!(shard, %why, "the shard is not counted");
+                    stopped.insert(shard, why);
                 }
             }
         }
         self.shards = shards;
         self.stopped = stopped;
         Ok(list)
+    }
+
+    /// A shard from what the ledger holds of it.
+    fn take_over_shard(
+        &mut self,
+        shard: u32,
+        takeover: &Takeover,
+        read: &Book,
+        bounds: SourceBounds,
+    ) -> Result<Shard, String> {
+        let begin = takeover.begin(shard, read, bounds).map_err(|stop| stop.to_string())?;
+        if let Some((committed, checkpoint)) = begin.offset_differs {
+            tracing::warn!(shard, committed, checkpoint, "the group's offset is not the ledger's; the ledger's holds");
+        }
+        self.setup.metrics.takeover(begin.offset_differs.is_some());
+        let source_id = self.identity.source().map(str::to_owned);
+        let owner = Owner { source_id, ..Owner::new(shard, self.writer.clone(), self.keys) };
+        if begin.state.checkpoint.is_none() {
+            self.setup.view.set_begin(shard, begin.first_offset);
+        }
+        let known_gaps = begin.state.checkpoint.as_ref().map_or(0, |c| c.gaps.len());
+        let mut counter = Shard::take_over(owner, &self.settings, begin.state, begin.first_offset)
+            .map_err(|error| error.to_string())?;
+        self.desk.tell_again(&self.setup.view, &mut counter, now_ms());
+        for gap in counter.gaps().iter().skip(known_gaps) {
+            let (from, to, calls) = (gap.from_offset, gap.to_offset, gap.calls);
+            tracing::error!(shard, from, to, calls, "the source no longer holds these offsets");
+            self.setup.metrics.gap(gap);
+        }
+        let (offset, counted_from) = (counter.position(), counter.counted_from());
+        tracing::info!(shard, offset, counted_from, "shard taken over");
+        Ok(counter)
     }
 
     /// The shard as it was parked, if it was and may go on.

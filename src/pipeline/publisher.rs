@@ -162,7 +162,7 @@ impl Publisher {
         // What is due would be taken for news of the last minute twice.
         self.evaluate(alive);
         new.refresh(&self.shown, &tenants);
-        new.inherit(&self.standings);
+        new.inherit(&self.standings, &tenants);
         self.standings = new;
         self.clock = clock(contract);
         self.changed = Unjudged::All;
