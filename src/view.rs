@@ -67,10 +67,13 @@ pub struct View {
 /// What the tail is asked.
 enum Message {
     /// To judge by this contract from now on, given the standings under it and the value they were evaluated from.
-    Contract { contract: Arc<Contract>, evaluated: Option<(Arc<Published>, Standings)>, done: Sender<()> },
+    Contract { contract: Arc<Contract>, evaluated: Option<(Arc<Published>, Standings)>, done: Sender<Former> },
     /// All that was read, as soon as that is enough for this takeover.
     Takeover { takeover: Takeover, reply: Sender<Book> },
 }
+
+/// What a contract has taken the place of. To end it takes a while: that is for whoever asked, not for the tail.
+type Former = (Standings, [Option<Arc<Published>>; 2]);
 
 /// Owns ledger and standings, and publishes them. The tail has the only one.
 pub struct Editor {
@@ -134,10 +137,11 @@ impl Editor {
             match message {
                 Message::Contract { contract, evaluated, done } => {
                     let (from, standings) = evaluated.unzip();
-                    self.publisher.adopt(&contract, from.as_deref().zip(standings), &mut alive);
+                    let former = self.publisher.adopt(&contract, from.as_deref().zip(standings), &mut alive);
+                    let published = view.published();
                     self.publish(view, &mut alive);
                     // Whoever waited may be gone.
-                    _ = done.send(());
+                    _ = done.send((former, [from, published]));
                 }
                 Message::Takeover { takeover, reply } => self.takeovers.push((takeover, reply)),
             }
@@ -253,7 +257,7 @@ impl View {
         }
         loop {
             match is_done.recv_timeout(LOOK) {
-                Ok(()) => return true,
+                Ok(_) => return true,
                 Err(RecvTimeoutError::Timeout) if !self.is_closing() => {}
                 Err(_) => return false,
             }

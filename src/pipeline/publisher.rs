@@ -153,8 +153,14 @@ impl Publisher {
     }
 
     /// Judges everybody by another contract from now on. `evaluated`: the standings under it, and the value they were
-    /// evaluated from; whose facts have changed since is evaluated here. Without them, everybody is.
-    pub fn adopt(&mut self, contract: &Arc<Contract>, evaluated: Option<(&Published, Standings)>, alive: impl FnMut()) {
+    /// evaluated from; whose facts have changed since is evaluated here. Without them, everybody is. The former standings come
+    /// back: to end those of all tenants takes a while.
+    pub fn adopt(
+        &mut self,
+        contract: &Arc<Contract>,
+        evaluated: Option<(&Published, Standings)>,
+        alive: impl FnMut(),
+    ) -> Standings {
         let (tenants, mut new) = match evaluated {
             Some((from, standings)) => (self.shown.changed_since(&from.book), standings),
             None => (self.shown.tenants().cloned().collect(), Standings::new(contract.clone())),
@@ -163,10 +169,10 @@ impl Publisher {
         self.evaluate(alive);
         new.refresh(&self.shown, &tenants);
         new.inherit(&self.standings, &tenants);
-        self.standings = new;
         self.clock = clock(contract);
         self.changed = Unjudged::All;
         self.is_news = true;
+        std::mem::replace(&mut self.standings, new)
     }
 
     /// All that was read, for a new owner. `None`: the tail has not read enough yet.
