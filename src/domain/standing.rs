@@ -203,6 +203,14 @@ impl Uncounted {
         self.admitted_late |= other.admitted_late;
     }
 
+    /// Takes another's calls away again; they must have been added before. What was admitted late stays so.
+    pub fn remove(&mut self, other: Self) {
+        self.limit -= other.limit;
+        self.too_old -= other.too_old;
+        self.not_ok -= other.not_ok;
+        self.unheld -= other.unheld;
+    }
+
     /// Are the figures known to hold every call of the tenant that arrived?
     pub fn is_none(&self) -> bool {
         *self == Self::default()

@@ -134,7 +134,7 @@ impl Publisher {
         }
         self.evaluate(alive);
         self.is_news = false;
-        let value = Published { book: self.shown.clone(), standings: self.standings.clone() };
+        let value = Published { book: self.shown.clone(), standings: self.standings.shown() };
         Some((value, std::mem::take(&mut self.changed)))
     }
 

@@ -41,7 +41,8 @@ pub struct Standings {
     unknown_codes: BTreeMap<Arc<str>, usize>,
     /// Tenants with as many codes without a class as are named of one; they may have more.
     many_unknown: usize,
-    classes: Arc<Classes>,
+    /// Only evaluating needs them.
+    classes: Classes,
     /// Changes so far: the last one's revision.
     revisions: u64,
 }
@@ -157,7 +158,7 @@ impl Standings {
             split: 0,
             unknown_codes: BTreeMap::new(),
             many_unknown: 0,
-            classes: Arc::default(),
+            classes: Classes::default(),
             revisions: 0,
         }
     }
@@ -165,6 +166,20 @@ impl Standings {
     /// What they are judged by.
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
+    }
+
+    /// A copy for readers, without what only evaluating needs.
+    pub fn shown(&self) -> Self {
+        Self {
+            contract: self.contract.clone(),
+            tenants: self.tenants.clone(),
+            fleet: self.fleet.clone(),
+            split: self.split,
+            unknown_codes: self.unknown_codes.clone(),
+            many_unknown: self.many_unknown,
+            classes: Classes::default(),
+            revisions: self.revisions,
+        }
     }
 
     /// Evaluates these tenants anew.
@@ -178,7 +193,7 @@ impl Standings {
             }
             // A tenant that comes to be split is judged otherwise.
             let days = if old.split == evaluation.split { old.days.clone() } else { Days::new() };
-            let mut new = evaluation.standing(days, Arc::make_mut(&mut self.classes));
+            let mut new = evaluation.standing(days, &mut self.classes);
             new.pace = old.pace.clone();
             self.revisions += 1;
             new.revision = self.revisions;
@@ -230,15 +245,11 @@ impl Standings {
         let evaluation = Evaluation::of_shards(&self.contract, book, tenant, standing.shards.clone());
         let old = &standing.parts[at].1;
         let mut days = standing.days.clone();
-        let classes = Arc::make_mut(&mut self.classes);
         let policy = &standing.months[index].policy;
-        let Some(new) = evaluation.live_part(shard, day, policy, classes, &mut days) else { return false };
+        let Some(new) = evaluation.live_part(shard, day, policy, &mut self.classes, &mut days) else { return false };
         let is_known = |code: &Arc<str>| standing.unknown_codes.contains(code);
         let is_left = |code: &Arc<str>| new.unknown_codes.contains(code);
-        if new.counted != old.counted
-            || !new.unknown_codes.iter().all(is_known)
-            || !old.unknown_codes.iter().all(is_left)
-        {
+        if !new.unknown_codes.iter().all(is_known) || !old.unknown_codes.iter().all(is_left) {
             return false;
         }
         let before = &standing.months[index];
@@ -374,10 +385,8 @@ fn replaced(
     let mut month = before.clone();
     month.figures.unmerge(&old.figures);
     month.figures.merge(&new.figures);
-    month.uncounted.limit = month.uncounted.limit + new.uncounted.limit - old.uncounted.limit;
-    month.uncounted.too_old = month.uncounted.too_old + new.uncounted.too_old - old.uncounted.too_old;
-    month.uncounted.not_ok = month.uncounted.not_ok + new.uncounted.not_ok - old.uncounted.not_ok;
-    month.uncounted.unheld = month.uncounted.unheld + new.uncounted.unheld - old.uncounted.unheld;
+    month.uncounted.add(new.uncounted);
+    month.uncounted.remove(old.uncounted);
     month.unreached.calls = month.unreached.calls + new.unreached - old.unreached;
     let rates = |month: &ServiceMonth| [month.tier(), month.next_tier()].map(|tier| tier.map(|tier| tier.rate));
     if month.money.is_some() && rates(&month) != rates(before) {

@@ -91,8 +91,12 @@ impl<V> TenantMap<V> {
         self.find(self.place(tenant), tenant).is_some()
     }
 
+    fn buckets(&self) -> impl Iterator<Item = &Bucket<V>> {
+        self.blocks.iter().flat_map(|block| block.iter())
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry<V>> {
-        self.blocks.iter().flat_map(|block| block.iter()).flat_map(|bucket| bucket.iter())
+        self.buckets().flat_map(|bucket| bucket.iter())
     }
 
     /// All tenants, in no order.
@@ -162,28 +166,19 @@ impl<V: Clone> TenantMap<V> {
 impl<T> TenantMap<Arc<T>> {
     /// The tenants whose value has changed between `older` and this copy of it, those that came and went among them.
     pub fn changed_since(&self, older: &Self) -> Vec<Arc<str>> {
-        // Both are alive, so that the same place is the same value.
-        let same = |entry: &Entry<Arc<T>>, other: &[Entry<Arc<T>>]| {
-            let known = other.iter().find(|known| known.hash == entry.hash && known.tenant == entry.tenant);
-            known.is_some_and(|known| Arc::ptr_eq(&known.value, &entry.value))
+        let (ours, theirs): (Vec<&Bucket<_>>, Vec<&Bucket<_>>) = if self.blocks.len() == older.blocks.len() {
+            let blocks = self.blocks.iter().zip(&older.blocks).filter(|(new, old)| !Arc::ptr_eq(new, old));
+            let buckets = blocks.flat_map(|(new, old)| new.iter().zip(old.iter()));
+            buckets.filter(|(new, old)| !Arc::ptr_eq(new, old)).unzip()
+        } else {
+            (self.buckets().collect(), older.buckets().collect())
         };
-        let mut changed = Vec::new();
-        if self.blocks.len() != older.blocks.len() {
-            let is_same = |(tenant, value): &(&Arc<str>, &Arc<T>)| {
-                older.get(tenant).is_some_and(|known| Arc::ptr_eq(known, value))
-            };
-            changed.extend(self.iter().filter(|pair| !is_same(pair)).map(|(tenant, _)| tenant.clone()));
-            changed.extend(older.keys().filter(|tenant| !self.contains(tenant)).cloned());
-            return changed;
-        }
-        let blocks = self.blocks.iter().zip(&older.blocks).filter(|(new, old)| !Arc::ptr_eq(new, old));
-        let buckets = blocks.flat_map(|(new, old)| new.iter().zip(old.iter()));
-        for (new, old) in buckets.filter(|(new, old)| !Arc::ptr_eq(new, old)) {
-            changed.extend(new.iter().filter(|entry| !same(entry, old)).map(|entry| entry.tenant.clone()));
-            let gone = old.iter().filter(|entry| !new.iter().any(|known| known.tenant == entry.tenant));
-            changed.extend(gone.map(|entry| entry.tenant.clone()));
-        }
-        changed
+        // Both are alive, so that the same place is the same value.
+        let is_same =
+            |entry: &&Entry<Arc<T>>| older.get(&entry.tenant).is_some_and(|old| Arc::ptr_eq(old, &entry.value));
+        let new = ours.into_iter().flat_map(|bucket| bucket.iter()).filter(|entry| !is_same(entry));
+        let gone = theirs.into_iter().flat_map(|bucket| bucket.iter()).filter(|entry| !self.contains(&entry.tenant));
+        new.chain(gone).map(|entry| entry.tenant.clone()).collect()
     }
 }
 

@@ -30,8 +30,6 @@ pub(super) type DayParts = SmallVec<[((u32, LocalDay), Arc<DayPart>); 1]>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct DayPart {
     pub(super) figures: Figures,
-    /// Some of its calls were counted.
-    pub(super) counted: bool,
     pub(super) failing: Vec<FailingCalls>,
     pub(super) uncounted: Uncounted,
     /// Calls that a ruling means and cannot reach.

@@ -181,7 +181,7 @@ impl<'a> Evaluation<'a> {
         let mut found = HashSet::new();
         let mut uncounted = Vec::new();
         let mut scratch = TallyDay::default();
-        for (number, shard) in (0u32..).zip(self.book.shards()) {
+        for (number, shard) in self.shards.iter().filter_map(|shard| Some((*shard, self.book.shard(*shard)?))) {
             for facts in shard.months(self.tenant) {
                 let month = facts.month;
                 drafts.beside.shards.entry(month).or_default().push(number);
@@ -213,7 +213,7 @@ impl<'a> Evaluation<'a> {
         drafts
     }
 
-    /// What a day comes to that is not folded. `None`: it cannot be looked at without the others.
+    /// What a day comes to that is not folded and has counted calls. `None`: it cannot be looked at without the others.
     pub(super) fn live_part(
         &self,
         number: u32,
@@ -229,7 +229,7 @@ impl<'a> Evaluation<'a> {
         }
         let shard = self.book.shard(number)?;
         let mut row = TallyDay::default();
-        let is_live = shard.live_day(self.tenant, day, &mut row);
+        let is_live = shard.live_day(self.tenant, day, &mut row) && !row.calls.is_empty();
         let facts = DayFacts { shard, number, day, row: &row };
         is_live.then(|| self.part(&facts, policy, classes, days, &mut HashSet::new()))
     }
@@ -287,8 +287,7 @@ impl<'a> Evaluation<'a> {
         days: &mut Days,
         found: &mut HashSet<(LocalDay, String)>,
     ) -> DayPart {
-        let mut part =
-            DayPart { counted: !facts.row.calls.is_empty(), uncounted: uncounted_of(facts.row), ..DayPart::default() };
+        let mut part = DayPart { uncounted: uncounted_of(facts.row), ..DayPart::default() };
         let mut names = Names { names: facts.shard.names(), classes: classes.of(facts.number, policy) };
         let judge = self.judge(policy);
         let mut good = 0;
