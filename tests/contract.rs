@@ -1,6 +1,8 @@
 //! The contract applied to facts: the scenarios, and, against a recount that shares no code, any calls under any documents
 //! that come before, between or after them.
 
+#[path = "support/adoption.rs"]
+mod adoption;
 #[path = "support/sample.rs"]
 mod sample;
 
@@ -80,15 +82,7 @@ impl Ledger {
 
     /// Judged by another contract, beside the reading as in the service.
     fn adopt(&mut self, contract: &Arc<Contract>) {
-        let Self { view, editor, .. } = self;
-        std::thread::scope(|scope| {
-            let adopted = scope.spawn(|| view.adopt(contract));
-            while !adopted.is_finished() {
-                editor.serve(view, || ());
-                std::thread::yield_now();
-            }
-            assert!(adopted.join().expect("no panic"));
-        });
+        adoption::adopt(&self.view, &mut self.editor, contract);
     }
 
     /// What was kept current day by day is what evaluating anew comes to.

@@ -2,6 +2,9 @@
 //! knows that comes after another. No Kafka: the flushes are handed to the book as the tail would.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
+#[path = "support/adoption.rs"]
+mod adoption;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,15 +98,7 @@ impl Rig {
 
     /// Judged by another contract, beside the reading as in the service.
     fn adopt(&mut self, contract: &Arc<Contract>) {
-        let Self { view, editor, .. } = self;
-        std::thread::scope(|scope| {
-            let adopted = scope.spawn(|| view.adopt(contract));
-            while !adopted.is_finished() {
-                editor.serve(view, || ());
-                std::thread::yield_now();
-            }
-            assert!(adopted.join().unwrap());
-        });
+        adoption::adopt(&self.view, &mut self.editor, contract);
     }
 
     /// Counts what the shard has not read yet.
