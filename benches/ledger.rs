@@ -38,7 +38,7 @@ use support::kafka::{Cluster, Options};
 
 /// The allocator of the service, which serves librdkafka too.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: i32 = 4;
 

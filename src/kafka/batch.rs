@@ -14,7 +14,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -25,6 +25,8 @@ use crate::pipeline::decode::{Header, Headers, SourceRecord, UnreadHeaders};
 
 /// Records fetched by one call at most.
 const BATCH: usize = 1024;
+/// How often it is looked whether a batch is full.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A queue of fetched records.
 pub struct BatchQueue {
@@ -82,15 +84,26 @@ impl BatchQueue {
         Self { queue, partitions: Vec::new(), messages, _consumer: consumer.clone() }
     }
 
-    /// Waits for records up to `timeout` and hands over those that are there; returns how many.
+    /// Waits for a whole batch of records, for `timeout` at most, and hands over those that are there; returns how many.
+    ///
+    /// It looks every few milliseconds: librdkafka wakes a thread that waits in its own call for every response of a
+    /// broker, which costs more than the records of a small one.
     pub fn consume(&mut self, timeout: Duration, mut each: impl FnMut(Fetched<'_>)) -> usize {
         if self.queue.is_null() {
             return 0;
         }
-        let timeout_ms = timeout.as_millis().min(1000) as i32;
-        // SAFETY: the array holds `len` pointers; each message handed out is destroyed exactly once, after its use.
+        let until = Instant::now() + timeout;
+        // SAFETY: the queue is ours; the array holds `len` pointers; each message handed out is destroyed exactly once,
+        // after its use.
         let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(self.queue, timeout_ms, self.messages.as_mut_ptr(), self.messages.len())
+            while sys::rd_kafka_queue_length(self.queue) < self.messages.len() {
+                let rest = until.saturating_duration_since(Instant::now());
+                if rest.is_zero() {
+                    break;
+                }
+                std::thread::sleep(rest.min(LOOK));
+            }
+            sys::rd_kafka_consume_batch_queue(self.queue, 0, self.messages.as_mut_ptr(), self.messages.len())
         };
         let count = usize::try_from(count).unwrap_or(0);
         let batch = Batch { messages: &self.messages[..count], next: 0 };

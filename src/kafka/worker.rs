@@ -207,7 +207,9 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         ("fetch.queue.backoff.ms", "5"),
         ("queued.min.messages", "20000"),
         ("queued.max.messages.kbytes", "32768"),
-        ("fetch.wait.max.ms", "100"),
+        // The broker answers with what came in so long, not with every few calls.
+        ("fetch.min.bytes", "65536"),
+        ("fetch.wait.max.ms", "40"),
     ];
     for (key, value) in defaults {
         if client.get(key).is_none() {
@@ -226,8 +228,7 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
-        .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "true");
+        .set("partition.assignment.strategy", "range");
     client
 }
 
