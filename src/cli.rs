@@ -1,8 +1,9 @@
-//! The command line: one file a command. Exit codes: 0 fine, 1 it failed (or `verify` found differences), 2 wrong
+//! The command line: one file a command. Exit codes: 0 fine, 1 it failed (or `verify` found differences), 2 invalid
 //! usage or configuration.
 
 pub mod calendar;
 pub mod check_config;
+pub mod config_path;
 pub mod demo;
 pub mod generate;
 pub mod replay;
@@ -26,8 +27,11 @@ use crate::visible::visible_lines;
     version,
     after_help = "Start here:
   sla-ledger demo                                everything in one process, nothing to install
-  sla-ledger check-config FILE                   say all that is wrong with a configuration
-  sla-ledger run FILE                            count from Kafka and export gauges"
+  sla-ledger check-config --config DIRECTORY     list everything that is wrong with a configuration
+  sla-ledger run --config DIRECTORY              count from Kafka and export gauges
+
+Every command takes the configuration as --config FILE|DIRECTORY, or as its first argument, or from SLA_LEDGER_CONFIG;
+the default is /etc/sla-ledger."
 )]
 enum Command {
     Run(run::Args),

@@ -28,6 +28,7 @@ use crate::pipeline::settings::{CountingSettings, IgnoredRange, TimestampFormat}
 use crate::report::alert::{Encoding, Issuer, RUNBOOK};
 use crate::yaml::read::{self, Parsed, Reader, Section, shown, wrong};
 use crate::yaml::tree::{Node, Value};
+use crate::yaml::variables::Environment;
 pub use crate::yaml::{FileErrors as ConfigErrors, Mistake};
 
 /// Memory per remembered request id, in bytes.
@@ -37,6 +38,10 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// What to do when the configuration cannot be read.
+const CONFIG_HELP: &str = "name a file that sla-ledger's user may read, or its directory: `--config PATH`, or \
+                           SLA_LEDGER_CONFIG; the default is /etc/sla-ledger";
 
 /// All that `run` is told.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -326,22 +331,27 @@ impl Config {
     /// # Errors
     /// With everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let text = crate::yaml::read_text(path, "give the path of a file that sla-ledger's user may read")?;
-        Ok(Self::read(&path.display().to_string(), &text, true)?.0)
+        let text = crate::yaml::read_text(path, CONFIG_HELP)?;
+        Ok(Self::read(&path.display().to_string(), &text, true, &|name| std::env::var(name).ok())?.0)
     }
 
-    /// Checks a text; `name` is how it is called in messages. Looks at nothing but the text.
+    /// Checks a text; `name` is how it is called in messages. Looks at nothing but the text: no variable is set.
     ///
     /// # Errors
     /// With everything that is wrong.
     pub fn parse(name: &str, text: &str) -> Result<Self, ConfigErrors> {
-        Ok(Self::read(name, text, false)?.0)
+        Ok(Self::read(name, text, false, &|_| None)?.0)
     }
 
     /// The configuration and all keys there are.
-    fn read(name: &str, text: &str, check_files: bool) -> Result<(Self, Vec<String>), ConfigErrors> {
+    fn read(
+        name: &str,
+        text: &str,
+        check_files: bool,
+        environment: Environment<'_>,
+    ) -> Result<(Self, Vec<String>), ConfigErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Reader::read(name, text, read::CONFIG, check_files, |root| {
+        Reader::read(name, text, read::CONFIG, check_files, Some(environment), |root| {
             let mut counting = CountingSettings::default();
             let config = Self {
                 ledger: root.section("ledger", LedgerConfig::read),
@@ -716,7 +726,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_the_defaults() {
-        let (sample, _) = Config::read("sample", SAMPLE, false).expect("a valid sample");
+        let (sample, _) = Config::read("sample", SAMPLE, false, &|_| None).expect("a valid sample");
         assert_eq!(sample, Config::new("api-calls", vec!["localhost:9092".into()]));
         assert_eq!(sample, Config::parse("least", LEAST).expect("valid"));
         assert_eq!(sample.warnings(), Vec::<String>::new());
@@ -724,7 +734,7 @@ mod tests {
 
     #[test]
     fn the_sample_shows_every_key() {
-        let (_, known) = Config::read("sample", SAMPLE, false).expect("a valid sample");
+        let (_, known) = Config::read("sample", SAMPLE, false, &|_| None).expect("a valid sample");
         let leaves: Vec<_> = known.iter().filter_map(|key| key.rsplit('.').next()).collect();
         let uncommented: Vec<_> = SAMPLE
             .lines()

@@ -5,9 +5,9 @@
 //! CSV files are shown by the same [`FileErrors`].
 
 mod errors;
-pub(crate) mod placeholders;
 pub(crate) mod read;
 pub(crate) mod tree;
+pub(crate) mod variables;
 
 use std::io::ErrorKind;
 use std::path::Path;

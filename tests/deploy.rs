@@ -375,7 +375,7 @@ fn unit() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sla-ledger.service");
     let text = read("deploy/systemd/sla-ledger.service");
-    assert!(text.contains("ExecStart=/usr/local/bin/sla-ledger run "));
+    assert!(text.contains("ExecStart=/usr/local/bin/sla-ledger run --config /etc/sla-ledger\n"));
     fs::write(&path, text.replace("/usr/local/bin/sla-ledger", BINARY)).expect("the unit");
     (directory, path)
 }

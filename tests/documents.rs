@@ -66,9 +66,66 @@ fn check(found: impl Fn(&str) -> String, cases: &[(&str, &str)]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is in `config`, and over it what is in `examples`: file by file.
+fn with_examples() -> Vec<(String, Vec<u8>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = std::collections::BTreeMap::new();
+    for (folder, inner) in
+        [("config", "policies"), ("config", "calendars"), ("config", ""), ("examples", "policies"), ("examples", "")]
+    {
+        for entry in std::fs::read_dir(root.join(folder).join(inner)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = Path::new(inner).join(path.file_name().expect("a name")).display().to_string();
+            if path.is_file() && !["README.md", "sla-ledger.yaml"].contains(&&*name) {
+                files.insert(name, std::fs::read(&path).expect("read"));
+            }
+        }
+    }
+    files.into_iter().collect()
+}
+
+fn put_all(files: &[(String, Vec<u8>)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    }
+    folder
+}
+
+#[test]
+fn what_may_be_run_has_no_entries() {
+    let set = DocumentSet::load(Path::new(CONFIG), &ExpectedLedger::default()).expect("valid");
+    let entries: Vec<_> = set.files.iter().map(|f| format!("{} {}", f.name, f.rows)).collect();
+    assert_eq!(
+        entries,
+        [
+            "policies/tencent-ccc-2022-08-22.yaml 3",
+            "policies/error_codes.csv 95",
+            "calendars/cn.csv 67",
+            "tenants.csv 0",
+            "fees.csv 0",
+            "notices.yaml 0",
+            "declarations.yaml 0",
+            "rulings.yaml 0",
+            "claims.yaml 0",
+        ]
+    );
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    // Every document that may be written has an example.
+    let documents: Vec<_> =
+        names("config").into_iter().filter(|name| name != "calendars" && name != "sla-ledger.yaml").collect();
+    assert!(documents.iter().all(|name| names("examples").contains(name)), "{documents:?}");
+}
+
 #[test]
 fn the_examples_are_valid() {
-    let set = DocumentSet::load(Path::new(CONFIG), &ExpectedLedger::default()).expect("valid");
+    let folder = put_all(&with_examples());
+    let set = DocumentSet::load(folder.path(), &ExpectedLedger::default()).expect("valid");
     let files: Vec<_> =
         set.files.iter().map(|f| format!("{} {} {} {}", f.kind.as_str(), f.name, f.rows, f.kind.unit())).collect();
     assert_eq!(
@@ -1079,19 +1136,15 @@ fn damaged_files_are_refused_or_taken() {
         "rulings.yaml",
         "claims.yaml",
     ];
-    let read = |name: &str| std::fs::read(Path::new(CONFIG).join(name)).expect("an example");
+    let files = with_examples();
+    let read = |name: &str| files.iter().find(|(file, _)| file == name).expect("an example").1.clone();
     let sound: Vec<_> = NAMES.iter().map(|name| (*name, read(name))).collect();
-    let also = [
-        ("calendars/cn.csv", read("calendars/cn.csv")),
-        ("policies/example-api-99.9.yaml", read("policies/example-api-99.9.yaml")),
-    ];
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = put_all(&files);
     let put = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         std::fs::write(path, bytes).expect("written");
     };
-    sound.iter().chain(&also).for_each(|(name, bytes)| put(name, bytes));
     let (mut refused, mut taken) = (0, 0);
     for (index, (name, bytes)) in sound.iter().enumerate() {
         for seed in 0..200u64 {

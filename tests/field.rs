@@ -261,17 +261,28 @@ fn next_link_prefix() {
 
 #[test]
 fn placeholder_instance_id() {
-    let said = check_config(&cases().join("placeholder-instance-id/sla-ledger.yaml"));
+    let case = cases().join("placeholder-instance-id/sla-ledger.yaml");
+    let checked = |config: &Path, variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        command.arg("check-config").arg(config).env_remove("HOSTNAME").envs(variables.iter().copied());
+        command.output().expect("the binary runs")
+    };
+    let said = checked(&case, &[]);
     let report = text(&said.stderr);
     assert_eq!(said.status.code(), Some(2), "{report}");
     for part in [
         "sla-ledger.yaml:2:",
-        "`kafka.group` holds `${GROUP}`",
-        "`kafka.instance_id` holds `${HOSTNAME}`",
+        "`kafka.group`: the environment variable `GROUP` is not set",
+        "`kafka.instance_id`: the environment variable `HOSTNAME` is not set",
         "SLA_LEDGER_INSTANCE_ID",
     ] {
         assert!(report.contains(part), "no `{part}` in {report}");
     }
+    // Set, each instance has its own name.
+    let said = checked(&case, &[("GROUP", "sla"), ("HOSTNAME", "pod-1")]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    assert!(text(&said.stdout).contains("kafka.instance_id: \"pod-1\""), "{}", text(&said.stdout));
+
     let files = Files::new();
     let least =
         |kafka: &str, more: &str| format!("source: {{topic: a}}\nkafka: {{brokers: ['b:9092']{kafka}}}\n{more}");
@@ -279,16 +290,27 @@ fn placeholder_instance_id() {
         (", instance_id: $(POD_NAME)", "", "kafka.instance_id"),
         (", instance_id: 'sla-$HOSTNAME'", "", "kafka.instance_id"),
         (", instance_id: '{{ .Release.Name }}'", "", "kafka.instance_id"),
-        (", librdkafka: {client.rack: '${ZONE}'}", "", "kafka.librdkafka.client.rack"),
-        ("", "ledger: {name: '${NAME}'}", "ledger.name"),
-        ("", "metrics: {allow: [acme, '${TENANT}']}", "metrics.allow"),
-        ("", "alerts: {runbook_url: 'https://${HOST}/r'}", "alerts.runbook_url"),
+        (", librdkafka: {client.rack: '$(ZONE)'}", "", "kafka.librdkafka.client.rack"),
+        ("", "ledger: {name: '$NAME'}", "ledger.name"),
+        ("", "metrics: {allow: [acme, '$(TENANT)']}", "metrics.allow"),
+        ("", "alerts: {runbook_url: 'https://{{ host }}/r'}", "alerts.runbook_url"),
     ] {
         let said = check_config(Path::new(&files.put("c.yaml", least(kafka, more))));
         let report = text(&said.stderr);
         assert_eq!(said.status.code(), Some(2), "{kafka} {more}: {report}");
-        assert!(report.contains(&format!("`{key}` holds `")) && report.contains("not expanded"), "{report}");
+        assert!(report.contains(&format!("`{key}` has `")) && report.contains("not expanded"), "{report}");
         assert!(report.contains("1 mistake\n"), "told more than once: {report}");
+    }
+    // Numbers are numbers, quoted they are text, `$$` is a dollar, and a default is used where a variable is unset or empty.
+    let more = "flush: {interval: '${PACE}'}\nmetrics:\n  top: ${TOP}\n  max_tenants: ${MOST:-12}\n  allow: [a$$b, 'c${EMPTY:-d}']";
+    let config = files.put("v.yaml", least(", group: '${GROUP}'", more));
+    let set = [("PACE", "5s"), ("TOP", "7"), ("GROUP", "8"), ("EMPTY", "")];
+    let said = checked(Path::new(&config), &set);
+    let summary = text(&said.stdout);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    for part in ["as group 8", "flush.interval: \"5s\"", "metrics.top: 7", "metrics.max_tenants: 12", r#"["a$b","cd"]"#]
+    {
+        assert!(summary.contains(part), "no `{part}` in {summary}");
     }
     // Kubernetes leaves a name that it does not know as it stands.
     let whole = files.put("whole.yaml", least("", ""));
@@ -424,7 +446,8 @@ fn documents_of_wrong_kinds_say_what_they_are() {
     let ran = binary(&["statement", "--check", &files.put("statement.json", gz(b"{}"))]);
     assert!(text(&ran.output.stderr).contains("the file is gzip data: unpack it"), "{}", text(&ran.output.stderr));
     let report = text(&check_config(files.path()).stderr);
-    assert!(report.contains("this is a directory, not a file"), "{report}");
+    // The directory of a configuration names the file in it.
+    assert!(report.contains("sla-ledger.yaml") && report.contains("file not found"), "{report}");
     let report = text(&check_config(Path::new("/none/sla-ledger.yaml")).stderr);
     assert!(report.contains("file not found"), "{report}");
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::config_path::default_directory;
 use crate::domain::workdays::{HolidayYear, merge_into};
 use crate::visible::{visible, visible_lines};
 
@@ -36,9 +37,9 @@ struct Import {
     #[arg(value_name = "HOLIDAY_CN.json")]
     year: PathBuf,
 
-    /// The calendar to add it to
-    #[arg(long, value_name = "FILE", default_value = "config/calendars/cn.csv")]
-    into: PathBuf,
+    /// The calendar to add it to [default: calendars/cn.csv beside the configuration]
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 
     /// Print the lines that would be added, and write nothing
     #[arg(long)]
@@ -52,12 +53,13 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn import_year(args: &Import) -> Result<()> {
+    let calendar = args.into.clone().unwrap_or_else(|| default_directory().join("calendars/cn.csv"));
     let json = read(&args.year, "name the year's JSON file of NateScarlet/holiday-cn")?;
-    let csv = read(&args.into, "name the calendar with `--into`")?;
+    let csv = read(&calendar, "name the calendar with `--into`")?;
     let year = HolidayYear::from_holiday_cn(&json).map_err(|error| anyhow!("{}: {error}", args.year.display()))?;
-    let merged = merge_into(&csv, &year).map_err(|error| anyhow!("{}: {error}", args.into.display()))?;
+    let merged = merge_into(&csv, &year).map_err(|error| anyhow!("{}: {error}", calendar.display()))?;
     let mut out = std::io::stdout().lock();
-    let (number, into) = (year.year, visible(&args.into.to_string_lossy()).into_owned());
+    let (number, into) = (year.year, visible(&calendar.to_string_lossy()).into_owned());
     // A reader that went away has seen enough.
     if merged == csv {
         _ = writeln!(out, "{number} is in {into} already and says the same: nothing to do");
@@ -70,7 +72,7 @@ fn import_year(args: &Import) -> Result<()> {
         _ = writeln!(out, "{number}: {counts}; {into} is as it was (--dry-run)");
         return Ok(());
     }
-    replace(&args.into, &merged).with_context(|| format!("{into} cannot be written and is as it was"))?;
+    replace(&calendar, &merged).with_context(|| format!("{into} cannot be written and is as it was"))?;
     _ = writeln!(out, "{number}: {counts}, added to {into}; reload the service (SIGHUP) to use it");
     Ok(())
 }

@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::config_path::ConfigPath;
 use crate::config::Config;
 use crate::documents::{DocumentFile, DocumentKind, DocumentSet};
 use crate::http::Access;
@@ -21,12 +21,13 @@ const SHOWN: usize = 80;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sla-ledger check-config
-  sla-ledger check-config config/sla-ledger.yaml --rate 20000
+  sla-ledger check-config --config ./config --rate 20000
 
 Exit codes: 0 all files are fine, 2 there are mistakes.")]
 pub struct Args {
-    /// The file [default: /etc/sla-ledger/sla-ledger.yaml, or config/sla-ledger.yaml if there is none]
-    pub path: Option<PathBuf>,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigPath,
 
     /// Events per second to expect, for the estimate of the dedupe window's memory
     #[arg(long, value_name = "N", default_value_t = 10_000)]
@@ -35,7 +36,7 @@ pub struct Args {
 
 /// Runs the command. Mistakes go to stderr, the summary to stdout.
 pub fn run(args: Args) -> ExitCode {
-    let path = args.path.unwrap_or_else(default_path);
+    let path = args.config.file();
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let refuse = |report: String| {
         _ = std::io::stderr().write_all(report.as_bytes());
@@ -81,12 +82,6 @@ fn documents(set: &DocumentSet, config: &Config) -> String {
         }
     }
     out
-}
-
-/// Where the configuration is when nobody says.
-pub fn default_path() -> PathBuf {
-    let installed = PathBuf::from("/etc/sla-ledger/sla-ledger.yaml");
-    if installed.exists() { installed } else { PathBuf::from("config/sla-ledger.yaml") }
 }
 
 /// `value`, or the beginning of it when it would fill the screen.

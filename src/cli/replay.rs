@@ -10,6 +10,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::config_path::{self, ConfigPath};
 use crate::config::Config;
 use crate::documents::{DocumentSet, ExpectedLedger};
 use crate::domain::calendar;
@@ -36,6 +37,7 @@ pieces of one partition before, as above. A field `arrival` (RFC 3339) on the ou
 arrived; by default that is the event's own time. Lines that are no call event are counted by reason, and so are lines that
 arrive more than five minutes after --now (`clock`): they move nothing.
 
+Without a configuration, built-in settings are used.
 Exit codes: 0 done, 1 the input cannot be read or has no call event, 2 wrong flags or configuration.";
 
 /// Count call events from files or stdin, without Kafka: the same facts, availability and tiers.
@@ -46,9 +48,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub calls: Vec<PathBuf>,
 
-    /// The configuration: its file, or the directory with sla-ledger.yaml [default: built-in settings]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub config: Option<PathBuf>,
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigPath,
 
     /// Look only at documents recorded by this instant (RFC 3339); the calls are always all of them
     #[arg(long, value_name = "INSTANT", value_parser = instant)]
@@ -86,7 +88,7 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("error: stdin (`-`) can be read only once: name it once in --calls");
         return ExitCode::from(2);
     }
-    let (settings, documents) = match inputs(args.config.as_deref()) {
+    let (settings, documents) = match inputs(args.config.named().as_deref()) {
         Ok(inputs) => inputs,
         Err(report) => {
             super::complain_of(&format!("error: the configuration has mistakes\n{report}"));
@@ -200,7 +202,7 @@ fn out_of_order(file: &str, found: OutOfOrder) -> String {
 pub(super) fn inputs(config: Option<&Path>) -> Result<(CountingSettings, DocumentSet), String> {
     let color = super::stderr_is_terminal();
     let Some(path) = config else { return Ok((CountingSettings::default(), DocumentSet::default())) };
-    let file = if path.is_dir() { path.join("sla-ledger.yaml") } else { path.to_owned() };
+    let file = config_path::file(path);
     let (settings, directory, expected) = if path.is_dir() && !file.exists() {
         (CountingSettings::default(), path.to_owned(), ExpectedLedger::default())
     } else {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 
+use super::config_path::{self, ConfigPath};
 use super::replay::{inputs, instant};
 use super::statement::facts;
 use crate::config::Config;
@@ -101,9 +102,8 @@ pub struct Args {
     #[arg(long)]
     id: Option<String>,
 
-    /// The configuration: its file, or the directory with sla-ledger.yaml
-    #[arg(long, value_name = "DIR|FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigPath,
 
     /// Take the calls from these JSONL files instead of the ledger
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -135,8 +135,7 @@ enum Decision {
 /// Runs the command.
 pub fn run(command: &Command) -> ExitCode {
     let Command::Add(args) = command;
-    let default = super::check_config::default_path();
-    let config = args.config.clone().unwrap_or(default);
+    let config = args.config.path();
     let (settings, mut documents) = match inputs(Some(&config)) {
         Ok(inputs) => inputs,
         Err(report) => {
@@ -178,7 +177,7 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
 }
 
 fn directory(config: &std::path::Path) -> Result<PathBuf> {
-    let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
+    let file = config_path::file(config);
     Ok(if config.is_dir() && !file.exists() {
         config.to_owned()
     } else {

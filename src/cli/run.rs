@@ -1,10 +1,10 @@
 //! `sla-ledger run`: count, export, until told to stop.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::config_path::ConfigPath;
 use crate::app::{Ending, Options, Service, Signals};
 use crate::config::Config;
 use crate::documents::DocumentSet;
@@ -14,13 +14,13 @@ use crate::logging;
 /// Count calls from Kafka, judge them by the contract, export availability and what it costs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  sla-ledger run /etc/sla-ledger/sla-ledger.yaml
-  kill -HUP <pid>      reload what can be reloaded
-  kill -TERM <pid>     flush, leave the group, end within 10 s")]
+  sla-ledger run                       with the configuration in $SLA_LEDGER_CONFIG, or /etc/sla-ledger
+  sla-ledger run --config ./config     with another one
+  kill -HUP <pid>                      reload what can be reloaded
+  kill -TERM <pid>                     flush, leave the group, end within 10 s")]
 pub struct Args {
-    /// The configuration file.
-    #[arg(value_name = "FILE", default_value_os_t = super::check_config::default_path())]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigPath,
 }
 
 /// Runs the service; 0 after a clean stop, 1 on a failure, 2 when the configuration is wrong.
@@ -48,15 +48,16 @@ pub fn run(args: &Args) -> ExitCode {
 fn options(args: &Args) -> Option<Options> {
     let complain = |mistakes: String| super::complain_of(&mistakes);
     let colour = super::stderr_is_terminal();
-    let config = Config::load(&args.config).map_err(|mistakes| complain(mistakes.render(colour))).ok()?;
-    let directory = config.contract.directory(&args.config);
+    let file = args.config.file();
+    let config = Config::load(&file).map_err(|mistakes| complain(mistakes.render(colour))).ok()?;
+    let directory = config.contract.directory(&file);
     let documents = DocumentSet::load(&directory, &config.expected_ledger());
     let documents = documents.map_err(|mistakes| complain(mistakes.render(colour))).ok()?;
-    let [web_config, api_tokens] = config.http.files(&args.config);
+    let [web_config, api_tokens] = config.http.files(&file);
     let access = Access::load(web_config.as_deref(), api_tokens.as_deref());
     let access = access.map_err(|files| files.iter().for_each(|file| complain(file.render(colour)))).ok()?;
     let logging = logging::init(&config.logging).map_err(|error| super::complain(&error)).ok()?;
-    let config_file = Some(args.config.clone());
+    let config_file = Some(file);
     Some(Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None })
 }
 

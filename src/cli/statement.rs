@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use super::config_path::{self, ConfigPath};
 use super::replay::{Progress, inputs, instant, judge, read_calls};
 use crate::config::Config;
 use crate::documents::DocumentSet;
@@ -69,9 +70,8 @@ pub struct Args {
     #[arg(long, value_name = "DAY", conflicts_with = "month")]
     period_start: Option<LocalDay>,
 
-    /// The configuration: its file, or the directory with sla-ledger.yaml
-    #[arg(long, value_name = "DIR|FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigPath,
 
     /// Take the calls from these JSONL files instead of the ledger
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -137,9 +137,9 @@ pub fn run(args: &Args) -> ExitCode {
         super::complain("sla-ledger: name the service month with --month 2026-03, or --period-start 2026-03-17");
         return ExitCode::from(2);
     }
-    let default = super::check_config::default_path();
-    let config = args.config.as_deref().or((args.calls.is_empty()).then_some(default.as_path()));
-    let (settings, mut documents) = match inputs(config) {
+    // Calls from files need no configuration.
+    let config = if args.calls.is_empty() { Some(args.config.path()) } else { args.config.named() };
+    let (settings, mut documents) = match inputs(config.as_deref()) {
         Ok(inputs) => inputs,
         Err(report) => {
             super::complain_of(&format!("sla-ledger: the configuration has mistakes\n{report}"));
@@ -147,13 +147,8 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     let issue = || -> Result<()> {
-        let Source { book, topic, rejected } = facts(
-            &args.calls,
-            args.now.unwrap_or_else(Utc::now),
-            config.unwrap_or(&default),
-            &settings,
-            &mut documents,
-        )?;
+        let Source { book, topic, rejected } =
+            facts(&args.calls, args.now.unwrap_or_else(Utc::now), &args.config.path(), &settings, &mut documents)?;
         let contract = documents.contract(args.as_of.map(|as_of| as_of.timestamp_millis()));
         Office { args, book, topic, rejected, contract, documents, zone: settings.time_zone }.issue()
     };
@@ -196,8 +191,7 @@ pub(super) fn facts(
         let (book, rejected) = replayed(calls, settings, now)?;
         return Ok(Source { book, topic: names(calls), rejected: Some(rejected) });
     }
-    let file = if config.is_dir() { config.join("sla-ledger.yaml") } else { config.to_owned() };
-    let (book, topic) = ledger(&file, documents)?;
+    let (book, topic) = ledger(&config_path::file(config), documents)?;
     Ok(Source { book, topic, rejected: None })
 }
 

@@ -1,13 +1,13 @@
 //! `sla-ledger verify`: is the ledger what a recount of the calls topic gives?
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::config_path::ConfigPath;
 use crate::config::Config;
 use crate::kafka::verify::{self, Verdict};
 use crate::visible::visible;
@@ -15,15 +15,14 @@ use crate::visible::visible;
 /// Count the calls topic anew and compare with the ledger, difference by difference.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  sla-ledger verify /etc/sla-ledger/sla-ledger.yaml
-  sla-ledger verify config.yaml --shard 3 --shard 4
+  sla-ledger verify
+  sla-ledger verify --config ./config --shard 3 --shard 4
 
 Reads only; a running service is not disturbed.
-Exit codes: 0 no difference, 1 differences, or a shard that cannot be verified, 2 wrong usage or configuration.")]
+Exit codes: 0 no difference, 1 differences, or a shard that cannot be verified, 2 invalid usage or configuration.")]
 pub struct Args {
-    /// The configuration file of the service.
-    #[arg(value_name = "FILE", default_value_os_t = super::check_config::default_path())]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigPath,
 
     /// Only this shard (partition of the calls topic); may be repeated.
     #[arg(long, value_name = "N")]
@@ -36,7 +35,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
+    let config = match Config::load(&args.config.file()) {
         Ok(config) => config,
         Err(errors) => {
             super::complain_of(&errors.render(super::stderr_is_terminal()));

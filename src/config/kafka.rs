@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
-use crate::yaml::placeholders::placeholder;
 use crate::yaml::read::{self, Parsed, Section, shown, wrong};
 use crate::yaml::tree::{self, Node, Value};
+use crate::yaml::variables::placeholder;
 
 /// The variable with this instance's name.
 const INSTANCE_ID: &str = "SLA_LEDGER_INSTANCE_ID";

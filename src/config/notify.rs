@@ -533,7 +533,7 @@ notify:
             format!("{LEAST}notify: {{webhooks: [{{name: a, url: 'http://a', secret_file: '{path}'}}]}}")
         };
         file.write_all(b"whsec_!notbase64!").expect("written");
-        let (mistakes, _) = match Config::read("f", &config(file.path()), true) {
+        let (mistakes, _) = match Config::read("f", &config(file.path()), true, &|_| None) {
             Err(errors) => (errors.to_string(), ()),
             Ok(_) => panic!("no mistake"),
         };

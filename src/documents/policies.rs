@@ -220,7 +220,7 @@ fn read_policy(
     let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut sha256 = Sha256::new();
     sha256.update(text.as_bytes());
-    let (mut policy, _) = Reader::read(name, bare, "a policy", false, |root| {
+    let (mut policy, _) = Reader::read(name, bare, "a policy", false, None, |root| {
         let default = Policy::tencent_ccc();
         root.required("schema", SCHEMA, |node| match read::text(node)?.as_str() {
             SCHEMA => Ok(()),

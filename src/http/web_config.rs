@@ -53,7 +53,7 @@ pub(super) fn read(path: &Path) -> Result<WebConfig, FileErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let directory = path.parent().unwrap_or(Path::new(""));
     let name = path.display().to_string();
-    Reader::read(&name, text, KIND, true, |root| {
+    Reader::read(&name, text, KIND, true, None, |root| {
         let (tls, certificates_required) = root.section("tls_server_config", |section| tls(section, directory));
         let headers = root.section("http_server_config", |section| {
             section.optional("http2", |node| match read::boolean(node)? {

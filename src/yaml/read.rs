@@ -12,8 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::errors::FileErrors;
-use super::placeholders;
 use super::tree::{self, Node, Value};
+use super::variables::{self, Environment};
 use crate::domain::calendar;
 
 /// A name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown key.
@@ -60,22 +60,23 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Reads `text`, one section of keys, with `read`; fails when anything at all was wrong. Returns all known keys as
-    /// well. `kind` is what the keys belong to in messages.
+    /// well. `kind` is what the keys belong to in messages; `environment` has the variables, where the file may have some.
     pub fn read<T>(
         name: &str,
         text: &str,
         kind: &'static str,
         check_files: bool,
+        environment: Option<Environment<'_>>,
         read: impl FnOnce(&mut Section) -> T,
     ) -> Result<(T, Vec<String>), FileErrors> {
-        let (root, mut reader) = Self::open(name, text, kind, check_files)?;
+        let (mut root, mut reader) = Self::open(name, text, kind, check_files)?;
         let place = root.at.clone();
-        let placeholders = placeholders::find(&root, &reader.secrets);
+        let unexpanded = variables::expand(&mut root, text, &reader.secrets, environment);
         let value = Section::enter(&mut reader, String::new(), Some((place, root)), read);
         reader.judge_unknown_keys();
         // What else is wrong with such a value is wrong because of it.
-        reader.mistakes.retain(|(_, _, at)| !placeholders.iter().any(|(_, _, other)| other == at));
-        reader.mistakes.extend(placeholders);
+        reader.mistakes.retain(|(_, _, at)| !unexpanded.iter().any(|(_, _, other)| other == at));
+        reader.mistakes.extend(unexpanded);
         let known = std::mem::take(&mut reader.known);
         reader.close(name, text, value).map(|value| (value, known))
     }
