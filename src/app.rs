@@ -16,9 +16,10 @@ use self::render::render;
 use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::domain::contract::Contract;
-use crate::health::{Beating, Health};
+use crate::health::{Beating, FaultKind, Health};
 use crate::http::{self, Access, AppState, Door, Reloads};
 use crate::kafka::tail::{TailNews, now_ms};
+use crate::kafka::topics::Unreachable;
 use crate::kafka::{lag, registry, tail, topics, watch, worker};
 use crate::logging;
 use crate::metrics::process::ProcessMetrics;
@@ -108,6 +109,15 @@ impl Signals {
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
         Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
     }
+
+    /// Waits for SIGTERM or SIGINT.
+    pub async fn told_to_end(&mut self) {
+        let signal = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "ending before the start was complete");
+    }
 }
 
 /// How a service ended.
@@ -147,9 +157,14 @@ impl Service {
         let door = Arc::new(Door::new(options.access));
         warn_of_access(&door, &config);
         let address = listener.local_addr()?;
-        let (shards, message_bytes, bound) = look_at_topics(&base, &config, options.embedded_shards).await?;
+        let health = Arc::new(Health::new(config.ready.max_lag));
+        // The probes answer before Kafka does, and until the drain is over.
+        let http_stop = CancellationToken::new();
+        let front = http::Front::new(health.clone());
+        let http = serve(listener, &front, &door, &http_stop);
+        let (shards, message_bytes, bound) = look_at_topics(&base, &config, options.embedded_shards, &health).await?;
         let instance = config.kafka.instance_id(&address.port().to_string());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
+        tracing::info!(version = crate::build_info::full(), instance, shards, %address, topic = config.source.topic, ledger = config.ledger.topic, "starting");
         let contract = options.documents.contract(None);
         warn_of_documents(&config, &contract);
         let (view, editor) = View::new(shards, Arc::new(contract));
@@ -158,7 +173,6 @@ impl Service {
         metrics.reload(Some(now_ms()));
         metrics.set_documents(&options.documents.files);
         let documents = Arc::new(ArcSwap::from_pointee(options.documents));
-        let health = Arc::new(Health::new(config.ready.max_lag));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let stop = CancellationToken::new();
         let office = Arc::new(Office {
@@ -178,8 +192,6 @@ impl Service {
             health: health.clone(),
         });
         let supervisor = Arc::new(Supervisor::new(health.clone()));
-        // The probes answer until the drain is over.
-        let http_stop = CancellationToken::new();
         let state = AppState::new(render(view.clone(), config.clone(), metrics.clone()), health.clone(), {
             let supervisor = supervisor.clone();
             move || supervisor.reload(|| reload.reload())
@@ -193,7 +205,7 @@ impl Service {
             clock: Arc::new(now_ms),
             stop: stop.clone(),
         };
-        let http = serve(listener, state, api, &door, &http_stop);
+        front.open(http::router(state).merge(http::api::router(api)));
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
         let (news, received) = mpsc::channel();
@@ -360,11 +372,16 @@ async fn look_at_topics(
     base: &ClientConfig,
     config: &Config,
     embedded_shards: Option<u32>,
+    health: &Health,
 ) -> Result<(u32, topics::MessageBytes, HoldBound)> {
     if let Some(shards) = embedded_shards {
         return Ok((shards, topics::MessageBytes::default(), HoldBound::default()));
     }
-    let checked = topics::prepare(base, config).await?;
+    let told = |why: Option<&str>| {
+        let detail = why.map(|why| format!("cannot connect to {why}; retrying (kafka.brokers)"));
+        health.set_fault(FaultKind::KafkaUnreachable, detail);
+    };
+    let checked = topics::prepare(base, config, Unreachable::IsTold(&told)).await?;
     checked.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok((checked.shards, checked.message_bytes, checked.bound))
 }
@@ -372,12 +389,11 @@ async fn look_at_topics(
 /// Answers on the listener until it is stopped.
 fn serve(
     listener: tokio::net::TcpListener,
-    state: AppState,
-    api: http::api::ApiState,
+    front: &http::Front,
     door: &Arc<Door>,
     stop: &CancellationToken,
 ) -> tokio::task::JoinHandle<std::io::Result<()>> {
-    let routes = http::guarded(http::router(state).merge(http::api::router(api)), door.clone());
+    let routes = http::guarded(front.routes(), door.clone());
     let listener = http::WebListener::new(listener, door.clone());
     tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), stop.clone()))
 }

@@ -24,7 +24,7 @@ use crate::visible::visible_lines;
 #[derive(Debug, Parser)]
 #[command(
     name = "sla-ledger",
-    version,
+    version = crate::build_info::full(),
     after_help = "Start here:
   sla-ledger demo                                everything in one process, nothing to install
   sla-ledger check-config --config DIRECTORY     list everything that is wrong with a configuration

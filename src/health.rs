@@ -25,9 +25,11 @@ pub struct Health {
     faults: Mutex<BTreeMap<FaultKind, String>>,
 }
 
-/// A kind of fault that keeps calls from being counted and does not go away by waiting. Each kind has one detail at a time.
+/// A kind of fault that keeps calls from being counted and that somebody should look at. Each kind has one detail at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
+    /// No broker can be reached since the start.
+    KafkaUnreachable,
     /// Something waits for the ledger, and no transaction has committed for too long.
     NotCommitting,
     /// Shards of this instance are not counted.
@@ -46,6 +48,7 @@ impl FaultKind {
     /// Its name in `/readyz`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::KafkaUnreachable => "kafka_unreachable",
             Self::NotCommitting => "not_committing",
             Self::ShardsStopped => "shards_stopped",
             Self::ShardsHeld => "shards_held",

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod connection;
+pub mod front;
 mod limits;
 pub mod reloads;
 pub mod scrape;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use crate::health::Health;
 pub use access::{Access, Door, guarded};
+pub use front::Front;
 pub use limits::Limits;
 pub use reloads::Reloads;
 use scrape::Scrapes;

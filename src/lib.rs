@@ -29,6 +29,7 @@
 //! | [`health`] | what the threads know of their own state, and whether that is ready | deciding what is wrong |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring, and beside it what is wired there alone: documents that come into force, reloads, the whole exposition | |
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
+//! | [`build_info`] | which version and commit this is | |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
 //! | [`file_kind`] | what a file is that is no text in UTF-8, by its first bytes | opening files |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
@@ -112,6 +113,7 @@
 
 pub mod alerting;
 pub mod app;
+pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod documents;

@@ -53,7 +53,7 @@ fn what_changes_is_shown_before_anything_is_written() {
     assert_eq!((looked.0, &*looked.1), (0, line), "{}", looked.2);
     let unasked = add(directory.path(), &TYPHOON);
     assert_eq!((unasked.0, &*unasked.1), (1, line));
-    assert!(unasked.2.contains("add --yes to write it"), "{}", unasked.2);
+    assert!(unasked.2.contains("add --yes to write the ruling"), "{}", unasked.2);
     assert!(!path.exists(), "nothing was agreed to");
 
     let (code, out, err) = add(directory.path(), &[&TYPHOON[..], &["--yes"]].concat());
@@ -87,6 +87,39 @@ fn wrong_rulings_are_refused_and_nothing_is_written() {
         let text = std::fs::read_to_string(directory.path().join("rulings.yaml")).unwrap_or_default();
         assert!(!text.contains("id:"), "{text}");
     }
+}
+
+#[test]
+fn what_is_shown_is_what_would_be_written() {
+    let directory = directory();
+    let path = directory.path().join("rulings.yaml");
+    let base = ["--decision", "exclude", "--actor", "a", "--reason", "r", "--evidence", "e"];
+    let known = ["--clause", "5.14", "--tenant", "acme", "--id", "r-1"];
+    let (code, _, err) = add(directory.path(), &[&base[..], &known, &["--yes"]].concat());
+    assert_eq!(code, 0, "{err}");
+    let before = std::fs::read_to_string(&path).expect("the file");
+    for (arguments, complaint) in [
+        (
+            &["--clause", "5.14", "--tenant", "acmee"][..],
+            "unknown tenant `acmee`: it has no calls and no order; did you mean `acme`?",
+        ),
+        (&["--clause", "5.99", "--tenant", "acme"], "unknown clause 5.99"),
+        (&["--clause", "5.14", "--tenant", "acme", "--id", "r-1"], "is an earlier ruling's"),
+        (&["--decision", "revoke", "--revokes", "r-9"], "names no ruling of this file"),
+    ] {
+        let base = if arguments[0] == "--decision" { &base[2..6] } else { &base[..] };
+        let [dry, written] =
+            ["--dry-run", "--yes"].map(|how| add(directory.path(), &[base, arguments, &[how]].concat()));
+        assert!(dry.0 == 1 && dry.2.contains(complaint), "{arguments:?}: {dry:?}");
+        assert_eq!(dry, written, "--dry-run and --yes differ");
+    }
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), before, "something was written");
+    // Who means it, may.
+    let unknown = ["--clause", "5.99", "--tenant", "nobody", "--allow-unknown"];
+    let (code, out, err) = add(directory.path(), &[&base[..], &unknown, &["--dry-run"]].concat());
+    assert_eq!((code, &*out), (0, "no service month would change\n"), "{err}");
+    let (code, _, err) = add(directory.path(), &[&base[..], &unknown, &["--yes"]].concat());
+    assert_eq!(code, 0, "{err}");
 }
 
 /// Runs `statement` over the directory's calls: exit code, stdout, stderr.
@@ -220,7 +253,7 @@ fn a_ruling_says_what_it_cannot_reach() {
         ),
         (
             &["--day", "2026-03-20", "--request-id", "r0"],
-            "no service month in the ledger changes\n2026-03 acme: not reached: 1 request ids that no call held one by one has; \
+            "no service month would change\n2026-03 acme: not reached: 1 request ids that no call held one by one has; \
              are id and day right? Calls with codes of counting.not_itemised are not held, nor are calls that went well\n",
         ),
     ] {

@@ -14,7 +14,7 @@ use super::replay::{inputs, instant};
 use super::statement::facts;
 use crate::config::Config;
 use crate::documents::DocumentSet;
-use crate::documents::rulings::{NewRuling, append};
+use crate::documents::rulings::{NewRuling, append, check};
 use crate::domain::calendar::LocalDay;
 use crate::domain::contract::Contract;
 use crate::domain::documents::{Ruling, Scope, Verdict};
@@ -22,7 +22,11 @@ use crate::domain::policy::Clause;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
+use crate::report::statement::{Lang, clause_title};
 use crate::visible::visible;
+
+/// A tenant's name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown one.
+const SIMILAR: f64 = 0.8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,7 +117,11 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
 
-    /// Only show what it changes
+    /// Rule on a tenant without calls and orders, or by a clause that is not the contract's
+    #[arg(long)]
+    allow_unknown: bool,
+
+    /// Only show what it changes; rejects what would be rejected without it
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
 }
@@ -150,13 +158,22 @@ pub fn run(command: &Command) -> ExitCode {
 fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Book) -> Result<()> {
     let now_ms = Utc::now().timestamp_millis();
     let verdict = verdict(args)?;
+    if !args.allow_unknown {
+        known(&verdict, &documents, book)?;
+    }
+    let (actor, reason) = (args.actor.clone(), args.reason.clone());
+    let new =
+        NewRuling { id: args.id.clone(), actor, reason, evidence: args.evidence.clone(), verdict: verdict.clone() };
+    let path = directory(config)?.join("rulings.yaml");
+    // Nobody is asked about what would be rejected afterwards.
+    check(&path, &new, now_ms).with_context(|| path.display().to_string())?;
     let Effect { changes, unreached } = effect(&documents, &verdict, now_ms, book);
     let mut out = io::stdout();
     for change in &changes {
         writeln!(out, "{change}")?;
     }
     if changes.is_empty() {
-        writeln!(out, "no service month in the ledger changes")?;
+        writeln!(out, "no service month would change")?;
     }
     for line in &unreached {
         writeln!(out, "{line}")?;
@@ -167,13 +184,40 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     if !args.yes && !agreed()? {
         bail!("nothing was written");
     }
-    let (actor, reason) = (args.actor.clone(), args.reason.clone());
-    let new = NewRuling { id: args.id.clone(), actor, reason, evidence: args.evidence.clone(), verdict };
-    let path = directory(config)?.join("rulings.yaml");
     let ruling = append(&path, &new, now_ms).with_context(|| path.display().to_string())?;
     let line = format!("ruling {} is in {}; a running service takes it over with a reload", ruling.id, path.display());
     writeln!(out, "{}", visible(&line))?;
     Ok(())
+}
+
+/// Are the tenants and the clause of the ruling known?
+fn known(verdict: &Verdict, documents: &DocumentSet, book: &Book) -> Result<()> {
+    let is_exclusion = |clause: &Clause| clause_title(&clause.to_string(), Lang::En).is_some();
+    // What a failure is, is defined in article 1.
+    let is_definition = |clause: &Clause| matches!(verdict, Verdict::CountAsFailure(..)) && clause.article == 1;
+    if let Some(clause) = verdict.clause().filter(|clause| !is_exclusion(clause) && !is_definition(clause)) {
+        bail!(
+            "unknown clause {clause}: calls are excluded by the contract's clauses 5.1 to 5.18 (and counted as failures by \
+             article 1 too); correct --clause, or add --allow-unknown"
+        );
+    }
+    let tenants: &[String] = match verdict.scope() {
+        Some(Scope::Calls { tenant, .. }) => std::slice::from_ref(tenant),
+        Some(Scope::Range { tenants, .. }) => tenants,
+        None => &[],
+    };
+    let is_known = |tenant: &str| {
+        !documents.registry.orders(tenant).is_empty() || book.shards().iter().any(|shard| shard.has_tenant(tenant))
+    };
+    let Some(unknown) = tenants.iter().find(|tenant| !is_known(tenant)) else { return Ok(()) };
+    let names = book.tenants().chain(documents.registry.tenants());
+    let near = names.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
+    let near = near.filter(|near| strsim::jaro_winkler(near, unknown) >= SIMILAR);
+    let hint = near.map_or(String::new(), |near| format!("did you mean `{}`? ", visible(near)));
+    bail!(
+        "unknown tenant `{}`: it has no calls and no order; {hint}correct --tenant, or add --allow-unknown",
+        visible(unknown)
+    )
 }
 
 fn directory(config: &std::path::Path) -> Result<PathBuf> {
@@ -187,7 +231,9 @@ fn directory(config: &std::path::Path) -> Result<PathBuf> {
 
 fn agreed() -> Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("nobody can be asked here: add --yes to write it, or --dry-run to look only; nothing was written");
+        bail!(
+            "no terminal to confirm on: add --yes to write the ruling, or --dry-run to see what it changes; nothing was written"
+        );
     }
     write!(io::stdout(), "write it? [y/N] ")?;
     io::stdout().flush()?;

@@ -66,7 +66,12 @@ fn options(args: &Args) -> Option<Options> {
 async fn serve(mut options: Options, mut signals: Signals) -> Result<()> {
     // One for all services of this process: a signal between two of them is not lost.
     loop {
-        match Service::start(options).await?.run(&mut signals).await? {
+        let service = tokio::select! {
+            service = Service::start(options) => service?,
+            // Nothing is counted yet, so nothing is left to flush.
+            () = signals.told_to_end() => return Ok(()),
+        };
+        match service.run(&mut signals).await? {
             Ending::Stopped => return Ok(()),
             Ending::Again(again) => options = *again,
         }

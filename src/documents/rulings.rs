@@ -46,10 +46,10 @@ pub struct NewRuling {
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The file has mistakes already.
-    #[error("the file has mistakes, mend them first:\n{0}")]
+    #[error("the file has mistakes, fix them first:\n{0}")]
     File(FileErrors),
     /// With the new ruling the file would have mistakes.
-    #[error("the ruling is refused:\n{0}")]
+    #[error("the ruling is rejected:\n{0}")]
     Ruling(FileErrors),
     /// A ruling of the file was recorded later than this one would be.
     #[error("the file holds a ruling recorded at {0}, which is later than this one: check the machine's clock")]
@@ -311,6 +311,31 @@ pub fn append(path: &Path, new: &NewRuling, recorded_at_ms: i64) -> Result<Rulin
     let (path, mut file) = open_locked(path)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(io(&path))?;
+    let (text, added) = with_ruling(&path, bytes, new, recorded_at_ms)?;
+    replace(&path, &file, text.as_bytes())?;
+    Ok(added)
+}
+
+/// What [`append`] would add, checked the same way; writes nothing.
+///
+/// # Errors
+/// See [`AppendError`].
+pub fn check(path: &Path, new: &NewRuling, recorded_at_ms: i64) -> Result<Ruling, AppendError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(AppendError::Io { path: path.to_owned(), error }),
+    };
+    with_ruling(path, bytes, new, recorded_at_ms).map(|(_, ruling)| ruling)
+}
+
+/// The file's text with the new ruling at its end, and that ruling.
+fn with_ruling(
+    path: &Path,
+    bytes: Vec<u8>,
+    new: &NewRuling,
+    recorded_at_ms: i64,
+) -> Result<(String, Ruling), AppendError> {
     let name = path.display().to_string();
     let old_text = check_text(&name, bytes).map_err(AppendError::File)?;
     let old = parse(&name, &old_text).map_err(AppendError::File)?;
@@ -334,8 +359,7 @@ pub fn append(path: &Path, new: &NewRuling, recorded_at_ms: i64) -> Result<Rulin
     if !as_meant {
         return Err(AppendError::Layout);
     }
-    replace(&path, &file, text.as_bytes())?;
-    Ok(added)
+    Ok((text, added))
 }
 
 /// The file behind `path`, created if need be, exclusively locked, and still the one that `path` names.

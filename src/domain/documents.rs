@@ -91,6 +91,14 @@ impl Verdict {
         }
     }
 
+    /// The clause it rests on; `None` for a revocation.
+    pub fn clause(&self) -> Option<Clause> {
+        match self {
+            Self::Exclude(clause, _) | Self::Reinstate(clause, _) | Self::CountAsFailure(clause, _) => Some(*clause),
+            Self::Revoke(_) => None,
+        }
+    }
+
     /// Its name in the file.
     pub fn as_str(&self) -> &'static str {
         match self {

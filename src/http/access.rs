@@ -1,6 +1,6 @@
 //! Who may look, and at what.
 //!
-//! | | `/livez`, `/readyz` | `/api/…` | all else: `/metrics`, `/`, `/-/reload` |
+//! | | `/livez`, `/readyz`, `/-/healthy`, `/-/ready` | `/api/…` | all else: `/metrics`, `/`, `/-/reload` |
 //! |---|---|---|---|
 //! | no users | open | open | open |
 //! | users | open | a user's password, or a token | a user's password |
@@ -189,7 +189,7 @@ impl Door {
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<(), Refusal> {
-        if access.web.users.is_empty() || matches!(path, "/livez" | "/readyz") {
+        if access.web.users.is_empty() || matches!(path, "/livez" | "/readyz" | "/-/healthy" | "/-/ready") {
             return Ok(());
         }
         let token_would_do = !access.tokens.is_empty() && path.starts_with("/api/");

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +21,7 @@ use super::connection::{Guard, Handle, track};
 use super::limits::Limits;
 use super::scrape::Encoding;
 use super::{AppState, ReloadError};
+use crate::health::Health;
 use crate::visible::visible_lines;
 
 /// The content type of the text exposition format.
@@ -123,12 +125,18 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
         .route("/-/reload", post(reload).fallback(reload_with_another_method))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(probes(state.health))
+}
+
+/// The probes alone: liveness and readiness, under Kubernetes' names and under Prometheus'.
+pub(super) fn probes(health: Arc<Health>) -> Router {
+    let (live, ready) = (get(livez), get(readyz));
+    let of_kubernetes = Router::new().route("/livez", live.clone()).route("/readyz", ready.clone());
+    of_kubernetes.route("/-/healthy", live).route("/-/ready", ready).with_state(health)
 }
 
 /// An error as `application/problem+json` (RFC 9457).
@@ -148,10 +156,10 @@ async fn index() -> Html<&'static str> {
         env!("CARGO_PKG_VERSION"),
         "</h1><ul>",
         "<li><a href=\"metrics\">/metrics</a> the figures, for Prometheus",
-        "<li><a href=\"readyz\">/readyz</a> ready, or why not",
-        "<li><a href=\"livez\">/livez</a> alive",
+        "<li><a href=\"readyz\">/readyz</a> (/-/ready) readiness, with reasons",
+        "<li><a href=\"livez\">/livez</a> (/-/healthy) liveness",
         "<li><a href=\"api/v1/tenants\">/api/v1/tenants</a> every tenant's standing, riskiest first; ",
-        "<a href=\"api/v1/openapi.json\">/api/v1/openapi.json</a> says what else there is",
+        "<a href=\"api/v1/openapi.json\">/api/v1/openapi.json</a> lists all endpoints",
         "<li>POST /-/reload reads the configuration again",
         "</ul>\n",
     ))
@@ -177,8 +185,8 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(state): State<AppState>) -> Response {
-    let reasons = state.health.not_ready_reasons();
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
+    let reasons = health.not_ready_reasons();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let listed: Vec<_> = reasons.iter().map(|r| json!({"reason": r.as_str(), "detail": r.to_string()})).collect();
     (status, axum::Json(json!({"ready": reasons.is_empty(), "reasons": listed}))).into_response()
@@ -208,5 +216,5 @@ async fn method_not_allowed(method: Method) -> Response {
 
 async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
-    problem(StatusCode::NOT_FOUND, &format!("nothing lives at {path}; the page at / says what there is"))
+    problem(StatusCode::NOT_FOUND, &format!("no such path: {path}; the page at / lists all endpoints"))
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -25,6 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const EVENTS: Duration = Duration::from_millis(10);
 /// Between two looks at what keeps the brokers from answering.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Between two lines of the log about brokers that cannot be reached.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Before a broker that knows too little is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -147,16 +150,18 @@ struct Wanted<'a> {
 ///
 /// # Errors
 /// See [`TopicError`]; everything wrong with the settings is reported at once.
-pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, TopicError> {
+pub async fn prepare(
+    base: &ClientConfig,
+    config: &Config,
+    unreachable: Unreachable<'_>,
+) -> Result<Checked, TopicError> {
     let kafka = |what: &str| {
         let what = what.to_owned();
         move |source| TopicError::Kafka { what, source }
     };
+    let counts = partition_counts(base, config, unreachable).await?;
     let admin: AdminClient<DefaultClientContext> =
         super::without_consumers_keys(base).create().map_err(kafka("cannot create an admin client"))?;
-    let (lookup, metadata_of) = (base.clone(), config.clone());
-    let counts = tokio::task::spawn_blocking(move || partition_counts(&lookup, &metadata_of)).await;
-    let counts = counts.map_err(|_| kafka("cannot read the cluster's metadata")(KafkaError::Canceled))??;
     let source = &config.source.topic;
     let shards = *counts.get(source).ok_or_else(|| TopicError::NoSource(source.clone()))?;
     let max_bytes = MAX_MESSAGE_BYTES.to_string();
@@ -176,12 +181,28 @@ pub async fn prepare(base: &ClientConfig, config: &Config) -> Result<Checked, To
     check(&admin, config, shards).await
 }
 
+/// What happens while no broker answers.
+#[derive(Clone, Copy)]
+pub enum Unreachable<'a> {
+    /// After half a minute it is an error.
+    Fails,
+    /// It is tried until one does. The function is given the reason after each attempt, and `None` once one has.
+    IsTold(&'a (dyn Fn(Option<&str>) + Sync)),
+}
+
 /// Remembers what librdkafka says of connections, which its answers do not: a wrong password ends in a time-out.
 #[derive(Debug, Default)]
 struct Connecting {
+    /// The last reason that names a broker.
     last: Mutex<Option<String>>,
     /// Another attempt would end the same way.
     hopeless: AtomicBool,
+}
+
+impl Connecting {
+    fn last(&self) -> MutexGuard<'_, Option<String>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for Connecting {
@@ -189,40 +210,90 @@ impl ClientContext for Connecting {
         if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
             self.hopeless.store(true, Ordering::Relaxed);
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(reason) {
-            tracing::warn!(reason, "cannot reach a broker");
-            *last = Some(reason.to_owned());
+        if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown)) || self.last().is_none() {
+            *self.last() = Some(connection_failure(reason));
         }
+    }
+
+    /// What is worth saying comes as an error too.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
+        tracing::debug!(message, "librdkafka");
     }
 }
 
 impl ConsumerContext for Connecting {}
 
-fn partition_counts(base: &ClientConfig, config: &Config) -> Result<BTreeMap<String, i32>, TopicError> {
+/// librdkafka's words for a connection that failed, without those that only its authors need:
+/// `kafka-1:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)`.
+fn connection_failure(reason: &str) -> String {
+    let reason = reason.split_once(" (after ").map_or(reason, |(before, _)| before);
+    let Some((broker, what)) = reason.split_once(": ") else { return reason.to_owned() };
+    let broker = broker.rsplit_once('/').map_or(broker, |(broker, _)| broker);
+    let what = what.strip_prefix("Connect to ").and_then(|to| to.split_once(" failed: ")).map_or(what, |(_, why)| why);
+    format!("{broker}: {what}")
+}
+
+/// How many partitions each of our topics has that exists.
+async fn partition_counts(
+    base: &ClientConfig,
+    config: &Config,
+    unreachable: Unreachable<'_>,
+) -> Result<BTreeMap<String, i32>, TopicError> {
     let failed = |why: Option<String>| {
         let why = why.map_or_else(String::new, |why| format!(" ({why})"));
         move |source| TopicError::Kafka { what: format!("cannot read the cluster's metadata{why}"), source }
     };
     let consumer: BaseConsumer<Connecting> = base.create_with_context(Connecting::default()).map_err(failed(None))?;
+    let consumer = Arc::new(consumer);
     let deadline = Instant::now() + TIMEOUT;
+    let mut complaints = Complaints::default();
     let metadata = loop {
-        let answer = consumer.fetch_metadata(None, ANSWER);
-        // Longer than nothing: until no event has come for a moment.
-        while consumer.poll(EVENTS).is_some() {}
-        match answer {
+        let asking = consumer.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let answer = asking.fetch_metadata(None, ANSWER);
+            // Longer than nothing: until no event has come for a moment.
+            while asking.poll(EVENTS).is_some() {}
+            answer
+        });
+        let error = match answer.await.unwrap_or(Err(KafkaError::Canceled)) {
             Ok(metadata) => break metadata,
-            Err(error) if Instant::now() >= deadline || consumer.context().hopeless.load(Ordering::Relaxed) => {
-                let why = consumer.context().last.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return Err(failed(why)(error));
+            Err(error) => error,
+        };
+        let why = consumer.context().last().clone();
+        let is_hopeless = consumer.context().hopeless.load(Ordering::Relaxed);
+        match unreachable {
+            _ if is_hopeless => return Err(failed(why)(error)),
+            Unreachable::Fails if Instant::now() >= deadline => return Err(failed(why)(error)),
+            Unreachable::Fails => {}
+            Unreachable::IsTold(tell) => {
+                let why = why.unwrap_or_else(|| format!("{}: {error}", config.kafka.brokers.join(",")));
+                complaints.hear(&why);
+                tell(Some(&why));
             }
-            Err(_) => {}
         }
     };
+    if let Unreachable::IsTold(tell) = unreachable {
+        tell(None);
+    }
     let ours =
         [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
     let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));
     Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
+}
+
+/// Says in the log that no broker can be reached: at once, and then now and then.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    fn hear(&mut self, why: &str) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+            self.last = Some(Instant::now());
+            tracing::warn!("cannot connect to {why}; retrying");
+        }
+    }
 }
 
 async fn create(
@@ -464,6 +535,27 @@ pub async fn timestamp_mistake(base: &ClientConfig, config: &Config) -> Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_connection_in_few_words() {
+        for (reason, expected) in [
+            (
+                "kafka-1:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
+                "kafka-1:9092: Connection refused",
+            ),
+            (
+                "sasl_ssl://kafka-1:9094/1: SSL handshake failed: x (after 3ms in state SSL_HANDSHAKE)",
+                "sasl_ssl://kafka-1:9094: SSL handshake failed: x",
+            ),
+            (
+                "kafka-9:1/bootstrap: Failed to resolve 'kafka-9:1': Name or service not known",
+                "kafka-9:1: Failed to resolve 'kafka-9:1': Name or service not known",
+            ),
+            ("1/1 brokers are down", "1/1 brokers are down"),
+        ] {
+            assert_eq!(connection_failure(reason), expected);
+        }
+    }
 
     #[test]
     fn a_ledger_that_stays_uncompacted_is_named_with_the_command() {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, TopicDescription};
 use super::tail::reader_config;
-use super::topics;
+use super::topics::{self, Unreachable};
 use crate::config::Config;
 use crate::health::{FaultKind, Health};
 use crate::metrics::process::ProcessMetrics;
@@ -112,7 +112,7 @@ fn ready_to_grow(setup: &Setup<'_>) -> Result<(), String> {
     setup.runtime.block_on(async {
         tokio::select! {
             () = setup.stop.cancelled() => Err("the service is ending".to_owned()),
-            prepared = topics::prepare(setup.base, setup.config) => prepared.map(drop).map_err(|error| error.to_string()),
+            prepared = topics::prepare(setup.base, setup.config, Unreachable::Fails) => prepared.map(drop).map_err(|error| error.to_string()),
         }
     })
 }

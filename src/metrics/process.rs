@@ -13,6 +13,7 @@ use prometheus::{Opts, Registry, TextEncoder};
 
 use super::exporter::ExportStats;
 use super::names::{self, Metric};
+use crate::build_info;
 use crate::documents::DocumentFile;
 use crate::domain::alert::{AlertName, Held, Status};
 use crate::domain::call::Rejection;
@@ -130,9 +131,7 @@ impl ProcessMetrics {
         #[cfg(target_os = "linux")]
         made(r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
         let build = int_gauges(r, names::BUILD_INFO, &["version", "revision"]);
-        build
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("SLA_LEDGER_REVISION").unwrap_or("unknown")])
-            .set(1);
+        build.with_label_values(&[build_info::VERSION, build_info::REVISION]).set(1);
         let records = counters(r, names::RECORDS, &["outcome"]);
         let [counted, duplicate, malformed, quarantined] =
             ["counted", "duplicate", "malformed", "quarantined"].map(|outcome| records.with_label_values(&[outcome]));

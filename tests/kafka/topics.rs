@@ -1,5 +1,7 @@
 //! Topics: those that `run` makes, and what it says of those it finds.
 
+use std::net::{TcpListener, TcpStream};
+
 use serde_json::json;
 use sla_ledger::generate::live::wall_clock_ms;
 
@@ -7,7 +9,7 @@ use crate::beside_others;
 use crate::read::{partition_count, read_ledger};
 use crate::service::{Instance, LIMIT, Names};
 use crate::support::kafka::shared;
-use crate::support::wait_until;
+use crate::support::{free_port, wait_until};
 use crate::write::{self, Sent};
 
 #[test]
@@ -130,11 +132,41 @@ fn nothing_is_created_when_that_is_not_wanted() {
     );
 }
 
+/// The probes answer before Kafka does, the log says it once, and the service starts when a broker is there.
 #[test]
-fn brokers_that_do_not_answer_are_named() {
-    refuses(
-        "no-brokers",
-        |_, instance| _ = instance.set("/kafka/brokers", json!(["127.0.0.1:9"])),
-        &["cannot read the cluster's metadata"],
-    );
+fn brokers_that_do_not_answer_are_named_and_waited_for() {
+    let _machine = beside_others();
+    let (cluster, names) = (shared(), Names::new("no-brokers"));
+    names.create_calls(cluster, 1);
+    let port = free_port();
+    let mut instance = Instance::new("a", cluster, &names);
+    instance.set("/kafka/brokers", json!([format!("127.0.0.1:{port}")]));
+    instance.start();
+    let expected = format!("cannot connect to 127.0.0.1:{port}: Connection refused");
+    instance.wait_not_ready("kafka_unreachable", &[&expected], LIMIT);
+    for (path, status) in [("/livez", 200), ("/-/healthy", 200), ("/-/ready", 503), ("/metrics", 503), ("/", 503)] {
+        assert_eq!(instance.get(path).map(|(status, _)| status), Some(status), "{path}");
+    }
+    // It can be ended while it waits.
+    instance.stop();
+    let log = instance.log();
+    assert_eq!((log.matches(&expected).count(), log.lines().count()), (1, 2), "{log}");
+
+    instance.start();
+    instance.wait_not_ready("kafka_unreachable", &[&expected], LIMIT);
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port");
+    let broker = cluster.bootstrap().split(',').next().expect("a broker").to_owned();
+    // Only to find the brokers: they tell their own addresses.
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&broker).expect("the broker");
+            let pairs = [(&client, &server), (&server, &client)].map(|(from, to)| (from.try_clone(), to.try_clone()));
+            for (from, to) in pairs {
+                let (mut from, mut to) = (from.expect("a handle"), to.expect("a handle"));
+                std::thread::spawn(move || _ = std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    instance.wait_ready(LIMIT);
+    instance.stop();
 }

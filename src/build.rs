@@ -1,0 +1,28 @@
+//! Tells the release binary which commit it was built from: `SLA_LEDGER_REVISION` and `SLA_LEDGER_REVISION_DATE`, from the
+//! environment or else from git. A build for development does not ask: each commit would build everything anew.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/build.rs");
+    for (variable, format) in [("SLA_LEDGER_REVISION", "%H"), ("SLA_LEDGER_REVISION_DATE", "%cs")] {
+        println!("cargo::rerun-if-env-changed={variable}");
+        let value = std::env::var(variable).ok().or_else(|| of_commit(format));
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            println!("cargo::rustc-env={variable}={value}");
+        }
+    }
+}
+
+/// What git says of the commit that is checked out.
+fn of_commit(format: &str) -> Option<String> {
+    if std::env::var("PROFILE").ok()? != "release" {
+        return None;
+    }
+    // The log of HEAD grows with each commit and each checkout.
+    println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    let output =
+        Command::new("git").args(["show", "--no-patch", &format!("--format={format}"), "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
