@@ -410,6 +410,33 @@ fn an_event_has_the_form_that_others_rely_on() {
     assert!(["tenant", "period_start", "standing", "month"].iter().all(|field| event["data"][field].is_null()));
 }
 
+#[test]
+fn a_tiers_alert_gives_its_own_failures_and_amount() {
+    use sla_ledger::report::standing::{Compensation, Fee};
+    // 1000 calls, 495 failures: all three tiers apply.
+    let month = month(1000, 495);
+    let mut standing = Standing::of("acme", &month, day(20), Completeness::default(), &[]);
+    standing.fee = Some(Fee { currency: "CNY".into(), gross_minor: 90_000, cash_minor: 90_000 });
+    standing.compensation = Some(Compensation { raw_minor: 45_000, cap_left_minor: i64::MAX, payout_minor: 45_000 });
+    let subject = Subject { standing, policy: &month.policy, reached_at_ms: None };
+    let mut story = Story::new();
+    story.at(day(20), 1000, 495);
+    let issuer = Issuer { ledger: "main".into(), runbook_url: String::new(), encoding: Encoding::Structured };
+    for (tier, expected) in [
+        ("T1", " 490 failures over the limit of T1. Owed in T1: CNY 90.00."),
+        ("T2", " 485 failures over the limit of T2. Owed in T2: CNY 270.00."),
+        ("T3", " 445 failures over the limit of T3. Owed in T3: CNY 450.00."),
+    ] {
+        let (tenant, period_start) = ("acme".into(), Some(month.period.first));
+        let key = AlertKey { tenant, period_start, alert: AlertName::TierReached, detail: tier.into() };
+        let state = story.told[&(AlertName::TierReached, tier.to_owned())];
+        let message = issuer.message(&key, &state, Some(&subject), day(20));
+        let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        let text = event["data"]["description"].as_str().unwrap();
+        assert!(text.contains(expected) && text.matches("Owed").count() == 1, "{text}");
+    }
+}
+
 /// What an alert is about, in full: ledger, tenant, its day, alert, detail.
 type About = (String, String, Option<i32>, usize, String);
 

@@ -12,7 +12,8 @@ use super::standing::Standing;
 use super::statement::canonical::hex;
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Status};
 use crate::domain::calendar::LocalDay;
-use crate::domain::policy::Policy;
+use crate::domain::money::{Currency, MonthFee, payout};
+use crate::domain::policy::{Policy, Tier};
 use crate::pipeline::book::STILL_RUNNING;
 use crate::pipeline::shard::AlertMessage;
 use crate::visible::visible;
@@ -242,19 +243,32 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
         subject.policy.target(),
         standing.tier,
     );
-    if let (Some(fee), Some(compensation)) = (&standing.fee, &standing.compensation)
-        && let Ok(currency) = fee.currency.parse::<crate::domain::money::Currency>()
-    {
-        text.push_str(&format!(" Owed now: {} {}.", fee.currency, currency.format_minor(compensation.payout_minor)));
-        if let Some(next) = standing.next.as_ref()
-            && let Some(payout) = next.payout_minor
-        {
-            let (tier, left) = (&next.tier, next.headroom);
-            let amount = currency.format_minor(payout);
-            text.push_str(&format!(" At {tier}, {left} failures away: {} {amount}.", fee.currency));
+    let currency = standing.fee.as_ref().and_then(|fee| fee.currency.parse::<Currency>().ok());
+    let money = |minor| currency.map(|currency| format!("{currency} {}", currency.format_minor(minor)));
+    let tier = match key.alert {
+        AlertName::TierReached | AlertName::ForecastBreach => {
+            subject.policy.tiers.iter().find(|tier| tier.name == *key.detail)
         }
-    } else if let Some(next) = &standing.next {
-        text.push_str(&format!(" {} is {} failures away.", next.tier, next.headroom));
+        _ => None,
+    };
+    if let Some(tier) = tier {
+        // The alert is about this tier, whichever one the month is in.
+        if let Some((name, left)) = standing.budget.headroom.iter().find(|(name, _)| *name == tier.name) {
+            text.push_str(&failures_left(name, *left));
+        }
+        if let Some(amount) = amount_in(tier, subject).and_then(money) {
+            text.push_str(&format!(" Owed in {}: {amount}.", tier.name));
+        }
+    } else {
+        if let Some(amount) = standing.compensation.as_ref().and_then(|owed| money(owed.payout_minor)) {
+            text.push_str(&format!(" Owed now: {amount}."));
+        }
+        if let Some(next) = &standing.next {
+            text.push_str(&failures_left(&next.tier, next.headroom));
+            if let Some(amount) = next.payout_minor.and_then(money) {
+                text.push_str(&format!(" Owed in {}: {amount}.", next.tier));
+            }
+        }
     }
     let recover = standing.budget.calls_to_recover.iter().rfind(|(tier, _)| *tier == standing.tier);
     if let Some((tier, Some(calls))) = recover.filter(|(_, calls)| *calls != Some(0)) {
@@ -267,4 +281,22 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
         text.push_str(&format!(" Incomplete: {}.", gaps.join(", ")));
     }
     text
+}
+
+/// How far a tier's limit is away, as a sentence.
+fn failures_left(tier: &str, left: i64) -> String {
+    let count = |failures: u64| if failures == 1 { "1 failure".to_owned() } else { format!("{failures} failures") };
+    match left {
+        0.. => format!(" {} left before {tier}.", count(left.unsigned_abs())),
+        _ => format!(" {} over the limit of {tier}.", count(left.unsigned_abs())),
+    }
+}
+
+/// What is owed in a tier, in minor units; `None`: no bill is known.
+fn amount_in(tier: &Tier, subject: &Subject<'_>) -> Option<i64> {
+    let (fee, owed) = (subject.standing.fee.as_ref()?, subject.standing.compensation.as_ref()?);
+    let month =
+        MonthFee { currency: fee.currency.parse().ok()?, gross_minor: fee.gross_minor, cash_minor: fee.cash_minor };
+    let Policy { fee_base, rounding, .. } = subject.policy;
+    Some(payout(tier.rate, &month, *fee_base, *rounding, owed.cap_left_minor).payout_minor)
 }
