@@ -81,7 +81,7 @@ fn every_dashboard_is_whole() {
         let variables: Vec<&str> = dashboard.variables().map(|variable| text(&variable["name"])).collect();
         let expected: &[&str] = match uid {
             "sla-ledger-fleet" => &["datasource", "job", "month", "top"],
-            "sla-ledger-tenant" => &["datasource", "job", "tenant", "month"],
+            "sla-ledger-tenant" => &["datasource", "job", "tenant", "month", "service", "runbook"],
             _ => &["datasource", "job", "instance"],
         };
         assert_eq!(variables, expected, "{uid}");
@@ -97,13 +97,14 @@ fn every_dashboard_is_whole() {
         // Links lead to dashboards that are there.
         let tags: Vec<&str> = list(&json["tags"]).map(text).collect();
         assert_eq!(tags, ["sla-ledger"], "{uid}");
-        for link in list(&json["links"]) {
+        for link in list(&json["links"]).filter(|link| link["type"] != "link") {
             assert_eq!((text(&link["type"]), list(&link["tags"]).map(text).collect()), ("dashboards", tags.clone()));
         }
-        for url in under(json, "url").into_iter().filter_map(Value::as_str).filter(|url| !url.is_empty()) {
+        for url in under(json, "url").into_iter().filter_map(Value::as_str).filter(|url| url.starts_with("/d/")) {
             let (target, parameters) = url.strip_prefix("/d/").and_then(|url| url.split_once('?')).expect(url);
             let target = dashboards.iter().find(|other| other.uid() == target).expect(url);
-            let known: BTreeSet<&str> = target.variables().map(|variable| text(&variable["name"])).collect();
+            let chosen = target.variables().filter(|variable| variable["type"] != "constant");
+            let known: BTreeSet<&str> = chosen.map(|variable| text(&variable["name"])).collect();
             let given: BTreeSet<&str> =
                 parameters.split('&').filter_map(|pair| pair.strip_prefix("var-")?.split('=').next()).collect();
             assert_eq!(given, known, "{url}");
@@ -129,10 +130,13 @@ fn every_panel_is_whole() {
             if panel["type"] == "row" {
                 continue;
             }
-            let core = ["bargauge", "gauge", "heatmap", "stat", "table", "timeseries"];
+            let core = ["alertlist", "bargauge", "gauge", "heatmap", "stat", "state-timeline", "table", "timeseries"];
             assert!(core.contains(&text(&panel["type"])), "{at}: no panel of the core");
             let description = text(&panel["description"]);
             assert!(description.len() > 20 && description.ends_with('.'), "{at}: {description:?} describes little");
+            if panel["type"] == "alertlist" {
+                continue;
+            }
             assert!(!text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty(), "{at} has no unit");
             if panel["type"] != "heatmap" {
                 assert!(list(&panel["fieldConfig"]["defaults"]["thresholds"]["steps"]).count() > 0, "{at}");
@@ -224,6 +228,106 @@ fn a_metric_under_another_name_is_noticed() {
     // All that is exported is shown somewhere.
     let unused: Vec<_> = names::ALL.iter().map(|metric| metric.name).filter(|name| !used.contains(*name)).collect();
     assert_eq!(unused, Vec::<&str>::new());
+}
+
+fn dashboard(uid: &str) -> Dashboard {
+    load().into_iter().find(|dashboard| dashboard.uid() == uid).expect(uid)
+}
+
+fn panel<'a>(dashboard: &'a Dashboard, title: &str, kind: &str) -> &'a Value {
+    let found = dashboard.panels().into_iter().find(|panel| panel["title"] == title && panel["type"] == kind);
+    found.unwrap_or_else(|| panic!("no {title} ({kind})"))
+}
+
+#[test]
+fn a_dashboard_shows_the_month_and_can_be_edited() {
+    for dashboard in &load() {
+        let (json, uid) = (&dashboard.json, dashboard.uid());
+        assert_eq!(json["editable"], true, "{uid}");
+        // The process is watched by the hour.
+        let from = if uid == "sla-ledger-ledger" { "now-3h" } else { "now/M" };
+        assert_eq!((text(&json["time"]["from"]), text(&json["time"]["to"])), (from, "now"), "{uid}");
+        for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
+            assert_eq!(variable["refresh"], 2, "{uid}: {} on a change of the time range", variable["name"]);
+        }
+    }
+}
+
+#[test]
+fn the_tenant_dashboard_has_what_a_month_is_judged_by() {
+    let tenant = dashboard("sla-ledger-tenant");
+    let left = panel(&tenant, "Error budget left", "stat");
+    assert_eq!((&left["gridPos"]["w"], &left["options"]["colorMode"]), (&24.into(), &"background".into()));
+    let steps = list(&left["fieldConfig"]["defaults"]["thresholds"]["steps"]);
+    assert_eq!(steps.map(|step| text(&step["color"])).collect::<Vec<_>>(), ["red", "green"]);
+    let used = panel(&tenant, "Error budget used", "timeseries");
+    assert!(list(&used["targets"]).any(|target| target["legendFormat"] == "ideal burn"));
+    let days = panel(&tenant, "Failures by day", "timeseries");
+    assert_eq!(
+        (&days["interval"], &days["fieldConfig"]["defaults"]["custom"]["drawStyle"]),
+        (&"1d".into(), &"bars".into())
+    );
+    panel(&tenant, "Tiers over time", "state-timeline");
+    let alerts = panel(&tenant, "Alerts", "alertlist");
+    assert_eq!(alerts["options"]["alertInstanceLabelFilter"], "{tenant=\"$tenant\"}");
+    let annotations: Vec<&str> = list(&tenant.json["annotations"]["list"]).map(|one| text(&one["expr"])).collect();
+    assert!(annotations.iter().any(|one| one.contains("ALERTS{") && one.contains("tenant=\"$tenant\"")));
+    let links: Vec<&str> = list(&tenant.json["links"]).map(|link| text(&link["url"])).collect();
+    let statement = "/api/v1/tenants/${tenant:percentencode}/months/${month:percentencode}/statement?format=html";
+    assert!(links.contains(&&*format!("${{service}}{statement}")) && links.contains(&"${runbook}"), "{links:?}");
+}
+
+#[test]
+fn the_ideal_burn_goes_from_nothing_to_everything() {
+    let tenant = dashboard("sla-ledger-tenant");
+    let used = panel(&tenant, "Error budget used", "timeseries");
+    let ideal = list(&used["targets"]).find(|target| target["legendFormat"] == "ideal burn").expect("the line");
+    // March 2026 in Shanghai: 1772294400 to 1774972800.
+    let end = "vector(1774972800)";
+    let selector = "sla_month_end_timestamp_seconds{job=\"$job\",tenant=\"$tenant\",month=\"$month\"}";
+    let expression = text(&ideal["expr"]).replace(selector, end);
+    let prometheus = Prometheus::start("nothing", &[], "15s", "groups: []\n");
+    for (at, expected) in
+        [(1_772_294_400.0, 0.0), (1_773_633_600.0, 0.5), (1_774_972_800.0, 1.0), (1_775_000_000.0, 1.0)]
+    {
+        let found = prometheus.query(&expression, at).expect(&expression);
+        assert_eq!(found.first().map(|series| series.samples[0].1), Some(expected), "at {at}: {expression}");
+    }
+}
+
+#[test]
+fn tiers_come_from_the_policy_and_names_are_plain() {
+    for dashboard in &load() {
+        for value in under(&dashboard.json, "steps").into_iter().flat_map(list).map(|step| &step["value"]) {
+            let is_tier = value.as_f64().is_some_and(|value| (0.9..1.0).contains(&value));
+            assert!(!is_tier, "{}: the threshold {value} of a policy", dashboard.uid());
+        }
+        for words in ["title", "description"].into_iter().flat_map(|key| under(&dashboard.json, key)) {
+            assert!(!text(words).to_lowercase().contains("headroom"), "{words}");
+        }
+    }
+    for (uid, title) in
+        [("sla-ledger-fleet", "Fleet availability over time"), ("sla-ledger-tenant", "Availability against the tiers")]
+    {
+        let dashboard = dashboard(uid);
+        let lines = list(&panel(&dashboard, title, "timeseries")["targets"]);
+        assert!(lines.filter(|one| text(&one["expr"]).contains("sla_tier_threshold_ratio")).count() == 1, "{title}");
+    }
+}
+
+#[test]
+fn a_breach_needs_enough_calls_and_rules_are_there() {
+    let fleet = dashboard("sla-ledger-fleet");
+    let breach = text(&panel(&fleet, "Tenants in breach", "stat")["targets"][0]["expr"]);
+    assert!(breach.starts_with("max(month:sla_tenants_in_breach:count{job=\"$job\"})"), "{breach}");
+    let rules = include_str!("../deploy/prometheus/recording.yml");
+    for query in load().iter().flat_map(Dashboard::queries) {
+        let bare: String = query.expression.split('"').step_by(2).collect();
+        let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+        for name in words.filter(|word| word.matches(':').count() == 2) {
+            assert!(rules.contains(&format!("- record: {name}\n")), "{query}: no rule {name}");
+        }
+    }
 }
 
 #[test]

@@ -34,9 +34,10 @@ tiers: [{name: T1, below: "99.50", rate: "10"}]
 claim: {calendar: long-ago.csv}
 exclusions: {order: []}
 "#;
+/// What the dashboards use of the recording rules.
+const RECORDED: &str = include_str!("../../deploy/prometheus/recording.yml");
 /// As the rules of `deploy/prometheus` would: the tenant dashboard shows whatever is called `Sla…` and has a tenant.
 const RULES: &str = r#"
-groups:
   - name: test
     rules:
       - {alert: SlaTest, expr: 'max without (instance, pod) (sla_compensation_ratio) > 0', labels: {severity: warning}}
@@ -130,7 +131,8 @@ fn every_query_of_the_dashboards_finds_what_the_service_says() {
     });
     first.start_ready();
     second.start_ready();
-    let mut prometheus = Prometheus::start("ledger", &[first.port(), second.port()], "1s", RULES);
+    let mut prometheus =
+        Prometheus::start("ledger", &[first.port(), second.port()], "1s", &format!("{RECORDED}{RULES}"));
     prometheus.wait_for("count(sla_ledger_shards_owned == 1) == 2");
     let from = now as f64 / 1000.0;
 
@@ -164,6 +166,7 @@ fn every_query_of_the_dashboards_finds_what_the_service_says() {
     prometheus.wait_for("sum(sla_ledger_dead_letters_total) == 1");
     prometheus.wait_for("sum(sla_ledger_notifications_total{receiver=\"ops\",outcome=\"delivered\"}) > 3");
     prometheus.wait_for("ALERTS{alertname=\"SlaTest\",tenant=\"acme\",alertstate=\"firing\"}");
+    prometheus.wait_for("month:sla_tenants_in_breach:count == 1");
     // Both instances say the fleet's figures; none of them counts twice.
     prometheus.wait_for(&format!("count(sla_fleet_calls{{month=\"{month}\",result=\"failed\"}} == 6) == 2"));
 
@@ -197,6 +200,7 @@ fn every_query_of_the_dashboards_finds_what_the_service_says() {
     prometheus.wait_for("sla_ledger_shards_owned == 2");
     prometheus.wait_for("count(sla_month_complete) == 4 and on () count(up == 0) == 1");
     prometheus.wait_for("changes(sla_ledger_takeovers_total[1m]) > 0");
+    prometheus.wait_for("month:sla_tenants_in_breach:count == 1");
     let at = Setting { prometheus: &prometheus, variables: &variables, from };
     at.check_figures(&dashboards, &month, &last_month);
     at.check("sla-ledger-ledger", "Shards (stat)", "A", &[(&[("instance", &instances["second"])], 2.0)], &dashboards);
@@ -317,6 +321,8 @@ impl Setting<'_> {
         };
         tenant("Availability (stat)", "A", &[(&[], 0.994)]);
         tenant("Error budget used (gauge)", "A", &[(&[], 1.2)]);
+        tiers("Tiers over time (state-timeline)", "A", [1.0, 0.0, 0.0]);
+        tenant("Failures by day (timeseries)", "A", &[(&[], 6.0)]);
         tenant("Part of the fee owed (stat)", "A", &[(&[], 0.1)]);
         tenant("Owed so far (stat)", "A", &[(cny, 90.0)]);
         tenant("Owed one tier further down (stat)", "A", &[(cny, 270.0)]);

@@ -185,7 +185,8 @@ fn grouped_by(expression: &str) -> BTreeSet<String> {
 /// The names in an expression that begin as ours do, suffixes of histograms taken off; text in quotes is left out.
 pub fn metric_names(expression: &str) -> BTreeSet<String> {
     let bare: String = expression.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
-    let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    // `level:metric:operation` is the name of a recording rule.
+    let words = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
     let ours = words.filter(|word| word.starts_with("sla_"));
     ours.map(|word| word.strip_suffix("_bucket").unwrap_or(word).to_owned()).collect()
 }
