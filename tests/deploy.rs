@@ -96,7 +96,11 @@ fn the_image_gets_all_that_the_build_reads() {
     let metadata: Value = serde_json::from_str(&metadata).expect("JSON");
     // A target that Cargo.toml names is left out of the list when its file is not there; a build would fail.
     let targets = metadata["packages"][0]["targets"].as_array().expect("targets").len();
-    assert_eq!(targets, 1 + read("Cargo.toml").matches("\n[[").count(), "the library, and all that is named");
+    assert_eq!(
+        targets,
+        2 + read("Cargo.toml").matches("\n[[").count(),
+        "the library, its build script, and all that is named"
+    );
     let mut included = 0;
     for file in files("src").iter().filter(|file| file.ends_with(".rs")) {
         let text = read(file);
