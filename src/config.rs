@@ -233,7 +233,7 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), web_config_file: None, api_token_file: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8464)), web_config_file: None, api_token_file: None }
     }
 }
 

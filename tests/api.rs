@@ -109,7 +109,7 @@ impl Writer {
             totals: Totals { seen: counted, counted, ..Totals::default() },
             items: sum(true),
             digest: digest.to_bytes(),
-            writer: "host-1:9464/1".into(),
+            writer: "host-1:8464/1".into(),
             ..with
         };
         let (key, value) = (Key::Checkpoint.encode(self.shard), self.last.encode_value());

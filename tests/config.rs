@@ -90,9 +90,9 @@ fn one_mistake_a_line() {
         ("http: {7: 1}", "f:1:8: a key must be a word; quote it if it is one"),
         ("flush: {interval: 1s, interval: 2s}", "f:1:23: `flush.interval` is given twice; keep one of them"),
         (
-            "http: {listen: ':9464'}",
-            "f:1:16: `http.listen` is wrong: `:9464` is no address with a port; \
-             write an address and a port, e.g. \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::]:9464\"",
+            "http: {listen: ':8464'}",
+            "f:1:16: `http.listen` is wrong: `:8464` is no address with a port; \
+             write an address and a port, e.g. \"127.0.0.1:8464\", \"0.0.0.0:8464\" or \"[::]:8464\"",
         ),
         (
             "logging: {format: JSON}",
@@ -311,7 +311,7 @@ fn a_reload_changes_what_it_may() {
         lines,
         [
             "counting.dedupe_window 900 -> 60",
-            "http.listen \"127.0.0.1:9464\" -> \"127.0.0.1:1\"",
+            "http.listen \"127.0.0.1:8464\" -> \"127.0.0.1:1\"",
             "kafka.librdkafka.debug null -> \"all\"",
             "limits.max_age 8640000 -> 8553600",
             "logging.format \"text\" -> \"json\"",
@@ -335,10 +335,10 @@ fn a_reload_changes_what_it_may() {
 #[test]
 fn instances_of_one_host_differ() {
     let mut kafka = Config::parse("f", LEAST).expect("valid").kafka;
-    let (one, two) = (kafka.instance_id("9464"), kafka.instance_id("9465"));
-    assert!(one != two && one.ends_with("-9464") && one.len() > "-9464".len(), "{one}");
+    let (one, two) = (kafka.instance_id("8464"), kafka.instance_id("8465"));
+    assert!(one != two && one.ends_with("-8464") && one.len() > "-8464".len(), "{one}");
     kafka.instance_id = Some("a".into());
-    assert_eq!(kafka.instance_id("9464"), "a");
+    assert_eq!(kafka.instance_id("8464"), "a");
 }
 
 #[test]

@@ -14,7 +14,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const BINARY: &str = env!("CARGO_BIN_EXE_sla-ledger");
 
 /// Where HTTP listens in a container.
-const PORT: u64 = 9464;
+const PORT: u64 = 8464;
 /// The drain's 9 s and the end of the process.
 const DRAIN_SECONDS: u64 = 10;
 

@@ -901,7 +901,7 @@ fn an_address_in_use_says_what_to_change() {
         service.address.port()
     );
     assert_eq!(error.to_string(), expected);
-    let error = service.runtime.block_on(http::bind("192.0.2.1:9464".parse().unwrap())).unwrap_err();
+    let error = service.runtime.block_on(http::bind("192.0.2.1:8464".parse().unwrap())).unwrap_err();
     assert!(error.to_string().contains("this machine has no address 192.0.2.1"), "{error}");
 }
 

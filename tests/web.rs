@@ -548,19 +548,19 @@ fn check_config_reads_them_and_warns() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (out.status.code(), text(out.stdout), text(out.stderr))
     };
-    let open = "listen: '0.0.0.0:9464'";
+    let open = "listen: '0.0.0.0:8464'";
     let clear = "is open to other machines: passwords and every tenant's figures cross the network in clear text; add `tls_server_config`";
     let nobody = "is open to other machines: whoever reaches it can read every tenant's figures, and reload; add `basic_auth_users`";
     let neither = "can read every tenant's figures, and reload, all in clear text; add `basic_auth_users` and `tls_server_config`";
     for (web, http, summary, warning) in [
-        (String::new(), "".to_owned(), "http       127.0.0.1:9464, no TLS, no users\n", None),
-        (String::new(), open.into(), "http       0.0.0.0:9464, no TLS, no users\n", Some(neither)),
-        (users(), format!("{open}, web_config_file: web.yml"), "0.0.0.0:9464, no TLS, 2 users\n", Some(clear)),
-        (encrypted.clone(), format!("{open}, web_config_file: web.yml"), "0.0.0.0:9464, TLS, no users\n", Some(nobody)),
+        (String::new(), "".to_owned(), "http       127.0.0.1:8464, no TLS, no users\n", None),
+        (String::new(), open.into(), "http       0.0.0.0:8464, no TLS, no users\n", Some(neither)),
+        (users(), format!("{open}, web_config_file: web.yml"), "0.0.0.0:8464, no TLS, 2 users\n", Some(clear)),
+        (encrypted.clone(), format!("{open}, web_config_file: web.yml"), "0.0.0.0:8464, TLS, no users\n", Some(nobody)),
         (
             encrypted.clone() + &users(),
             format!("{open}, web_config_file: web.yml, api_token_file: tokens"),
-            "0.0.0.0:9464, TLS, 2 users, 1 API token\n",
+            "0.0.0.0:8464, TLS, 2 users, 1 API token\n",
             None,
         ),
     ] {

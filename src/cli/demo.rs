@@ -40,7 +40,7 @@ const PLAIN_ROWS: usize = 6;
   sla-ledger demo --listen 127.0.0.1:0   on any free port")]
 pub struct Args {
     /// Where /metrics, /livez and /readyz listen; a free port is taken if this one is not
-    #[arg(long, default_value = "127.0.0.1:9464")]
+    #[arg(long, default_value = "127.0.0.1:8464")]
     listen: SocketAddr,
 
     /// End after this long, e.g. 30s [default: until Ctrl-C]

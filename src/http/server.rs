@@ -204,7 +204,7 @@ async fn reload(State(state): State<AppState>) -> Response {
 }
 
 async fn reload_with_another_method() -> Response {
-    let detail = "a reload is asked for with POST, e.g. curl -X POST http://127.0.0.1:9464/-/reload";
+    let detail = "a reload is asked for with POST, e.g. curl -X POST http://127.0.0.1:8464/-/reload";
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response

@@ -634,7 +634,7 @@ pub(crate) trait FromText: Sized {
 
 impl FromText for SocketAddr {
     const HELP: &'static str =
-        "write an address and a port, e.g. \"127.0.0.1:9464\", \"0.0.0.0:9464\" or \"[::]:9464\"";
+        "write an address and a port, e.g. \"127.0.0.1:8464\", \"0.0.0.0:8464\" or \"[::]:8464\"";
     fn from_text(text: String) -> Result<Self, String> {
         Self::from_str(&text).map_err(|_| format!("`{}` is no address with a port", text.escape_debug()))
     }
