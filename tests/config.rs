@@ -161,7 +161,7 @@ fn one_mistake_a_line() {
         (&format!("{secrets} password_file: /run/secrets/p}}}}"), "fine"),
         (
             "a: &a {b: *a}",
-            "f:1:11: not valid YAML: recursive references require weak recursion types; mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`",
+            "f:1:11: not valid YAML: recursive references require weak recursion types; fix this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`",
         ),
     ] {
         assert_eq!(mistakes(text), expected, "{text}");
@@ -183,12 +183,34 @@ fn broken_yaml_is_shown_at_its_place() {
         ("flush:\n  interval: 1s\n   x: 2", "f:3:"),
         ("flush: 'abc", "f:"),
         ("flush:\n\tinterval: 1s", "f:2:"),
-        ("a: 1\n---\nb: 2", "f:"),
-        ("<<: {a: 1}", "f:1:1:"),
     ] {
         let found = mistakes(text);
         assert!(found.starts_with(place) && found.contains("not valid YAML"), "{text}: {found}");
         assert_eq!(found.lines().count(), 1, "{found}");
+    }
+}
+
+#[test]
+fn yaml_that_is_not_supported_is_named() {
+    let one = "the file has more than one YAML document; keep one; remove the `---` lines between them";
+    let merge = "merge keys (`<<`) are not supported; write the merged keys out here";
+    for (text, expected) in [
+        ("a: 1\n---\nb: 2", format!("f:3:1: {one}")),
+        ("<<: {a: 1}", format!("f:1:1: {merge}")),
+        ("a: &a {interval: 1s}\nflush:\n  <<: *a", format!("f:3:3: {merge}")),
+        ("a: {<<: 1}", format!("f:1:5: {merge}")),
+    ] {
+        assert_eq!(mistakes(text).trim_end(), expected, "{text}");
+    }
+}
+
+#[test]
+fn other_names_of_chinas_time_suggest_its_zone() {
+    for given in ["Asia/Beijing", "Beijing", "CST", "GMT+8", "UTC+8", "UTC+08:00", "+08:00", "China Standard Time"] {
+        let found =
+            mistakes(&format!("source: {{topic: a}}\nkafka: {{brokers: b:1}}\ncounting: {{time_zone: \"{given}\"}}\n"));
+        let expected = format!("must be a time zone, not `{given}`; did you mean `Asia/Shanghai`?");
+        assert!(found.contains(&expected) && found.trim_end().lines().count() == 1, "{found}");
     }
 }
 

@@ -197,6 +197,7 @@ fn the_ledger_must_fit() {
     let policy = [("policies/p.yaml", &*bare), ("policies/error_codes.csv", CODES), ("calendars/cn.csv", CALENDAR)];
     let suspect = bare.replace("mode: exclude", "mode: suspect");
     let without = bare.replace(", \"5.7\"]", "]");
+    let beijing = bare.replace("Asia/Shanghai", "Asia/Beijing");
     let with = |text| [("policies/p.yaml", text), policy[1], policy[2]];
     for (files, expected, said) in [
         (&policy[..], ledger(shanghai, true, "tccc"), "fine"),
@@ -214,6 +215,12 @@ fn the_ledger_must_fit() {
             ledger(chrono_tz::UTC, true, "tccc"),
             "policies/p.yaml:7:12: `time_zone` Asia/Shanghai is not the ledger's, which is UTC; days are counted in the \
              ledger's zone (`counting.time_zone`), which never changes",
+        ),
+        // A name that is no zone brings no second mistake.
+        (
+            &with(&beijing),
+            ledger(chrono_tz::UTC, true, "tccc"),
+            "policies/p.yaml:7:12: `time_zone` must be a time zone, not `Asia/Beijing`; did you mean `Asia/Shanghai`?",
         ),
         (
             &policy,
@@ -470,6 +477,8 @@ fn code_table_mistakes_one_a_line() {
     for (codes, expected) in [
         ("code,class\n", "fine"),
         ("class,note,code\r\nunknown,\"a, b\",A\r\n\r\n", "fine"),
+        // What Excel leaves below a table.
+        ("code,class\nA,success\n,\n , \r\n,,,\n", "fine"),
         // Quoted line ends and empty lines are lines too.
         (
             "code,note,class\n\n\"A\",\"one\ntwo\",success\n\nB,,x\n",
@@ -831,7 +840,7 @@ fn ruling_mistakes_one_a_line() {
             ),
             (
                 "- {id: a1",
-                "1:3: not valid YAML: unclosed bracket '{'; mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`",
+                "1:3: not valid YAML: unclosed bracket '{'; fix this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`",
             ),
         ],
     );
@@ -962,23 +971,28 @@ fn an_append_that_fails_leaves_the_file_alone() {
             "the entry does not fit below the others: write the file as a list with a `- ` line for each ruling",
         ),
         (&format!("{good}..."), new_ruling("r"), NOW, "the entry does not fit"),
-        (&good.replace("exclude", "x"), new_ruling("r"), NOW, "the file has mistakes, mend them first:\n"),
+        (&good.replace("exclude", "x"), new_ruling("r"), NOW, "the file has mistakes, fix them first:\n"),
         (
             good,
             new_ruling("r"),
             1_775_000_000_000,
             "the file holds a ruling recorded at 2026-04-01T00:00:00.000Z, which is later",
         ),
-        (good, NewRuling { id: Some("a1".into()), ..new_ruling("r") }, NOW, "the ruling is refused:\n"),
-        (good, NewRuling { evidence: None, ..new_ruling("r") }, NOW, "the ruling is refused:\n"),
-        (good, NewRuling { verdict: Verdict::Revoke("a9".into()), ..new_ruling("r") }, NOW, "the ruling is refused:\n"),
+        (good, NewRuling { id: Some("a1".into()), ..new_ruling("r") }, NOW, "the ruling is rejected:\n"),
+        (good, NewRuling { evidence: None, ..new_ruling("r") }, NOW, "the ruling is rejected:\n"),
+        (
+            good,
+            NewRuling { verdict: Verdict::Revoke("a9".into()), ..new_ruling("r") },
+            NOW,
+            "the ruling is rejected:\n",
+        ),
         (
             good,
             NewRuling { verdict: Verdict::Exclude(Clause::new(5, 14), nothing), ..new_ruling("r") },
             NOW,
-            "the ruling is refused:\n",
+            "the ruling is rejected:\n",
         ),
-        (good, new_ruling(" "), NOW, "the ruling is refused:\n"),
+        (good, new_ruling(" "), NOW, "the ruling is rejected:\n"),
     ] {
         let folder = directory(&[("rulings.yaml", text.as_bytes())]);
         let path = folder.path().join("rulings.yaml");

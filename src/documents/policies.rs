@@ -231,8 +231,7 @@ fn read_policy(
         let revision = root.or("revision", 1, read::integer(1..=i64::from(u32::MAX))) as u32;
         let recorded_at_ms = root.needed("recorded_at", "\"2022-08-22T00:00:00+08:00\"", of(values::instant));
         root.or("measure", (), measure);
-        let time_zone = root.or("time_zone", default.time_zone, read::time_zone);
-        judge_zone(root, time_zone, expected);
+        let time_zone = read_zone(root, default.time_zone, expected);
         let month_end = [("month_end", MonthEnd::MonthEnd), ("clamp", MonthEnd::Clamp)];
         let month_end = root.or("month_end", default.month_end, read::choice(&month_end));
         let bound_actions = root.or("bound_actions", None, bound_actions);
@@ -330,8 +329,12 @@ fn measure(node: &Node) -> Parsed<()> {
     read::choice(&[("request_ratio", ())])(node)
 }
 
-fn judge_zone(root: &mut Section, zone: Tz, expected: &ExpectedLedger) {
-    if zone != expected.zone {
+/// The policy's zone, which must be the ledger's. A name that is no zone is one mistake, not two.
+fn read_zone(root: &mut Section, default: Tz, expected: &ExpectedLedger) -> Tz {
+    let given = root.optional("time_zone", read::time_zone);
+    let zone = given.unwrap_or(default);
+    let unreadable = given.is_none() && root.has("time_zone");
+    if !unreadable && zone != expected.zone {
         let message = format!("`time_zone` {zone} is not the ledger's, which is {}", expected.zone);
         root.mistake(
             "time_zone",
@@ -339,6 +342,7 @@ fn judge_zone(root: &mut Section, zone: Tz, expected: &ExpectedLedger) {
             "days are counted in the ledger's zone (`counting.time_zone`), which never changes",
         );
     }
+    zone
 }
 
 fn bound_actions(node: &Node) -> Parsed<Option<Vec<String>>> {

@@ -23,6 +23,7 @@ use crate::domain::documents::{Ruling, Scope, Verdict};
 use crate::domain::policy::Clause;
 use crate::yaml::FileErrors;
 use crate::yaml::read::{self, Reader, Section, shown_text};
+use crate::yaml::tree::MULTIPLE_DOCUMENTS;
 
 /// How long another process may hold the file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -346,7 +347,7 @@ fn with_ruling(
     let text = with_entry(&old_text, &render(&id, new, recorded_at_ms));
     let mut rulings = match parse(&name, &text) {
         Ok(rulings) => rulings,
-        Err(errors) if errors.mistakes().iter().any(|mistake| mistake.message.starts_with("not valid YAML")) => {
+        Err(errors) if errors.mistakes().iter().any(|mistake| is_layout(&mistake.message)) => {
             return Err(AppendError::Layout);
         }
         Err(errors) => return Err(AppendError::Ruling(errors)),
@@ -360,6 +361,11 @@ fn with_ruling(
         return Err(AppendError::Layout);
     }
     Ok((text, added))
+}
+
+/// Does the mistake mean that text was put where no entry can be?
+fn is_layout(message: &str) -> bool {
+    message.starts_with("not valid YAML") || message == MULTIPLE_DOCUMENTS
 }
 
 /// The file behind `path`, created if need be, exclusively locked, and still the one that `path` names.

@@ -70,7 +70,7 @@ fn read_rows<const N: usize>(
             Ok(false) => break,
             // The text is UTF-8 and in memory: nothing is left to fail, but a future reader may find something.
             Err(error) => {
-                found.push((format!("no CSV: {error}"), "mend the line".into(), 0..0));
+                found.push((format!("no CSV: {error}"), "fix the line".into(), 0..0));
                 return;
             }
         }
@@ -83,7 +83,9 @@ fn read_rows<const N: usize>(
             }
             continue;
         };
-        if record.len() == 1 && (record[0].trim().is_empty() || is_comment(&text[at..])) {
+        // Excel writes rows of commas below a table.
+        let empty = record.iter().all(|field| field.trim().is_empty());
+        if empty || record.len() == 1 && is_comment(&text[at..]) {
             continue;
         }
         if record.len() != width {

@@ -115,13 +115,10 @@ impl Reader {
     /// Parses `text`.
     fn open(name: &str, text: &str, kind: &'static str, check_files: bool) -> Result<(Node, Self), FileErrors> {
         let mut secrets = Vec::new();
-        let root = tree::parse(text).map_err(|(message, at)| {
+        let root = tree::parse(text).map_err(|tree::Unreadable { message, help, at }| {
             tree::secrets_in_broken(text, &mut |hidden| secrets.push(hidden));
             let hidden = secrets.iter().any(|secret| secret.contains(&at.start));
-            let message =
-                if hidden { "not valid YAML in or near a secret".into() } else { format!("not valid YAML: {message}") };
-            let help =
-                "mend this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`";
+            let message = if hidden { "not valid YAML in or near a secret".into() } else { message };
             FileErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
         })?;
         root.secrets(&mut |hidden| secrets.push(hidden));
@@ -594,12 +591,23 @@ pub(crate) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed
 pub(crate) fn time_zone(node: &Node) -> Parsed<chrono_tz::Tz> {
     let name = text(node)?;
     name.parse().or_else(|_| {
-        let help = match similar(&name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) {
+        let names = || chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+        let help = match china_time(&name).or_else(|| similar(&name, names())) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "write a name of the IANA database, e.g. `Asia/Shanghai`".into(),
         };
         wrong(node, format!("must be a time zone, not {}", shown(node)), help)
     })
+}
+
+/// The zone's name for what people write for China's time instead: other cities of it, `CST`, its offset.
+fn china_time(given: &str) -> Option<&'static str> {
+    const OTHERS: [&str; 8] = ["beijing", "peking", "guangzhou", "shenzhen", "hangzhou", "chengdu", "china", "bjt"];
+    let given = given.trim().to_ascii_lowercase();
+    let city = given.strip_prefix("asia/").unwrap_or(&given);
+    let offset = ["gmt", "utc"].iter().find_map(|zone| given.strip_prefix(zone)).unwrap_or(&given).trim();
+    let is_offset = ["+8", "+08", "+8:00", "+08:00", "+800", "+0800"].contains(&offset);
+    (OTHERS.contains(&city) || matches!(&*given, "cst" | "china standard time") || is_offset).then_some("Asia/Shanghai")
 }
 
 /// A Kafka topic's name.

@@ -35,8 +35,22 @@ pub(crate) enum Value {
     Map(Vec<(Node, Node)>),
 }
 
-/// Parses one document. The error is a message without any text of the file, and where.
-pub(crate) fn parse(text: &str) -> Result<Node, (String, Range<usize>)> {
+/// The message about a file with several documents.
+pub(crate) const MULTIPLE_DOCUMENTS: &str = "the file has more than one YAML document";
+
+/// Why a text is not taken.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    /// What is wrong, without any text of the file.
+    pub message: String,
+    /// What to do.
+    pub help: &'static str,
+    /// Where.
+    pub at: Range<usize>,
+}
+
+/// Parses one document.
+pub(crate) fn parse(text: &str) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 3 * MAX_NODES },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -50,14 +64,28 @@ pub(crate) fn parse(text: &str) -> Result<Node, (String, Range<usize>)> {
             Some(_) => range(&location),
             None => offset(text, location.line(), location.column()),
         });
-        let message =
-            error.render_with_options(serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off });
-        let message = match message.rfind(" at line ") {
-            Some(end) => message[..end].to_owned(),
-            None => message,
-        };
-        (message, place)
+        let (message, help) = explained(&error);
+        Unreadable { message, help, at: place }
     })
+}
+
+/// What is wrong, and what to do: plain words for what is YAML but not taken, the library's for broken YAML.
+fn explained(error: &serde_saphyr::Error) -> (String, &'static str) {
+    use serde_saphyr::Error::{MergeKeyNotAllowed, MergeValueNotMapOrSeqOfMaps, MultipleDocuments};
+    match error.without_snippet() {
+        MergeKeyNotAllowed { .. } | MergeValueNotMapOrSeqOfMaps { .. } => {
+            ("merge keys (`<<`) are not supported".into(), "write the merged keys out here")
+        }
+        MultipleDocuments { .. } => (MULTIPLE_DOCUMENTS.into(), "keep one; remove the `---` lines between them"),
+        error => {
+            let options = serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off };
+            let message = error.render_with_options(options);
+            let end = message.rfind(" at line ").unwrap_or(message.len());
+            let help =
+                "fix this line or the one before: indentation, brackets, quotes; quote values that hold `: ` or `#`";
+            (format!("not valid YAML: {}", &message[..end]), help)
+        }
+    }
 }
 
 impl Node {
