@@ -94,3 +94,96 @@ fn the_configuration_has_one_name() {
         assert!(code == Some(2) && said.contains("/none") && said.contains("SLA_LEDGER_CONFIG"), "{command:?}: {said}");
     }
 }
+
+/// The documents that people read, by their path in the repository.
+fn documents() -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["", "docs", "deploy", "deploy/grafana", "examples"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            if name.ends_with(".md") {
+                found.push(if folder.is_empty() { name } else { format!("{folder}/{name}") });
+            }
+        }
+    }
+    assert!(found.len() >= 14, "{found:?}");
+    found
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchor = |heading: &str| {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in documents() {
+        let text = read(&document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let folder = std::path::Path::new(&document).parent().expect("a folder");
+            let target = if path.is_empty() { root.join(&document) } else { root.join(folder).join(path) };
+            assert!(target.exists(), "{document} links to {link}, which is not there");
+            if !anchor.is_empty() && target.extension().is_some_and(|extension| extension == "md") {
+                let there = anchors(&std::fs::read_to_string(&target).expect("text"));
+                assert!(there.iter().any(|known| known == anchor), "{document}: no heading for {link} in {there:?}");
+            }
+        }
+    }
+}
+
+/// The words of a command line as a shell splits them.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (None, '\'' | '"') => (quote, word) = (Some(c), Some(word.take().unwrap_or_default())),
+            (Some(open), _) if open == c => quote = None,
+            (None, ' ') => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Every command that a document shows has flags that exist.
+#[test]
+fn commands_in_documents_are_understood() {
+    let mut commands = 0;
+    for document in documents() {
+        let text = read(&document).replace("\\\n", " ");
+        let mut in_block = false;
+        for line in text.lines() {
+            in_block ^= line.starts_with("```");
+            let shown = if in_block { line.trim_start_matches("$ ").strip_prefix("sla-ledger ") } else { None };
+            // In the text, in backticks.
+            let inline = line.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("sla-ledger "));
+            for command in shown.into_iter().chain(inline.filter(|_| !in_block)) {
+                let command = command.split(" #").next().unwrap_or(command);
+                let command = command.split([';', '|', '>', '&']).next().unwrap_or(command).trim();
+                // Help is given where all flags before it are known.
+                let mut help = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+                let output = help.args(words(command)).arg("--help").output().expect("the binary runs");
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{document}: sla-ledger {command}: {said}");
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands >= 12, "only {commands} commands were found");
+}
