@@ -6,7 +6,7 @@ use std::fmt;
 /// The bytes of a file's beginning that [`FileKind::of`] looks at, at most.
 pub const START_BYTES: usize = 512;
 
-/// A kind of file that is no text in UTF-8.
+/// A kind of file that is not a text in UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// gzip.

@@ -31,7 +31,7 @@
 //! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
 //! | [`build_info`] | which version and commit this is | |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
-//! | [`file_kind`] | what a file is that is no text in UTF-8, by its first bytes | opening files |
+//! | [`file_kind`] | what a file is that is not a text in UTF-8, by its first bytes | opening files |
 //! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
 //! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |

@@ -55,7 +55,7 @@ impl Handle {
     /// Logs by `level` from now on. What librdkafka itself says keeps the level it was started with.
     ///
     /// # Errors
-    /// When `level` is no directive; then the old one holds.
+    /// When `level` is not a directive; then the old one holds.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
         let filter = filter(level)?;
         self.0.reload(filter).map_err(|error| error.to_string())
@@ -65,7 +65,7 @@ impl Handle {
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// When logging was started before, or the level is no directive.
+/// When logging was started before, or the level is not a directive.
 pub fn init(config: &LoggingConfig) -> Result<Handle, String> {
     let (subscriber, handle) = subscriber(config, std::io::stderr().is_terminal(), std::io::stderr)?;
     subscriber.try_init().map_err(|error| error.to_string())?;
@@ -178,13 +178,13 @@ impl<W: io::Write> io::Write for EscapedJsonWriter<W> {
 /// The filter for a directive such as `info` or `info,sla_ledger::kafka=debug`.
 ///
 /// # Errors
-/// With what is wrong. A word that is no level is refused, where `EnvFilter` would take it for the name of a module and show
+/// With what is wrong. A word that is not a log level is refused, where `EnvFilter` would take it for the name of a module and show
 /// everything that module logs, and nothing else.
 pub fn filter(directive: &str) -> Result<EnvFilter, String> {
     let parts: Vec<_> = directive.split(',').map(str::trim).collect();
     let level = |part: &str| !part.is_empty() && LevelFilter::from_str(part).is_ok();
     if let Some(word) = parts.iter().find(|part| !part.contains(['=', '[']) && !level(part)) {
-        return Err(format!("`{}` is no level", word.escape_debug()));
+        return Err(format!("`{}` is not a log level", word.escape_debug()));
     }
     EnvFilter::builder().parse(parts.join(",")).map_err(|error| error.to_string())
 }

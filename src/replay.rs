@@ -203,7 +203,7 @@ impl Replay {
         self
     }
 
-    /// Takes one line, without its line end. A line that is no call event is counted by its reason; an empty one is an
+    /// Takes one line, without its line end. A line that is not a call event is counted by its reason; an empty one is an
     /// empty payload.
     ///
     /// # Errors
@@ -258,7 +258,7 @@ impl Replay {
             let text = self
                 .arrival
                 .read(line)
-                .map_err(|reason| ReplayError::Arrival(format!("no text ({})", Rejection::from(reason))))?;
+                .map_err(|reason| ReplayError::Arrival(format!("not a text ({})", Rejection::from(reason))))?;
             if let Some(text) = text {
                 return match rfc3339_ms(&text) {
                     Some(ms) => Ok(Some(ms)),

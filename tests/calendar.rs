@@ -89,7 +89,7 @@ fn a_year_is_added_once() {
 #[test]
 fn what_is_no_year_is_refused() {
     let place = Place::new();
-    place.refuses("", "this is no holiday-cn file");
+    place.refuses("", "this is not a holiday-cn file");
     place.refuses(r#"{"year": 2027, "papers": [], "days": []}"#, "2027 has no days");
     place.refuses(&NOTICE.replace("\"2027-02-20\"", "\"2027-02-05\""), "2027-02-05 is both off and worked");
     // A day that the calendar knows otherwise, by another year's notice.

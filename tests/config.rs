@@ -78,20 +78,20 @@ fn one_mistake_a_line() {
             "ledger: {replication_factor: 0}",
             "f:1:30: `ledger.replication_factor` must not be 0; write -1 for the broker's default, or 1 to 100",
         ),
-        ("ledgre: {name: a}", "f:1:1: `ledgre` is no key of sla-ledger; did you mean `ledger`?"),
+        ("ledgre: {name: a}", "f:1:1: unknown key `ledgre`; did you mean `ledger`?"),
         (
             "interval: 1s",
-            "f:1:1: `interval` is no key of sla-ledger; did you mean `flush.interval`? it is indented or placed wrongly here",
+            "f:1:1: unknown key `interval`; did you mean `flush.interval`? it is indented or placed wrongly here",
         ),
         (
             "http: {qqq: 1}",
-            "f:1:8: `http.qqq` is no key of sla-ledger; remove it; known here: listen, web_config_file, api_token_file",
+            "f:1:8: unknown key `http.qqq`; remove it; known here: listen, web_config_file, api_token_file",
         ),
         ("http: {7: 1}", "f:1:8: a key must be a word; quote it if it is one"),
         ("flush: {interval: 1s, interval: 2s}", "f:1:23: `flush.interval` is given twice; keep one of them"),
         (
             "http: {listen: ':8464'}",
-            "f:1:16: `http.listen` is wrong: `:8464` is no address with a port; \
+            "f:1:16: `http.listen` is wrong: `:8464` is not an address with a port; \
              write an address and a port, e.g. \"127.0.0.1:8464\", \"0.0.0.0:8464\" or \"[::]:8464\"",
         ),
         (
@@ -142,7 +142,7 @@ fn one_mistake_a_line() {
         ("kafka: {brokers: 'a:1,[::1]:2'}", "fine"),
         (
             "kafka: {brokers: ['a:1', 'http://b:2']}",
-            "f:1:18: `kafka.brokers` holds `http://b:2`, which is no broker's address; \
+            "f:1:18: `kafka.brokers` holds `http://b:2`, which is not a broker's address; \
              write `host:port` for each, e.g. [\"kafka-1:9092\", \"kafka-2:9092\"]",
         ),
         (
@@ -409,7 +409,7 @@ fn check_config_reads_the_documents() {
     put("docs/rulings.yaml", "- {id: a1, idd: a2}\n");
     let (code, out, err) = run();
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    assert!(err.contains("tenants.csv: 7 mistakes") && err.contains("`idd` is no key of a ruling"), "{err}");
+    assert!(err.contains("tenants.csv: 7 mistakes") && err.contains("unknown key `idd` in a ruling"), "{err}");
 }
 
 #[test]

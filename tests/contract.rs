@@ -255,7 +255,7 @@ fn differences(expected: &Value, ledger: &Ledger) -> Vec<String> {
         "duplicates": totals.duplicate, "duplicate_conflicts": totals.duplicate_conflicts,
         "quarantined_future": totals.quarantined,
     });
-    // What is no sum is expected over the whole term; a standing never mixes months.
+    // What is not a sum is expected over the whole term; a standing never mixes months.
     if let [only] = &standings[..] {
         for key in ["availability_pct", "availability_pct_worst_case", "tier"] {
             found[key] = only[key].clone();

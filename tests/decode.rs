@@ -49,7 +49,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
     }
 }
 
-/// `None` when it is no JSON, or nested 128 levels deep. Numbers of any size and lone surrogates outside keys pass.
+/// `None` when it is not a JSON, or nested 128 levels deep. Numbers of any size and lone surrogates outside keys pass.
 fn read(text: &str, depth: u32) -> Option<Json<'_>> {
     let raw: &RawValue = serde_json::from_str(text).ok()?;
     expand(raw, depth)
@@ -1042,7 +1042,7 @@ fn fields_are_found_where_the_mapping_says() {
         headers: Headers::Known(&[("request-id", b"r1")]),
         ..payload(body.as_bytes())
     };
-    assert_eq!(said(decoder.decode(&record)), "wrong_type", "a key that is no text");
+    assert_eq!(said(decoder.decode(&record)), "wrong_type", "a key that is not a text");
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn the_demo_shows_counted_tenants_and_ends_on_ctrl_c() {
     let mut command = Program::command();
     command.args(["demo", "--listen", "127.0.0.1:0"]);
     let mut demo = Program::spawn("demo", command);
-    // Plain lines, since its output is no terminal.
+    // Plain lines, since its output is not a terminal.
     demo.wait_for_log("200 tenants, ", LIMIT);
     let log = demo.log();
     let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("the address to open");

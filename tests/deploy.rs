@@ -133,7 +133,8 @@ fn compose_starts_in_order_what_exists() {
         let tag = image.rsplit_once(':').map(|(_, tag)| tag);
         assert!(tag.is_some_and(|tag| tag != "latest"), "{name}: {image} is not pinned");
         for (other, dependency) in service["depends_on"].as_object().into_iter().flatten() {
-            let other = services.get(other).unwrap_or_else(|| panic!("{name} waits for {other}, which is no service"));
+            let other =
+                services.get(other).unwrap_or_else(|| panic!("{name} waits for {other}, which is not a service"));
             if dependency["condition"] == "service_healthy" {
                 assert!(other["healthcheck"]["test"].is_array(), "{name} waits for the health of what has no check");
             }

@@ -216,7 +216,7 @@ fn the_ledger_must_fit() {
             "policies/p.yaml:7:12: `time_zone` Asia/Shanghai is not the ledger's, which is UTC; days are counted in the \
              ledger's zone (`counting.time_zone`), which never changes",
         ),
-        // A name that is no zone brings no second mistake.
+        // A name that is not a zone brings no second mistake.
         (
             &with(&beijing),
             ledger(chrono_tz::UTC, true, "tccc"),
@@ -262,7 +262,7 @@ fn policy_mistakes_one_a_line() {
         (
             "month_end: month_end",
             "month_ends: clamp",
-            "8:1: `month_ends` is no key of a policy; did you mean `month_end`?",
+            "8:1: unknown key `month_ends` in a policy; did you mean `month_end`?",
         ),
         (
             "recorded_at: \"2022-08-22T00:00:00+08:00\"",
@@ -327,7 +327,7 @@ fn policy_mistakes_one_a_line() {
         (
             "overrides: {}",
             "overrides: {A.*: throttled}",
-            "13:15: `codes.overrides.A.*` is no code; write `A`: a code covers all that begin with it and a dot",
+            "13:15: `codes.overrides.A.*` is not a code; write `A`: a code covers all that begin with it and a dot",
         ),
         (
             "below: \"99.00\"",
@@ -364,7 +364,7 @@ fn policy_mistakes_one_a_line() {
         (
             "{name: T2, below: \"99.00\", rate: \"30\"}",
             "{name: T2, rates: \"30\", below: \"99.00\"}",
-            "16:5: `tiers[2].rate` is missing; add it, e.g. `rate: \"10\"` in section `tiers[2]`\n16:16: `tiers[2].rates` is no key of a policy; did you mean `rate`?",
+            "16:5: `tiers[2].rate` is missing; add it, e.g. `rate: \"10\"` in section `tiers[2]`\n16:16: unknown key `tiers[2].rates` in a policy; did you mean `rate`?",
         ),
         (
             "base: cash",
@@ -612,12 +612,12 @@ fn order_mistakes_one_a_line() {
             ),
             (
                 &ORDERS.replace("order_id", "order-id"),
-                "1:1: the column `order_id` is missing; name all of tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at; fields may be empty, columns not\n1:8: `order-id` is no column of this file; did you mean `order_id`?",
+                "1:1: the column `order_id` is missing; name all of tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at; fields may be empty, columns not\n1:8: `order-id` is not a column of this file; did you mean `order_id`?",
             ),
             (&ORDERS.replace("order_id", "order_id,start"), "1:23: the column `start` stands twice; remove one"),
             (
                 &ORDERS.replace("order_id", "order_id,zzz"),
-                "1:17: `zzz` is no column of this file; remove it; the columns are tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at",
+                "1:17: `zzz` is not a column of this file; remove it; the columns are tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at",
             ),
         ],
     );
@@ -693,7 +693,7 @@ fn notice_declaration_and_claim_mistakes_one_a_line() {
                 "1:97: `end` is not after `start`; `start` is included, `end` is not: correct one of them",
             ),
             (&with(", @", ""), "1:3: `recorded_at` is missing; add it, e.g. `recorded_at: 2026-03-17T09:00:00+08:00`"),
-            (&with("@", "@, tenant: acme"), "1:154: `tenant` is no key of a notice; did you mean `tenants`?"),
+            (&with("@", "@, tenant: acme"), "1:154: unknown key `tenant` in a notice; did you mean `tenants`?"),
             (
                 &with("@", "@, tenants: acme"),
                 "1:163: `tenants` must be a list, not `acme`; write `[one, two]`, or a `- ` line for each",

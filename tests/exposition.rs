@@ -731,7 +731,7 @@ fn reload_answers_with_what_came_of_it() {
         (response.status().as_u16(), response.text().unwrap())
     };
     assert_eq!(reload(), (200, "2 files changed\n".into()));
-    let mistake = "sla-ledger.yaml:3:5: `listn` is no key here\n  did you mean `listen`?";
+    let mistake = "sla-ledger.yaml:3:5: `listn` is not a key here\n  did you mean `listen`?";
     *answer.lock().unwrap() = Err(ReloadError::Invalid(mistake.into()));
     assert_eq!(reload(), (400, format!("{mistake}\n")));
     *answer.lock().unwrap() = Err(ReloadError::Failed("sla-ledger.yaml cannot be read".into()));

@@ -190,7 +190,7 @@ fn leap_second() {
     assert_eq!(ran.only("acme", "2016-12")["total"], 2);
     assert_eq!(ran.only("acme", "2017-01")["total"], 1);
     assert_eq!(ran.json["records"]["malformed_reasons"], json!({"bad_timestamp": 1}));
-    // The ledger's default zone: the last minute of its month is no end of a month in UTC; the leap second is at 08:00.
+    // The ledger's default zone: the last minute of its month is not an end of a month in UTC; the leap second is at 08:00.
     let files = Files::new();
     let call = |id: &str, at: &str| format!(r#"{{"tenant":"acme","request_id":"{id}","timestamp":"{at}"}}"#) + "\n";
     let calls = call("r1", "2026-03-31T23:59:59+08:00")

@@ -312,7 +312,7 @@ fn broken_input_is_an_error_with_its_place() {
         ("damaged.gz", damaged(gz(many.as_bytes())), vec!["damaged.gz, line ", "the gzip data ", "`gzip -t`"]),
         (
             "tail.gz",
-            [gz(CALLS.as_bytes()), b"what follows is no member".to_vec()].concat(),
+            [gz(CALLS.as_bytes()), b"what follows is not a member".to_vec()].concat(),
             vec!["tail.gz, line 13: the gzip data is damaged"],
         ),
         ("empty.gz", Vec::new(), vec!["empty.gz, line 1: the gzip data ends in the middle, at or before byte 0"]),
@@ -329,7 +329,11 @@ fn broken_input_is_an_error_with_its_place() {
             format!("{{}}\n{}", CALLS.replace("2026-03-20T10:00:01+08:00\"}", "20 March\"}")).into_bytes(),
             vec!["arrival.jsonl, line 2: `arrival` is `20 March`", "RFC 3339", "leave it out"],
         ),
-        ("number.jsonl", b"{\"arrival\":5}".to_vec(), vec!["number.jsonl, line 1: `arrival` is no text (wrong_type)"]),
+        (
+            "number.jsonl",
+            b"{\"arrival\":5}".to_vec(),
+            vec!["number.jsonl, line 1: `arrival` is not a text (wrong_type)"],
+        ),
     ] {
         let ran = replay(&["--calls", &files.put(name, bytes)]);
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{name}: {}", ran.err);
@@ -438,7 +442,7 @@ fn no_name_steers_a_terminal() {
     safe(&text);
     safe(&html);
     assert!(text.out.contains("\\u{1b}[2J"), "{}", text.out);
-    // A cell is no formula, and otherwise what the call said.
+    // A cell is not a formula, and otherwise what the call said.
     assert!(
         csv.code == 0 && csv.out.contains(&format!(",\"'{HOSTILE}0\",\"'{HOSTILE}\",InternalError,")),
         "{:?}",

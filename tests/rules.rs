@@ -208,7 +208,7 @@ fn every_name_in_an_expression_is_a_metric() {
     let mut used = BTreeSet::new();
     for rule in rules() {
         for name in series(text(&rule["expr"])) {
-            assert!(known(&name), "{name} is no metric: {rule}");
+            assert!(known(&name), "{name} is not a metric: {rule}");
             used.insert(name);
         }
     }
@@ -220,7 +220,7 @@ fn every_name_in_an_expression_is_a_metric() {
         let words = document.split(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)));
         for name in words.filter(|word| word.starts_with("sla_") || word.contains(":sla_")) {
             let name = name.trim_end_matches(':');
-            assert!(known(name), "{name} is no metric");
+            assert!(known(name), "{name} is not a metric");
         }
     }
 }

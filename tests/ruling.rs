@@ -78,7 +78,7 @@ fn wrong_rulings_are_refused_and_nothing_is_written() {
     for (arguments, code, complaint) in [
         (&["--clause", "5.14"][..], 1, "scope"),
         (&["--tenant", "acme"], 2, "--clause"),
-        (&["--clause", "five", "--tenant", "acme"], 2, "is no clause"),
+        (&["--clause", "five", "--tenant", "acme"], 2, "is not a clause"),
         (&["--clause", "5.7", "--day", "2026-03-20", "--request-id", "r1"], 1, "exactly one --tenant"),
         (&["--clause", "5.7", "--from", "yesterday"], 2, "expected a date and time with offset"),
     ] {
@@ -149,12 +149,12 @@ fn what_was_issued_stays_until_a_ruling_changes_it() {
         (out, err)
     };
     let (first, told) = issue(&["--month", "2026-03"], "2026-04-10T00:00:00+08:00");
-    assert!(told.contains("revision 1 is kept in "), "{told}");
+    assert!(told.contains("revision 1 archived in "), "{told}");
     // Asked again, later and by the first day, it is the one that was sent.
     // (Calls of the file that arrive later than it is asked are named on stderr.)
     let (again, told) = issue(&["--period-start", "2026-03-17"], "2026-04-11T00:00:00+08:00");
     assert_eq!(again, first);
-    assert!(!told.contains("is kept in"), "{told}");
+    assert!(!told.contains("archived in"), "{told}");
     // As of its day, too, without the archive.
     let (_, preview, _) = statement(
         directory,
@@ -165,7 +165,7 @@ fn what_was_issued_stays_until_a_ruling_changes_it() {
     let (code, _, err) = add(directory, &[&TYPHOON[..], &["--yes", "--id", "a1"]].concat());
     assert_eq!(code, 0, "{err}");
     let (second, told) = issue(&["--month", "2026-03"], "2026-04-12T00:00:00+08:00");
-    assert!(told.contains("revision 2 is kept in "), "{told}");
+    assert!(told.contains("revision 2 archived in "), "{told}");
     let (before, after) = (parsed(&first), parsed(&second));
     assert_eq!((&after["revision"], &after["supersedes"]["sha256"]), (&json!(2), &before["sha256"]));
     let changes = after["changes"].as_array().expect("changes").iter();
@@ -202,7 +202,7 @@ fn what_was_issued_stays_until_a_ruling_changes_it() {
     };
     let (code, said) = check("r2.json");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("revision 2, is as it was issued"), "{said}");
+    assert!(said.contains("revision 2, unaltered"), "{said}");
     let path = archive.join("acme/2026-03-17/r2.json");
     std::fs::write(&path, second.replace("1467", "1468")).expect("a file");
     let (code, said) = check("r2.json");

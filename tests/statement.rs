@@ -293,13 +293,13 @@ fn tampering_is_found() {
     for (from, to, said) in [
         ("\"payout_minor\": 7337", "\"payout_minor\": 14674", "the payout is Some(7337) minor units, not 14674"),
         ("\"failed\": 1", "\"failed\": 3", "3 failures less 2 excluded are not 3"),
-        ("\"a1\"", "\"a2\"", "the digest does not fit"),
+        ("\"a1\"", "\"a2\"", "digest mismatch"),
         ("\"failed\": 1", "\"failed\": 9, \"failed\": 1", "`failed` is there twice"),
         ("\"failed\": 1", "\"failed\": 1.0", "1.0 is not an integer"),
         ("statement/v1", "statement/v2", "the schema is \"sla-ledger/statement/v2\""),
-        ("\"sha256\": \"", "\"sha256\": \"0", "the digest does not fit"),
-        ("\"revision\": 1", "\"revision\": 1, \"note\": \"paid\"", "the digest does not fit"),
-        ("{", "", "not sound JSON"),
+        ("\"sha256\": \"", "\"sha256\": \"0", "digest mismatch"),
+        ("\"revision\": 1", "\"revision\": 1, \"note\": \"paid\"", "digest mismatch"),
+        ("{", "", "invalid JSON"),
     ] {
         let error = replaced(from, to);
         assert!(error.contains(said), "{from} -> {to}: {error}");
@@ -599,9 +599,9 @@ fn damage_in_the_archive_is_found() {
     foreign.standing.tenant = "globex".into();
     let other = Case { issued_at: "2026-04-10T02:00:00Z", ..Case::acme() }.issue(None);
     for (name, bytes, said) in [
-        ("altered", sound.replace("\"failed\": 1", "\"failed\": 0").into_bytes(), "the digest does not fit"),
-        ("cut off", sound.as_bytes()[..100].to_vec(), "not sound JSON"),
-        ("empty", Vec::new(), "not sound JSON"),
+        ("altered", sound.replace("\"failed\": 1", "\"failed\": 0").into_bytes(), "digest mismatch"),
+        ("cut off", sound.as_bytes()[..100].to_vec(), "invalid JSON"),
+        ("empty", Vec::new(), "invalid JSON"),
         ("binary", vec![0xff], "not UTF-8"),
         ("another tenant's", foreign.issue(None).to_json().into_bytes(), "it is about globex"),
         ("another revision", next.clone().into_bytes(), "it holds revision 2"),

@@ -249,7 +249,7 @@ fn connections_are_encrypted_as_the_file_says() {
         (with("min_version: TLS13"), Version::TLS_1_3, true),
         (with("max_version: TLS12"), Version::TLS_1_3, false),
         (with("max_version: TLS12"), Version::TLS_1_2, true),
-        // The certificate's key is no RSA key; and the list is about TLS 1.2 only.
+        // The certificate's key is not an RSA key; and the list is about TLS 1.2 only.
         (with(rsa_only), Version::TLS_1_2, false),
         (with(rsa_only), Version::TLS_1_3, true),
         (with(ecdsa), Version::TLS_1_2, true),
@@ -348,11 +348,11 @@ fn one_mistake_a_line() {
         (tls("client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt"), "fine"),
         (
             own("basic_auth: {}"),
-            "web.yml:1:1: `basic_auth` is no key of a web configuration; did you mean `basic_auth_users`?",
+            "web.yml:1:1: unknown key `basic_auth` in a web configuration; did you mean `basic_auth_users`?",
         ),
         (
             tls("cert_fiel: x"),
-            "web.yml:1:66: `tls_server_config.cert_fiel` is no key of a web configuration; did you mean `cert_file`?",
+            "web.yml:1:66: unknown key `tls_server_config.cert_fiel` in a web configuration; did you mean `cert_file`?",
         ),
         (
             own("tls_server_config: {}"),
@@ -440,7 +440,7 @@ fn one_mistake_a_line() {
         ),
         (
             own("http_server_config: {headers: {Server: x}}"),
-            "web.yml:1:32: `http_server_config.headers.Server` is no key of a web configuration; remove it; known here: Content-Security-Policy",
+            "web.yml:1:32: unknown key `http_server_config.headers.Server` in a web configuration; remove it; known here: Content-Security-Policy",
         ),
         (
             own("http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}"),
@@ -452,16 +452,16 @@ fn one_mistake_a_line() {
         ),
         (
             own("basic_auth_users: {alice: hunter2}"),
-            "web.yml:1:20: `basic_auth_users.alice` is no bcrypt hash of a password; make one with `htpasswd",
+            "web.yml:1:20: `basic_auth_users.alice` is not a bcrypt hash of a password; make one with `htpasswd",
         ),
-        (own("basic_auth_users: {alice: 7}"), "web.yml:1:20: `basic_auth_users.alice` is no bcrypt hash"),
+        (own("basic_auth_users: {alice: 7}"), "web.yml:1:20: `basic_auth_users.alice` is not a bcrypt hash"),
         (
             format!("basic_auth_users: {{alice: '{}'}}", hash("x").replace("$04$", "$17$")),
             "web.yml:1:20: `basic_auth_users.alice` is too slow to check",
         ),
         (
             format!("basic_auth_users: {{'a:b': '{}'}}", hash("x")),
-            "web.yml:1:20: `basic_auth_users.a:b` is no user name that a client can send",
+            "web.yml:1:20: `basic_auth_users.a:b` is not a user name that a client can send",
         ),
         (
             format!("basic_auth_users: {{a: '{0}', a: '{0}'}}", hash("x")),

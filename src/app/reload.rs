@@ -37,7 +37,7 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.metrics.reload(None);
-                tracing::error!(file = %file.display(), error, "nothing reloaded; what was in force stays");
+                tracing::error!(file = %file.display(), error, "reload failed; keeping the previous configuration");
                 return Err(ReloadError::Invalid(error));
             }
         };

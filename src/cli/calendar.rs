@@ -31,7 +31,7 @@ enum Command {
 
 The notice of a year comes in the November before. A year that is there already and says the same changes nothing; one
 that says something else is refused. The calendar is replaced as a whole or not at all.
-Exit codes: 0 the year is in the calendar, 1 it is not and the calendar is as it was, 2 wrong usage.")]
+Exit codes: 0 the year is in the calendar, 1 it is not and the calendar is as it was, 2 invalid usage.")]
 struct Import {
     /// The year's file, as holiday-cn publishes it
     #[arg(value_name = "HOLIDAY_CN.json")]

@@ -38,7 +38,7 @@ arrived; by default that is the event's own time. Lines that are no call event a
 arrive more than five minutes after --now (`clock`): they move nothing.
 
 Without a configuration, built-in settings are used.
-Exit codes: 0 done, 1 the input cannot be read or has no call event, 2 wrong flags or configuration.";
+Exit codes: 0 done, 1 the input cannot be read or has no call event, 2 invalid usage or configuration.";
 
 /// Count call events from files or stdin, without Kafka: the same facts, availability and tiers.
 #[derive(Debug, Clone, clap::Args)]

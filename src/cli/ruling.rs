@@ -37,7 +37,7 @@ Examples:
   sla-ledger ruling add --decision revoke --revokes r-20260402-1 --actor li.si --reason 'the record was wrong'
 
 First it prints what changes, a service month a line; nothing is written before it was agreed to (or --yes).
-Exit codes: 0 written (or shown, with --dry-run), 1 it failed or was not agreed to, 2 wrong flags or configuration.";
+Exit codes: 0 written (or shown, with --dry-run), 1 it failed or was not agreed to, 2 invalid usage or configuration.";
 
 /// Rulings: a person's decisions about calls. Append-only.
 #[derive(Debug, clap::Subcommand)]

@@ -39,10 +39,10 @@ Examples:
   sla-ledger statement --tenant acme --month 2026-03 --calls calls.jsonl      from files, without Kafka
   sla-ledger statement --all --month 2026-03 --archive /var/lib/statements    one of everybody; revisions of what changed
   sla-ledger statement --tenant acme --month 2026-03 --as-of 2026-04-10T00:00:00+08:00
-  sla-ledger statement --check acme.json                                      is it what was issued?
+  sla-ledger statement --check acme.json                                      was it altered?
 
 The same facts, documents, --as-of and --now give the same bytes.
-Exit codes: 0 done, 1 it failed (or --check found an alteration), 2 wrong flags or configuration.";
+Exit codes: 0 done, 1 it failed (or --check found an alteration), 2 invalid usage or configuration.";
 
 /// Print the statement of a tenant's service month: counts by clause, money, claim window, evidence, digests.
 #[derive(Debug, clap::Args)]
@@ -159,7 +159,7 @@ fn check(file: &Path) -> Result<()> {
     let text = super::read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
     let statement = verify(&text).with_context(|| file.display().to_string())?;
     let line = format!(
-        "{}: {} from {}, revision {}, is as it was issued: sha256 {}",
+        "{}: {} from {}, revision {}, unaltered: sha256 {}",
         file.display(),
         statement.tenant(),
         statement.period_start(),
@@ -292,7 +292,7 @@ impl Office<'_> {
         if let Ok(day) = text.parse() {
             return Ok(Wanted::Day(day));
         }
-        let month = text.parse().map_err(|_| anyhow!("`{text}` is no month; write it as 2026-03 or 2026-03-17"))?;
+        let month = text.parse().map_err(|_| anyhow!("`{text}` is not a month; write it as 2026-03 or 2026-03-17"))?;
         Ok(Wanted::Month(month))
     }
 
@@ -359,7 +359,7 @@ impl Office<'_> {
                 rendering("evidence.csv", Format::Csv, Lang::En),
             ];
             let path = archive.store(statement, renderings)?;
-            super::complain(&format!("revision {} is kept in {}", statement.revision, path.display()));
+            super::complain(&format!("revision {} archived in {}", statement.revision, path.display()));
         }
         Ok(statement)
     }

@@ -436,7 +436,7 @@ fn brokers(node: &Node) -> Parsed<Vec<String>> {
         return wrong(node, "must name at least one broker", help);
     }
     match listed.iter().find(|broker| !is_broker(broker)) {
-        Some(bad) => wrong(node, format!("holds `{}`, which is no broker's address", bad.escape_debug()), help),
+        Some(bad) => wrong(node, format!("holds `{}`, which is not a broker's address", bad.escape_debug()), help),
         None => Ok(listed),
     }
 }

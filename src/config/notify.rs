@@ -413,12 +413,12 @@ impl FromText for HttpUrl {
 /// An address of HTTP without a password. The message does not hold the text.
 fn http_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
-        Ok(url) if !["http", "https"].contains(&url.scheme()) => Err("it is no http or https address".into()),
+        Ok(url) if !["http", "https"].contains(&url.scheme()) => Err("it is not an http or https address".into()),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Err("it holds a user or a password; use `username` and `password_file`".into())
         }
         Ok(url) => Ok(url),
-        Err(error) => Err(format!("it is no address ({error})")),
+        Err(error) => Err(format!("it is not an address ({error})")),
     }
 }
 
@@ -491,7 +491,10 @@ notify:
                 webhook("name: a b, url: 'http://a'"),
                 "f:1:28: `notify.webhooks[1].name` must be a short name, not `a b`",
             ),
-            (webhook("name: a, url: 'ftp://a'"), "f:1:36: `notify.webhooks[1].url` is wrong: it is no http or https"),
+            (
+                webhook("name: a, url: 'ftp://a'"),
+                "f:1:36: `notify.webhooks[1].url` is wrong: it is not an http or https",
+            ),
             (
                 webhook("name: a, url: 'http://u:p@a'"),
                 "`notify.webhooks[1].url` is wrong: it holds a user or a password",
@@ -501,10 +504,10 @@ notify:
             (webhook("name: a, url: 'http://a', username: b"), "`notify.webhooks[1].username` needs `password_file`"),
             (webhook("name: a, url: 'http://a', min_severity: warn"), "did you mean `warning`?"),
             (webhook("name: a, url: 'http://a'}, {name: a, url: 'http://b'"), "two webhooks have the name `a`"),
-            (webhook("name: a, url: 'http://a', urll: b"), "`notify.webhooks[1].urll` is no key of sla-ledger"),
+            (webhook("name: a, url: 'http://a', urll: b"), "unknown key `notify.webhooks[1].urll`"),
             (
                 "notify: {alertmanagers: {urls: [x]}}".into(),
-                "f:1:33: `notify.alertmanagers.urls` is wrong: it is no address",
+                "f:1:33: `notify.alertmanagers.urls` is wrong: it is not an address",
             ),
             (
                 "notify: {alertmanagers: {urls: ['http://a:9093/api/v2/alerts']}}".into(),

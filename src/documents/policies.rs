@@ -329,7 +329,7 @@ fn measure(node: &Node) -> Parsed<()> {
     read::choice(&[("request_ratio", ())])(node)
 }
 
-/// The policy's zone, which must be the ledger's. A name that is no zone is one mistake, not two.
+/// The policy's zone, which must be the ledger's. A name that is not a zone is one mistake, not two.
 fn read_zone(root: &mut Section, default: Tz, expected: &ExpectedLedger) -> Tz {
     let given = root.optional("time_zone", read::time_zone);
     let zone = given.unwrap_or(default);
@@ -370,7 +370,7 @@ fn read_codes(section: &mut Section, beside: &mut Beside, sha256: &mut Sha256, d
         let full = format!("`codes.overrides.{}`", code.escape_debug());
         if let Some(prefix) = code.strip_suffix(".*") {
             let help = format!("write {}: a code covers all that begin with it and a dot", shown_text(prefix));
-            section.complain(at, format!("{full} is no code"), help);
+            section.complain(at, format!("{full} is not a code"), help);
         } else if let Err((message, help)) = owned(&code) {
             section.complain(at, format!("{full} {message}"), help);
         } else {

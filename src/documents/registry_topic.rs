@@ -32,7 +32,7 @@ pub struct TopicRows {
     refused: BTreeMap<String, (Option<Arc<str>>, Refused)>,
 }
 
-/// A message that is no row, or a row that cannot stand beside the others: why, and what to do.
+/// A message that is not a row, or a row that cannot stand beside the others: why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Refused {
     /// The message's key.
@@ -51,7 +51,7 @@ impl TopicRows {
     /// Applies a message. `Ok`: did anything change?
     ///
     /// # Errors
-    /// It is no row; the earlier row of its key stays.
+    /// It is not a row; the earlier row of its key stays.
     pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, Refused> {
         let result = self.apply_row(key, value);
         let name = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
@@ -65,7 +65,7 @@ impl TopicRows {
         }
     }
 
-    /// Whom a message that is no row is about: by its value, its key, or the earlier row of that key.
+    /// Whom a message that is not a row is about: by its value, its key, or the earlier row of that key.
     fn tenant_of(&self, key: &str, value: &[u8]) -> Option<Arc<str>> {
         let fields: Option<Map<String, Value>> = serde_json::from_slice(value).ok();
         let named = fields.as_ref().and_then(|fields| fields.get("tenant")?.as_str());
@@ -169,11 +169,11 @@ impl TopicRows {
 
 fn fields<const N: usize>(value: &[u8], columns: &[&'static str; N]) -> Result<Map<String, Value>, String> {
     let fields: Map<String, Value> = serde_json::from_slice(value)
-        .map_err(|error| format!("the value is no JSON object ({error}): write one with {}", columns.join(",")))?;
+        .map_err(|error| format!("the value is not a JSON object ({error}): write one with {}", columns.join(",")))?;
     let mut reasons = Vec::new();
     for (name, value) in &fields {
         if !columns.contains(&name.as_str()) {
-            reasons.push(format!("{} is no field: {}", shown_text(name), table::no_column(name, columns)));
+            reasons.push(format!("{} is not a field: {}", shown_text(name), table::no_column(name, columns)));
         } else if !value.is_string() && !value.is_null() {
             let shown = shown_text(&value.to_string());
             reasons.push(format!("`{name}` must be text, not {shown}: write it in quotes, as in the file"));

@@ -126,7 +126,7 @@ fn header<const N: usize>(
             Some(_) => found.push((format!("the column `{given}` stands twice"), "remove one".into(), place)),
             None if others == Others::Ignored => {}
             None => {
-                let message = format!("`{}` is no column of this file", given.escape_debug());
+                let message = format!("`{}` is not a column of this file", given.escape_debug());
                 found.push((message, no_column(given, names), place));
             }
         }

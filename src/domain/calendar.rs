@@ -13,7 +13,7 @@ const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 /// Reads an RFC 3339 instant with its offset: the one reading of instants, whatever they stand in.
 ///
 /// A leap second (23:59:60 UTC at the end of a month, written with any offset) is read as the second before it, so that it
-/// belongs to the month that it ends (clause 1.4). `:60` at any other instant is no instant.
+/// belongs to the month that it ends (clause 1.4). `:60` at any other instant is not an instant.
 pub fn instant(text: &str) -> Option<DateTime<FixedOffset>> {
     const SECOND_NS: u32 = 1_000_000_000;
     let read = DateTime::parse_from_rfc3339(text).ok()?;

@@ -44,7 +44,7 @@ impl Flag {
     }
 }
 
-/// Why a payload is no call event. The event ends as a dead letter with this reason; also a metric label.
+/// Why a payload is not a call event. The event ends as a dead letter with this reason; also a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// No payload (a tombstone) or zero bytes.
@@ -82,7 +82,7 @@ pub enum Quarantined {
 /// Why an event is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rejection {
-    /// It is no call event.
+    /// It is not a call event.
     Malformed(Malformed),
     /// It is one that must not be counted.
     Quarantined(Quarantined),

@@ -67,7 +67,7 @@ impl Decision<'_> {
 pub enum Outcome {
     /// Its action is not bound to the service: neither a call nor a failure.
     Unbound,
-    /// It is no failure.
+    /// It is not a failure.
     NoFailure,
     /// It is a failure and counts.
     Counted,

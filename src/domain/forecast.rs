@@ -420,7 +420,7 @@ fn read(days: &[(LocalDay, u64)], today: LocalDay, history: &mut [f64; WINDOW]) 
     (known, so_far)
 }
 
-/// One huge day is no level: it is cut to a multiple of a usual busy one, unless the days around it are as busy.
+/// One huge day is not a log level: it is cut to a multiple of a usual busy one, unless the days around it are as busy.
 fn flatten_spikes(history: &mut [f64]) {
     // The busiest weekday's middle day.
     let mut usual: f64 = 0.0;

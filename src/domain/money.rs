@@ -98,7 +98,7 @@ impl Currency {
         let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
         if whole.is_empty() || fraction.is_empty() || !digits(whole) || !digits(fraction) {
-            return Err(format!("`{shown}` is no amount; write digits with a point, as 900.00"));
+            return Err(format!("`{shown}` is not an amount; write digits with a point, as 900.00"));
         }
         let places = self.places();
         let fraction = if unsigned.contains('.') { fraction } else { "" };
@@ -157,7 +157,7 @@ impl std::str::FromStr for Currency {
         iso_currency::Currency::from_code(text)
             .filter(|currency| currency.exponent().is_some())
             .map(Self)
-            .ok_or_else(|| format!("`{}` is no currency; write its ISO 4217 code, as CNY", text.escape_debug()))
+            .ok_or_else(|| format!("`{}` is not a currency; write its ISO 4217 code, as CNY", text.escape_debug()))
     }
 }
 

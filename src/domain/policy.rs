@@ -57,7 +57,7 @@ impl std::str::FromStr for Clause {
         };
         text.split_once('.')
             .and_then(|(article, paragraph)| Some(Self { article: number(article)?, paragraph: number(paragraph)? }))
-            .ok_or_else(|| format!("`{}` is no clause; write it as \"5.12\"", text.escape_debug()))
+            .ok_or_else(|| format!("`{}` is not a clause; write it as \"5.12\"", text.escape_debug()))
     }
 }
 

@@ -231,10 +231,11 @@ impl HolidayYear {
             date: String,
             is_off_day: bool,
         }
-        let File { year, papers, days } = serde_json::from_str(json)
-            .map_err(|e| format!("this is no holiday-cn file ({e}); take a year's file of NateScarlet/holiday-cn"))?;
+        let File { year, papers, days } = serde_json::from_str(json).map_err(|e| {
+            format!("this is not a holiday-cn file ({e}); take a year's file of NateScarlet/holiday-cn")
+        })?;
         if !(1000..=9998).contains(&year) {
-            return Err(format!("{year} is no year of four digits; correct `year`"));
+            return Err(format!("{year} is not a year of four digits; correct `year`"));
         }
         if days.is_empty() {
             return Err(format!("{year} has no days: its holidays are not announced yet; try again after November"));
@@ -247,7 +248,7 @@ impl HolidayYear {
         for Day { name, date, is_off_day: off } in days {
             let day = parse_day(&date).filter(|day| (year - 1..=year + 1).contains(&day.date().year()));
             let day = day.ok_or_else(|| {
-                format!("`{}` is no date in or next to {year}; write it as {year}-10-01", date.escape_debug())
+                format!("`{}` is not a date in or next to {year}; write it as {year}-10-01", date.escape_debug())
             })?;
             if known.get(&day).is_some_and(|before| before.off != off) {
                 return Err(format!("{day} is both off and worked; keep one of them"));
@@ -296,7 +297,7 @@ impl HolidayYear {
 /// A calendar's text with one more year; unchanged if the year is there already and says the same.
 ///
 /// # Errors
-/// The text is no calendar, says something else about the year, or contradicts it on a day.
+/// The text is not a calendar, says something else about the year, or contradicts it on a day.
 pub fn merge_into(csv_text: &str, added: &HolidayYear) -> Result<String, String> {
     Workdays::from_csv(csv_text)?;
     let year = added.year;
@@ -369,10 +370,10 @@ fn row(line: usize, text: &str) -> Result<Row, String> {
         "coverage" => Kind::Coverage,
         "off" => Kind::Off,
         "work" => Kind::Work,
-        _ => return Err(format!("line {line}: `{}` is no kind of day; {FORMAT}", kind.escape_debug())),
+        _ => return Err(format!("line {line}: `{}` is not a kind of day; {FORMAT}", kind.escape_debug())),
     };
     let day = |text: &str| {
-        parse_day(text).ok_or_else(|| format!("line {line}: `{}` is no date; {FORMAT}", text.escape_debug()))
+        parse_day(text).ok_or_else(|| format!("line {line}: `{}` is not a date; {FORMAT}", text.escape_debug()))
     };
     let (first, last) = (day(first)?, day(last)?);
     if last < first {
@@ -464,10 +465,10 @@ mod tests {
     #[test]
     fn a_bad_calendar_is_refused_with_its_line() {
         for (text, said) in [
-            ("holiday,2026-01-01,2026-01-01,2026,x", "line 1: `holiday` is no kind"),
+            ("holiday,2026-01-01,2026-01-01,2026,x", "line 1: `holiday` is not a kind"),
             ("# c\n\noff,2026-01-01,2026-01-01", "line 3: `off,2026-01-01,2026-01-01` has too few columns"),
-            ("off,2026-1-1,2026-01-01,2026,x", "line 1: `2026-1-1` is no date"),
-            ("off,2026-02-29,2026-03-01,2026,x", "line 1: `2026-02-29` is no date"),
+            ("off,2026-1-1,2026-01-01,2026,x", "line 1: `2026-1-1` is not a date"),
+            ("off,2026-02-29,2026-03-01,2026,x", "line 1: `2026-02-29` is not a date"),
             ("off,2026-01-02,2026-01-01,2026,x", "line 1: 2026-01-01 lies before 2026-01-02"),
             ("off,2026-01-01,2027-01-02,2026,x", "line 1: 2026-01-01 to 2027-01-02 is more than a year"),
             ("off,2026-01-01,2026-01-01,2206,x", "line 1: `2206` is not the year"),
@@ -576,12 +577,12 @@ mod tests {
         let file = |days: &str| format!(r#"{{"year":2027,"papers":[],"days":[{days}]}}"#);
         let day = |date: &str, off: bool| format!(r#"{{"name":"元旦","date":"{date}","isOffDay":{off}}}"#);
         for (json, said) in [
-            ("[]".into(), "this is no holiday-cn file"),
-            (r#"{"year":2027,"papers":[]}"#.into(), "this is no holiday-cn file"),
+            ("[]".into(), "this is not a holiday-cn file"),
+            (r#"{"year":2027,"papers":[]}"#.into(), "this is not a holiday-cn file"),
             (file(""), "2027 has no days"),
-            (file(&day("2025-12-31", true)), "`2025-12-31` is no date in or next to 2027"),
-            (file(&day("2029-01-01", true)), "`2029-01-01` is no date"),
-            (file(&day("2027-01-32", true)), "`2027-01-32` is no date"),
+            (file(&day("2025-12-31", true)), "`2025-12-31` is not a date in or next to 2027"),
+            (file(&day("2029-01-01", true)), "`2029-01-01` is not a date"),
+            (file(&day("2027-01-32", true)), "`2027-01-32` is not a date"),
             (file(&format!("{},{}", day("2027-01-01", true), day("2027-01-01", false))), "2027-01-01 is both"),
             (file(&day("2027-01-01", true)).replace("元旦", "a\\nb"), "`a\\nb` holds control characters"),
         ] {

@@ -1,4 +1,4 @@
-//! Call events as bytes: the ordinary form, its permitted variants, CloudEvents, and everything that is no call event.
+//! Call events as bytes: the ordinary form, its permitted variants, CloudEvents, and everything that is not a call event.
 
 use super::catalog::Code;
 use super::expected::Malformed;

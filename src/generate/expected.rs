@@ -26,7 +26,7 @@ pub enum Malformed {
     MissingField,
     /// A field of another type than it must have.
     WrongType,
-    /// A timestamp that is no RFC 3339 instant.
+    /// A timestamp that is not an RFC 3339 instant.
     BadTimestamp,
     /// A text above 128 bytes.
     TooLong,

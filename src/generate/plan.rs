@@ -114,7 +114,8 @@ impl FromStr for Incident {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no incident: write TENANT@START+DURATION=SHARE, e.g. `acme@2h+30m=0.2`");
+        let wrong =
+            || format!("`{text}` is not an incident: write TENANT@START+DURATION=SHARE, e.g. `acme@2h+30m=0.2`");
         let (tenant, rest) = text.rsplit_once('@').ok_or_else(wrong)?;
         let (start, rest) = rest.split_once('+').ok_or_else(wrong)?;
         let (length, share) = rest.split_once('=').ok_or_else(wrong)?;

@@ -83,10 +83,10 @@ fn users(root: &mut Section) -> Vec<(String, String)> {
         };
         let (message, help) = match hash {
             _ if user.contains(':') || user.chars().any(char::is_control) => {
-                ("is no user name that a client can send", "choose one without `:` and control characters")
+                ("is not a user name that a client can send", "choose one without `:` and control characters")
             }
             None => (
-                "is no bcrypt hash of a password",
+                "is not a bcrypt hash of a password",
                 "make one with `htpasswd -nBC 10 \"\" | tr -d ':\\n'`, and write it in single quotes",
             ),
             Some((_, cost)) if cost > MAX_COST => (

@@ -201,7 +201,7 @@ impl UnreadHeaders for MessageHeaders {
             while sys::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut len)
                 == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             {
-                // A header whose name is no UTF-8 can be neither mapped nor written back by name; its value is kept.
+                // A header whose name is not a UTF-8 can be neither mapped nor written back by name; its value is kept.
                 let name = CStr::from_ptr(name).to_str().unwrap_or("?");
                 let value = if value.is_null() { &[][..] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
                 found.push((name, value));

@@ -148,7 +148,7 @@ mod tests {
         assert!(said.ends_with("--entity-name ledger --add-config max.message.bytes=8388608"), "{said}");
         progress.takeover_waits(too_large("another"));
         progress.taken_over();
-        assert_eq!(progress.stalled(at(1031)), Some(said), "a takeover in between is no commit");
+        assert_eq!(progress.stalled(at(1031)), Some(said), "a takeover in between is not a commit");
         assert!(progress.settled(), "failures have ended");
         assert_eq!((progress.stalled(at(1031)), progress.overdue(at(1031))), (None, Duration::ZERO));
         assert!(!progress.settled());

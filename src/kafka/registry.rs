@@ -32,7 +32,7 @@ const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reads the topic until `stop` and tells `on_change` of the rows of files and topic together: first when it has read
 /// the topic to its end, then after every change of either, at most twice a second and only at the end of all
-/// partitions. A message that is no row is counted, logged and skipped. Runs on a thread of its own.
+/// partitions. A message that is not a row is counted, logged and skipped. Runs on a thread of its own.
 ///
 /// # Errors
 /// The client cannot be made.

@@ -100,7 +100,7 @@ pub fn run(setup: &Setup<'_>, editor: Editor) -> Result<(), KafkaError> {
     let mut wait = WAIT;
     while !setup.stop.is_cancelled() && tail.failure.is_none() {
         setup.health.count_round(Beating::Tail);
-        // What librdkafka logs and what is no partition's error; the batch call would print the one and hide the other.
+        // What librdkafka logs and what is not a partition's error; the batch call would print the one and hide the other.
         batch::serve(&consumer, |error| tracing::warn!(%error, "reading the ledger failed"));
         queue.consume(wait, |fetched| tail.read(fetched));
         wait = tail.publish().map_or(WAIT, |rest| rest.min(WAIT));

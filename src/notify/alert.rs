@@ -91,7 +91,7 @@ impl Status {
     }
 }
 
-/// A record that is no alert.
+/// A record that is not an alert.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no alert: {0}")]
 pub struct NoAlert(String);

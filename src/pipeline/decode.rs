@@ -11,9 +11,9 @@
 //! - A mapped field, or an object on the way to one, that stands twice is `repeated_field`; elsewhere repeats are ignored.
 //!
 //! Where the format leaves a choice:
-//! - The payload is judged as a whole first (`too_large`, `empty`, `not_json`, `wrong_type` when it is no object,
+//! - The payload is judged as a whole first (`too_large`, `empty`, `not_json`, `wrong_type` when it is not an object,
 //!   `repeated_field`), then its fields in the order tenant, request id, timestamp, action, code, system_error.
-//! - A null action is no action. A null tenant, request id or timestamp is of the wrong type.
+//! - A null action is not an action. A null tenant, request id or timestamp is of the wrong type.
 //! - Instants whose day might lie outside the years 0–9999 in some zone are bad timestamps.
 //! - An epoch is a JSON number or the text of a decimal number; it is read exactly and floored to milliseconds.
 //! - A CloudEvent in structured mode is an object with a text `specversion`. Pointers go into its `data`, if that is an
@@ -255,7 +255,7 @@ impl Decoder {
     /// Reads one event.
     ///
     /// # Errors
-    /// Why the payload is no call event.
+    /// Why the payload is not a call event.
     pub fn decode<'a>(&self, record: &SourceRecord<'a>) -> Result<Call<'a>, Malformed> {
         let payload = record.payload.unwrap_or_default();
         if payload.len() > self.max_bytes {
@@ -427,7 +427,7 @@ impl OutermostText {
         }
     }
 
-    /// The text; `None` when it is absent or null, or the payload is no JSON object.
+    /// The text; `None` when it is absent or null, or the payload is not a JSON object.
     ///
     /// # Errors
     /// It has another type, or stands twice.

@@ -2,7 +2,7 @@
 //! the ends: also where the owner stands still or is gone.
 //!
 //! The end of a partition lies beyond its last record where transactions wrote their markers, and aborted records look
-//! like others. So an end alone is no lag: where neither the end nor the ledger moves and something seems to be left, a
+//! like others. So an end alone is not a lag: where neither the end nor the ledger moves and something seems to be left, a
 //! reader must look ([`LagWatch::seen`] says where), and what it found is remembered.
 
 use std::time::Duration;

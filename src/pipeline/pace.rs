@@ -5,7 +5,7 @@
 //! An empty window pages nobody; levels and tiers never depend on it.
 //!
 //! What is added belongs to the minute of the shard's watermark, not to the minute in which it was read: a backlog that
-//! is caught up in seconds is no burst. Minutes are kept for the short window, older ones in steps of 5 and 30 minutes.
+//! is caught up in seconds is not a burst. Minutes are kept for the short window, older ones in steps of 5 and 30 minutes.
 
 use smallvec::SmallVec;
 

@@ -510,7 +510,7 @@ const DAYS_TAG: u32 = 4;
 pub struct EncodedDays<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for EncodedDays<'a> {
-    /// `None`: what follows is no day.
+    /// `None`: what follows is not a day.
     type Item = Option<&'a [u8]>;
 
     fn next(&mut self) -> Option<Self::Item> {

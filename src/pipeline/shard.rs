@@ -45,7 +45,7 @@ const KEEP_DAYS: i64 = 90;
 const DAY_MS: i64 = 86_400_000;
 /// A day is folded into its month when the watermark is so far past its end.
 const FOLD_AFTER_MS: i64 = 3_600_000;
-/// About how many bytes of tallies a flush may fold days into, so that midnight is no storm; as often as there are days that
+/// About how many bytes of tallies a flush may fold days into, so that midnight is not a storm; as often as there are days that
 /// wait.
 pub const FOLD_BYTES: usize = 1 << 20;
 

@@ -236,7 +236,7 @@ impl Lines {
     }
 }
 
-/// What became of a file's lines: notices a file that is no JSONL of calls at all, which must not pass for a quiet one.
+/// What became of a file's lines: notices a file that is not a JSONL of calls at all, which must not pass for a quiet one.
 #[derive(Debug)]
 pub struct Tried {
     file: String,
@@ -288,7 +288,7 @@ impl Tried {
         let shown = String::from_utf8_lossy(line);
         let shown: String = shown.chars().take(SHOWN).flat_map(char::escape_debug).collect();
         let count = if *lines == 1 {
-            "its one line is no call event".into()
+            "its one line is not a call event".into()
         } else {
             format!("none of its {lines} lines is a call event")
         };

@@ -1,6 +1,6 @@
 //! Lines of a replay that were not counted, and whose service months they may be missing from.
 //!
-//! A line that is no call event names no time that can be believed, so it may belong to the month of the call before it or
+//! A line that is not a call event names no time that can be believed, so it may belong to the month of the call before it or
 //! of the one after it, and to anybody. A call that was refused names its tenant and its month.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ impl RejectedLines {
         self.last_ms = Some(arrival_ms);
     }
 
-    /// The line at this place is no call event.
+    /// The line at this place is not a call event.
     pub fn unreadable(&mut self, place: i64, reason: Rejection) {
         let first = (self.file, place);
         let lines = self.pending.entry(reason.as_str()).or_insert(Lines { lines: 0, first });

@@ -143,7 +143,7 @@ impl Issuer {
 }
 
 /// The fields behind one another with a bar between them: of no other fields the same. Where one of them holds a bar, its
-/// length in bytes and a space stand before each; since there are more than four bars then, it is no join of plain fields.
+/// length in bytes and a space stand before each; since there are more than four bars then, it is not a join of plain fields.
 fn joined(fields: [&str; 5]) -> String {
     match fields.iter().any(|field| field.contains('|')) {
         true => fields.map(|field| format!("{} {field}", field.len())).join("|"),

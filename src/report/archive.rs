@@ -149,12 +149,11 @@ impl Archive {
     pub fn store(&self, statement: &Statement, renderings: Vec<Rendering<'_>>) -> Result<PathBuf, ArchiveError> {
         let json = statement.to_json();
         verify(&json).map_err(|e| ArchiveError::Refused(e.to_string()))?;
-        let day: LocalDay = statement
-            .period_start()
-            .parse()
-            .map_err(|_| ArchiveError::Refused(format!("`{}` is no day", statement.period_start().escape_debug())))?;
+        let day: LocalDay = statement.period_start().parse().map_err(|_| {
+            ArchiveError::Refused(format!("`{}` is not a day", statement.period_start().escape_debug()))
+        })?;
         if let Some(bad) = renderings.iter().find(|r| !file_name(r.name)) {
-            return Err(ArchiveError::Refused(format!("`{}` is no name of a rendering", bad.name.escape_debug())));
+            return Err(ArchiveError::Refused(format!("`{}` is not a name of a rendering", bad.name.escape_debug())));
         }
         let dir = self.month_dir(statement.tenant(), day);
         fs::create_dir_all(&dir).map_err(at(&dir))?;

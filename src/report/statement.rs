@@ -330,7 +330,7 @@ impl Statement {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// No JSON, or a member is there twice.
-    #[error("this is not sound JSON: {0}")]
+    #[error("invalid JSON: {0}")]
     NotJson(String),
     /// Another schema.
     #[error("the schema is {found}, expected \"{SCHEMA}\"")]
@@ -339,14 +339,14 @@ pub enum VerifyError {
         found: String,
     },
     /// Something that a statement has is missing or of another type.
-    #[error("this is no statement: {0}")]
+    #[error("this is not a statement: {0}")]
     NotAStatement(String),
     /// A number that readers of JSON do not agree on.
     #[error(transparent)]
     Number(#[from] BadNumber),
     /// It was altered after it was issued.
     #[error(
-        "the digest does not fit: the statement says {stated}, its content gives {computed}; it was altered after it \
+        "digest mismatch: the statement says {stated}, its content gives {computed}; it was altered after it \
          was issued{}",
         hints(.contradictions)
     )]
@@ -385,7 +385,7 @@ fn hints(contradictions: &[String]) -> String {
 pub fn verify(text: &str) -> Result<Statement, VerifyError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut value = canonical::parse(text).map_err(|e| VerifyError::NotJson(e.to_string()))?;
-    let members = value.as_object_mut().ok_or_else(|| VerifyError::NotAStatement("it is no object".into()))?;
+    let members = value.as_object_mut().ok_or_else(|| VerifyError::NotAStatement("it is not an object".into()))?;
     if members.get("schema").and_then(Value::as_str) != Some(SCHEMA) {
         let found = members.get("schema").map_or_else(|| "missing".into(), Value::to_string);
         return Err(VerifyError::Schema { found });

@@ -179,7 +179,8 @@ impl Reader {
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => format!("remove it; known here: {}", siblings().collect::<Vec<_>>().join(", ")),
             };
-            let message = format!("`{}` is no key of {}", join(&section, &key), self.kind);
+            let place = if self.kind == CONFIG { String::new() } else { format!(" in {}", self.kind) };
+            let message = format!("unknown key `{}`{place}", join(&section, &key));
             self.mistakes.push((message, help, at));
         }
     }
@@ -644,7 +645,7 @@ impl FromText for SocketAddr {
     const HELP: &'static str =
         "write an address and a port, e.g. \"127.0.0.1:8464\", \"0.0.0.0:8464\" or \"[::]:8464\"";
     fn from_text(text: String) -> Result<Self, String> {
-        Self::from_str(&text).map_err(|_| format!("`{}` is no address with a port", text.escape_debug()))
+        Self::from_str(&text).map_err(|_| format!("`{}` is not an address with a port", text.escape_debug()))
     }
 }
 

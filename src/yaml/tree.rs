@@ -124,7 +124,7 @@ pub(crate) fn sounds_secret(key: &str) -> bool {
     key == "key" || SOUNDS.iter().any(|sound| key.contains(sound)) && !POINTERS.iter().any(|end| key.ends_with(end))
 }
 
-/// The same as [`Node::secrets`] for a text that is no YAML: everything after `key:` in the line, and the lines below that
+/// The same as [`Node::secrets`] for a text that is not a YAML: everything after `key:` in the line, and the lines below that
 /// are indented deeper. Hides too much rather than too little.
 pub(crate) fn secrets_in_broken(text: &str, found: &mut impl FnMut(Range<usize>)) {
     let mut start = 0;

@@ -49,7 +49,7 @@ fn rules_in_seconds() -> String {
         scaled.push('\n');
     }
     for (threshold, seconds) in [("_seconds:max > 900", 15), ("_seconds:max > 120", 2), ("_lag_seconds) > 120", 2)] {
-        assert!(scaled.contains(threshold), "{threshold} is no threshold any more");
+        assert!(scaled.contains(threshold), "{threshold} is not a threshold any more");
         let (left, _) = threshold.rsplit_once(' ').expect("a number");
         scaled = scaled.replace(threshold, &format!("{left} {seconds}"));
     }

@@ -41,7 +41,7 @@ impl Seen {
             let asked = Instant::now();
             let answer = request(&client).send().and_then(|response| Ok((response.status(), response.bytes()?)));
             let took = asked.elapsed();
-            // The end of the service is no failure of it.
+            // The end of the service is not a failure of it.
             if stop.load(Ordering::Relaxed) {
                 return;
             }

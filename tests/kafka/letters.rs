@@ -11,7 +11,7 @@ use crate::support::kafka::shared;
 use crate::support::wait_until;
 use crate::write::{self, Sent};
 
-/// A record that is no call, and that no compression makes smaller: a topic's limit is one of compressed batches.
+/// A record that is not a call, and that no compression makes smaller: a topic's limit is one of compressed batches.
 fn garbage(partition: i32, body: usize) -> Sent {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {

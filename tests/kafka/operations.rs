@@ -165,7 +165,7 @@ fn sighup_reloads_and_a_mistake_keeps_the_old_configuration() {
     instance.set("/metrics", json!({"tenants": "everybody"}));
     hang_up(&mut instance);
     instance.wait_metric(reloaded, |ok| ok == 0.0);
-    instance.program().wait_for_log("nothing reloaded; what was in force stays", LIMIT);
+    instance.program().wait_for_log("reload failed; keeping the previous configuration", LIMIT);
     assert_eq!(instance.metric(&calls), None);
 
     // A good one that cannot be taken over while running.

@@ -15,7 +15,7 @@ impl Row {
 
     /// A cell that holds a number, a day, …
     pub fn number<T: std::str::FromStr>(&self, column: &str) -> T {
-        self.text(column).parse().unwrap_or_else(|_| panic!("{column} is no number: {}", self.text(column)))
+        self.text(column).parse().unwrap_or_else(|_| panic!("{column} is not a number: {}", self.text(column)))
     }
 }
 

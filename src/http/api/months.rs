@@ -125,7 +125,7 @@ impl Tenant {
     pub fn month(&self, asked: &Asked) -> Result<ServiceMonth, Problem> {
         let text = asked.capture(1);
         let name = Name::of(text).ok_or_else(|| {
-            let detail = format!("`{}` is no service month: write YYYY-MM, or its first day, YYYY-MM-DD", cut(text));
+            let detail = format!("`{}` is not a service month: write YYYY-MM, or its first day, YYYY-MM-DD", cut(text));
             Problem::bad(detail)
         })?;
         let months = self.months(name.month.first_day(), name.month.last_day());

@@ -22,7 +22,7 @@ pub struct BadNumber(pub String);
 /// The canonical form: no space, members sorted by UTF-16 code units, only the escapes that must be.
 ///
 /// # Errors
-/// A number that is no integer, or too large.
+/// A number that is not an integer, or too large.
 pub fn to_string(value: &Value) -> Result<String, BadNumber> {
     let mut out = String::new();
     write(value, &mut out)?;
@@ -32,7 +32,7 @@ pub fn to_string(value: &Value) -> Result<String, BadNumber> {
 /// SHA-256 of the canonical form, in lower-case hex.
 ///
 /// # Errors
-/// A number that is no integer, or too large.
+/// A number that is not an integer, or too large.
 pub fn sha256(value: &Value) -> Result<String, BadNumber> {
     Ok(hex(&Sha256::digest(to_string(value)?)))
 }
