@@ -251,7 +251,7 @@ mod tests {
         refuse(None, "{}", &["order/<tenant>/<order_id>"]);
         refuse(Some("bill/b"), "{}", &["order/<tenant>/<order_id>"]);
         refuse(Some("order/a"), "{}", &["order/<tenant>/<order_id>"]);
-        refuse(Some("order/a/o"), "[]", &["no JSON object"]);
+        refuse(Some("order/a/o"), "[]", &["not a JSON object"]);
         refuse(
             Some("order/a/o"),
             r#"{"moths": "3", "months": 3}"#,
