@@ -18,7 +18,7 @@ const FEES: &str = "bill_id,tenant,period_start,period_end,currency,gross,vouche
 const AT: &str = "recorded_at: 2026-04-01T00:00:00Z";
 
 /// Writes the files into a directory of their own.
-fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+fn directory(files: &[(impl AsRef<Path>, impl AsRef<[u8]>)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, bytes) in files {
         let path = folder.path().join(name);
@@ -29,8 +29,7 @@ fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 }
 
 fn load(files: &[(&str, &str)], expected: &ExpectedLedger) -> Result<DocumentSet, String> {
-    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
-    let folder = directory(&files);
+    let folder = directory(files);
     let root = format!("{}/", folder.path().display());
     DocumentSet::load(folder.path(), expected)
         .map_err(|errors| errors.to_string().replace(&root, "").replace(root.trim_end_matches('/'), "."))
@@ -84,16 +83,6 @@ fn with_examples() -> Vec<(String, Vec<u8>)> {
     files.into_iter().collect()
 }
 
-fn put_all(files: &[(String, Vec<u8>)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (name, bytes) in files {
-        let path = folder.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
-        std::fs::write(path, bytes).expect("written");
-    }
-    folder
-}
-
 #[test]
 fn what_may_be_run_has_no_entries() {
     let set = DocumentSet::load(Path::new(CONFIG), &ExpectedLedger::default()).expect("valid");
@@ -124,7 +113,7 @@ fn what_may_be_run_has_no_entries() {
 
 #[test]
 fn the_examples_are_valid() {
-    let folder = put_all(&with_examples());
+    let folder = directory(&with_examples());
     let set = DocumentSet::load(folder.path(), &ExpectedLedger::default()).expect("valid");
     let files: Vec<_> =
         set.files.iter().map(|f| format!("{} {} {} {}", f.kind.as_str(), f.name, f.rows, f.kind.unit())).collect();
@@ -1153,7 +1142,7 @@ fn damaged_files_are_refused_or_taken() {
     let files = with_examples();
     let read = |name: &str| files.iter().find(|(file, _)| file == name).expect("an example").1.clone();
     let sound: Vec<_> = NAMES.iter().map(|name| (*name, read(name))).collect();
-    let folder = put_all(&files);
+    let folder = directory(&files);
     let put = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");

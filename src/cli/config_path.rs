@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 /// The variable that names the configuration where no argument does.
-pub const VARIABLE: &str = "SLA_LEDGER_CONFIG";
+const VARIABLE: &str = "SLA_LEDGER_CONFIG";
 /// Where packages install it.
-pub const INSTALLED: &str = "/etc/sla-ledger";
+const INSTALLED: &str = "/etc/sla-ledger";
 /// Its name in a directory.
 const FILE_NAME: &str = "sla-ledger.yaml";
 
@@ -45,7 +45,7 @@ pub fn file(path: &Path) -> PathBuf {
 
 /// The directory of the configuration that no argument names.
 pub fn default_directory() -> PathBuf {
-    let file = file(&from_environment().unwrap_or_else(|| INSTALLED.into()));
+    let file = ConfigPath::default().file();
     file.parent().unwrap_or(Path::new(".")).to_owned()
 }
 

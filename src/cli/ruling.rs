@@ -24,9 +24,7 @@ use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 use crate::report::statement::{Lang, clause_title};
 use crate::visible::visible;
-
-/// A tenant's name at least this similar (Jaro-Winkler, 0 to 1) is suggested for an unknown one.
-const SIMILAR: f64 = 0.8;
+use crate::yaml::read::similar;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -211,9 +209,8 @@ fn known(verdict: &Verdict, documents: &DocumentSet, book: &Book) -> Result<()> 
     };
     let Some(unknown) = tenants.iter().find(|tenant| !is_known(tenant)) else { return Ok(()) };
     let names = book.tenants().chain(documents.registry.tenants());
-    let near = names.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
-    let near = near.filter(|near| strsim::jaro_winkler(near, unknown) >= SIMILAR);
-    let hint = near.map_or(String::new(), |near| format!("did you mean `{}`? ", visible(near)));
+    let hint = similar(unknown, names.map(|name| &**name))
+        .map_or(String::new(), |near| format!("did you mean `{}`? ", visible(near)));
     bail!(
         "unknown tenant `{}`: it has no calls and no order; {hint}correct --tenant, or add --allow-unknown",
         visible(unknown)

@@ -23,7 +23,7 @@ use crate::domain::documents::{Ruling, Scope, Verdict};
 use crate::domain::policy::Clause;
 use crate::yaml::FileErrors;
 use crate::yaml::read::{self, Reader, Section, shown_text};
-use crate::yaml::tree::MULTIPLE_DOCUMENTS;
+use crate::yaml::tree;
 
 /// How long another process may hold the file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -347,9 +347,8 @@ fn with_ruling(
     let text = with_entry(&old_text, &render(&id, new, recorded_at_ms));
     let mut rulings = match parse(&name, &text) {
         Ok(rulings) => rulings,
-        Err(errors) if errors.mistakes().iter().any(|mistake| is_layout(&mistake.message)) => {
-            return Err(AppendError::Layout);
-        }
+        // Text was put where no entry can be.
+        Err(_) if tree::parse(&text).is_err() => return Err(AppendError::Layout),
         Err(errors) => return Err(AppendError::Ruling(errors)),
     };
     let kept = rulings.len() == old.len() + 1 && rulings.iter().zip(&old).all(|(now, before)| now == before);
@@ -361,11 +360,6 @@ fn with_ruling(
         return Err(AppendError::Layout);
     }
     Ok((text, added))
-}
-
-/// Does the mistake mean that text was put where no entry can be?
-fn is_layout(message: &str) -> bool {
-    message.starts_with("not valid YAML") || message == MULTIPLE_DOCUMENTS
 }
 
 /// The file behind `path`, created if need be, exclusively locked, and still the one that `path` names.

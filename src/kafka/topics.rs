@@ -246,7 +246,7 @@ async fn partition_counts(
     let consumer: BaseConsumer<Connecting> = base.create_with_context(Connecting::default()).map_err(failed(None))?;
     let consumer = Arc::new(consumer);
     let deadline = Instant::now() + TIMEOUT;
-    let mut complaints = Complaints::default();
+    let mut next_complaint = Instant::now();
     let metadata = loop {
         let asking = consumer.clone();
         let answer = tokio::task::spawn_blocking(move || {
@@ -267,7 +267,10 @@ async fn partition_counts(
             Unreachable::Fails => {}
             Unreachable::IsTold(tell) => {
                 let why = why.unwrap_or_else(|| format!("{}: {error}", config.kafka.brokers.join(",")));
-                complaints.hear(&why);
+                if Instant::now() >= next_complaint {
+                    next_complaint = Instant::now() + COMPLAINT_INTERVAL;
+                    tracing::warn!("cannot connect to {why}; retrying");
+                }
                 tell(Some(&why));
             }
         }
@@ -279,21 +282,6 @@ async fn partition_counts(
         [&config.source.topic, &config.ledger.topic, &config.ledger.dead_letters_topic, &config.ledger.alerts_topic];
     let topics = metadata.topics().iter().filter(|t| !t.partitions().is_empty() && ours.iter().any(|o| *o == t.name()));
     Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
-}
-
-/// Says in the log that no broker can be reached: at once, and then now and then.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-}
-
-impl Complaints {
-    fn hear(&mut self, why: &str) {
-        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-            self.last = Some(Instant::now());
-            tracing::warn!("cannot connect to {why}; retrying");
-        }
-    }
 }
 
 async fn create(

@@ -433,9 +433,14 @@ pub(crate) fn shown(node: &Node) -> String {
 
 /// How a text is called in a message.
 pub(crate) fn shown_text(text: &str) -> String {
+    format!("`{}`", cut(text))
+}
+
+/// The beginning of a text as messages show it.
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("`{}…`", text[..end].escape_debug()),
-        None => format!("`{}`", text.escape_debug()),
+        Some((end, _)) => format!("{}…", text[..end].escape_debug()),
+        None => text.escape_debug().to_string(),
     }
 }
 

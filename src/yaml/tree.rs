@@ -35,9 +35,6 @@ pub(crate) enum Value {
     Map(Vec<(Node, Node)>),
 }
 
-/// The message about a file with several documents.
-pub(crate) const MULTIPLE_DOCUMENTS: &str = "the file has more than one YAML document";
-
 /// Why a text is not taken.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
@@ -76,7 +73,9 @@ fn explained(error: &serde_saphyr::Error) -> (String, &'static str) {
         MergeKeyNotAllowed { .. } | MergeValueNotMapOrSeqOfMaps { .. } => {
             ("merge keys (`<<`) are not supported".into(), "write the merged keys out here")
         }
-        MultipleDocuments { .. } => (MULTIPLE_DOCUMENTS.into(), "keep one; remove the `---` lines between them"),
+        MultipleDocuments { .. } => {
+            ("the file has more than one YAML document".into(), "keep one; remove the `---` lines between them")
+        }
         error => {
             let options = serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off };
             let message = error.render_with_options(options);

@@ -4,12 +4,11 @@
 
 use std::ops::Range;
 
+use super::read::{cut, shown_text};
 use super::tree::{self, Node, Value};
 
 /// Keys whose values name a JSON member, which may begin with a dollar sign.
 const FIELDS: &str = "source.fields.";
-/// Characters of a placeholder that a message shows.
-const SHOWN: usize = 40;
 
 /// The value of an environment variable.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -65,7 +64,7 @@ enum Fault {
 
 impl Fault {
     fn told(self, key: &str, secret: bool, at: Range<usize>) -> Mistake {
-        let shown = |text: &str| if secret { "a variable".into() } else { format!("`{}`", cut(text)) };
+        let shown = |text: &str| if secret { "a variable".into() } else { shown_text(text) };
         let key = key.escape_debug().to_string();
         let (message, help) = match &self {
             Self::Unset(name) => (
@@ -144,13 +143,6 @@ fn scalar(value: String) -> Value {
     match tree::parse(&value) {
         Ok(Node { value: scalar @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Null), .. }) => scalar,
         _ => Value::Text(value),
-    }
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", text[..end].escape_debug()),
-        None => text.escape_debug().to_string(),
     }
 }
 
