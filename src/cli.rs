@@ -18,6 +18,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use config_path::ConfigPath;
+
+use crate::config::Config;
 use crate::visible::visible_lines;
 
 /// Exact SLA accounting over Kafka: availability per tenant and service month, from the calls themselves.
@@ -86,6 +89,17 @@ fn complain_of(report: &str) {
 
 fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Runs what needs the service's configuration alone; 2 when that has mistakes.
+fn with_config(path: &ConfigPath, work: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
+    match Config::load(&path.file()) {
+        Ok(config) => finish(work(&config)),
+        Err(errors) => {
+            complain_of(&errors.render(stderr_is_terminal()));
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// The runtime of the HTTP side and of signals; counting has threads of its own.

@@ -54,7 +54,7 @@
 //! 5. **Integers until the gauge.** Availability, tiers, headroom and levels are cross-multiplied; an `f64` is made in the
 //!    exposition, and in forecasts, which only warn.
 //! 6. **Nothing is dropped.** A record is counted, a duplicate, or a dead letter with its reason and original bytes.
-//! 7. **Rulings are append-only.** The ledger holds the digest of every one ever applied ([`pipeline::rulings`]).
+//! 7. **Rulings are append-only.** The ledger keeps every one ever applied, with its text ([`pipeline::rulings`]).
 //! 8. **Told once.** What was told of an alert is a record of the ledger, written in the transaction that tells it. An id
 //!    follows from what is told, so a repetition after a torn flush is known as one.
 //! 9. **What is published is a value.** The tail alone owns ledger and standings. An answer is made from one

@@ -213,6 +213,7 @@ fn ruling(id: &str, recorded_at_ms: i64, verdict: Verdict) -> Ruling {
         reason: text("typhoon"),
         evidence: None,
         verdict,
+        canonical: "".into(),
         sha256: [0; 32],
     }
 }

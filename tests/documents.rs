@@ -883,6 +883,21 @@ fn a_rulings_digest_depends_on_what_it_says_only() {
     }
 }
 
+#[test]
+fn a_ruling_fits_into_a_record_of_the_ledger() {
+    let of = |ids: usize| {
+        let ids: Vec<_> = (0..ids).map(|n| format!("r{n:035}")).collect();
+        let scope = format!("{{tenant: acme, day: 2026-03-20, request_ids: [{}]}}", ids.join(", "));
+        let line = format!(
+            "- {{id: a1, recorded_at: 2026-04-01T00:00:00Z, actor: jane, clause: \"5.14\", decision: exclude, reason: r, evidence: e, scope: {scope}}}"
+        );
+        rulings::parse("f", &line)
+    };
+    assert!(of(6700).is_ok());
+    let errors = of(6800).expect_err("too long").to_string();
+    assert!(errors.contains("write several rulings"), "{errors}");
+}
+
 fn new_ruling(reason: &str) -> NewRuling {
     let scope = Scope::Range {
         tenants: vec!["acme".into()],
@@ -937,6 +952,11 @@ fn a_ruling_is_appended_below_the_others() {
         assert!(written.starts_with(text.as_deref().unwrap_or_default()));
         let all = rulings::parse("f", &written).expect("valid");
         assert_eq!(all[all.len() - 3..], [first, second, third]);
+        // What the ledger keeps of them is the same file again.
+        let kept: Vec<_> = all.iter().map(|ruling| &*ruling.canonical).collect();
+        let again = rulings::file_of(&kept).expect("rulings");
+        assert_eq!(rulings::parse("f", &again).expect("valid"), all, "{again}");
+        assert_eq!(again.lines().count(), all.len(), "{again}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 1, "no temporary file stays");
     }
 }

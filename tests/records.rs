@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use sha2::{Digest, Sha256};
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use sla_ledger::pipeline::dictionary::Dictionary;
 use sla_ledger::pipeline::record::{
@@ -93,7 +94,13 @@ fn checkpoint() -> Checkpoint {
 }
 
 fn ruling() -> AppliedRuling {
-    AppliedRuling { sha256: (100..132).collect(), recorded_at_ms: 1_774_972_800_000 }
+    AppliedRuling { sha256: (100..132).collect(), recorded_at_ms: 1_774_972_800_000, ..AppliedRuling::default() }
+}
+
+/// As it is written since the ledger keeps whole texts.
+fn whole_ruling() -> AppliedRuling {
+    let canonical = r#"{"actor":"jane","decision":"revoke","id":"b"}"#.to_owned();
+    AppliedRuling { sha256: Sha256::digest(&canonical).to_vec(), canonical, position: 3, ..ruling() }
 }
 
 fn alert() -> AlertState {
@@ -150,6 +157,13 @@ fn version_3_reads_and_writes_as_released() {
     let bytes = fixture("v3/ruling.bin", &ruling().encode_value());
     assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), ruling());
     assert_eq!(ruling().encode_value(), bytes);
+
+    let bytes = fixture("v3/ruling_text.bin", &whole_ruling().encode_value());
+    assert_eq!(AppliedRuling::decode_value(&bytes).unwrap(), whole_ruling());
+    assert_eq!(whole_ruling().encode_value(), bytes);
+    let other = AppliedRuling { canonical: "{}".into(), ..whole_ruling() };
+    let error = AppliedRuling::decode_value(&other.encode_value()).unwrap_err().to_string();
+    assert!(error.contains("a ruling's text does not match its digest"), "{error}");
 
     let bytes = fixture("v3/alert.bin", &AlertRecord::new(&alert(), 7).encode_value());
     let record = AlertRecord::decode_value(&bytes).unwrap();

@@ -82,7 +82,7 @@ impl Office {
             _ => {}
         }
         self.metrics.set_rulings_rejected(rejected.len());
-        self.view.set_rulings(rulings.iter().map(|ruling| NotedRuling::from(&**ruling)).collect(), rejected);
+        self.view.set_rulings(NotedRuling::all(rulings), rejected);
     }
 
     fn bring_into_force(&self, documents: DocumentSet) {

@@ -2,13 +2,17 @@
 //! come to.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::config_path::ConfigPath;
+use super::verify::read_ledger;
 use crate::config::Config;
 use crate::documents::{DocumentFile, DocumentKind, DocumentSet};
+use crate::domain::documents::Ruling;
 use crate::http::Access;
+use crate::pipeline::rulings::{RefusedRuling, refusal, refused_rulings};
 use crate::visible::visible;
 
 /// Exit code when a file has mistakes.
@@ -22,8 +26,9 @@ const SHOWN: usize = 80;
 #[command(after_help = "Examples:
   sla-ledger check-config
   sla-ledger check-config --config ./config --rate 20000
+  sla-ledger check-config --ledger                          before a restart: also what the ledger would reject
 
-Exit codes: 0 all files are fine, 2 there are mistakes.")]
+Exit codes: 0 all files are fine, 1 the ledger cannot be read, 2 there are mistakes, or the ledger rejects rulings.yaml.")]
 pub struct Args {
     /// Where the configuration is.
     #[command(flatten)]
@@ -32,12 +37,16 @@ pub struct Args {
     /// Events per second to expect, for the estimate of the dedupe window's memory
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub rate: u64,
+
+    /// Read the ledger in Kafka too, and check that it accepts rulings.yaml
+    #[arg(long)]
+    pub ledger: bool,
 }
 
 /// Runs the command. Mistakes go to stderr, the summary to stdout.
 pub fn run(args: Args) -> ExitCode {
     let path = args.config.file();
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let color = super::stderr_is_terminal();
     let refuse = |report: String| {
         _ = std::io::stderr().write_all(report.as_bytes());
         ExitCode::from(MISTAKES)
@@ -55,11 +64,30 @@ pub fn run(args: Args) -> ExitCode {
         (Ok(access), Ok(set)) => {
             let summary = summary(&path.display().to_string(), &config, &access, args.rate) + &documents(&set, &config);
             // A reader that went away has seen enough.
-            _ = std::io::stdout().write_all(summary.as_bytes());
-            ExitCode::SUCCESS
+            let print = |text: &str| _ = std::io::stdout().write_all(text.as_bytes());
+            print(&summary);
+            if !args.ledger {
+                print(&format!("{:<10} not compared with the ledger; --ledger does\n", "rulings"));
+                return ExitCode::SUCCESS;
+            }
+            match compared_with_ledger(&config, &set.documents.rulings) {
+                Err(error) => super::finish(Err(error)),
+                Ok((_, refused)) if !refused.is_empty() => refuse(refusal(&refused) + "\n"),
+                Ok((applied, _)) => {
+                    print(&format!("{:<10} the ledger has applied {applied}, all as in rulings.yaml\n", "rulings"));
+                    ExitCode::SUCCESS
+                }
+            }
         }
         (access, set) => refuse(access.err().into_iter().chain(set.err()).collect::<Vec<_>>().join("\n")),
     }
+}
+
+/// How many rulings the ledger has applied, and those that a start with these would reject.
+fn compared_with_ledger(config: &Config, rulings: &[Arc<Ruling>]) -> anyhow::Result<(usize, Vec<RefusedRuling>)> {
+    // Before the first start there is none.
+    let Some(book) = read_ledger(config)? else { return Ok((0, Vec::new())) };
+    Ok((book.applied_rulings().count(), refused_rulings(&book, rulings)))
 }
 
 /// One line a document: what it holds, and the beginning of its digest.

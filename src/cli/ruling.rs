@@ -1,4 +1,6 @@
-//! `sla-ledger ruling add`: what a ruling would change, and then the ruling.
+//! `sla-ledger ruling`: rulings as the ledger has them (`list`, `export`), and a new one with what it would change (`add`).
+
+mod list;
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
@@ -25,6 +27,7 @@ use crate::pipeline::standings::Standings;
 use crate::report::statement::{Lang, clause_title};
 use crate::visible::visible;
 use crate::yaml::read::similar;
+use list::{ExportArgs, ListArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +45,10 @@ Exit codes: 0 written (or shown, with --dry-run), 1 it failed or was not agreed 
 pub enum Command {
     /// Show what a ruling changes, then append it to rulings.yaml
     Add(Box<Args>),
+    /// List the rulings that the ledger has applied, compared with rulings.yaml
+    List(ListArgs),
+    /// Print the rulings that the ledger has applied, as rulings.yaml
+    Export(ExportArgs),
 }
 
 /// What `ruling add` is told.
@@ -140,7 +147,14 @@ enum Decision {
 
 /// Runs the command.
 pub fn run(command: &Command) -> ExitCode {
-    let Command::Add(args) = command;
+    match command {
+        Command::Add(args) => run_add(args),
+        Command::List(args) => super::with_config(&args.config, |config| list::list(args, config)),
+        Command::Export(args) => super::with_config(&args.config, list::export),
+    }
+}
+
+fn run_add(args: &Args) -> ExitCode {
     let config = args.config.path();
     let (settings, mut documents) = match inputs(Some(&config)) {
         Ok(inputs) => inputs,
@@ -293,6 +307,7 @@ fn effect(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book) 
         reason: String::new(),
         evidence: None,
         verdict: verdict.clone(),
+        canonical: "".into(),
         sha256: [0; 32],
     }));
     let (before, after) = (judged(documents), judged(&with));

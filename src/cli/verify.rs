@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::config_path::ConfigPath;
 use crate::config::Config;
 use crate::kafka::verify::{self, Verdict};
+use crate::pipeline::book::Book;
 use crate::visible::visible;
 
 /// Count the calls topic anew and compare with the ledger, difference by difference.
@@ -35,14 +36,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config.file()) {
-        Ok(config) => config,
-        Err(errors) => {
-            super::complain_of(&errors.render(super::stderr_is_terminal()));
-            return ExitCode::from(2);
-        }
-    };
-    super::finish(verify(args, &config))
+    super::with_config(&args.config, |config| verify(args, config))
 }
 
 fn verify(args: &Args, config: &Config) -> Result<()> {
@@ -89,10 +83,22 @@ fn verify(args: &Args, config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// The whole ledger as it is in Kafka; `None`: its topic does not exist.
+pub(super) fn read_ledger(config: &Config) -> Result<Option<Book>> {
+    let base = config.kafka.client().context("the Kafka client cannot be configured")?;
+    let topic = &config.ledger.topic;
+    let read = |shards| verify::read_ledger(&base, topic, shards);
+    Ok(partitions(&base, topic)?.map(read).transpose()?)
+}
+
 /// The partitions of the ledger topic.
 pub(super) fn ledger_partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
-    partitions(base, topic)?
-        .with_context(|| format!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted"))
+    partitions(base, topic)?.with_context(|| no_ledger(topic))
+}
+
+/// What is said of a ledger topic that does not exist.
+pub(super) fn no_ledger(topic: &str) -> String {
+    format!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted")
 }
 
 /// The partitions of a topic; `None`: there is no such topic.

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat};
@@ -25,6 +26,8 @@ use crate::yaml::FileErrors;
 use crate::yaml::read::{self, Reader, Section, shown_text};
 use crate::yaml::tree;
 
+/// Longest canonical JSON of a ruling, in bytes: the ledger keeps it in one record. Some 7,000 request ids.
+const MAX_CANONICAL_BYTES: usize = 256 << 10;
 /// How long another process may hold the file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,6 +82,35 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<Ruling>, FileErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let read = Reader::read_list(name, text, "a ruling", ruling, judge)?;
     Ok(read.into_iter().map(|entry| entry.ruling).collect())
+}
+
+/// Rulings as the ledger keeps them, in the order of their file, as `rulings.yaml`: a list, a line each. What comes out is
+/// what went in, but for layout and comments; the digests agree.
+///
+/// # Errors
+/// A text that is not a ruling, or rulings that do not go together: by no means what this program has written.
+pub fn file_of(canonical: &[&str]) -> Result<String, FileErrors> {
+    let list: String = canonical.iter().map(|text| format!("- {}\n", yaml_of(text))).collect();
+    let rulings = parse("the ledger", &list)?;
+    let entry = |ruling: &Ruling| {
+        let Ruling { id, recorded_at_ms, actor, reason, evidence, verdict, .. } = ruling.clone();
+        render(&id, &NewRuling { id: None, actor, reason, evidence, verdict }, recorded_at_ms)
+    };
+    Ok(rulings.iter().map(|ruling| format!("- {}\n", entry(ruling))).collect())
+}
+
+/// JSON is YAML, but for the characters that YAML wants escaped.
+fn yaml_of(json: &str) -> String {
+    let escaped = |c: char| match c {
+        c if is_special(c) => format!("\\u{:04x}", u32::from(c)),
+        c => c.into(),
+    };
+    json.chars().map(escaped).collect()
+}
+
+/// What YAML takes for a line's end, cannot hold, or drops.
+fn is_special(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// A ruling with the places that cross-checks show.
@@ -146,9 +178,15 @@ fn ruling(section: &mut Section) -> Entry {
         _ => filler(),
     };
     // A map of text, lists and one object cannot fail to be written.
-    let canonical = serde_json::to_vec(&canonical).unwrap_or_default();
-    let sha256 = Sha256::digest(&canonical).into();
-    Entry { ruling: Ruling { id, recorded_at_ms, actor, reason, evidence, verdict, sha256 }, id_at, revokes_at }
+    let canonical: Arc<str> = serde_json::to_string(&canonical).unwrap_or_default().into();
+    if canonical.len() > MAX_CANONICAL_BYTES {
+        let message = format!("the ruling is too long: {} bytes", canonical.len());
+        let help = format!("{MAX_CANONICAL_BYTES} bytes are the most (about 7,000 request ids); write several rulings");
+        section.complain(section.at(), message, &help);
+    }
+    let sha256 = Sha256::digest(&*canonical).into();
+    let ruling = Ruling { id, recorded_at_ms, actor, reason, evidence, verdict, canonical, sha256 };
+    Entry { ruling, id_at, revokes_at }
 }
 
 /// What a revocation must and must not say.
@@ -508,10 +546,7 @@ fn scalar(text: &str) -> String {
             '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // What YAML takes for a line's end, cannot hold, or drops.
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
+            c if is_special(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => out.push(c),
         }
     }

@@ -65,7 +65,9 @@ pub struct Ruling {
     pub evidence: Option<String>,
     /// What was decided.
     pub verdict: Verdict,
-    /// Over the ruling's canonical JSON, 32 bytes: the ledger remembers it.
+    /// Its canonical JSON: what the ledger keeps of it, and gives back.
+    pub canonical: Arc<str>,
+    /// SHA-256 over the canonical JSON.
     pub sha256: [u8; 32],
 }
 

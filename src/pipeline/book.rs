@@ -379,6 +379,17 @@ impl Book {
     pub fn applied_rulings(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
         self.shards.iter().flat_map(|shard| shard.applied_rulings())
     }
+
+    /// Every ruling ever applied, in the order of `rulings.yaml`: by its instant, then by its place.
+    pub fn rulings(&self) -> Vec<(Arc<str>, AppliedRuling)> {
+        let held = self.shards.iter().flat_map(|shard| &*shard.rulings);
+        let read = held.filter_map(|(id, state)| Some((id.clone(), AppliedRuling::decode_value(&state.bytes).ok()?)));
+        let mut rulings: Vec<_> = read.collect();
+        rulings.sort_by(|(a_id, a), (b_id, b)| {
+            (a.recorded_at_ms, a.position, a_id).cmp(&(b.recorded_at_ms, b.position, b_id))
+        });
+        rulings
+    }
 }
 
 impl ShardBook {

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use chrono::Datelike;
 use prost::Message;
+use sha2::{Digest as _, Sha256};
 
 use super::dictionary::Dictionary;
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
@@ -808,6 +809,12 @@ pub struct AppliedRuling {
     /// When it was written down, by its own word, in ms.
     #[prost(sint64, tag = "2")]
     pub recorded_at_ms: i64,
+    /// Its canonical JSON; empty where an earlier version wrote the digest alone.
+    #[prost(string, tag = "3")]
+    pub canonical: String,
+    /// Its place in `rulings.yaml`, from 0: the order of those recorded at one instant.
+    #[prost(uint32, tag = "4")]
+    pub position: u32,
 }
 
 impl AppliedRuling {
@@ -822,8 +829,13 @@ impl AppliedRuling {
     /// Another version, or damage.
     pub fn decode_value(bytes: &[u8]) -> Result<Self, RecordError> {
         let ruling: Self = decode_value(bytes)?;
-        let whole = ruling.sha256.len() == 32;
-        if whole { Ok(ruling) } else { Err(RecordError::Value("a ruling's digest is not 32 bytes".into())) }
+        if ruling.sha256.len() != 32 {
+            return Err(RecordError::Value("a ruling's digest is not 32 bytes".into()));
+        }
+        if !ruling.canonical.is_empty() && Sha256::digest(&ruling.canonical)[..] != ruling.sha256[..] {
+            return Err(RecordError::Value("a ruling's text does not match its digest".into()));
+        }
+        Ok(ruling)
     }
 
     /// The ruling's digest.
@@ -1225,7 +1237,7 @@ mod tests {
         }
         assert!(Checkpoint::decode_value(&[VALUE_VERSION]).is_err());
         assert!(
-            AppliedRuling::decode_value(&AppliedRuling { sha256: vec![7; 31], recorded_at_ms: 0 }.encode_value())
+            AppliedRuling::decode_value(&AppliedRuling { sha256: vec![7; 31], ..Default::default() }.encode_value())
                 .is_err()
         );
     }

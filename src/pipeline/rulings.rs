@@ -1,5 +1,5 @@
-//! Rulings are append-only: the ledger remembers the digest of every one that was ever applied, and documents that drop
-//! or alter one are refused.
+//! Rulings are append-only: the ledger keeps every one that was ever applied, with its digest and its text, and documents
+//! that drop or alter one are refused.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,18 +23,33 @@ pub struct NotedRuling {
     pub sha256: [u8; 32],
     /// When it was written down, by its own word.
     pub recorded_at_ms: i64,
-}
-
-impl From<&Ruling> for NotedRuling {
-    fn from(ruling: &Ruling) -> Self {
-        Self { id: ruling.id.as_str().into(), sha256: ruling.sha256, recorded_at_ms: ruling.recorded_at_ms }
-    }
+    /// Its canonical JSON.
+    pub canonical: Arc<str>,
+    /// Its place among the rulings in force, from 0.
+    pub position: u32,
 }
 
 impl NotedRuling {
+    /// What the ledger must remember of these rulings, which are in the order of their file.
+    pub fn all(rulings: &[Arc<Ruling>]) -> Vec<Self> {
+        let noted = |(ruling, position): (&Arc<Ruling>, u32)| Self {
+            id: ruling.id.as_str().into(),
+            sha256: ruling.sha256,
+            recorded_at_ms: ruling.recorded_at_ms,
+            canonical: ruling.canonical.clone(),
+            position,
+        };
+        rulings.iter().zip(0..).map(noted).collect()
+    }
+
     /// The ledger's value.
     pub fn record(&self) -> AppliedRuling {
-        AppliedRuling { sha256: self.sha256.to_vec(), recorded_at_ms: self.recorded_at_ms }
+        AppliedRuling {
+            sha256: self.sha256.to_vec(),
+            recorded_at_ms: self.recorded_at_ms,
+            canonical: (*self.canonical).into(),
+            position: self.position,
+        }
     }
 }
 
@@ -65,7 +80,7 @@ impl fmt::Display for RefusedRuling {
         let id = self.id.escape_debug();
         write!(
             f,
-            "ruling `{id}` {what}: rulings are never removed or edited: restore it and revoke it with a new ruling"
+            "ruling `{id}` {what}: rulings are never removed or edited; restore it, and revoke it with a new ruling"
         )
     }
 }
@@ -92,14 +107,20 @@ pub fn refusal(refused: &[RefusedRuling]) -> String {
     let named: Vec<_> = refused.iter().take(NAMED).map(ToString::to_string).collect();
     let more = refused.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    format!("rulings.yaml rejected: {}{more}", named.join("; "))
+    format!(
+        "rulings.yaml rejected: {}{more}. `sla-ledger ruling export` prints all rulings of the ledger",
+        named.join("; ")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::contract::Contract;
     use crate::domain::documents::Verdict;
+    use crate::domain::policy::Policy;
     use crate::pipeline::book::{Event, Trouble};
+    use crate::pipeline::publisher::Publisher;
     use crate::pipeline::record::{Key, RULINGS_SHARD};
     use crate::pipeline::settings::CountingSettings;
     use crate::pipeline::shard::{Flush, Owner, Shard, ShardState};
@@ -112,12 +133,9 @@ mod tests {
             reason: "r".into(),
             evidence: None,
             verdict: Verdict::Revoke("x".into()),
+            canonical: "".into(),
             sha256: [digest; 32],
         })
-    }
-
-    fn noted(rulings: &[Arc<Ruling>]) -> Vec<NotedRuling> {
-        rulings.iter().map(|r| NotedRuling::from(&**r)).collect()
     }
 
     fn owner(shard: u32, state: ShardState) -> Shard {
@@ -148,13 +166,13 @@ mod tests {
         let (mut book, mut at) = (Book::new(2), 0);
         let mut shard = owner(RULINGS_SHARD, ShardState::default());
         let rulings = [ruling("b", 2), ruling("a 1", 1)];
-        shard.note_rulings(&noted(&rulings));
+        shard.note_rulings(&NotedRuling::all(&rulings));
         // A snapshot that did not commit is said again.
         assert_eq!(keys(&shard.snapshot()), ["R 0 b", "R 0 a 1"]);
         let flush = shard.snapshot();
         assert_eq!(keys(&flush), ["R 0 b", "R 0 a 1"]);
         // One more comes between the snapshot and its commit.
-        shard.note_rulings(&noted(&[rulings[0].clone(), rulings[1].clone(), ruling("c", 3)]));
+        shard.note_rulings(&NotedRuling::all(&[rulings[0].clone(), rulings[1].clone(), ruling("c", 3)]));
         shard.committed();
         assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
         assert_eq!(book.applied_rulings().collect::<Vec<_>>(), [("a 1", [1; 32]), ("b", [2; 32])]);
@@ -168,7 +186,7 @@ mod tests {
         let mut next = owner(RULINGS_SHARD, state);
         assert!(!next.wants_flush());
         // The next owner's documents say otherwise: what is written stays.
-        next.note_rulings(&noted(&[ruling("a 1", 9), ruling("d", 4)]));
+        next.note_rulings(&NotedRuling::all(&[ruling("a 1", 9), ruling("d", 4)]));
         let flush = next.snapshot();
         assert_eq!(keys(&flush), ["R 0 d"]);
         assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
@@ -182,7 +200,7 @@ mod tests {
         let flush = shard.snapshot();
         shard.committed();
         assert!(matches!(apply(&mut book, &mut at, &flush, false), Some(Event::Published(_))));
-        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        shard.note_rulings(&NotedRuling::all(&[ruling("a", 1)]));
         assert_eq!(apply(&mut book, &mut at, &shard.snapshot(), true), None);
         assert_eq!(book.applied_rulings().count(), 0);
         let mut next = owner(RULINGS_SHARD, book.shard(RULINGS_SHARD).expect("it is there").state().expect("sound"));
@@ -199,7 +217,7 @@ mod tests {
     fn a_ruling_that_somebody_removes_from_the_topic_is_missed() {
         let (mut book, mut at) = (Book::new(1), 0);
         let mut shard = owner(RULINGS_SHARD, ShardState::default());
-        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        shard.note_rulings(&NotedRuling::all(&[ruling("a", 1)]));
         let flush = shard.snapshot();
         shard.committed();
         apply(&mut book, &mut at, &flush, false);
@@ -210,12 +228,31 @@ mod tests {
         assert!(matches!(trouble, Some(Event::Trouble(Trouble::Digest { .. }))), "{trouble:?}");
     }
 
+    /// Rulings are compared with what is published: that waits for every shard, but not for one that cannot be read.
+    #[test]
+    fn a_shard_in_trouble_does_not_hold_the_comparison_up() {
+        let contract = Arc::new(Contract::of_policy(Policy::tencent_ccc()));
+        let mut publisher = Publisher::new(2, contract);
+        let mut shard = owner(RULINGS_SHARD, ShardState::default());
+        shard.note_rulings(&NotedRuling::all(&[ruling("a", 1)]));
+        let flush = shard.snapshot();
+        let records = flush.records.iter().map(|(key, value)| (key, value.as_deref()));
+        for (at, (key, value)) in (0..).zip(records.chain([(&flush.checkpoint.0, Some(&flush.checkpoint.1[..]))])) {
+            publisher.apply(RULINGS_SHARD, at, key.as_bytes(), value);
+        }
+        publisher.reached_end(RULINGS_SHARD, 9);
+        assert!(publisher.publish(|| ()).is_none(), "shard 1 was not read");
+        publisher.apply(1, 0, b"C 1", Some(b"?"));
+        let (value, _) = publisher.publish(|| ()).expect("all shards were read, or are in trouble");
+        assert_eq!(refused_rulings(&value.book, &[]).len(), 1);
+    }
+
     #[test]
     fn other_shards_write_no_rulings() {
         let mut shard = owner(1, ShardState::default());
         shard.snapshot();
         shard.committed();
-        shard.note_rulings(&noted(&[ruling("a", 1)]));
+        shard.note_rulings(&NotedRuling::all(&[ruling("a", 1)]));
         assert!(!shard.wants_flush());
     }
 
@@ -225,14 +262,14 @@ mod tests {
         let mut shard = owner(RULINGS_SHARD, ShardState::default());
         let all = [ruling("a", 1), ruling("b", 2), ruling("c", 3)];
         assert_eq!(refused_rulings(&book, &[]), []);
-        shard.note_rulings(&noted(&all));
+        shard.note_rulings(&NotedRuling::all(&all));
         apply(&mut book, &mut at, &shard.snapshot(), false);
         assert_eq!(refused_rulings(&book, &all), []);
         let lines: Vec<String> = refused_rulings(&book, &[ruling("c", 9), ruling("b", 2), ruling("d", 4)])
             .iter()
             .map(ToString::to_string)
             .collect();
-        let help = "rulings are never removed or edited: restore it and revoke it with a new ruling";
+        let help = "rulings are never removed or edited; restore it, and revoke it with a new ruling";
         assert_eq!(
             lines,
             [

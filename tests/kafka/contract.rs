@@ -77,6 +77,33 @@ fn api_gives_the_commands_bytes(instance: &Instance) {
     }
 }
 
+/// Whoever has lost `rulings.yaml` is shown what is wrong, before a restart too, and gets the ledger's rulings.
+fn lost_rulings_are_in_the_ledger(instance: &Instance) {
+    let list = |output: &str| instance.command(&["ruling", "list", "--output", output, "--config"], LIMIT);
+    let (status, text) = list("text");
+    assert!(status.success(), "{text}");
+    let words: Vec<_> =
+        text.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(words, ["a1 missing", "b1 not"], "{text}");
+    assert!(text.contains("zhang.san  typhoon"), "{text}");
+    let rulings: Value = serde_json::from_str(&list("json").1).expect("JSON");
+    assert_eq!(rulings[0]["ruling"]["scope"]["request_ids"], json!(["r4", "r5"]));
+    let (status, report) = instance.command(&["check-config", "--ledger", "--config"], LIMIT);
+    let refused = report.contains("ruling `a1` is missing") && report.contains("`sla-ledger ruling export`");
+    assert!(status.code() == Some(2) && refused, "{status} {report}");
+    let (_, exported) = instance.command(&["ruling", "export", "--config"], LIMIT);
+    let parse = |text: &str| sla_ledger::documents::rulings::parse("f", text).expect(text);
+    assert_eq!(parse(&exported), parse(RULING));
+    instance.write_file("rulings.yaml", &exported);
+    let (status, report) = instance.command(&["check-config", "--ledger", "--config"], LIMIT);
+    assert!(status.success() && report.contains("the ledger has applied 1, all as in rulings.yaml"), "{report}");
+    // A file that cannot be read at all does not keep them back.
+    instance.write_file("rulings.yaml", "- {id: a1");
+    let (status, text) = list("text");
+    assert!(status.success() && text.contains("a1  unknown") && text.contains("has mistakes"), "{text}");
+    instance.write_file("rulings.yaml", &RULING.replace("id: a1", "id: b1"));
+}
+
 /// A start with such rulings counts; only what rests on them is refused, until a reload brings them back.
 fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &str, names: &Names, before: &Value) {
     instance.write_file("rulings.yaml", &RULING.replace("id: a1", "id: b1"));
@@ -102,6 +129,7 @@ fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &st
     let (status, output) = instance.command(&arguments, LIMIT);
     assert!(status.code() == Some(1) && output.contains(refusal), "{status} {output}");
     assert!(instance.log().contains(refusal), "{}", instance.log());
+    lost_rulings_are_in_the_ledger(instance);
     // What the rejected file would add is not written down; another wrong one does not come into force.
     let applied = || {
         read_ledger(brokers, &names.ledger).book().applied_rulings().map(|(id, _)| id.to_owned()).collect::<Vec<_>>()
@@ -111,8 +139,10 @@ fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &st
     instance.program().signal(Signal::HangUp);
     instance.wait_metric("sla_ledger_config_last_reload_successful", |ok| ok == 0.0);
     assert_eq!(instance.metric("sla_ledger_rulings_rejected"), Some(1.0));
-    // The right one is all it takes.
-    instance.write_file("rulings.yaml", RULING);
+    // The ledger's own is all it takes.
+    let (status, exported) = instance.command(&["ruling", "export", "--config"], LIMIT);
+    assert!(status.success(), "{exported}");
+    instance.write_file("rulings.yaml", &exported);
     instance.program().signal(Signal::HangUp);
     instance.wait_metric("sla_ledger_rulings_rejected", |rulings| rulings == 0.0);
     let (status, text) = instance.get(&format!("{path}/statement?format=json")).expect("an answer");

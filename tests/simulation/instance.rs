@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::Digest as _;
 use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Verdict, step};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::documents::{Ruling, Verdict as RulingVerdict};
@@ -516,7 +517,7 @@ impl Instance {
                 read.remove(which);
                 spoiled = Some(RefusedRuling { id, kind: RefusedKind::Dropped });
             } else {
-                read[which] = Arc::new(Ruling { sha256: [0xee; 32], ..(*read[which]).clone() });
+                read[which] = written(&read[which], SPOILED);
                 spoiled = Some(RefusedRuling { id, kind: RefusedKind::Altered });
             }
         }
@@ -525,7 +526,8 @@ impl Instance {
             self.publisher.read().applied_rulings().find(|(known, _)| *known == id).map(|(_, sha256)| sha256)
         };
         if let Some(spoiled) = spoiled
-            && knows(&spoiled.id).is_some_and(|sha256| sha256 != [0xee; 32] || spoiled.kind == RefusedKind::Dropped)
+            && knows(&spoiled.id)
+                .is_some_and(|sha256| sha256 != digest_of(SPOILED) || spoiled.kind == RefusedKind::Dropped)
             && !refused.contains(&spoiled)
         {
             return Err(format!("i{}: {spoiled}, and nobody refuses it", self.id));
@@ -534,7 +536,7 @@ impl Instance {
         env.hit(hit);
         trace!(env, "i{} reads {} rulings anew: {hit}", self.id, read.len());
         if refused.is_empty() {
-            self.rulings = read.iter().map(|ruling| NotedRuling::from(&**ruling)).collect();
+            self.rulings = NotedRuling::all(&read);
         }
         Ok(())
     }
@@ -820,17 +822,31 @@ pub fn alert_id(state: &AlertState) -> String {
     format!("{} {}", state.status, state.generation)
 }
 
+/// What a spoiled copy says.
+const SPOILED: &str = "spoiled";
+
 /// A ruling of this number, as it was first written.
 pub fn ruling(n: usize) -> Arc<Ruling> {
-    Arc::new(Ruling {
+    let ruling = Ruling {
         id: format!("r {n}"),
         recorded_at_ms: n as i64,
         actor: "a".into(),
         reason: "r".into(),
         evidence: None,
         verdict: RulingVerdict::Revoke("r 0".into()),
-        sha256: [n as u8; 32],
-    })
+        canonical: "".into(),
+        sha256: [0; 32],
+    };
+    written(&ruling, &format!("as written: {n}"))
+}
+
+/// The same ruling with this text.
+fn written(ruling: &Ruling, text: &str) -> Arc<Ruling> {
+    Arc::new(Ruling { canonical: text.into(), sha256: digest_of(text), ..ruling.clone() })
+}
+
+fn digest_of(text: &str) -> [u8; 32] {
+    sha2::Sha256::digest(text).into()
 }
 
 /// Asks the coordinator to end the transaction: what the client learns, whether it asked twice, how long it took.

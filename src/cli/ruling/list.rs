@@ -1,0 +1,190 @@
+//! `sla-ledger ruling list` and `ruling export`: the rulings that the ledger has applied, for whoever has lost them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::super::config_path::ConfigPath;
+use super::super::verify::{no_ledger, read_ledger};
+use super::super::{complain_of, read_text};
+use crate::config::Config;
+use crate::documents::rulings::{file_of, parse};
+use crate::pipeline::record::{AppliedRuling, RULINGS_SHARD};
+use crate::pipeline::rulings::NotedRuling;
+use crate::report::statement::canonical::hex;
+use crate::visible::visible;
+
+/// Ids that a sentence names.
+const NAMED: usize = 5;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sla-ledger ruling list
+  sla-ledger ruling list --output json | jq '.[] | select(.state != \"same\")'
+
+Reads only. States: same (as in rulings.yaml), altered, missing (from rulings.yaml), not applied (not in the ledger yet),
+unknown (rulings.yaml has mistakes). A service rejects a rulings.yaml in which rulings are altered or missing.
+Exit codes: 0 listed, 1 the ledger cannot be read, 2 invalid usage or configuration.")]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigPath,
+
+    /// How the rulings are printed
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// A line each
+    Text,
+    /// An array, each with its whole text
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sla-ledger ruling export > rulings.restored.yaml
+  sla-ledger ruling export --config ./config | diff - config/rulings.yaml
+
+Reads only. Comments and layout of the lost file are not in the ledger; everything else is, so the digests are the same.
+Exit codes: 0 exported, 1 the ledger cannot be read or lacks a ruling's text, 2 invalid usage or configuration.")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigPath,
+}
+
+pub(super) fn list(args: &ListArgs, config: &Config) -> Result<()> {
+    let rulings = applied(config)?;
+    let directory = config.contract.directory(&args.config.file());
+    let given = Given::read(&directory.join("rulings.yaml"));
+    let mut lines: Vec<Line> =
+        rulings.iter().map(|(id, ruling)| Line::of(id, ruling, given.state(id, ruling))).collect();
+    lines.extend(given.not_applied(&rulings));
+    let mut out = io::stdout().lock();
+    match args.output {
+        Output::Json => writeln!(out, "{}", json!(lines.iter().map(Line::json).collect::<Vec<_>>()))?,
+        Output::Text => {
+            let width = lines.iter().map(|line| visible(&line.id).chars().count()).max().unwrap_or_default();
+            for line in &lines {
+                writeln!(out, "{}", line.text(width))?;
+            }
+            if lines.is_empty() {
+                writeln!(out, "no ruling, neither in the ledger nor in rulings.yaml")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn export(config: &Config) -> Result<()> {
+    let rulings = applied(config)?;
+    let texts: Vec<&str> =
+        rulings.iter().map(|(_, ruling)| &*ruling.canonical).filter(|text| !text.is_empty()).collect();
+    let file = file_of(&texts).context("the ledger's rulings do not go together")?;
+    io::stdout().lock().write_all(file.as_bytes())?;
+    let unknown: Vec<_> = rulings.iter().filter(|(_, r)| r.canonical.is_empty()).map(|(id, _)| visible(id)).collect();
+    if !unknown.is_empty() {
+        let named = unknown.iter().take(NAMED).map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
+        bail!(
+            "the ledger has the digest alone of {} rulings, which an earlier version applied: {named}{}; take them from a \
+             backup",
+            unknown.len(),
+            if unknown.len() > NAMED { ", …" } else { "" }
+        );
+    }
+    Ok(())
+}
+
+/// The rulings of the ledger in Kafka. A shard that does not add up does not keep them back: they may be what it needs.
+fn applied(config: &Config) -> Result<Vec<(Arc<str>, AppliedRuling)>> {
+    let book = read_ledger(config)?.with_context(|| no_ledger(&config.ledger.topic))?;
+    if let Some(trouble) = book.shard(RULINGS_SHARD).and_then(|shard| shard.trouble()) {
+        complain_of(&format!(
+            "warning: the ledger of shard {RULINGS_SHARD}, which has the rulings, does not add up: {trouble}\n"
+        ));
+    }
+    Ok(book.rulings())
+}
+
+/// The rulings of `rulings.yaml`, as the ledger would keep them, by id. `None`: it has mistakes.
+struct Given(Option<BTreeMap<Arc<str>, NotedRuling>>);
+
+impl Given {
+    fn read(path: &Path) -> Self {
+        let text = if path.exists() { read_text(path) } else { Ok(String::new()) };
+        let name = path.display().to_string();
+        match text.and_then(|text| Ok(parse(&name, &text)?)) {
+            Ok(rulings) => {
+                let rulings: Vec<_> = rulings.into_iter().map(Arc::new).collect();
+                let by_id = |ruling: NotedRuling| (ruling.id.clone(), ruling);
+                Self(Some(NotedRuling::all(&rulings).into_iter().map(by_id).collect()))
+            }
+            Err(mistakes) => {
+                complain_of(&format!(
+                    "warning: rulings.yaml is not compared with the ledger: it has mistakes\n{mistakes}"
+                ));
+                Self(None)
+            }
+        }
+    }
+
+    fn state(&self, id: &str, ruling: &AppliedRuling) -> &'static str {
+        match self.0.as_ref().map(|rulings| rulings.get(id)) {
+            None => "unknown",
+            Some(None) => "missing",
+            Some(Some(given)) if given.sha256 == ruling.sha256() => "same",
+            Some(Some(_)) => "altered",
+        }
+    }
+
+    /// Those that the ledger does not have, in the order of the file.
+    fn not_applied(&self, applied: &[(Arc<str>, AppliedRuling)]) -> Vec<Line> {
+        let mut new: BTreeMap<_, _> = self.0.clone().unwrap_or_default();
+        applied.iter().for_each(|(id, _)| drop(new.remove(id)));
+        let mut new: Vec<_> = new.into_values().collect();
+        new.sort_by_key(|ruling| ruling.position);
+        new.iter().map(|ruling| Line::of(&ruling.id, &ruling.record(), "not applied")).collect()
+    }
+}
+
+/// What is printed of a ruling.
+struct Line {
+    id: String,
+    sha256: [u8; 32],
+    /// Its canonical JSON; `null` where the ledger has the digest alone.
+    ruling: Value,
+    state: &'static str,
+}
+
+impl Line {
+    fn of(id: &str, ruling: &AppliedRuling, state: &'static str) -> Self {
+        let text = serde_json::from_str(&ruling.canonical).unwrap_or_default();
+        Self { id: id.into(), sha256: ruling.sha256(), ruling: text, state }
+    }
+
+    fn json(&self) -> Value {
+        json!({"id": self.id, "state": self.state, "sha256": hex(&self.sha256), "ruling": self.ruling})
+    }
+
+    /// `r-20260402-1  same  2026-04-02T01:00:00.000Z  exclude 5.14  {"tenants":["acme"]}  zhang.san: typhoon`
+    fn text(&self, width: usize) -> String {
+        let Self { id, ruling, state, .. } = self;
+        let id = visible(id);
+        if ruling.is_null() {
+            return format!("{id:<width$}  {state:<11}  (digest only: an earlier version applied it)");
+        }
+        let field = |key: &str| ruling[key].as_str().unwrap_or_default();
+        let about = match field("revokes") {
+            "" => ruling["scope"].to_string(),
+            revoked => revoked.into(),
+        };
+        let rest = [field("recorded_at"), field("decision"), field("clause"), &about, field("actor"), field("reason")];
+        let rest: Vec<_> = rest.into_iter().filter(|text| !text.is_empty()).map(visible).collect();
+        format!("{id:<width$}  {state:<11}  {}", rest.join("  "))
+    }
+}
