@@ -2,8 +2,14 @@
 
 CARGO ?= cargo
 
+# The system's OpenSSL where its headers are installed (Debian: libssl-dev); compiling one takes minutes. `cargo` alone, without
+# this variable, compiles it and needs nothing.
+ifeq ($(shell pkg-config --exists 'openssl >= 3' 2>/dev/null && echo found),found)
+export OPENSSL_NO_VENDOR ?= 1
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps bench bench-peers soak lint fmt
+.PHONY: help demo test test-deps test-latest bench bench-peers soak lint fmt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +24,11 @@ test: test-deps ## all tests, those against a real Kafka included
 
 test-deps: ## check, or as root install, what the tests need: JDK, Maven, Kafka, Prometheus, Alertmanager, linters
 	scripts/test-deps.sh
+
+test-latest: ## the tests that scrape, load rules and notify, against current Prometheus and Alertmanager releases
+	scripts/test-deps.sh --latest
+	scripts/with-latest $(CARGO) test --test rules --test exposition --test deploy
+	scripts/with-latest $(CARGO) test --test kafka -- alerts dashboards notify promtool
 
 bench: test-deps ## cost per call, memory, /metrics, takeovers, forecast: one line a figure, and the table of docs/performance.md
 	$(CARGO) bench --no-run

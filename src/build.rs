@@ -19,10 +19,18 @@ fn of_commit(format: &str) -> Option<String> {
     if std::env::var("PROFILE").ok()? != "release" {
         return None;
     }
-    // The log of HEAD grows with each commit and each checkout.
-    println!("cargo::rerun-if-changed=.git/logs/HEAD");
-    let output =
-        Command::new("git").args(["show", "--no-patch", &format!("--format={format}"), "HEAD"]).output().ok()?;
+    // The log of HEAD grows with each commit and each checkout. A file that is not there would run this again each time.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
+        && std::path::Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    git(&["show", "--no-patch", &format!("--format={format}"), "HEAD"])
+}
+
+/// What git answers; `None` where there is no git, or no repository of ours.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
