@@ -372,7 +372,7 @@ struct Rough {
 impl Rough {
     fn is_near(&self, policy: &Policy, now: Availability, windows: &[Availability; 4], slot: usize) -> bool {
         let Some((calls, _)) = self.calls.filter(|(_, at)| slot < at + 12) else { return true };
-        let left = Availability { total: calls, ..now }.headroom(policy.target());
+        let left = Availability { total: calls, ..now }.failures_left(policy.target());
         let sustainable = left as f64 / calls.saturating_sub(now.total).max(1) as f64;
         let ratio = |window: Availability| window.failed as f64 / window.total.max(1) as f64;
         !windows[2].at_least(policy.target()) || ratio(windows[2]).max(ratio(windows[3])) > 3.0 * sustainable

@@ -51,7 +51,7 @@
 //! 4. **Kafka fences, the ledger checks.** A flush is one transaction with the group's offsets under the membership of
 //!    the assignment. What a bug or an operator below could break (a torn transaction, a reset offset, a second owner) is
 //!    found by sequence, `from`, control totals and digest of the checkpoint, and stops the shard instead of its truth.
-//! 5. **Integers until the gauge.** Availability, tiers, headroom and levels are cross-multiplied; an `f64` is made in the
+//! 5. **Integers until the gauge.** Availability, tiers, failures left and levels are cross-multiplied; an `f64` is made in the
 //!    exposition, and in forecasts, which only warn.
 //! 6. **Nothing is dropped.** A record is counted, a duplicate, or a dead letter with its reason and original bytes.
 //! 7. **Rulings are append-only.** The ledger keeps every one ever applied, with its text ([`pipeline::rulings`]).

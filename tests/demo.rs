@@ -39,7 +39,7 @@ fn the_demo_shows_counted_tenants_and_ends_on_ctrl_c() {
     demo.wait_for_log(" breach", LIMIT);
     assert!(
         demo.log()
-            .contains("tenant               calls  failed  excluded availability  tier  headroom         owed  state")
+            .contains("tenant               calls  failed  excluded availability  tier      left         owed  state")
     );
     // The contract applies: money is owed, a ruling and clause 5.7 exclude.
     demo.wait_for_log(" owed\n", LIMIT);

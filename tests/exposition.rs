@@ -193,14 +193,14 @@ fn the_tenants_series_read_exactly() {
     # HELP sla_failures Failures of the service month that count, by action and code: the five most frequent; sla_calls has all.
     # TYPE sla_failures gauge
     sla_failures{tenant="acme",month="2026-03",action="",code="InternalError"} 6
-    # HELP sla_failures_headroom Failures left before the tier applies; negative once there are too many.
-    # TYPE sla_failures_headroom gauge
-    sla_failures_headroom{tenant="acme",month="2026-03",tier="T1"} -1
-    sla_failures_headroom{tenant="acme",month="2026-03",tier="T2"} 4
-    sla_failures_headroom{tenant="acme",month="2026-03",tier="T3"} 44
-    sla_failures_headroom{tenant="calm",month="2026-02",tier="T1"} 1
-    sla_failures_headroom{tenant="calm",month="2026-02",tier="T2"} 2
-    sla_failures_headroom{tenant="calm",month="2026-02",tier="T3"} 10
+    # HELP sla_failures_left Failures left before the tier applies; negative once there are too many.
+    # TYPE sla_failures_left gauge
+    sla_failures_left{tenant="acme",month="2026-03",tier="T1"} -1
+    sla_failures_left{tenant="acme",month="2026-03",tier="T2"} 4
+    sla_failures_left{tenant="acme",month="2026-03",tier="T3"} 44
+    sla_failures_left{tenant="calm",month="2026-02",tier="T1"} 1
+    sla_failures_left{tenant="calm",month="2026-02",tier="T2"} 2
+    sla_failures_left{tenant="calm",month="2026-02",tier="T3"} 10
     # HELP sla_tier_threshold_ratio Availability below which the tier of the service month's policy applies.
     # TYPE sla_tier_threshold_ratio gauge
     sla_tier_threshold_ratio{tenant="acme",month="2026-03",tier="T1"} 0.995

@@ -146,7 +146,7 @@ fn the_output_is_exactly_this() {
             r#""total":2,"denominator":2,"system_error_raw":1,"excluded":{},"failed":1,"suspect_5_7":0,"unitemised":0,"split":false,"unbound":0,"#,
             r#""classes":{"success":1,"system_error":1},"availability_pct":"50.0000","availability_pct_raw":"50.0000","#,
             r#""availability_pct_worst_case":"50.0000","tier":"T3","rate_pct":"50","#,
-            r#""budget":{"consumed_pct":"10000.00","level":"breach","headroom":{"T1":-1,"T2":-1,"T3":-1},"#,
+            r#""budget":{"consumed_pct":"10000.00","level":"breach","failures_left":{"T1":-1,"T2":-1,"T3":-1},"#,
             r#""calls_to_recover":{"T1":198,"T2":98,"T3":18}},"fee":null,"compensation":null,"next":null,"claim":null,"#,
             r#""policy":{"id":"tccc","effective_from":"2022-08-22","revision":1,"sha256":null}}"#
         )
@@ -380,11 +380,11 @@ fn text_is_for_people() {
     insta::assert_snapshot!(ran.out, @r"
     12 lines: 5 calls counted, 2 duplicates (1 conflicting), 3 malformed (empty 1, missing_field 1, not_json 1), 2 quarantined (future 1, too_old 1)
 
-    tenant  month    calls  failed  availability  worst case  tier  budget used  headroom  level
-    acme    2026-03      2       1     50.0000 %   50.0000 %  T3     10000.00 %        -1  breach
-    acme    2026-04      1       0    100.0000 %  100.0000 %  none       0.00 %         0  ok
-    beta    2026-03      1       1      0.0000 %    0.0000 %  T3     20000.00 %        -1  breach
-    beta    2026-04      1       0    100.0000 %    0.0000 %  none       0.00 %         0  ok
+    tenant  month    calls  failed  availability  worst case  tier  budget used  failures left  level
+    acme    2026-03      2       1     50.0000 %   50.0000 %  T3     10000.00 %             -1  breach
+    acme    2026-04      1       0    100.0000 %  100.0000 %  none       0.00 %              0  ok
+    beta    2026-03      1       1      0.0000 %    0.0000 %  T3     20000.00 %             -1  breach
+    beta    2026-04      1       0    100.0000 %    0.0000 %  none       0.00 %              0  ok
 
     not complete:
     acme 2026-03: 3 lines of the input were rejected: empty 1 (first: line 5), missing_field 1 (first: line 7), not_json 1 (first: line 6)

@@ -54,7 +54,7 @@ fn acme() -> Standing {
         budget: Budget {
             consumed_pct: Some("2000.00".into()),
             level: "breach",
-            headroom: vec![("T1".into(), -1), ("T2".into(), -1), ("T3".into(), -1)],
+            failures_left: vec![("T1".into(), -1), ("T2".into(), -1), ("T3".into(), -1)],
             calls_to_recover: vec![("T1".into(), Some(190)), ("T2".into(), Some(90)), ("T3".into(), Some(10))],
         },
         fee: Some(Fee { currency: "CNY".into(), gross_minor: 14674, cash_minor: 14674 }),

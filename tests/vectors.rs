@@ -52,9 +52,9 @@ fn error_budgets() {
             ("max_failed_tier2_30pct", "first_failed_50pct"),
         ];
         for (tier, (most, first)) in contract.tiers.iter().zip(columns) {
-            let headroom = Availability { total, failed: 0 }.headroom(tier.below);
-            found.push((most, headroom.to_string(), row.text(most).into()));
-            let above = (total > 0).then_some(headroom + 1);
+            let left = Availability { total, failed: 0 }.failures_left(tier.below);
+            found.push((most, left.to_string(), row.text(most).into()));
+            let above = (total > 0).then_some(left + 1);
             found.push((first, shown(above), row.text(first).into()));
             // The figures say what they say: so many failures do not reach the tier, one more does.
             for (column, reached) in [(most, false), (first, true)] {
@@ -99,11 +99,11 @@ fn alert_levels() {
     rows("alert_levels.csv", "", |row| {
         let a = Availability { total: row.number("total"), failed: row.number("failed") };
         let target = contract.target();
-        let allowed = Availability { failed: 0, ..a }.headroom(target);
+        let allowed = Availability { failed: 0, ..a }.failures_left(target);
         let recover = |percent: &str| shown(a.calls_to_recover(Ppm::from_percent(percent).expect("a percentage")));
         vec![
             ("budget", allowed.to_string(), row.text("budget_failed").into()),
-            ("headroom", a.headroom(target).to_string(), row.text("remaining_failed").into()),
+            ("failures_left", a.failures_left(target).to_string(), row.text("remaining_failed").into()),
             ("consumed", shown(a.consumed_percent(target)), row.text("budget_consumed_pct_floor2").into()),
             ("level", a.level(target).as_str().into(), row.text("level").into()),
             ("tier", tier_name(&contract, a), row.text("tier").into()),
@@ -262,18 +262,18 @@ proptest! {
     }
 
     #[test]
-    fn the_headroom_is_exactly_the_edge((total, parts, failed) in cases()) {
+    fn the_failures_left_are_exactly_the_edge((total, parts, failed) in cases()) {
         let (a, threshold) = (Availability { total, failed }, Ppm::new(parts).expect("in range"));
-        let headroom = a.headroom(threshold);
-        if i128::from(headroom) + i128::from(failed) < 0 || headroom == i64::MAX || headroom == i64::MIN {
+        let left = a.failures_left(threshold);
+        if i128::from(left) + i128::from(failed) < 0 || left == i64::MAX || left == i64::MIN {
             return Ok(()); // beyond i64: clamped
         }
-        let edge = (i128::from(failed) + i128::from(headroom)) as u64;
+        let edge = (i128::from(failed) + i128::from(left)) as u64;
         prop_assert!(naive_at_least(total, edge, parts), "{} failures are allowed", edge);
         if edge < total {
             prop_assert!(!naive_at_least(total, edge + 1, parts), "{} failures are too many", edge + 1);
         }
-        prop_assert_eq!(headroom >= 0, a.at_least(threshold));
+        prop_assert_eq!(left >= 0, a.at_least(threshold));
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn table(view: &View, sent: u64, rows: usize) -> String {
     _ = writeln!(
         out,
         "{:<16} {:>9} {:>7} {:>9} {:>12} {:>5} {:>9} {:>12}  state",
-        "tenant", "calls", "failed", "excluded", "availability", "tier", "headroom", "owed"
+        "tenant", "calls", "failed", "excluded", "availability", "tier", "left", "owed"
     );
     for (tenant, month) in tenants.iter().take(rows) {
         _ = writeln!(out, "{}", line(tenant, month));
@@ -246,12 +246,12 @@ fn line(tenant: &str, month: &ServiceMonth) -> String {
     let (availability, figures) = (month.availability(), &month.figures);
     let shown = availability.percent().map_or("-".into(), |p| format!("{p} %"));
     let tier = month.tier().map_or("none", |t| t.name.as_str());
-    let headroom = availability.headroom(month.policy.target());
+    let left = availability.failures_left(month.policy.target());
     let owed = month.money.map_or("-".into(), |m| m.currency().format_amount(m.payout.payout_minor));
     let (total, failed, excluded) = (figures.total(), figures.failed(), figures.excluded_total());
     let state = month.level().as_str();
     let tenant = visible(tenant);
-    format!("{tenant:<16} {total:>9} {failed:>7} {excluded:>9} {shown:>12} {tier:>5} {headroom:>9} {owed:>12}  {state}")
+    format!("{tenant:<16} {total:>9} {failed:>7} {excluded:>9} {shown:>12} {tier:>5} {left:>9} {owed:>12}  {state}")
 }
 
 fn nothing_read(sent: u64) -> String {

@@ -1,4 +1,4 @@
-//! Availability, tiers and headroom (clauses 2.1, 2.2, 3.1) from integers alone: tiers by cross-multiplication,
+//! Availability, tiers and failures left (clauses 2.1, 2.2, 3.1) from integers alone: tiers by cross-multiplication,
 //! never on a rounded figure.
 
 use std::fmt;
@@ -80,7 +80,7 @@ impl Availability {
     }
 
     /// Failures left before A falls below the threshold, negative when it is below: `floor(T × (1 − threshold)) − U`.
-    pub fn headroom(self, threshold: Ppm) -> i64 {
+    pub fn failures_left(self, threshold: Ppm) -> i64 {
         let allowed = u128::from(threshold.complement().0) * u128::from(self.total) / ONE;
         (allowed as i128 - i128::from(self.failed)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }

@@ -192,10 +192,10 @@ impl Outlook {
         let reached = |tier: &Tier| {
             (so_far.at_least(tier.below) && !at_end.at_least(tier.below)).then(|| reached_at_ms(tier.below))
         };
-        let left = expected.headroom(policy.target());
+        let left = expected.failures_left(policy.target());
         Self {
             calls,
-            allowed: policy.tiers.iter().map(|tier| expected.headroom(tier.below)).collect(),
+            allowed: policy.tiers.iter().map(|tier| expected.failures_left(tier.below)).collect(),
             settled: settled(policy, so_far, most),
             at_end,
             reached_at_ms: policy.tiers.iter().map(reached).collect(),

@@ -140,7 +140,7 @@ fn series(month: &ServiceMonth) -> u64 {
     let money = month.money.map_or(0, |money| 1 + u64::from(money.next_payout.is_some()));
     let claim = claim_window(month).map_or(0, |window| 1 + u64::from(window.opens.is_some()));
     let excluded = (month.figures.excluded().len() + month.top_failing.len()) as u64;
-    // Headroom and threshold of each tier; calls by result, compensation, the month's end, complete or not.
+    // Failures left and threshold of each tier; calls by result, compensation, the month's end, complete or not.
     ratios + consumed + (2 * tiers.len() + recover) as u64 + money + claim + excluded + 3 + 1 + 1 + 1
 }
 
@@ -330,10 +330,10 @@ impl Exporter {
             }
         });
         let mut tiers = TierLabels::default();
-        self.family(text, names::FAILURES_HEADROOM, |text, labels, row| {
+        self.family(text, names::FAILURES_LEFT, |text, labels, row| {
             for (tier, label) in row.month.policy.tiers.iter().zip(tiers.of(&row.month.policy)) {
-                let headroom = row.month.availability().headroom(tier.below);
-                text.signed(names::FAILURES_HEADROOM, labels, &[label], headroom);
+                let left = row.month.availability().failures_left(tier.below);
+                text.signed(names::FAILURES_LEFT, labels, &[label], left);
             }
         });
         self.family(text, names::TIER_THRESHOLD, |text, labels, row| {

@@ -58,7 +58,7 @@ metrics! {
         "Calls of the service month by result; the sum over results is T."
     FAILURES_EXCLUDED Gauge "sla_failures_excluded"
         "Failures of the service month that a clause excludes; each failure once."
-    FAILURES_HEADROOM Gauge "sla_failures_headroom"
+    FAILURES_LEFT Gauge "sla_failures_left"
         "Failures left before the tier applies; negative once there are too many."
     TIER_THRESHOLD Gauge "sla_tier_threshold_ratio"
         "Availability below which the tier of the service month's policy applies."

@@ -262,7 +262,7 @@ impl Report {
             "worst case",
             "tier",
             "budget used",
-            "headroom",
+            "failures left",
             "level",
         ];
         let mut rows: Vec<Vec<String>> = vec![header.map(str::to_owned).to_vec()];
@@ -277,7 +277,7 @@ impl Report {
                 percent(&s.availability_pct_worst_case),
                 s.tier.clone(),
                 percent(&s.budget.consumed_pct),
-                s.budget.headroom.first().map_or_else(String::new, |(_, left)| left.to_string()),
+                s.budget.failures_left.first().map_or_else(String::new, |(_, left)| left.to_string()),
                 s.budget.level.to_owned(),
             ]
         }));

@@ -253,7 +253,7 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
     };
     if let Some(tier) = tier {
         // The alert is about this tier, whichever one the month is in.
-        if let Some((name, left)) = standing.budget.headroom.iter().find(|(name, _)| *name == tier.name) {
+        if let Some((name, left)) = standing.budget.failures_left.iter().find(|(name, _)| *name == tier.name) {
             text.push_str(&failures_left(name, *left));
         }
         if let Some(amount) = amount_in(tier, subject).and_then(money) {
@@ -264,7 +264,7 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
             text.push_str(&format!(" Owed now: {amount}."));
         }
         if let Some(next) = &standing.next {
-            text.push_str(&failures_left(&next.tier, next.headroom));
+            text.push_str(&failures_left(&next.tier, next.failures_left));
             if let Some(amount) = next.payout_minor.and_then(money) {
                 text.push_str(&format!(" Owed in {}: {amount}.", next.tier));
             }

@@ -98,7 +98,7 @@ pub struct Budget {
     pub level: &'static str,
     /// Failures left before each tier.
     #[serde(serialize_with = "in_order")]
-    pub headroom: Vec<(String, i64)>,
+    pub failures_left: Vec<(String, i64)>,
     /// Clean calls needed to leave each tier; null = no number is enough.
     #[serde(serialize_with = "in_order")]
     pub calls_to_recover: Vec<(String, Option<u64>)>,
@@ -129,8 +129,8 @@ pub struct NextTier {
     pub tier: String,
     /// What it pays back, in percent of the fee.
     pub rate_pct: String,
-    /// Failures that can still happen before it applies.
-    pub headroom: i64,
+    /// Failures left before it applies.
+    pub failures_left: i64,
     /// What would be owed then, in minor units; null = the fee is unknown.
     pub payout_minor: Option<i64>,
 }
@@ -211,7 +211,7 @@ impl Standing {
             budget: Budget {
                 consumed_pct: availability.consumed_percent(policy.target()).map(|p| p.to_string()),
                 level: month.level().as_str(),
-                headroom: tiers.clone().map(|t| (t.name.clone(), availability.headroom(t.below))).collect(),
+                failures_left: tiers.clone().map(|t| (t.name.clone(), availability.failures_left(t.below))).collect(),
                 calls_to_recover: tiers.map(|t| (t.name.clone(), availability.calls_to_recover(t.below))).collect(),
             },
             fee: month.money.map(|money| Fee {
@@ -227,7 +227,7 @@ impl Standing {
             next: month.next_tier().map(|next| NextTier {
                 tier: next.name.clone(),
                 rate_pct: next.rate.to_string(),
-                headroom: availability.headroom(next.below),
+                failures_left: availability.failures_left(next.below),
                 payout_minor: month.money.and_then(|m| m.next_payout).map(|p| p.payout_minor),
             }),
             claim: window.map(|window| Claim {

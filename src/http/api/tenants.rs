@@ -32,8 +32,8 @@ pub(super) struct Row {
     failed: u64,
     total: u64,
     next_tier: Option<String>,
-    /// Failures that can still happen before the next tier.
-    headroom: Option<i64>,
+    /// Failures left before the next tier.
+    failures_left: Option<i64>,
     currency: Option<String>,
     owed_minor: Option<i64>,
     next_payout_minor: Option<i64>,
@@ -45,7 +45,7 @@ impl Row {
         let next = standing.next.as_ref();
         Self {
             level: standing.budget.level,
-            headroom: next.map(|next| next.headroom),
+            failures_left: next.map(|next| next.failures_left),
             next_payout_minor: next.and_then(|next| next.payout_minor),
             next_tier: standing.next.map(|next| next.tier),
             tenant: standing.tenant,
