@@ -27,7 +27,7 @@ use crate::pipeline::standings::{Evaluation, Standings};
 use crate::replay::rejected::RejectedLines;
 use crate::replay::report::RUNNING;
 use crate::replay::{Options, Replay};
-use crate::report::archive::{Archive, Rendering};
+use crate::report::archive::{Archive, Archived};
 use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
 use crate::visible::visible;
@@ -336,29 +336,15 @@ impl Office<'_> {
         archive: Option<&Archive>,
     ) -> Result<Statement> {
         let now = self.args.now.unwrap_or_else(Utc::now);
-        let previous = match archive {
-            Some(archive) => archive.latest(tenant, month.period.first)?,
-            None => None,
-        };
         let hour = Hour { issued_at: now, as_of: self.args.as_of, known: self.completeness(tenant, month, now) };
-        let issue = self.desk().issue(tenant, month, evaluation, hour, previous.as_ref(), io::sink())?;
-        let statement = match (issue, previous) {
-            (Issue::Issued(statement), _) => *statement,
-            (Issue::Unchanged, Some(previous)) => return Ok(previous),
-            (Issue::Unchanged, None) => bail!("there is no earlier statement that could still hold"),
-        };
-        if let Some(archive) = archive {
-            let statement = &statement;
-            let rendering = |name, format, lang| Rendering {
-                name,
-                write: Box::new(move |mut out| render(statement, rows(month, evaluation), format, lang, &mut out)),
+        let Some(archive) = archive else {
+            return match self.desk().issue(tenant, month, evaluation, hour, None, io::sink())? {
+                Issue::Issued(statement) => Ok(*statement),
+                Issue::Unchanged => bail!("there is no earlier statement that could still hold"),
             };
-            let renderings = vec![
-                rendering("en.html", Format::Html, Lang::En),
-                rendering("zh.html", Format::Html, Lang::Zh),
-                rendering("evidence.csv", Format::Csv, Lang::En),
-            ];
-            let path = archive.store(statement, renderings)?;
+        };
+        let Archived { statement, stored } = archive.issue(&self.desk(), tenant, month, evaluation, hour)?;
+        if let Some(path) = stored {
             super::complain(&format!("revision {} archived in {}", statement.revision, path.display()));
         }
         Ok(statement)

@@ -22,6 +22,9 @@ pub struct Live {
     pub events: Option<u64>,
 }
 
+/// Events on a day of [`Live::demo_past`].
+const DEMO_DAY_EVENTS: u64 = 1_500;
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub fn wall_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
@@ -65,6 +68,20 @@ impl Live {
         };
         // Slow enough for an embedded broker, which forgets what is not read soon.
         Self { backfill_rate: Some(40_000.0), ..Self::at(now_ms, plan, 200_000, 1_000.0) }
+    }
+
+    /// The demo's traffic from `from_ms` (milliseconds since 1970-01-01T00:00:00Z) until the backfill begins: the same tenants
+    /// in the same trouble, and this outage, which counts from `from_ms`.
+    pub fn demo_past(&self, from_ms: i64, outage: Incident) -> Plan {
+        let duration_ms = self.plan.start_ms - from_ms;
+        Plan {
+            id_salt: self.plan.id_salt.wrapping_add(1),
+            events: (duration_ms / DAY_MS).unsigned_abs() * DEMO_DAY_EVENTS,
+            start_ms: from_ms,
+            duration_ms,
+            incidents: vec![outage],
+            ..self.plan.clone()
+        }
     }
 }
 

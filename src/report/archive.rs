@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::statement::{Statement, VerifyError, canonical, verify};
+use super::issue::{Desk, Hour, rows};
+use super::statement::{Format, Issue, IssueError, Lang, Statement, VerifyError, canonical, render, verify};
 use crate::domain::calendar::LocalDay;
+use crate::domain::standing::ServiceMonth;
+use crate::pipeline::standings::Evaluation;
 
 /// Longest directory name made of a tenant; file systems take 255 bytes.
 const MAX_NAME: usize = 200;
@@ -29,6 +32,15 @@ pub struct Rendering<'a> {
     /// Writes it.
     #[allow(clippy::type_complexity)]
     pub write: Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>,
+}
+
+/// What comes of [`Archive::issue`].
+#[derive(Debug)]
+pub struct Archived {
+    /// The statement that is valid now.
+    pub statement: Statement,
+    /// Where its JSON was stored; `None`: it is the archive's latest one, and nothing has changed since.
+    pub stored: Option<PathBuf>,
 }
 
 /// Why the archive does not serve.
@@ -65,6 +77,9 @@ pub enum ArchiveError {
     /// A statement that is not sound, or a rendering's name that is none.
     #[error("it cannot be archived: {0}")]
     Refused(String),
+    /// There is no statement to be stored.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
@@ -140,6 +155,39 @@ impl Archive {
             history.push(statement);
         }
         Ok(history)
+    }
+
+    /// The statement of a service month: the latest one where its result has not changed since, else the next revision, which
+    /// is stored with its HTML pages and its evidence.
+    ///
+    /// # Errors
+    /// Those of [`Desk::issue`], [`Archive::latest`] and [`Archive::store`].
+    pub fn issue(
+        &self,
+        desk: &Desk<'_>,
+        tenant: &str,
+        month: &ServiceMonth,
+        evaluation: &Evaluation<'_>,
+        hour: Hour,
+    ) -> Result<Archived, ArchiveError> {
+        let latest = self.latest(tenant, month.period.first)?;
+        let statement = match (desk.issue(tenant, month, evaluation, hour, latest.as_ref(), io::sink())?, latest) {
+            (Issue::Issued(statement), _) => *statement,
+            (Issue::Unchanged, Some(statement)) => return Ok(Archived { statement, stored: None }),
+            (Issue::Unchanged, None) => return Err(ArchiveError::Refused("no earlier statement is archived".into())),
+        };
+        let next = &statement;
+        let rendering = |name, format, lang| Rendering {
+            name,
+            write: Box::new(move |mut out| render(next, rows(month, evaluation), format, lang, &mut out)),
+        };
+        let renderings = vec![
+            rendering("en.html", Format::Html, Lang::En),
+            rendering("zh.html", Format::Html, Lang::Zh),
+            rendering("evidence.csv", Format::Csv, Lang::En),
+        ];
+        let stored = Some(self.store(next, renderings)?);
+        Ok(Archived { statement, stored })
     }
 
     /// Stores the next statement of a service month with its renderings; gives the path of its JSON.

@@ -8,6 +8,7 @@
 pub mod dashboards;
 pub mod kafka;
 pub mod prometheus;
+pub mod terminal;
 pub mod web;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -171,9 +173,16 @@ impl Program {
 
     /// Starts `command`, with its output in a file in a temporary directory.
     pub fn spawn(name: &str, command: Command) -> Program {
-        let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
-        let log = directory.path().join(format!("{name}.log"));
+        let (directory, log) = log_directory(name);
         Program::spawn_logging_to(name, command, log, Some(directory))
+    }
+
+    /// Starts `command` with a terminal's line as its input and output; its errors go to a file in a temporary directory.
+    fn spawn_on_terminal(name: &str, mut command: Command, line: OwnedFd) -> Program {
+        let (directory, log) = log_directory(name);
+        let output = line.try_clone().expect("a second handle of the terminal");
+        command.stdin(line).stdout(output).stderr(append_to(&log));
+        Program::spawn_redirected(name, command, log, Some(directory))
     }
 
     /// Starts `command`, with its output appended to `log`.
@@ -183,13 +192,14 @@ impl Program {
         log: PathBuf,
         directory: Option<tempfile::TempDir>,
     ) -> Program {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap_or_else(|error| panic!("cannot open {}: {error}", log.display()));
+        let output = append_to(&log);
         let errors = output.try_clone().expect("a second handle of the log");
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        Program::spawn_redirected(name, command, log, directory)
+    }
+
+    /// Starts `command`, whose output goes where it should already.
+    fn spawn_redirected(name: &str, command: Command, log: PathBuf, directory: Option<tempfile::TempDir>) -> Program {
         let shown = format!("{command:?}");
         let child = spawn_bound_to_this_process(command)
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}: {shown}"));
@@ -304,6 +314,18 @@ impl Drop for Program {
             }
         }
     }
+}
+
+/// A temporary directory, and the log in it.
+fn log_directory(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::Builder::new().prefix("sla-ledger-test-").tempdir().expect("a temporary directory");
+    let log = directory.path().join(format!("{name}.log"));
+    (directory, log)
+}
+
+fn append_to(log: &Path) -> File {
+    let opened = File::options().create(true).append(true).open(log);
+    opened.unwrap_or_else(|error| panic!("cannot open {}: {error}", log.display()))
 }
 
 fn read_lossy(path: &Path) -> String {
