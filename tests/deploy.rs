@@ -398,9 +398,9 @@ fn helm(arguments: &[&str]) -> (String, Vec<Value>) {
     (text, objects)
 }
 
-/// The chart as installed by default, and with everything on.
-fn charts() -> [(String, Vec<Value>); 2] {
-    [helm(&[]), helm(&["--values", ALL_ON])]
+/// The chart as installed by default, with everything on, and with the other kind of monitor.
+fn charts() -> [(String, Vec<Value>); 3] {
+    [helm(&[]), helm(&["--values", ALL_ON]), helm(&["--values", ALL_ON, "--set", "monitor.kind=ServiceMonitor"])]
 }
 
 #[test]
@@ -413,9 +413,9 @@ fn helm_finds_no_mistake_in_the_chart() {
 
 #[test]
 fn kubernetes_knows_every_field_of_the_chart() {
-    for ((text, objects), monitoring) in charts().into_iter().zip([0, 4]) {
+    for ((text, objects), monitoring) in charts().into_iter().zip([0, 4, 4]) {
         let (passed, unknown, understood) = validated(&text);
-        assert!(unknown.iter().all(|l| l.contains("PodMonitor") || l.contains("PrometheusRule")), "{unknown:?}");
+        assert!(unknown.iter().all(|l| l.contains("Monitor") || l.contains("PrometheusRule")), "{unknown:?}");
         assert_eq!((passed, unknown.len()), (objects.len() - monitoring, monitoring), "{unknown:?}");
         assert_eq!(understood, monitoring);
     }
@@ -448,6 +448,7 @@ fn the_chart_runs_pods_as_the_kustomize_base_does() {
             ("Service", "/spec/selector"),
             ("PodDisruptionBudget", "/spec/selector/matchLabels"),
             ("PodMonitor", "/spec/selector/matchLabels"),
+            ("ServiceMonitor", "/spec/selector/matchLabels"),
             ("NetworkPolicy", "/spec/podSelector/matchLabels"),
         ] {
             for object in objects.iter().filter(|object| object["kind"] == kind) {
@@ -461,6 +462,30 @@ fn the_chart_runs_pods_as_the_kustomize_base_does() {
             of_kind(&objects, "Service")["metadata"]["name"]
         );
         assert_eq!(of_kind(&objects, "ServiceAccount")["metadata"]["name"], pod["serviceAccountName"]);
+    }
+}
+
+/// The same endpoint by either kind of monitor, and never both.
+#[test]
+fn the_chart_has_the_monitor_that_was_chosen() {
+    let [(_, default), pods, services] = charts();
+    assert!(default.iter().all(|object| !object["kind"].as_str().is_some_and(|kind| kind.ends_with("Monitor"))));
+    for ((_, objects), kind, other) in
+        [(&pods, "PodMonitor", "ServiceMonitor"), (&services, "ServiceMonitor", "PodMonitor")]
+    {
+        assert!(objects.iter().all(|object| object["kind"] != other), "{kind} and {other}");
+        let key = if kind == "PodMonitor" { "podMetricsEndpoints" } else { "endpoints" };
+        let endpoint = &of_kind(objects, kind)["spec"][key][0];
+        let port = endpoint["port"].as_str().expect("a port");
+        let named =
+            |ports: &Value| ports.as_array().is_some_and(|ports| ports.iter().any(|known| known["name"] == port));
+        assert!(named(&pod_template(objects)["spec"]["containers"][0]["ports"]), "{kind}: {port}");
+        assert!(named(&of_kind(objects, "Service")["spec"]["ports"]), "{kind}: {port}");
+        assert_eq!((&endpoint["path"], &endpoint["scheme"]), (&"/metrics".into(), &"http".into()));
+        // A ServiceMonitor selects Services by their labels.
+        let labels = of_kind(objects, "Service")["metadata"]["labels"].as_object().expect("labels");
+        let selector = of_kind(objects, kind)["spec"]["selector"]["matchLabels"].as_object().expect("a selector");
+        assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)), "{kind}");
     }
 }
 
@@ -517,7 +542,8 @@ fn the_chart_refuses_wrong_values() {
         "config.contract.directory=/elsewhere",
         "terminationGracePeriodSeconds=10",
         "probes.scheme=http",
-        "podMonitor.interval=soon",
+        "monitor.interval=soon",
+        "monitor.kind=Both",
     ] {
         let output = tool("helm")
             .current_dir(ROOT)
