@@ -9,13 +9,16 @@ export OPENSSL_NO_VENDOR ?= 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps test-latest bench bench-peers soak lint fmt
+.PHONY: help demo package test test-deps test-latest bench bench-peers soak lint fmt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a live ledger with made-up traffic: needs nothing but Rust and a C/C++ toolchain
 	$(CARGO) run --release -- demo
+
+package: ## sla-ledger_VERSION_ARCHITECTURE.deb and its debug symbols, in target/debian
+	scripts/package
 
 test: test-deps ## all tests, those against a real Kafka included
 	$(CARGO) test --lib --bins --tests

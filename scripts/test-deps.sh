@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze; and, in a cache outside the build output: Schemathesis and what checks the
+# Prometheus, Alertmanager, systemd-analyze, what builds and checks the Debian package; and, in a cache outside the build output: Schemathesis and what checks the
 # files of deploy/ (each in a Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
@@ -34,6 +34,13 @@ missing_tools() {
     { command -v amtool && { command -v prometheus-alertmanager || command -v alertmanager; }; } >/dev/null ||
         echo prometheus-alertmanager
     command -v systemd-analyze >/dev/null || echo systemd
+    # For tests/package.rs. Only root may have the bare Debian that the package is installed in.
+    command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
+    command -v objcopy >/dev/null || echo binutils
+    command -v xz >/dev/null || echo xz-utils
+    command -v man >/dev/null || echo man-db
+    command -v lintian >/dev/null || echo lintian
+    [ "$(id -u)" != 0 ] || command -v debootstrap >/dev/null || echo debootstrap
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -66,7 +73,8 @@ if [ -n "$packages" ]; then
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
   elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
-                   prometheus-alertmanager), systemd (systemd-analyze) and Python 3 with venv on the PATH
+                   prometheus-alertmanager), systemd (systemd-analyze), man, binutils, xz, Debian's dpkg-dev and
+                   lintian, and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
@@ -180,6 +188,8 @@ if [ "${1:-}" != --jars ]; then
             echo "$wanted" >"$latest/.made-of"
         fi
     ) 9>"$cache/.lock"
+    scripts/package --tool
+    [ "$(id -u)" != 0 ] || scripts/debian-root package systemd man-db >/dev/null
 fi
 
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then

@@ -6,6 +6,7 @@ pub mod check_config;
 pub mod config_path;
 pub mod demo;
 pub mod generate;
+pub mod package_files;
 pub mod replay;
 pub mod ruling;
 pub mod run;
@@ -16,7 +17,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use config_path::ConfigPath;
 
@@ -58,7 +59,11 @@ enum Command {
 
 /// Runs the command the arguments name.
 pub fn main() -> ExitCode {
-    match Command::parse() {
+    let matches = Command::command().subcommand(package_files::command()).get_matches();
+    if let Some((package_files::NAME, matches)) = matches.subcommand() {
+        return package_files::run(matches, Command::command());
+    }
+    match Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()) {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(args),
@@ -69,7 +74,8 @@ pub fn main() -> ExitCode {
         Command::Calendar(args) => calendar::run(&args),
         Command::Generate(args) => generate::run(*args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Command::command(), "sla-ledger", &mut std::io::stdout());
+            // A reader that went away has seen enough.
+            _ = std::io::stdout().write_all(package_files::completions(shell, &mut Command::command()).as_bytes());
             ExitCode::SUCCESS
         }
     }

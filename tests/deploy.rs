@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use clap::Args as _;
 use serde_json::Value;
+use tools::{BINARY, ROOT, read, run, run_with};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const BINARY: &str = env!("CARGO_BIN_EXE_sla-ledger");
+#[path = "support/tools.rs"]
+mod tools;
 
 /// Where HTTP listens in a container.
 const PORT: u64 = 8464;
@@ -25,29 +26,6 @@ fn tool(name: &str) -> Command {
     let path = cache.expect("HOME or SLA_LEDGER_CACHE").join("deploy-lint/bin").join(name);
     assert!(path.exists(), "{} is not there: run `make test-deps`", path.display());
     Command::new(path)
-}
-
-/// Runs it in the root of the repository, to success: what it wrote to stdout, and to stderr.
-#[track_caller]
-fn run(command: &mut Command) -> (String, String) {
-    run_with(command, "")
-}
-
-#[track_caller]
-fn run_with(command: &mut Command, input: &str) -> (String, String) {
-    command.current_dir(ROOT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    // Small enough for a pipe's buffer or read to its end; a tool that ends early has said why.
-    let _ = std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), input.as_bytes());
-    let output = child.wait_with_output().expect("the end of the tool");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    let (out, err) = (text(output.stdout), text(output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
-    (out, err)
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every file below a directory of the repository, by its path from the root.
@@ -574,8 +552,8 @@ fn unit() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sla-ledger.service");
     let text = read("deploy/systemd/sla-ledger.service");
-    assert!(text.contains("ExecStart=/usr/local/bin/sla-ledger run --config /etc/sla-ledger\n"));
-    fs::write(&path, text.replace("/usr/local/bin/sla-ledger", BINARY)).expect("the unit");
+    assert!(text.contains("ExecStart=sla-ledger run --config /etc/sla-ledger\n"));
+    fs::write(&path, text.replace("=sla-ledger ", &format!("={BINARY} "))).expect("the unit");
     (directory, path)
 }
 
