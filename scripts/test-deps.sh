@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze, what builds and checks the Debian package; and, in a cache outside the build output: Schemathesis and what checks the
-# files of deploy/ (each in a Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
+# Prometheus, Alertmanager, systemd-analyze, what builds and checks the Debian package; and, in a cache outside the build
+# output: Schemathesis, and what checks the files of deploy/ and the exposition (each in a Python environment of its own), and
+# the jars of Apache Kafka. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -180,6 +181,8 @@ if [ "${1:-}" != --jars ]; then
                 'cloudcoil-models-prometheus-operator>=0.80'
             install_kustomize
         fi
+        "$lint/bin/python" -c 'import prometheus_client' 2>/dev/null ||
+            "$lint/bin/pip" install --quiet --disable-pip-version-check 'prometheus-client>=0.21,<1'
         [ -x "$lint/bin/helm" ] || install_helm
         # Made anew when other versions are asked for.
         wanted=$(cat tests/support/latest/*/go.mod | sha256sum)

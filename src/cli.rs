@@ -21,7 +21,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use config_path::ConfigPath;
 
-use crate::config::Config;
+use crate::config::{Config, INSTANCE_ID};
 use crate::visible::visible_lines;
 
 /// Exact SLA accounting over Kafka: availability per tenant and service month, from the calls themselves.
@@ -56,6 +56,25 @@ enum Command {
         shell: clap_complete::Shell,
     },
 }
+
+/// The command line, as clap knows it.
+pub fn command() -> clap::Command {
+    Command::command()
+}
+
+/// Environment variables that are read, and what they do.
+pub const VARIABLES: [(&str, &str); 7] = [
+    (
+        config_path::VARIABLE,
+        "The configuration, a file or a directory, where no argument names it. Default: /etc/sla-ledger.",
+    ),
+    (INSTANCE_ID, "This instance's name; overrides `kafka.instance_id`."),
+    ("HOSTNAME", "Part of the default instance name where the kernel does not give the host's name."),
+    ("NO_COLOR", "If set, reports on a terminal have no colours."),
+    ("NOTIFY_SOCKET", "Set by systemd: readiness, reloads and the watchdog are reported there."),
+    ("WATCHDOG_USEC", "Set by systemd: how often it expects a sign of life, in microseconds."),
+    ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "The proxy for webhooks and Alertmanagers, and what is reached without it."),
+];
 
 /// Runs the command the arguments name.
 pub fn main() -> ExitCode {

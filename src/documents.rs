@@ -37,9 +37,10 @@ use crate::domain::documents::Documents;
 use crate::domain::money::Currency;
 use crate::domain::policy::{Policies, Policy};
 use crate::domain::registry::Registry;
+use crate::domain::workdays;
 use crate::file_kind::FileKind;
-use crate::yaml::FileErrors;
-use crate::yaml::read::Section;
+use crate::yaml::read::{Reader, Section};
+use crate::yaml::{FileErrors, Form, Key, Need};
 
 /// All documents of one contract directory, checked. Plain data: share it in an `Arc`.
 #[derive(Debug, Clone)]
@@ -121,6 +122,49 @@ impl DocumentKind {
             Self::Declarations => "declarations",
             Self::Rulings => "rulings",
             Self::Claims => "claims",
+        }
+    }
+
+    /// Where it is, below the contract's directory.
+    pub fn pattern(self) -> &'static str {
+        match self {
+            Self::Policy => "policies/*.yaml",
+            Self::CodeTable => "policies/*.csv",
+            Self::Calendar => "calendars/*.csv",
+            Self::Tenants => "tenants.csv",
+            Self::Fees => "fees.csv",
+            Self::Notices => "notices.yaml",
+            Self::Declarations => "declarations.yaml",
+            Self::Rulings => "rulings.yaml",
+            Self::Claims => "claims.yaml",
+        }
+    }
+
+    /// What it is for: sentences.
+    pub fn doc(self) -> &'static str {
+        match self {
+            Self::Policy => {
+                "The terms: target, tiers, exclusions, claim window, alerts. Each file is a version of a policy. Without a file the \
+                 policy is config/policies/tencent-ccc-2022-08-22.yaml, which has every key with its default."
+            }
+            Self::CodeTable => {
+                "Whose fault an error code is, for the key `codes.file` of a policy. Other columns are ignored."
+            }
+            Self::Calendar => {
+                "Working days, for the key `claim.calendar` of a policy. The file has no header; lines that begin with # are \
+                 comments. A claim window in a year without coverage is provisional."
+            }
+            Self::Tenants => {
+                "Orders: who is served, from when to when. One row an order. Comments begin with # and are above the header."
+            }
+            Self::Fees => "Bills: what was paid. One row a bill. Comments begin with # and are above the header.",
+            Self::Notices => "A list of announced maintenance (clause 5.12) and events (clause 5.11).",
+            Self::Declarations => "A list of call rates above clause 5.7's that customers announced.",
+            Self::Rulings => {
+                "A list of decisions about calls by a person. It is append-only: a file that drops or alters a ruling that was \
+                 applied is rejected. `sla-ledger ruling add` adds entries safely."
+            }
+            Self::Claims => "A list of what became of claims.",
         }
     }
 
@@ -241,8 +285,7 @@ impl Load<'_> {
         kind: DocumentKind,
         parse: impl FnOnce(&str, &str) -> Result<(usize, T), FileErrors>,
     ) -> Option<T> {
-        let end = if matches!(kind, DocumentKind::Tenants | DocumentKind::Fees) { "csv" } else { "yaml" };
-        let path = self.directory.join(format!("{}.{end}", kind.as_str()));
+        let path = self.directory.join(kind.pattern());
         let text = match read_text(&path) {
             Ok(Some(text)) => text,
             Ok(None) => return Some(T::default()),
@@ -286,6 +329,33 @@ impl Load<'_> {
             claims: self.list(DocumentKind::Claims, |name, text| papers::claims(name, text, currency)),
         }
     }
+}
+
+/// The policy that is shipped: every key with its default.
+pub const SHIPPED_POLICY: &str = include_str!("../config/policies/tencent-ccc-2022-08-22.yaml");
+
+/// What the parsers of the documents ask for, document by document: its files, what they are, and their keys or columns.
+pub fn reference() -> Vec<(DocumentKind, Vec<Key>)> {
+    use DocumentKind::{Calendar, Claims, CodeTable, Declarations, Fees, Notices, Policy, Rulings, Tenants};
+    let calendar = workdays::COLUMNS.map(|[name, words, doc]| Key {
+        path: name.into(),
+        doc,
+        form: Form::Words(words),
+        need: Need::Required,
+        example: None,
+        reload: false,
+    });
+    vec![
+        (Policy, policies::keys()),
+        (CodeTable, table::columns(&code_table::COLUMNS, |row| _ = code_table::row(row))),
+        (Calendar, calendar.into()),
+        (Tenants, registry::order_keys()),
+        (Fees, registry::fee_keys()),
+        (Notices, Reader::keys(papers::notice)),
+        (Declarations, Reader::keys(papers::declaration)),
+        (Rulings, Reader::keys(rulings::ruling)),
+        (Claims, Reader::keys(|section| papers::claim(section, None))),
+    ]
 }
 
 /// The text of a file; `None` when there is none. A link that leads nowhere is a mistake, not an empty file.

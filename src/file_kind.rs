@@ -159,7 +159,7 @@ pub fn lines_look_like(line: &[u8], file: &str) -> Option<(String, String)> {
     }
     let said = |what: &str, help: String| Some((what.to_owned(), help));
     let Ok(text) = std::str::from_utf8(line) else {
-        return said("no text in UTF-8", "give JSONL in UTF-8, plain, gzip or zstd".into());
+        return said("not UTF-8 text", "give JSONL in UTF-8, plain, gzip or zstd".into());
     };
     let text = text.trim();
     let whole = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
@@ -172,11 +172,11 @@ pub fn lines_look_like(line: &[u8], file: &str) -> Option<(String, String)> {
         b'{' => None,
         b'<' => said("HTML or XML", "give JSON, one object a line".into()),
         _ if text.starts_with("---") || text.ends_with(':') => said("YAML", "give JSON, one object a line".into()),
-        _ if whole => said("JSON values that are no objects", "give JSON, one object a line".into()),
+        _ if whole => said("JSON values that are not objects", "give JSON, one object a line".into()),
         _ if text.contains([',', ';', '\t']) => {
             said("CSV", "give JSON, one object a line, e.g. by `mlr --icsv --ojsonl cat`".into())
         }
-        _ => said("no JSON", "give JSON, one object a line".into()),
+        _ => said("not JSON", "give JSON, one object a line".into()),
     }
 }
 
@@ -221,8 +221,8 @@ mod tests {
             ("a;b", Some("CSV")),
             ("<html>", Some("HTML or XML")),
             ("calls:", Some("YAML")),
-            ("\"text\"", Some("JSON values that are no objects")),
-            ("hello", Some("no JSON")),
+            ("\"text\"", Some("JSON values that are not objects")),
+            ("hello", Some("not JSON")),
             ("", None),
         ] {
             assert_eq!(lines_look_like(line.as_bytes(), "f").map(|(what, _)| what).as_deref(), expected, "{line}");

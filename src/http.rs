@@ -1,6 +1,7 @@
 //! The HTTP side: metrics, the API, probes, reload, and who may look. Knows no Kafka: what it serves comes in through [`AppState`] and
 //! [`api::ApiState`].
 
+mod accept;
 pub mod access;
 pub mod api;
 pub mod connection;
@@ -16,6 +17,7 @@ mod web_config;
 use std::sync::Arc;
 
 use crate::health::Health;
+use crate::metrics::Format;
 pub use access::{Access, Door, guarded};
 pub use front::Front;
 pub use limits::Limits;
@@ -24,8 +26,8 @@ use scrape::Scrapes;
 pub use server::{bind, router, serve, serve_router};
 pub use tls::WebListener;
 
-/// Appends the whole exposition to the buffer. Runs on a blocking thread, never twice at once.
-pub type Render = dyn Fn(&mut Vec<u8>) + Send + Sync;
+/// Appends the whole exposition to the buffer, in this format. Runs on a blocking thread, never twice at once.
+pub type Render = dyn Fn(Format, &mut Vec<u8>) + Send + Sync;
 
 /// Reloads what can be reloaded and says what changed, in a line or more. Runs on a blocking thread, never twice at once.
 pub type Reload = dyn Fn() -> Result<String, ReloadError> + Send + Sync;
@@ -52,7 +54,7 @@ pub struct AppState {
 impl AppState {
     /// From what renders the metrics, what says whether the service is ready, and what reloads.
     pub fn new(
-        render: impl Fn(&mut Vec<u8>) + Send + Sync + 'static,
+        render: impl Fn(Format, &mut Vec<u8>) + Send + Sync + 'static,
         health: Arc<Health>,
         reload: impl Fn() -> Result<String, ReloadError> + Send + Sync + 'static,
     ) -> Self {

@@ -32,9 +32,10 @@
 //! | [`build_info`] | which version and commit this is | |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
 //! | [`file_kind`] | what a file is that is not a text in UTF-8, by its first bytes | opening files |
-//! | [`yaml`] | strict files: the tree reader and the mistakes' report | the meaning of any file |
+//! | [`yaml`] | strict files: the tree reader, how values are written, and the mistakes' report | the meaning of any file |
 //! | [`generate`] | traffic with a known result | the counter's code: its expectation is computed without it |
 //! | [`replay`] | the pipeline over files | a shortcut around the ledger's records |
+//! | [`reference`] | documents made from the code: keys from their parsers, metrics from their names | words of its own about any of them |
 //!
 //! Read in this order: `domain::call`, `pipeline::shard`, `pipeline::record`, `pipeline::book`, `pipeline::protocol`,
 //! `kafka::worker`.
@@ -127,6 +128,7 @@ pub mod logging;
 pub mod metrics;
 pub mod notify;
 pub mod pipeline;
+pub mod reference;
 pub mod replay;
 pub mod report;
 pub mod supervisor;

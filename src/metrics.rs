@@ -9,17 +9,22 @@
 //! is shown that is not in the ledger.
 
 pub mod exporter;
+mod format;
 pub mod names;
 pub mod process;
 
 use exporter::{ExportStats, Exporter};
+pub use format::Format;
 use process::ProcessMetrics;
 
 /// Writes one exposition: the tenants as [`Exporter::collect`] last saw them, then the process. The process's series
 /// gauges describe this very text.
-pub fn write(exporter: &Exporter, process: &ProcessMetrics, out: &mut Vec<u8>) -> ExportStats {
-    let stats = exporter.write(out);
+pub fn write(exporter: &Exporter, process: &ProcessMetrics, format: Format, out: &mut Vec<u8>) -> ExportStats {
+    let stats = exporter.write(format, out);
     process.set_series(&stats);
-    process.write(out);
+    process.write(format, out);
+    if format == Format::OpenMetrics {
+        out.extend_from_slice(format::END);
+    }
     stats
 }

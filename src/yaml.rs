@@ -5,6 +5,7 @@
 //! CSV files are shown by the same [`FileErrors`].
 
 mod errors;
+pub(crate) mod form;
 pub(crate) mod read;
 pub(crate) mod tree;
 pub(crate) mod variables;
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use crate::file_kind;
 pub use errors::{FileErrors, MOST_SHOWN, Mistake};
+pub use form::{Form, Key, Need};
 
 /// The text of a file; `help` says what to do when it cannot be read.
 pub(crate) fn read_text(path: &Path, help: &str) -> Result<String, FileErrors> {

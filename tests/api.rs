@@ -150,7 +150,7 @@ impl Service {
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
             stop: CancellationToken::new(),
         };
-        let state = AppState::new(|_| {}, Arc::new(Health::new(Duration::from_secs(60))), || Ok(String::new()));
+        let state = AppState::new(|_, _| {}, Arc::new(Health::new(Duration::from_secs(60))), || Ok(String::new()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(http::bind("127.0.0.1:0".parse().unwrap())).unwrap();
         let address = listener.local_addr().unwrap();

@@ -451,7 +451,7 @@ fn large_exposition(tenants: &[String], month: Month) -> String {
     let mut exporter = Exporter::new();
     exporter.collect(&standings, &view);
     let mut out = Vec::new();
-    metrics::write(&exporter, &process, &mut out);
+    metrics::write(&exporter, &process, metrics::Format::Text, &mut out);
     String::from_utf8(out).expect("text")
 }
 

@@ -1,32 +1,23 @@
 //! The files of `deploy/`, as far as they can be checked without a container engine, a cluster or a booted systemd: by the
 //! tools of their kinds, and against this very binary: its flags, its configuration, its routes.
 
+#[path = "support/tools.rs"]
+mod tools;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args as _;
 use serde_json::Value;
-use tools::{BINARY, ROOT, read, run, run_with};
-
-#[path = "support/tools.rs"]
-mod tools;
+use tools::{BINARY, ROOT, read, run, run_with, tool};
 
 /// Where HTTP listens in a container.
 const PORT: u64 = 8464;
 /// The drain's 9 s and the end of the process.
 const DRAIN_SECONDS: u64 = 10;
-
-/// A program or the Python that `scripts/test-deps.sh` installed for these tests.
-fn tool(name: &str) -> Command {
-    let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/sla-ledger")));
-    let path = cache.expect("HOME or SLA_LEDGER_CACHE").join("deploy-lint/bin").join(name);
-    assert!(path.exists(), "{} is not there: run `make test-deps`", path.display());
-    Command::new(path)
-}
 
 /// Every file below a directory of the repository, by its path from the root.
 fn files(directory: &str) -> Vec<String> {

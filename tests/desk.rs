@@ -17,6 +17,7 @@ use sla_ledger::domain::codes::{Class, CodeMap};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::domain::policy::{ExclusionRules, Policy};
 use sla_ledger::domain::term::Period;
+use sla_ledger::metrics::Format;
 use sla_ledger::metrics::process::ProcessMetrics;
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::decode::{Headers, SourceRecord};
@@ -196,7 +197,7 @@ impl Rig {
 
     fn held(&self, reason: Held) -> String {
         let mut out = Vec::new();
-        sla_ledger::metrics::write(&sla_ledger::metrics::exporter::Exporter::new(), &self.metrics, &mut out);
+        self.metrics.write(Format::Text, &mut out);
         let series = format!("sla_ledger_alerts_held{{reason=\"{reason}\"}} ");
         let text = String::from_utf8(out).unwrap();
         text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()

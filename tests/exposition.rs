@@ -4,6 +4,9 @@
 
 #[path = "support/sample.rs"]
 mod sample;
+mod support;
+#[path = "support/tools.rs"]
+mod tools;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -32,13 +35,15 @@ use sla_ledger::health::Health;
 use sla_ledger::http::{self, AppState, Limits, ReloadError};
 use sla_ledger::metrics::exporter::{CardinalityPlan, ExportStats, Exported, Exporter, TenantView};
 use sla_ledger::metrics::process::ProcessMetrics;
-use sla_ledger::metrics::{self, names};
+use sla_ledger::metrics::{self, Format, names};
 use sla_ledger::pipeline::protocol::TransactionEnd;
 use sla_ledger::pipeline::record::Gap;
 use sla_ledger::pipeline::shard::Outcome;
 use sla_ledger::pipeline::standings::Standings;
 use sla_ledger::visible::is_hidden;
+use support::prometheus::Prometheus;
 use tokio_util::sync::CancellationToken;
+use tools::tool;
 
 const MARCH: Month = Month(2026 * 12 + 2);
 
@@ -69,7 +74,7 @@ fn export(standings: &Standings, plan: &CardinalityPlan) -> (String, ExportStats
     let mut exporter = Exporter::new();
     exporter.collect(standings, &view(plan));
     let mut out = Vec::new();
-    let stats = exporter.write(&mut out);
+    let stats = exporter.write(Format::Text, &mut out);
     (String::from_utf8(out).unwrap(), stats)
 }
 
@@ -382,7 +387,7 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     let mut exporter = Exporter::new();
     exporter.collect(&standings, &view);
     let mut out = Vec::new();
-    let stats = exporter.write(&mut out);
+    let stats = exporter.write(Format::Text, &mut out);
     let samples = parse(std::str::from_utf8(&out).unwrap());
     assert_eq!(by_label(&samples, "sla_month_complete", "tenant"), [("here", "0")].into());
     assert_eq!((stats.suppressed_by_plan, stats.suppressed_by_limit), (0, 0));
@@ -445,6 +450,18 @@ fn paid_contract(tenants: &[String]) -> Contract {
 }
 
 fn whole_exposition() -> String {
+    let (exporter, process) = everything();
+    written(&exporter, &process, Format::Text)
+}
+
+fn written(exporter: &Exporter, process: &ProcessMetrics, format: Format) -> String {
+    let mut out = Vec::new();
+    metrics::write(exporter, process, format, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// Tenants and a process with every series there is.
+fn everything() -> (Exporter, ProcessMetrics) {
     let mut names: Vec<String> = UGLY.iter().map(|t| t.to_string()).collect();
     names.extend((0..50).map(|i| format!("tenant-{i}")));
     let far = Month(MARCH.0 + 48);
@@ -503,9 +520,7 @@ fn whole_exposition() -> String {
     };
     let mut exporter = Exporter::new();
     exporter.collect(&standings, &view);
-    let mut out = Vec::new();
-    metrics::write(&exporter, &process, &mut out);
-    String::from_utf8(out).unwrap()
+    (exporter, process)
 }
 
 fn promtool(text: &str) -> (bool, String) {
@@ -531,15 +546,110 @@ fn promtool_finds_nothing_to_say() {
     let text = whole_exposition();
     parse(&text);
     assert_eq!(promtool(&text), (true, String::new()));
-    let fresh = {
-        let mut out = Vec::new();
-        metrics::write(&Exporter::new(), &ProcessMetrics::new(), &mut out);
-        String::from_utf8(out).unwrap()
-    };
+    let fresh = written(&Exporter::new(), &ProcessMetrics::new(), Format::Text);
     parse(&fresh);
     assert_eq!(promtool(&fresh), (true, String::new()));
     // It does find what is wrong.
     assert!(!promtool(&text.replacen("# TYPE sla_calls gauge", "# TYPE sla_calls nonsense", 1)).0);
+}
+
+/// What Prometheus' own Python client reads in both formats: the families' names and types, and the samples. `process_*` go on
+/// changing, so their values are left out.
+const BOTH: &str = "
+import json, sys
+from prometheus_client import openmetrics, parser
+import prometheus_client.openmetrics.parser
+
+def number(value):
+    return repr(float(value))
+
+def read(families):
+    samples = []
+    for family in families:
+        for sample in family.samples:
+            labels = {k: number(v) if k in ('le', 'quantile') else v for k, v in sample.labels.items()}
+            value = '' if sample.name.startswith('process_') else number(sample.value)
+            samples.append([family.name, family.type, sample.name, sorted(labels.items()), value])
+    return sorted(samples)
+
+given = json.load(sys.stdin)
+text = read(parser.text_string_to_metric_families(given['text']))
+metrics = read(openmetrics.parser.text_string_to_metric_families(given['openmetrics']))
+for one, other in zip(text, metrics):
+    if one != other:
+        sys.exit(f'{one} is not {other}')
+if len(text) != len(metrics):
+    sys.exit(f'{len(text)} samples are not {len(metrics)}')
+print(len(text))
+";
+
+#[test]
+fn openmetrics_says_the_same_to_its_own_parser() {
+    let both = |exporter: &Exporter, process: &ProcessMetrics| {
+        let (text, openmetrics) =
+            (written(exporter, process, Format::Text), written(exporter, process, Format::OpenMetrics));
+        let mut python = tool("python")
+            .args(["-c", BOTH])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let given = serde_json::json!({"text": text, "openmetrics": openmetrics}).to_string();
+        // If it ends early, its output says why.
+        let _ = python.stdin.take().unwrap().write_all(given.as_bytes());
+        let output = python.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (openmetrics, String::from_utf8(output.stdout).unwrap().trim().parse::<usize>().unwrap())
+    };
+    let (exporter, process) = everything();
+    let (openmetrics, samples) = both(&exporter, &process);
+    assert!(samples > 1000, "{samples}");
+    assert!(openmetrics.ends_with("\n# EOF\n") && openmetrics.matches("# EOF").count() == 1);
+    for line in [
+        "# TYPE sla_ledger_records counter",
+        "sla_ledger_records_total{outcome=\"counted\"} 12.0",
+        "# UNIT sla_availability_ratio ratio",
+        "sla_ledger_flush_duration_seconds_bucket{le=\"1.0\"} 1.0",
+    ] {
+        assert!(openmetrics.lines().any(|l| l == line), "{line}");
+    }
+    both(&Exporter::new(), &ProcessMetrics::new());
+}
+
+/// A Prometheus negotiates OpenMetrics, and finds in it what the text says.
+#[test]
+fn prometheus_scrapes_openmetrics() {
+    let (exporter, process) = everything();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let service = Service::start(
+        state(move |format, out| {
+            seen.lock().unwrap().push(format);
+            metrics::write(&exporter, &process, format, out);
+        }),
+        Limits::default(),
+    );
+    let mut prometheus = Prometheus::start("sla-ledger", &[service.address.port()], "1s", "groups: []\n");
+    prometheus.wait_for("sla_ledger_records_total{outcome=\"counted\"} == 12");
+    prometheus.wait_for("sla_compensation_amount{tenant=\"tenant-0\",month=\"2026-03\"} == 155");
+    prometheus.wait_for("sla_ledger_flush_duration_seconds_bucket{le=~\"1|1.0\"} == 1");
+    assert!(asked.lock().unwrap().iter().all(|format| *format == Format::OpenMetrics), "{asked:?}");
+}
+
+/// The labels of the reference are those that are exported.
+#[test]
+fn labels_are_as_they_are_named() {
+    let samples = parse(&whole_exposition());
+    for metric in names::ALL {
+        let named = |sample: &&Sample| {
+            let rest = sample.name.strip_prefix(metric.name);
+            rest.is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
+        };
+        let found: std::collections::BTreeSet<&str> =
+            samples.iter().filter(named).flat_map(|sample| sample.labels.keys().map(String::as_str)).collect();
+        assert_eq!(found, metric.labels.iter().copied().collect(), "{}", metric.name);
+    }
 }
 
 #[test]
@@ -666,12 +776,17 @@ fn client() -> reqwest::blocking::Client {
         .unwrap()
 }
 
-fn state(render: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> AppState {
+fn state(render: impl Fn(Format, &mut Vec<u8>) + Send + Sync + 'static) -> AppState {
     AppState::new(render, Arc::new(Health::new(Duration::from_secs(60))), || Ok("nothing changed".into()))
 }
 
 fn small() -> AppState {
-    state(|out| out.extend_from_slice(b"# TYPE x gauge\nx 1\n"))
+    state(|format, out| {
+        out.extend_from_slice(match format {
+            Format::Text => b"# TYPE x gauge\nx 1\n",
+            Format::OpenMetrics => b"# TYPE x gauge\nx 1\n# EOF\n",
+        })
+    })
 }
 
 #[test]
@@ -686,16 +801,85 @@ fn metrics_have_exactly_this_content_type_with_gzip_and_without() {
     let packed = client().get(service.url("/metrics")).header("accept-encoding", "gzip").send().unwrap();
     assert_eq!(packed.headers()["content-type"], "text/plain; version=0.0.4");
     assert_eq!(packed.headers()["content-encoding"], "gzip");
-    assert_eq!(packed.headers()["vary"], "accept-encoding");
+    assert_eq!(packed.headers()["vary"], "accept, accept-encoding");
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     assert_eq!(text, "# TYPE x gauge\nx 1\n");
 }
 
 #[test]
+fn openmetrics_is_for_those_who_want_it() {
+    let service = Service::start(small(), Limits::default());
+    let get = |accept: &str| client().get(service.url("/metrics")).header("accept", accept).send().unwrap();
+    for (accept, content_type, body) in [
+        ("*/*", "text/plain; version=0.0.4", "# TYPE x gauge\nx 1\n"),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# TYPE x gauge\nx 1\n# EOF\n",
+        ),
+        (
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text; version=0.0.1; charset=utf-8",
+            "# TYPE x gauge\nx 1\n# EOF\n",
+        ),
+        ("application/openmetrics-text;q=0.1,text/plain", "text/plain; version=0.0.4", "# TYPE x gauge\nx 1\n"),
+    ] {
+        let answer = get(accept);
+        assert_eq!(answer.headers()["content-type"], content_type, "{accept}");
+        assert_eq!(answer.headers()["vary"], "accept, accept-encoding");
+        assert_eq!(answer.text().unwrap(), body, "{accept}");
+    }
+}
+
+#[test]
+fn failures_are_problems_for_those_who_want_json() {
+    let health = Arc::new(Health::new(Duration::from_secs(60)));
+    let mistake = "sla-ledger.yaml:3:5: unknown key `listn`\n  did you mean `listen`?";
+    let reload = move || Err(ReloadError::Invalid(mistake.into()));
+    let service = Service::start(AppState::new(|_, _| {}, health.clone(), reload), Limits::default());
+    let answer = |request: reqwest::blocking::RequestBuilder, accept: &str| {
+        let response = request.header("accept", accept).send().unwrap();
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(response.headers()["vary"], "accept");
+        (response.status().as_u16(), content_type, response.text().unwrap())
+    };
+    let reload = |accept: &str| answer(client().post(service.url("/-/reload")), accept);
+    for accept in ["application/json", "application/problem+json, text/plain;q=0.5"] {
+        let (status, content_type, body) = reload(accept);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, content_type.as_str()), (400, "application/problem+json"));
+        assert_eq!((&body["status"], &body["detail"]), (&400.into(), &mistake.into()));
+    }
+    for accept in ["*/*", "text/plain, application/json;q=0.1"] {
+        assert_eq!(reload(accept), (400, "text/plain; charset=utf-8".into(), format!("{mistake}\n")));
+    }
+
+    for path in ["/readyz", "/-/ready"] {
+        let ready = |accept: &str| answer(client().get(service.url(path)), accept);
+        health.set_joined(false);
+        health.set_ledger_loaded(true);
+        // A probe and curl get the reasons as before, in a problem.
+        for accept in ["*/*", "application/json"] {
+            let (status, content_type, body) = ready(accept);
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, content_type.as_str()), (503, "application/problem+json"));
+            assert_eq!((&body["ready"], &body["reasons"][0]["reason"]), (&false.into(), &"not_joined".into()));
+            assert_eq!((&body["status"], &body["detail"]), (&503.into(), &body["reasons"][0]["detail"]));
+        }
+        let (status, content_type, body) = ready("text/plain");
+        assert_eq!((status, content_type.as_str()), (503, "text/plain; charset=utf-8"));
+        assert!(body.starts_with("not_joined: ") && body.ends_with('\n'), "{body}");
+        health.set_joined(true);
+        assert_eq!(ready("*/*"), (200, "application/json".into(), "{\"ready\":true,\"reasons\":[]}".into()));
+        assert_eq!(ready("text/plain"), (200, "text/plain; charset=utf-8".into(), "ready\n".into()));
+    }
+}
+
+#[test]
 fn ready_follows_health() {
     let health = Arc::new(Health::new(Duration::from_secs(60)));
-    let service = Service::start(AppState::new(|_| {}, health.clone(), || Ok(String::new())), Limits::default());
+    let service = Service::start(AppState::new(|_, _| {}, health.clone(), || Ok(String::new())), Limits::default());
     let readyz = || {
         let response = service.get("/readyz");
         (response.status().as_u16(), response.json::<serde_json::Value>().unwrap())
@@ -725,7 +909,7 @@ fn reload_answers_with_what_came_of_it() {
     let given = answer.clone();
     let health = Arc::new(Health::new(Duration::from_secs(60)));
     let service =
-        Service::start(AppState::new(|_| {}, health, move || given.lock().unwrap().clone()), Limits::default());
+        Service::start(AppState::new(|_, _| {}, health, move || given.lock().unwrap().clone()), Limits::default());
     let reload = || {
         let response = client().post(service.url("/-/reload")).send().unwrap();
         (response.status().as_u16(), response.text().unwrap())
@@ -770,7 +954,7 @@ fn stuck_scrape(service: &Service) -> TcpStream {
 }
 
 fn large() -> AppState {
-    state(|out| out.resize(24 << 20, b'x'))
+    state(|_, out| out.resize(24 << 20, b'x'))
 }
 
 #[test]
@@ -868,7 +1052,7 @@ fn a_handler_that_takes_too_long_is_answered_for() {
         Ok(String::new())
     };
     let limits = Limits { request_timeout: Duration::from_millis(200), ..Limits::default() };
-    let service = Service::start(AppState::new(|_| {}, health, reload), limits);
+    let service = Service::start(AppState::new(|_, _| {}, health, reload), limits);
     assert_eq!(client().post(service.url("/-/reload")).send().unwrap().status(), 503);
     release.store(true, Ordering::Relaxed);
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::{Client, Response};
 use sla_ledger::health::Health;
 use sla_ledger::http::{self, Access, AppState, Door, Limits};
+use sla_ledger::metrics::Format;
 use support::web::{Authority, HELLO, Pair, StopOnDrop, Stuck, hash};
 use support::{Program, free_port, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,16 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let (door, shutdown) = (Arc::new(Door::new(access)), CancellationToken::new());
         let health = Arc::new(Health::new(Duration::from_secs(60)));
-        let state = AppState::new(move |out| out.extend_from_slice(text.as_bytes()), health, || Ok(String::new()));
+        let state = AppState::new(
+            move |format, out| {
+                out.extend_from_slice(text.as_bytes());
+                if format == Format::OpenMetrics {
+                    out.extend_from_slice(b"# EOF\n");
+                }
+            },
+            health,
+            || Ok(String::new()),
+        );
         let api = axum::Router::new().route("/api/v1/tenants", axum::routing::get(async || "[]"));
         let routes = http::guarded(http::router(state).merge(api), door.clone());
         let listener = http::WebListener::new(listener, door.clone());

@@ -10,6 +10,7 @@ use crate::config::{Config, ExportedTenants};
 use crate::domain::calendar::LocalClock;
 use crate::domain::standing::ServiceMonth;
 use crate::kafka::tail::now_ms;
+use crate::metrics::Format;
 use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::view::View;
@@ -19,9 +20,9 @@ pub(super) fn render(
     view: Arc<View>,
     config: Arc<ArcSwap<Config>>,
     metrics: Arc<ProcessMetrics>,
-) -> impl Fn(&mut Vec<u8>) + Send + Sync {
+) -> impl Fn(Format, &mut Vec<u8>) + Send + Sync {
     let exporter = Mutex::new(Exporter::new());
-    move |out| {
+    move |format, out| {
         let config = config.load_full();
         let zone = config.counting.time_zone;
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +33,7 @@ pub(super) fn render(
         let plan = plan(&config);
         let known = RefCell::new(HashMap::new());
         let Some(value) = value else {
-            crate::metrics::write(&Exporter::new(), &metrics, out);
+            crate::metrics::write(&Exporter::new(), &metrics, format, out);
             return;
         };
         let look = TenantView {
@@ -53,7 +54,7 @@ pub(super) fn render(
         };
         metrics.set_split_tenants(value.standings.split_tenants());
         exporter.collect(&value.standings, &look);
-        crate::metrics::write(&exporter, &metrics, out);
+        crate::metrics::write(&exporter, &metrics, format, out);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The variable that names the configuration where no argument does.
-const VARIABLE: &str = "SLA_LEDGER_CONFIG";
+pub(super) const VARIABLE: &str = "SLA_LEDGER_CONFIG";
 /// Where packages install it.
 const INSTALLED: &str = "/etc/sla-ledger";
 /// Its name in a directory.

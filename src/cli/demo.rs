@@ -37,7 +37,9 @@ const WIDTH: usize = 80;
 #[command(after_help = "Examples:
   sla-ledger demo                        until Ctrl-C
   sla-ledger demo --for 30s | cat        plain lines, for 30 seconds (also with NO_COLOR=1)
-  sla-ledger demo --listen 127.0.0.1:0   on any free port")]
+  sla-ledger demo --listen 127.0.0.1:0   on any free port
+
+Exit codes: 0 ended, 1 it failed, 2 invalid usage.")]
 pub struct Args {
     /// Where /metrics, /livez and /readyz listen; a free port is taken if this one is not
     #[arg(long, default_value = "127.0.0.1:8464")]

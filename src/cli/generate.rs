@@ -33,7 +33,9 @@ Examples:
 
 The same seed and flags give the same bytes (not with --now). In JSONL one line is one record: an empty line is an
 empty payload, and `arrival` is the record timestamp. In Kafka the arrival is the record timestamp, and retention goes
-by it: give the topic retention.ms=-1 for events of the past.";
+by it: give the topic retention.ms=-1 for events of the past.
+
+Exit codes: 0 everything was sent (or Ctrl-C came) and has arrived, 1 it has not, 2 invalid usage, 130 a second Ctrl-C.";
 
 /// Generate call events, and the result a counter must find in them.
 #[derive(Debug, Clone, clap::Args)]

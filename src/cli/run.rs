@@ -17,7 +17,9 @@ use crate::logging;
   sla-ledger run                       with the configuration in $SLA_LEDGER_CONFIG, or /etc/sla-ledger
   sla-ledger run --config ./config     with another one
   kill -HUP <pid>                      reload what can be reloaded
-  kill -TERM <pid>                     flush, leave the group, end within 10 s")]
+  kill -TERM <pid>                     flush, leave the group, end within 10 s
+
+Exit codes: 0 stopped cleanly, 1 it failed, 2 invalid usage or configuration.")]
 pub struct Args {
     #[command(flatten)]
     config: ConfigPath,

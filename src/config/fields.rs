@@ -10,13 +10,31 @@ const ATTRIBUTES: [&str; 5] = ["id", "source", "type", "subject", "time"];
 
 pub(super) fn read(section: &mut Section) -> FieldMapping {
     let FieldMapping { tenant, request_id, timestamp, action, code, system_error } = FieldMapping::default();
+    let path = || read::written("field path", field_path);
     FieldMapping {
-        tenant: section.or("tenant", tenant, field_path),
-        request_id: section.or("request_id", request_id, field_path),
-        timestamp: section.or("timestamp", timestamp, field_path),
-        action: section.or("action", action, field_path),
-        code: section.or("code", code, field_path),
-        system_error: section.or("system_error", system_error, field_path),
+        tenant: section
+            .key("tenant", "Text of 1 to 128 bytes, or an integer. Required in every event.")
+            .or(tenant, path()),
+        request_id: section
+            .key(
+                "request_id",
+                "Text of 1 to 128 bytes, or an integer; unique per call of the tenant. Required in every event.",
+            )
+            .or(request_id, path()),
+        timestamp: section
+            .key("timestamp", "When the request was received; see `timestamp_format`. Required in every event.")
+            .or(timestamp, path()),
+        action: section.key("action", "The API action, at most 128 bytes; absent is \"\".").or(action, path()),
+        code: section
+            .key("code", "The error code, text or integer; absent, null or one of `success_codes` is a success.")
+            .or(code, path()),
+        system_error: section
+            .key(
+                "system_error",
+                "true or false is the provider's own verdict, which overrides the code; absent or null leaves it to the \
+                 code.",
+            )
+            .or(system_error, path()),
     }
 }
 

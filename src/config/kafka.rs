@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
+use crate::yaml::form::{Form, Parser};
 use crate::yaml::read::{self, Parsed, Section, shown, wrong};
 use crate::yaml::tree::{self, Node, Value};
 use crate::yaml::variables::placeholder;
 
 /// The variable with this instance's name.
-const INSTANCE_ID: &str = "SLA_LEDGER_INSTANCE_ID";
+pub(crate) const INSTANCE_ID: &str = "SLA_LEDGER_INSTANCE_ID";
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,17 +217,33 @@ impl KafkaConfig {
 
     pub(super) fn read(section: &mut Section) -> Self {
         let default = Self::new(Vec::new());
-        let properties = section.free_form("librdkafka");
         let config = Self {
-            brokers: section.required("brokers", "[\"kafka-1:9092\", \"kafka-2:9092\"]", brokers),
-            group: section.or("group", default.group, read::text),
+            brokers: section
+                .key("brokers", "Some of the brokers, as a list or as text with commas.")
+                .required("[\"kafka-1:9092\", \"kafka-2:9092\"]", read::written("list, each `host:port`", brokers)),
+            group: section
+                .key("group", "The consumer group, the same for all instances of one ledger.")
+                .or(default.group, read::TEXT),
             instance_id: instance_id(section),
-            static_membership: section.or("static_membership", default.static_membership, read::boolean),
+            static_membership: section
+                .key(
+                    "static_membership",
+                    "true: an instance that restarts within 15 s gets its partitions back without a rebalance. Needs an \
+                     instance id that outlives the restart, as in a StatefulSet.",
+                )
+                .or(default.static_membership, read::BOOLEAN),
             security: Security::default(),
             librdkafka: BTreeMap::new(),
         };
+        let properties = section
+            .key(
+                "librdkafka",
+                "Any other property of librdkafka, by its own name, e.g. `fetch.max.bytes: 52428800`. Properties that exactness \
+                 depends on (offsets, isolation, transactions, acks) and secrets are rejected, with the reason.",
+            )
+            .free_form("text, a number, true or false");
         let mut left = Vec::new();
-        let security = section.section("security", |security| {
+        let security = section.key("security", "Encryption and authentication.").section(|security| {
             for (name, at, node) in properties {
                 match SECURITY.iter().find(|(property, _)| *property == name) {
                     Some((_, key)) => {
@@ -326,15 +343,49 @@ impl Security {
         let help = "put the secret into a file or a variable, and name that: `…_file` or `…_env`";
         section.refuse("password", "is a secret, which never stands in this file", help);
         section.refuse("key_password", "is a secret, which never stands in this file", help);
+        let mechanisms = Mechanism::NAMES.map(|(name, _)| name).to_vec();
         let config = Self {
-            protocol: section.or("protocol", Protocol::default(), read::choice(&Protocol::NAMES)),
-            sasl_mechanism: section.optional("sasl_mechanism", mechanism),
-            username: section.optional("username", read::text),
-            password: secret_source(section, "password_file", "password_env"),
-            ca_file: section.optional("ca_file", read::file(check)),
-            certificate_file: section.optional("certificate_file", read::file(check)),
-            key_file: section.optional("key_file", read::file(check)),
-            key_password: secret_source(section, "key_password_file", "key_password_env"),
+            protocol: section
+                .key("protocol", "Encrypted or not, authenticated or not.")
+                .or(Protocol::default(), read::choice(&Protocol::NAMES)),
+            sasl_mechanism: section
+                .key("sasl_mechanism", "Required with sasl_plaintext and sasl_ssl, as are user name and password.")
+                .example("SCRAM-SHA-512")
+                .optional(Parser::new(Form::Choice(mechanisms), mechanism)),
+            username: section
+                .key("username", "The user, with sasl_plaintext and sasl_ssl.")
+                .example("sla-ledger")
+                .optional(read::TEXT),
+            password: secret_source(
+                section,
+                (
+                    "password_file",
+                    "The file of the password. It is read when a connection starts, so it can be rotated.",
+                ),
+                ("password_env", "The environment variable with the password, instead of the file."),
+                ["/run/secrets/kafka-password", "KAFKA_PASSWORD"],
+            ),
+            ca_file: section
+                .key(
+                    "ca_file",
+                    "PEM file of the authorities that sign the brokers' certificates. Default: the system's own.",
+                )
+                .example("/etc/ssl/kafka-ca.pem")
+                .optional(read::file(check)),
+            certificate_file: section
+                .key("certificate_file", "PEM file of the client's certificate; needs `key_file`.")
+                .example("/etc/ssl/client.pem")
+                .optional(read::file(check)),
+            key_file: section
+                .key("key_file", "PEM file of the client's private key; needs `certificate_file`.")
+                .example("/etc/ssl/client.key")
+                .optional(read::file(check)),
+            key_password: secret_source(
+                section,
+                ("key_password_file", "The file of the password of `key_file`."),
+                ("key_password_env", "The environment variable with that password, instead of the file."),
+                ["/run/secrets/key-password", "KAFKA_KEY_PASSWORD"],
+            ),
         };
         config.judge(section);
         config
@@ -384,7 +435,14 @@ impl Security {
 /// This instance's name. The variable that comes before it is judged here too: Kubernetes leaves `$(NAME)` as it stands
 /// when it does not know the name, and then all instances have one.
 fn instance_id(section: &mut Section) -> Option<String> {
-    let id = section.optional("instance_id", read::text);
+    let id = section
+        .key(
+            "instance_id",
+            "This instance's name, different for every instance of the group. SLA_LEDGER_INSTANCE_ID in the environment \
+             overrides it. Default: the host's name and the HTTP port. Set it where host names change with every restart.",
+        )
+        .example("sla-ledger-0")
+        .optional(read::TEXT);
     let set = std::env::var(INSTANCE_ID).ok().filter(|_| section.reader.check_files);
     if let Some(placeholder) = set.as_deref().and_then(placeholder) {
         let message =
@@ -395,10 +453,16 @@ fn instance_id(section: &mut Section) -> Option<String> {
 }
 
 /// A secret's file or variable, not both.
-fn secret_source(section: &mut Section, file_key: &str, env_key: &str) -> Option<SecretSource> {
+fn secret_source(
+    section: &mut Section,
+    (file_key, file_doc): (&'static str, &'static str),
+    (env_key, env_doc): (&'static str, &'static str),
+    [file_example, env_example]: [&'static str; 2],
+) -> Option<SecretSource> {
     let check = section.reader.check_files;
-    let file = section.optional(file_key, read::file(check)).map(SecretSource::File);
-    let env = section.optional(env_key, read::variable(check)).map(SecretSource::Env);
+    let file =
+        section.key(file_key, file_doc).example(file_example).optional(read::file(check)).map(SecretSource::File);
+    let env = section.key(env_key, env_doc).example(env_example).optional(read::variable(check)).map(SecretSource::Env);
     if file.is_some() && env.is_some() {
         let message = format!("`kafka.security.{file_key}` and `{env_key}` are both given");
         section.reader.mistake(&format!("kafka.security.{env_key}"), message, "keep one of them");
@@ -421,7 +485,7 @@ fn mechanism(node: &Node) -> Parsed<Mechanism> {
         Value::Text(name) if ["GSSAPI", "OAUTHBEARER"].contains(&name.as_str()) => {
             wrong(node, format!("cannot be {name} in this build"), "use `SCRAM-SHA-512`, `SCRAM-SHA-256` or `PLAIN`")
         }
-        _ => read::choice(&Mechanism::NAMES)(node),
+        _ => read::choice(&Mechanism::NAMES).parse(node),
     }
 }
 
@@ -429,7 +493,7 @@ fn mechanism(node: &Node) -> Parsed<Mechanism> {
 fn brokers(node: &Node) -> Parsed<Vec<String>> {
     let listed = match &node.value {
         Value::Text(text) => text.split(',').map(|broker| broker.trim().to_owned()).collect(),
-        _ => read::list(read::text)(node)?,
+        _ => read::list(read::TEXT).parse(node)?,
     };
     let help = "write `host:port` for each, e.g. [\"kafka-1:9092\", \"kafka-2:9092\"]";
     if listed.is_empty() {

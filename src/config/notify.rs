@@ -214,8 +214,23 @@ impl Default for NotifyConfig {
 impl NotifyConfig {
     pub(super) fn read(section: &mut Section) -> Self {
         let default = Self::default();
-        let external_url = section.optional("external_url", url);
-        let webhooks = section.sections("webhooks", |webhook| (WebhookConfig::read(webhook), webhook.place("name")));
+        let external_url = section
+            .key(
+                "external_url",
+                "Where people reach this service's HTTP side: alerts link to the tenant's figures there.",
+            )
+            .example("https://sla-ledger.example.com")
+            .optional(read::written("http or https URL", url));
+        let webhooks = section
+            .key(
+                "webhooks",
+                "Each webhook gets every alert as Alertmanager would send it (its webhook payload, version 4, one alert a \
+                 message), at least once: a message may come again with the same `webhook-id`. It reads the topic as the \
+                 consumer group `<kafka.group>-notify-<name>` (which the Kafka user must be allowed to use), from the day it is \
+                 first named here.",
+            )
+            .example("[{name: ops, url: \"https://ops.example.com/sla\", secret_file: /run/secrets/ops-webhook}]")
+            .sections(|webhook| (WebhookConfig::read(webhook), webhook.place("name")));
         let webhooks = webhooks.unwrap_or_default();
         for (i, (webhook, place)) in webhooks.iter().enumerate() {
             if let Some(place) = place
@@ -229,8 +244,12 @@ impl NotifyConfig {
                 );
             }
         }
-        let alertmanagers =
-            section.section("alertmanagers", |section| AlertmanagersConfig::read(section, default.alertmanagers));
+        let alertmanagers = section
+            .key(
+                "alertmanagers",
+                "Alertmanagers are notified directly of what fires and what has ended, each of them by every instance.",
+            )
+            .section(|section| AlertmanagersConfig::read(section, default.alertmanagers));
         Self { external_url, webhooks: webhooks.into_iter().map(|(webhook, _)| webhook).collect(), alertmanagers }
     }
 
@@ -268,29 +287,49 @@ impl WebhookConfig {
     fn read(section: &mut Section) -> Self {
         let check = section.reader.check_files;
         section.refuse("secret", "is a secret, which never stands in this file", "name its file: `secret_file`");
-        let name = section.required("name", "ops", receiver_name);
-        let given = section.optional("url", url).map(UrlSource::Url);
-        let file = section.optional("url_file", read::file(check)).map(UrlSource::File);
+        let name = section
+            .key("name", "A short name of its own; part of the consumer group's.")
+            .required("ops", read::written("at most 64 of a–z, A–Z, 0–9, `.`, `_`, `-`", receiver_name));
+        let given = section
+            .key("url", "Where it is. Required, unless `url_file` is given.")
+            .optional(read::written("http or https URL", url))
+            .map(UrlSource::Url);
+        let file = section
+            .key("url_file", "The file of the URL, where the URL is a secret.")
+            .optional(read::file(check))
+            .map(UrlSource::File);
         if section.has("url") && section.has("url_file") {
             section.mistake("url_file", "`url` and `url_file` are both given", "keep one of them");
         } else if !section.has("url") && !section.has("url_file") && !section.is_broken() {
             let message = format!("`{}` is missing", section.full("url"));
             section.mistake("url", message, "add `url: https://…`, or `url_file` if the address is a secret");
         }
-        let secret_file = section.optional("secret_file", |node| {
-            let path = read::file(check)(node)?;
+        let secret = read::written("path of a readable file", |node: &Node| {
+            let path = read::file(check).parse(node)?;
             match check.then(|| SigningKeys::read(&path)) {
                 Some(Err(error)) => wrong(node, format!("is wrong: {error}"), SigningKeys::HELP),
                 _ => Ok(path),
             }
         });
+        let secret_file = section
+            .key(
+                "secret_file",
+                "Signs the messages as Standard Webhooks does: `whsec_` and base64, one key a line, all are used.",
+            )
+            .optional(secret);
         Self {
             name,
             url: given.or(file).unwrap_or_default(),
             secret_file,
-            min_severity: section.or("min_severity", Severity::Info, read::choice(&Severity::NAMES)),
-            timeout: section.or("timeout", 10 * SECOND, timeout),
-            give_up_after: section.or("give_up_after", DAY, read::duration(MINUTE..=30 * DAY, SECOND)),
+            min_severity: min_severity(section, Severity::Info),
+            timeout: timeout(section, 10 * SECOND),
+            give_up_after: section
+                .key(
+                    "give_up_after",
+                    "A failed attempt is repeated until the alert is this old, or something newer is known of the same alert. \
+                     24h if absent.",
+                )
+                .or(DAY, read::duration(MINUTE..=30 * DAY, SECOND)),
             access: HttpAccess::read(section),
         }
     }
@@ -299,14 +338,22 @@ impl WebhookConfig {
 impl AlertmanagersConfig {
     fn read(section: &mut Section, default: Self) -> Self {
         Self {
-            urls: section.or("urls", default.urls, read::list(alertmanager)),
-            resend_interval: section.or(
-                "resend_interval",
-                default.resend_interval,
-                read::duration(SECOND..=60 * MINUTE, MILLISECOND),
-            ),
-            min_severity: section.or("min_severity", default.min_severity, read::choice(&Severity::NAMES)),
-            timeout: section.or("timeout", default.timeout, timeout),
+            urls: section
+                .key(
+                    "urls",
+                    "All peers of the cluster, never a load balancer in front of them. Bases, to which \"/api/v2/alerts\" is \
+                     added.",
+                )
+                .or(default.urls, read::list(read::written("http or https URL", alertmanager))),
+            resend_interval: section
+                .key(
+                    "resend_interval",
+                    "What fires is sent again after this time; an Alertmanager that receives nothing for four times as long \
+                     considers it resolved.",
+                )
+                .or(default.resend_interval, read::duration(SECOND..=60 * MINUTE, MILLISECOND)),
+            min_severity: min_severity(section, default.min_severity),
+            timeout: timeout(section, default.timeout),
             access: HttpAccess::read(section),
         }
     }
@@ -319,12 +366,33 @@ impl HttpAccess {
         section.refuse("password", "is a secret, which never stands in this file", help);
         section.refuse("bearer_token", "is a secret, which never stands in this file", help);
         let access = Self {
-            username: section.optional("username", read::text),
-            password_file: section.optional("password_file", read::file(check)),
-            bearer_token_file: section.optional("bearer_token_file", read::file(check)),
-            ca_file: section.optional("ca_file", read::file(check)),
-            certificate_file: section.optional("certificate_file", read::file(check)),
-            key_file: section.optional("key_file", read::file(check)),
+            username: section
+                .key("username", "The user of basic authentication; needs `password_file`.")
+                .example("sla-ledger")
+                .optional(read::TEXT),
+            password_file: section
+                .key("password_file", "The file of that user's password.")
+                .example("/run/secrets/receiver-password")
+                .optional(read::file(check)),
+            bearer_token_file: section
+                .key("bearer_token_file", "The file of a bearer token, instead of a user.")
+                .example("/run/secrets/receiver-token")
+                .optional(read::file(check)),
+            ca_file: section
+                .key(
+                    "ca_file",
+                    "PEM file of the authorities that sign the receiver's certificate. Default: the system's own.",
+                )
+                .example("/etc/ssl/receiver-ca.pem")
+                .optional(read::file(check)),
+            certificate_file: section
+                .key("certificate_file", "PEM file of the client's certificate, for receivers that ask for one.")
+                .example("/etc/ssl/client.pem")
+                .optional(read::file(check)),
+            key_file: section
+                .key("key_file", "PEM file of the client's private key; needs `certificate_file`.")
+                .example("/etc/ssl/client.key")
+                .optional(read::file(check)),
         };
         for (key, needs) in [
             ("username", "password_file"),
@@ -349,8 +417,15 @@ impl HttpAccess {
     }
 }
 
-fn timeout(node: &Node) -> Parsed<Duration> {
-    read::duration(100 * MILLISECOND..=5 * MINUTE, MILLISECOND)(node)
+fn timeout(section: &mut Section, default: Duration) -> Duration {
+    let range = 100 * MILLISECOND..=5 * MINUTE;
+    section
+        .key("timeout", "A longer attempt has failed. 10s if absent.")
+        .or(default, read::duration(range, MILLISECOND))
+}
+
+fn min_severity(section: &mut Section, default: Severity) -> Severity {
+    section.key("min_severity", "Nothing below it is sent. info if absent.").or(default, read::choice(&Severity::NAMES))
 }
 
 /// A name that can stand in a consumer group's.
@@ -364,7 +439,7 @@ fn receiver_name(node: &Node) -> Parsed<String> {
 }
 
 fn url(node: &Node) -> Parsed<String> {
-    read::parsed::<HttpUrl>(node).map(|url| url.0)
+    read::parsed::<HttpUrl>("http or https URL").parse(node).map(|url| url.0)
 }
 
 /// An Alertmanager's base, to which the API's path is added.
@@ -536,8 +611,8 @@ notify:
             format!("{LEAST}notify: {{webhooks: [{{name: a, url: 'http://a', secret_file: '{path}'}}]}}")
         };
         file.write_all(b"whsec_!notbase64!").expect("written");
-        let (mistakes, _) = match Config::read("f", &config(file.path()), true, &|_| None) {
-            Err(errors) => (errors.to_string(), ()),
+        let mistakes = match Config::read("f", &config(file.path()), true, &|_| None) {
+            Err(errors) => errors.to_string(),
             Ok(_) => panic!("no mistake"),
         };
         assert!(mistakes.contains("holds no base64") && !mistakes.contains("!notbase64!"), "{mistakes}");

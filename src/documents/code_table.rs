@@ -2,22 +2,31 @@
 
 use std::collections::HashMap;
 
-use super::table;
-use super::values::{Judged, accuse, name};
+use super::table::{self, Column, Row};
+use super::values::{Judged, Kind, NAME, accuse, name};
 use crate::domain::codes::{Class, CodeMap};
 use crate::yaml::FileErrors;
 use crate::yaml::read::shown_text;
 
 /// The columns that are read; a table may have others.
-const COLUMNS: [&str; 2] = ["code", "class"];
+pub(super) const COLUMNS: [Column; 2] = [
+    Column { name: "code", doc: "An error code, or a dot-separated prefix of some." },
+    Column { name: "class", doc: "Whose fault it is." },
+];
+
+pub(super) fn row<'a>(row: &mut Row<'a, 2>) -> (Option<&'a str>, Option<Class>) {
+    (row.required(0, NAME.with(code)), row.required(1, CLASS))
+}
+
+const CLASS: Kind<fn(&str) -> Judged<Class>> =
+    Kind { words: "success, system_error, caller_fault, throttled, ambiguous, unknown or no_response", judge: class };
 
 /// Reads a code table; returns the number of its codes besides.
 pub(super) fn codes(file: &str, text: &str) -> Result<(usize, CodeMap), FileErrors> {
     let mut found = Vec::new();
     let mut classes = HashMap::new();
-    table::rows_among_others(text, &COLUMNS, &mut found, |row| {
-        let (code, class) = (row.required(0, code), row.required(1, class));
-        let (Some(code), Some(class)) = (code, class) else { return };
+    table::rows_among_others(text, &table::names(&COLUMNS), &mut found, |row| {
+        let (Some(code), Some(class)) = self::row(row) else { return };
         if classes.insert(code.to_owned(), class).is_some() {
             row.complain(0, format!("is given twice: {}", shown_text(code)), "remove one of the rows");
         }

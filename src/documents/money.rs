@@ -1,6 +1,6 @@
 //! Amounts of money as the documents write them.
 
-use super::values::{Judged, accuse};
+use super::values::{Judged, Kind, accuse};
 use crate::domain::money::Currency;
 use crate::yaml::read::shown_text;
 
@@ -9,6 +9,13 @@ const MOST_MINOR: i64 = 1_000_000_000_000_000;
 
 /// The currency where no fee names one.
 pub(super) const DEFAULT: &str = "CNY";
+
+/// A currency.
+pub(super) const CURRENCY: Kind<fn(&str) -> Judged<Currency>> =
+    Kind { words: "ISO 4217 code, e.g. CNY", judge: currency };
+
+/// An amount; its judge is [`minor`] with the currency.
+pub(super) const AMOUNT: Kind<()> = Kind { words: "amount in the currency's unit, e.g. 900.00", judge: () };
 
 /// A currency.
 pub(super) fn currency(text: &str) -> Judged<Currency> {

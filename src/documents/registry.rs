@@ -5,22 +5,64 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::money;
-use super::table::{self, Found, Row};
-use super::values::{accuse, day, instant, name};
+use super::table::{self, Column, Found, Row};
+use super::values::{DAY, INSTANT, Kind, NAME, accuse, name};
 use crate::domain::calendar::LocalDay;
 use crate::domain::money::{Currency, FeeItem};
 use crate::domain::policy::Policies;
 use crate::domain::term::{Order, OrderEnd};
-use crate::yaml::FileErrors;
 use crate::yaml::read::{shown_text, similar};
+use crate::yaml::{FileErrors, Key};
 
 /// The columns of `tenants.csv`.
-pub const ORDER_COLUMNS: [&str; 8] =
-    ["tenant", "order_id", "start", "months", "last_day", "terminated_on", "policy", "recorded_at"];
+pub const ORDER_COLUMNS: [&str; 8] = table::names(&ORDERS);
 
 /// The columns of `fees.csv`.
-pub const FEE_COLUMNS: [&str; 9] =
-    ["bill_id", "tenant", "period_start", "period_end", "currency", "gross", "voucher", "charged_on", "recorded_at"];
+pub const FEE_COLUMNS: [&str; 9] = table::names(&FEES);
+
+const RECORDED_AT: &str = "When the row was written down. Reports \"as of\" an earlier instant do not see it.";
+
+const ORDERS: [Column; 8] = [
+    Column { name: "tenant", doc: "Who is served." },
+    Column {
+        name: "order_id",
+        doc: "The order; a row with the same tenant and order and a later `recorded_at` replaces it.",
+    },
+    Column { name: "start", doc: "The first day of service." },
+    Column {
+        name: "months",
+        doc: "Whole months from `start`. With neither this nor `last_day` the order is open-ended.",
+    },
+    Column { name: "last_day", doc: "The last day of service, instead of `months`." },
+    Column { name: "terminated_on", doc: "The last day served, if service ended early." },
+    Column { name: "policy", doc: "The id of its policy. Empty: `contract.default_policy`." },
+    Column { name: "recorded_at", doc: RECORDED_AT },
+];
+
+const FEES: [Column; 9] = [
+    Column { name: "bill_id", doc: "The bill; a row with the same id and a later `recorded_at` replaces it." },
+    Column { name: "tenant", doc: "Who paid. A bill keeps its tenant." },
+    Column { name: "period_start", doc: "The first day that the bill covers." },
+    Column { name: "period_end", doc: "The last day that it covers." },
+    Column { name: "currency", doc: "The currency; a tenant has one." },
+    Column { name: "gross", doc: "The price. Negative: a refund." },
+    Column {
+        name: "voucher",
+        doc: "The part of the price that vouchers, coupons and waivers covered; it has the price's sign.",
+    },
+    Column { name: "charged_on", doc: "The day of the charge." },
+    Column { name: "recorded_at", doc: RECORDED_AT },
+];
+
+/// The columns of `tenants.csv`, for the reference.
+pub(super) fn order_keys() -> Vec<Key> {
+    table::columns(&ORDERS, |row| order(row, &mut Names::default(), None))
+}
+
+/// The columns of `fees.csv`, for the reference.
+pub(super) fn fee_keys() -> Vec<Key> {
+    table::columns(&FEES, |row| fee(row, &mut Names::default()))
+}
 
 /// A century of service is a slip of the keyboard.
 const MOST_MONTHS: u32 = 1_200;
@@ -69,14 +111,14 @@ fn order(
     policies: Option<&Policies>,
 ) -> Option<(Arc<str>, Order)> {
     // Every column is judged before one of them can end this.
-    let tenant = row.required(0, name).map(|tenant| names.get(tenant));
-    let order_id = row.required(1, name).map(Arc::<str>::from);
-    let start = row.required(2, day);
-    let months = row.optional(3, months);
-    let last_day = row.optional(4, day);
-    let terminated_on = row.optional(5, day);
-    let policy = row.optional(6, |id| policy(id, policies)).map(|id| id.map(|id| names.get(id)));
-    let recorded_at = row.required(7, instant);
+    let tenant = row.required(0, NAME).map(|tenant| names.get(tenant));
+    let order_id = row.required(1, NAME).map(Arc::<str>::from);
+    let start = row.required(2, DAY);
+    let months = row.optional(3, Kind { words: "integer, 1 to 1200", judge: months });
+    let last_day = row.optional(4, DAY);
+    let terminated_on = row.optional(5, DAY);
+    let policy = row.optional(6, NAME.with(|id| policy(id, policies))).map(|id| id.map(|id| names.get(id)));
+    let recorded_at = row.required(7, INSTANT);
     if let (Some(Some(_)), Some(Some(_))) = (months, last_day) {
         row.complain(4, "and `months` are both given", "keep one of them; neither means open-ended");
         return None;
@@ -181,16 +223,18 @@ pub(super) fn fees(file: &str, text: &str) -> Result<Vec<(Arc<str>, FeeItem)>, F
 }
 
 fn fee(row: &mut Row<{ FEE_COLUMNS.len() }>, names: &mut Names) -> Option<(Arc<str>, FeeItem)> {
-    let bill_id = row.required(0, name).map(Arc::<str>::from);
-    let tenant = row.required(1, name).map(|tenant| names.get(tenant));
-    let period_start = row.required(2, day);
-    let period_end = row.required(3, day);
-    let currency = row.required(4, money::currency);
+    let bill_id = row.required(0, NAME).map(Arc::<str>::from);
+    let tenant = row.required(1, NAME).map(|tenant| names.get(tenant));
+    let period_start = row.required(2, DAY);
+    let period_end = row.required(3, DAY);
+    let currency = row.required(4, money::CURRENCY);
     // An amount cannot be judged without its currency.
-    let gross = currency.and_then(|currency| row.required(5, |text| money::minor(text, currency)));
-    let voucher = currency.and_then(|currency| row.required(6, |text| money::minor(text, currency)));
-    let charged_on = row.required(7, day);
-    let recorded_at = row.required(8, instant);
+    let amount =
+        || money::AMOUNT.with(move |text: &str| currency.map_or(Ok(0), |currency| money::minor(text, currency)));
+    let gross = row.required(5, amount());
+    let voucher = row.required(6, amount());
+    let charged_on = row.required(7, DAY);
+    let recorded_at = row.required(8, INSTANT);
     if let (Some(start), Some(end)) = (period_start, period_end) {
         ends(row, 3, "period_start", start, end)?;
     }

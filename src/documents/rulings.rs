@@ -16,8 +16,8 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::papers::{INSTANT, free_text};
-use super::values::{self, instant, of, owned};
+use super::papers::{FREE_TEXT, recorded_at};
+use super::values::{self, INSTANT, OWNED, of};
 use super::{check_text, judge_range};
 use crate::domain::calendar::LocalDay;
 use crate::domain::documents::{Ruling, Scope, Verdict};
@@ -114,7 +114,7 @@ fn is_special(c: char) -> bool {
 }
 
 /// A ruling with the places that cross-checks show.
-struct Entry {
+pub(super) struct Entry {
     ruling: Ruling,
     id_at: Option<Range<usize>>,
     revokes_at: Option<Range<usize>>,
@@ -135,15 +135,23 @@ const DECISIONS: [(&str, Decision); 4] = [
     ("revoke", Decision::Revoke),
 ];
 
-fn ruling(section: &mut Section) -> Entry {
-    let id = section.required("id", "r-20260320-1", of(owned));
-    let recorded_at_ms = section.required("recorded_at", INSTANT, of(instant));
-    let actor = section.required("actor", "\"jane@example.com\"", of(free_text));
-    let decision = section.needed("decision", "exclude", read::choice(&DECISIONS));
-    let clause = section.optional("clause", of(values::clause));
-    let reason = section.required("reason", "\"why\"", of(free_text));
-    let evidence = section.optional("evidence", of(free_text));
-    let revokes = section.optional("revokes", of(owned));
+pub(super) fn ruling(section: &mut Section) -> Entry {
+    let id = section.key("id", "Its id, which no other ruling has.").required("r-20260320-1", of(OWNED));
+    let recorded_at_ms = recorded_at(section);
+    let actor = section.key("actor", "Who decided.").required("\"jane@example.com\"", of(FREE_TEXT));
+    let decision = section
+        .key(
+            "decision",
+            "exclude: the calls are not the provider's failures by this clause. reinstate: they are after all. \
+             count_as_failure: they are failures whatever their code says. revoke: an earlier ruling is taken back.",
+        )
+        .needed("exclude", read::choice(&DECISIONS));
+    let clause =
+        section.key("clause", "The contract's clause. Required, but not with revoke.").optional(of(values::CLAUSE));
+    let reason = section.key("reason", "Why.").required("\"why\"", of(FREE_TEXT));
+    let evidence =
+        section.key("evidence", "On what grounds, e.g. a link. Required, but not with revoke.").optional(of(FREE_TEXT));
+    let revokes = section.key("revokes", "The id of the ruling that revoke takes back.").optional(of(OWNED));
     let mut canonical = BTreeMap::from([
         ("id", json!(id)),
         ("recorded_at", json!(utc(recorded_at_ms))),
@@ -164,7 +172,7 @@ fn ruling(section: &mut Section) -> Entry {
     if decision == Some(Decision::Revoke) {
         revocation(section);
     } else {
-        scope = section.section("scope", |section| read_scope(section, decision.is_some(), &mut canonical));
+        scope = section.key("scope", SCOPE).section(|section| read_scope(section, decision.is_some(), &mut canonical));
         decides(section, decision);
     }
     let revokes_at = section.place("revokes");
@@ -218,18 +226,23 @@ fn decides(section: &mut Section, decision: Option<Decision>) {
     }
 }
 
+/// What a scope is.
+const SCOPE: &str = "Which calls: any of `tenants`, `from`, `to`, `actions` and `codes`, at least one; or `tenant`, `day` and \
+                     `request_ids`. Required, but not with revoke.";
+
 /// Reads a scope; puts what is given into `canonical`. `None` after a mistake.
 fn read_scope(section: &mut Section, judged: bool, canonical: &mut BTreeMap<&str, Json>) -> Option<Scope> {
     const EMPTY_HELP: &str = "say which calls: `{tenants: […], from: …, to: …, actions: […], codes: […]}`, any of \
                               them, or `{tenant: …, day: …, request_ids: […]}`";
-    let tenants = section.optional("tenants", read::list(of(owned)));
-    let from_ms = section.optional("from", of(instant));
-    let to_ms = section.optional("to", of(instant));
-    let actions = section.optional("actions", read::list(of(owned)));
-    let codes = section.optional("codes", read::list(of(owned)));
-    let tenant = section.optional("tenant", of(owned));
-    let day: Option<LocalDay> = section.optional("day", of(values::day));
-    let request_ids = section.optional("request_ids", read::list(of(owned)));
+    let names = || read::list(of(OWNED));
+    let tenants = section.key("tenants", "These tenants' calls.").optional(names());
+    let from_ms = section.key("from", "Calls from this instant on.").optional(of(INSTANT));
+    let to_ms = section.key("to", "Calls before this instant.").optional(of(INSTANT));
+    let actions = section.key("actions", "Calls of these API actions.").optional(names());
+    let codes = section.key("codes", "Calls with these codes.").optional(names());
+    let tenant = section.key("tenant", "With `request_ids`: whose calls.").optional(of(OWNED));
+    let day: Option<LocalDay> = section.key("day", "With `request_ids`: their day.").optional(of(values::DAY));
+    let request_ids = section.key("request_ids", "Single calls.").optional(names());
     let given: BTreeMap<&str, Json> = [
         ("tenants", tenants.as_ref().map(|list| json!(list))),
         ("from", from_ms.map(|at| json!(utc(at)))),

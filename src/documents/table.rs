@@ -7,11 +7,59 @@ use std::ops::Range;
 
 use csv::{ReaderBuilder, StringRecord};
 
-use super::values::Judged;
+use super::values::{Judged, Kind};
+use crate::yaml::Key;
+use crate::yaml::form::{Form, Need};
 use crate::yaml::read::similar;
 
 /// (message, help, bytes of the file).
 pub(super) type Found = (String, String, Range<usize>);
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Column {
+    /// As in the header.
+    pub name: &'static str,
+    /// What it says: sentences.
+    pub doc: &'static str,
+}
+
+/// The names of columns.
+pub(super) const fn names<const N: usize>(columns: &[Column; N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut i = 0;
+    while i < N {
+        names[i] = columns[i].name;
+        i += 1;
+    }
+    names
+}
+
+/// Every column with what `read` asks of it.
+pub(super) fn columns<const N: usize, T>(columns: &[Column; N], read: impl FnOnce(&mut Row<N>) -> T) -> Vec<Key> {
+    let (names, places) = (names(columns), std::array::from_fn(|column| column));
+    let record: StringRecord = names.iter().map(|_| "").collect();
+    let (mut found, mut asked) = (Vec::new(), Vec::new());
+    read(&mut Row {
+        text: "",
+        record: &record,
+        names: &names,
+        columns: &places,
+        at: 0,
+        found: &mut found,
+        asked: Some(&mut asked),
+    });
+    asked.sort_by_key(|(column, ..)| *column);
+    let key = |(column, words, need): (usize, &'static str, Need)| Key {
+        path: columns[column].name.into(),
+        doc: columns[column].doc,
+        form: Form::Words(words),
+        need,
+        example: None,
+        reload: false,
+    };
+    asked.into_iter().map(key).collect()
+}
 
 /// One row of a table, its fields in the order of the columns asked for.
 pub(super) struct Row<'a, const N: usize> {
@@ -23,6 +71,8 @@ pub(super) struct Row<'a, const N: usize> {
     /// Where the row begins.
     at: usize,
     found: &'a mut Vec<Found>,
+    /// Column, how it is written, whether it must have a value: noted for the reference.
+    asked: Option<&'a mut Vec<(usize, &'static str, Need)>>,
 }
 
 /// Calls `each` with every row of `text`, whose header must name exactly `names`, in any order.
@@ -70,7 +120,7 @@ fn read_rows<const N: usize>(
             Ok(false) => break,
             // The text is UTF-8 and in memory: nothing is left to fail, but a future reader may find something.
             Err(error) => {
-                found.push((format!("no CSV: {error}"), "fix the line".into(), 0..0));
+                found.push((format!("not valid CSV: {error}"), "fix the line".into(), 0..0));
                 return;
             }
         }
@@ -97,7 +147,7 @@ fn read_rows<const N: usize>(
             found.push((message, help.into(), field(text, at, usize::MAX)));
             continue;
         }
-        each(&mut Row { text, record: &record, names, columns, at, found });
+        each(&mut Row { text, record: &record, names, columns, at, found, asked: None });
     }
     if columns.is_none() {
         found.push(("the header is missing".into(), format!("begin the file with `{}`", names.join(",")), 0..0));
@@ -113,6 +163,23 @@ fn header<const N: usize>(
     found: &mut Vec<Found>,
 ) -> Option<[usize; N]> {
     let before = found.len();
+    if let Some(separator) = record.get(0).and_then(|first| first.strip_prefix("sep=")).filter(|_| record.len() <= 2) {
+        let place = field(text, at, usize::MAX);
+        found.push(match separator {
+            // `sep=,` is read as two fields.
+            "" => (
+                "the first line is Excel's `sep=,`, not the header".into(),
+                "remove this line; commas need no declaration".into(),
+                place,
+            ),
+            _ => (
+                format!("the first line is Excel's `sep=`, which declares `{}` as separator", separator.escape_debug()),
+                "save the file as CSV with commas (in Excel \"CSV UTF-8 (Comma delimited)\"), without this line".into(),
+                place,
+            ),
+        });
+        return None;
+    }
     if let (1, Some(separator)) = (record.len(), separator(&record[0], names)) {
         let message = format!("the columns are separated by {separator}, not by commas");
         found.push((message, "save it as CSV with commas".into(), field(text, at, usize::MAX)));
@@ -138,10 +205,11 @@ fn header<const N: usize>(
     (found.len() == before).then_some(columns)
 }
 
-/// What separates the columns of a header line that has no comma, if two or more of `names` are in it.
+/// What separates the columns of a header line that has no comma, if one of `names` is in it.
 fn separator(line: &str, names: &[&'static str]) -> Option<&'static str> {
-    let known = |by: char| line.split(by).filter(|name| names.contains(&name.trim_matches([' ', '"']))).count();
-    [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(by, _)| known(*by) > 1).map(|(_, shown)| shown)
+    let known =
+        |by: char| line.contains(by) && line.split(by).any(|name| names.contains(&name.trim_matches([' ', '"'])));
+    [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(by, _)| known(*by)).map(|(_, shown)| shown)
 }
 
 /// Reads one row that stands in no file: `text` gives the text of a column. Its mistakes have no place.
@@ -153,7 +221,8 @@ pub(super) fn single<'t, const N: usize, T>(
     let record: StringRecord = names.iter().map(|name| text(name)).collect();
     let columns: [usize; N] = std::array::from_fn(|column| column);
     let mut found = Vec::new();
-    let row = read(&mut Row { text: "", record: &record, names, columns: &columns, at: 0, found: &mut found });
+    let row =
+        read(&mut Row { text: "", record: &record, names, columns: &columns, at: 0, found: &mut found, asked: None });
     row.filter(|_| found.is_empty()).ok_or(found)
 }
 
@@ -172,18 +241,26 @@ impl<'a, const N: usize> Row<'a, N> {
     }
 
     /// A column that must have a value. `None` after a mistake, which then is recorded.
-    pub fn required<T>(&mut self, column: usize, judge: impl FnOnce(&'a str) -> Judged<T>) -> Option<T> {
+    pub fn required<T>(&mut self, column: usize, kind: Kind<impl FnOnce(&'a str) -> Judged<T>>) -> Option<T> {
+        self.ask(column, kind.words, Need::Required);
         let text = self.text(column);
         if text.is_empty() {
             self.complain(column, "is missing", "write a value");
             return None;
         }
-        judge(text).map_err(|(message, help)| self.complain(column, message, help)).ok()
+        (kind.judge)(text).map_err(|(message, help)| self.complain(column, message, help)).ok()
     }
 
     /// A column that may be empty. The outer `None` is a mistake.
-    pub fn optional<T>(&mut self, column: usize, judge: impl FnOnce(&'a str) -> Judged<T>) -> Option<Option<T>> {
-        if self.text(column).is_empty() { Some(None) } else { self.required(column, judge).map(Some) }
+    pub fn optional<T>(&mut self, column: usize, kind: Kind<impl FnOnce(&'a str) -> Judged<T>>) -> Option<Option<T>> {
+        self.ask(column, kind.words, Need::Optional);
+        if self.text(column).is_empty() { Some(None) } else { self.required(column, kind).map(Some) }
+    }
+
+    fn ask(&mut self, column: usize, words: &'static str, need: Need) {
+        if let Some(asked) = &mut self.asked {
+            asked.push((column, words, need));
+        }
     }
 
     /// A mistake in a column; `message` continues a sentence that begins with its name.
@@ -256,6 +333,28 @@ mod tests {
         assert_eq!(seen, [r#""2" "1,\n\"x" ["2", "\"1,\n\"\"x\""]"#, r#""4" "3" ["4", "3"]"#],);
         assert_eq!(found.len(), 1);
         assert_eq!(&text[found[0].2.clone()], "5");
+    }
+
+    #[test]
+    fn other_separators_are_named() {
+        for (text, expected) in [
+            ("a;b\n1;2\n", Some("the columns are separated by `;`, not by commas")),
+            ("a;x;y\n", Some("the columns are separated by `;`, not by commas")),
+            ("x\tb\n", Some("the columns are separated by tabs, not by commas")),
+            ("\"a\"|x\n", Some("the columns are separated by `|`, not by commas")),
+            ("sep=;\na;b\n", Some("the first line is Excel's `sep=`, which declares `;` as separator")),
+            ("\u{feff}sep=\t\r\na\tb\r\n", Some("the first line is Excel's `sep=`, which declares `\\t` as separator")),
+            ("sep=,\na,b\n", Some("the first line is Excel's `sep=,`, not the header")),
+            ("a,b\n", None),
+        ] {
+            let mut found = Vec::new();
+            rows(text, &["a", "b"], &mut found, |_| ());
+            assert_eq!(found.first().map(|(message, ..)| message.as_str()), expected, "{text:?}");
+            assert!(found.len() <= 1, "{found:?}");
+        }
+        let mut found = Vec::new();
+        rows("x;y\n", &["a", "b"], &mut found, |_| ());
+        assert_eq!(found[0].0, "`x;y` is not a column of this file");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use chrono::{Datelike, NaiveDate};
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::{self, LocalDay};
 use crate::domain::policy::Clause;
+use crate::yaml::form::Parser;
 use crate::yaml::read::{self, Parsed, shown_text, wrong};
 use crate::yaml::tree::Node;
 
@@ -23,13 +24,59 @@ pub(super) fn accuse<T>(message: impl Into<String>, help: impl Into<String>) -> 
     Err((message.into(), help.into()))
 }
 
-/// A judgement as a parser of the YAML reader. The value must be text.
-pub(super) fn of<T>(judge: impl Fn(&str) -> Judged<T>) -> impl Fn(&Node) -> Parsed<T> {
-    move |node| judge(&read::text(node)?).or_else(|(message, help)| wrong(node, message, help))
+/// A kind of value: how it is written, and what judges it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind<J> {
+    /// In words, for the reference.
+    pub words: &'static str,
+    /// What is wrong with a text, or its value.
+    pub judge: J,
+}
+
+impl<J> Kind<J> {
+    /// The same way to write it, with more to judge.
+    pub fn with<K>(self, judge: K) -> Kind<K> {
+        Kind { words: self.words, judge }
+    }
+}
+
+/// A judge of texts that keeps nothing of them.
+type Owned<T> = fn(&str) -> Judged<T>;
+
+/// [`day`].
+pub(super) const DAY: Kind<Owned<LocalDay>> = Kind { words: "date, e.g. 2026-03-17", judge: day };
+
+/// [`instant`].
+pub(super) const INSTANT: Kind<Owned<i64>> =
+    Kind { words: "instant with offset, e.g. 2026-03-17T09:00:00+08:00", judge: instant };
+
+/// [`name`].
+pub(super) const NAME: Kind<for<'a> fn(&'a str) -> Judged<&'a str>> =
+    Kind { words: "text, 1 to 128 bytes", judge: name };
+
+/// [`name`], owned.
+pub(super) const OWNED: Kind<Owned<String>> = Kind { words: NAME.words, judge: owned };
+
+/// [`percent`].
+pub(super) const PERCENT: Kind<Owned<Ppm>> =
+    Kind { words: "percentage in quotes, at most four decimals", judge: percent };
+
+/// [`part`].
+pub(super) const PART: Kind<Owned<Ppm>> = Kind { words: "\"0\" to \"1\" in quotes, at most six decimals", judge: part };
+
+/// [`clause`].
+pub(super) const CLAUSE: Kind<Owned<Clause>> = Kind { words: "clause in quotes, e.g. \"5.12\"", judge: clause };
+
+/// A kind of value as a parser of the YAML reader. The value must be text.
+pub(super) fn of<T, J: Fn(&str) -> Judged<T>>(kind: Kind<J>) -> Parser<impl Fn(&Node) -> Parsed<T>> {
+    let Kind { words, judge } = kind;
+    read::written(words, move |node: &Node| {
+        judge(&read::text(node)?).or_else(|(message, help)| wrong(node, message, help))
+    })
 }
 
 /// A day, exactly as `2026-03-17`.
-pub(super) fn day(text: &str) -> Judged<LocalDay> {
+fn day(text: &str) -> Judged<LocalDay> {
     let number = |from: usize, to: usize| {
         let digits = text.get(from..to).filter(|part| part.bytes().all(|b| b.is_ascii_digit()))?;
         digits.parse::<u32>().ok()
@@ -47,7 +94,7 @@ pub(super) fn day(text: &str) -> Judged<LocalDay> {
 }
 
 /// An instant with its offset, floored to milliseconds.
-pub(super) fn instant(text: &str) -> Judged<i64> {
+fn instant(text: &str) -> Judged<i64> {
     match calendar::instant(text) {
         Some(at) if YEARS.contains(&at.year()) => Ok(at.timestamp_millis()),
         Some(_) => out_of_years(text),
@@ -80,12 +127,12 @@ pub(super) fn name(text: &str) -> Judged<&str> {
 }
 
 /// [`name`], owned.
-pub(super) fn owned(text: &str) -> Judged<String> {
+fn owned(text: &str) -> Judged<String> {
     name(text).map(str::to_owned)
 }
 
 /// A percentage in quotes.
-pub(super) fn percent(text: &str) -> Judged<Ppm> {
+fn percent(text: &str) -> Judged<Ppm> {
     Ppm::from_percent(text).map_or_else(
         || {
             accuse(
@@ -98,7 +145,7 @@ pub(super) fn percent(text: &str) -> Judged<Ppm> {
 }
 
 /// A part of one in quotes.
-pub(super) fn part(text: &str) -> Judged<Ppm> {
+fn part(text: &str) -> Judged<Ppm> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| (1..=6).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
     let parts = || Some(whole.parse::<u32>().ok()? * 1_000_000 + format!("{fraction:0<6}").parse::<u32>().ok()?);

@@ -13,7 +13,8 @@ use axum::body::Bytes;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
-use super::Render;
+use super::{Render, accept};
+use crate::metrics::Format;
 
 /// Renderings alive at once. Reached only when clients are slow; connections have a time limit for that.
 const MAX_LIVE: usize = 4;
@@ -40,11 +41,9 @@ pub enum Encoding {
     Gzip,
 }
 
+/// The newest rendering for each way to send one.
 #[derive(Debug, Default)]
-struct Newest {
-    identity: Option<Made>,
-    gzip: Option<Made>,
-}
+struct Newest(Vec<((Format, Encoding), Made)>);
 
 #[derive(Debug, Clone)]
 struct Made {
@@ -83,10 +82,10 @@ impl Scrapes {
     ///
     /// # Errors
     /// When the rendering panicked.
-    pub async fn scrape(&self, encoding: Encoding) -> Result<Bytes, RenderFailed> {
+    pub async fn scrape(&self, format: Format, encoding: Encoding) -> Result<Bytes, RenderFailed> {
         let asked = Instant::now();
         let mut newest = self.turn.clone().lock_owned().await;
-        if let Some(made) = newest.of(encoding)
+        if let Some(made) = newest.of(format, encoding)
             && (made.began >= asked || self.pool.live.load(Ordering::Relaxed) >= MAX_LIVE)
             && let Some(body) = made.body.upgrade()
         {
@@ -96,17 +95,17 @@ impl Scrapes {
         // The turn goes with the work, so that a client that leaves does not let the next one render beside it.
         let made = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let body = Arc::new(make(&*render, &pool, encoding));
-            *newest.of(encoding) = Some(Made { began, body: Arc::downgrade(&body) });
+            let body = Arc::new(make(&*render, &pool, format, encoding));
+            newest.put(format, encoding, Made { began, body: Arc::downgrade(&body) });
             body
         });
         made.await.map(|body| Bytes::from_owner(Shared(body))).map_err(|_| RenderFailed)
     }
 }
 
-fn make(render: &Render, pool: &Arc<Pool>, encoding: Encoding) -> Pooled {
+fn make(render: &Render, pool: &Arc<Pool>, format: Format, encoding: Encoding) -> Pooled {
     let mut text = pool.take(Encoding::Identity);
-    render(&mut text);
+    render(format, &mut text);
     let bytes = match encoding {
         Encoding::Identity => text,
         Encoding::Gzip => {
@@ -164,11 +163,13 @@ fn deflate(piece: &[u8], last: bool) -> (Vec<u8>, Crc) {
 }
 
 impl Newest {
-    fn of(&mut self, encoding: Encoding) -> &mut Option<Made> {
-        match encoding {
-            Encoding::Identity => &mut self.identity,
-            Encoding::Gzip => &mut self.gzip,
-        }
+    fn of(&self, format: Format, encoding: Encoding) -> Option<&Made> {
+        self.0.iter().find(|(way, _)| *way == (format, encoding)).map(|(_, made)| made)
+    }
+
+    fn put(&mut self, format: Format, encoding: Encoding, made: Made) {
+        self.0.retain(|(way, _)| *way != (format, encoding));
+        self.0.push(((format, encoding), made));
     }
 }
 
@@ -213,15 +214,10 @@ impl AsRef<[u8]> for Shared {
 impl Encoding {
     /// The best encoding for an `Accept-Encoding` header.
     pub fn accepted(header: Option<&str>) -> Self {
-        let accepts = |entry: &str| {
-            let mut parts = entry.split(';').map(str::trim);
-            let gzip = parts
-                .next()
-                .is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip"));
-            let refused = parts.filter_map(|p| p.strip_prefix("q=")).any(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
-            gzip && !refused
-        };
-        if header.is_some_and(|h| h.split(',').any(accepts)) { Self::Gzip } else { Self::Identity }
+        let gzip = ["gzip", "x-gzip"];
+        let accepted =
+            accept::entries(header.unwrap_or_default()).any(|e| gzip.iter().any(|name| e.is(name)) && e.quality > 0.0);
+        if accepted { Self::Gzip } else { Self::Identity }
     }
 }
 
@@ -267,7 +263,7 @@ mod tests {
     fn counting() -> (Arc<AtomicUsize>, Scrapes) {
         let count = Arc::new(AtomicUsize::new(0));
         let (inner, running) = (count.clone(), AtomicUsize::new(0));
-        let scrapes = Scrapes::new(Arc::new(move |out: &mut Vec<u8>| {
+        let scrapes = Scrapes::new(Arc::new(move |_: Format, out: &mut Vec<u8>| {
             assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two renderings at once");
             std::thread::sleep(Duration::from_millis(50));
             out.extend_from_slice((inner.fetch_add(1, Ordering::SeqCst) + 1).to_string().as_bytes());
@@ -283,7 +279,7 @@ mod tests {
         let all: Vec<_> = (0..20)
             .map(|_| {
                 let scrapes = scrapes.clone();
-                tokio::spawn(async move { scrapes.scrape(Encoding::Identity).await.unwrap() })
+                tokio::spawn(async move { scrapes.scrape(Format::Text, Encoding::Identity).await.unwrap() })
             })
             .collect();
         let mut bodies = Vec::new();
@@ -303,20 +299,20 @@ mod tests {
         let (count, scrapes) = counting();
         let mut held = Vec::new();
         for _ in 0..10 {
-            held.push(scrapes.scrape(Encoding::Identity).await.unwrap());
+            held.push(scrapes.scrape(Format::Text, Encoding::Identity).await.unwrap());
         }
         assert_eq!(count.load(Ordering::SeqCst), MAX_LIVE);
         assert_eq!(held.last().unwrap().as_ref(), MAX_LIVE.to_string().as_bytes());
         held.clear();
-        assert_eq!(scrapes.scrape(Encoding::Identity).await.unwrap().as_ref(), b"5");
+        assert_eq!(scrapes.scrape(Format::Text, Encoding::Identity).await.unwrap().as_ref(), b"5");
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_does_not_let_the_next_render_beside_it() {
         let (count, scrapes) = counting();
-        let left = tokio::time::timeout(Duration::from_millis(10), scrapes.scrape(Encoding::Gzip)).await;
+        let left = tokio::time::timeout(Duration::from_millis(10), scrapes.scrape(Format::Text, Encoding::Gzip)).await;
         assert!(left.is_err());
-        scrapes.scrape(Encoding::Gzip).await.unwrap();
+        scrapes.scrape(Format::Text, Encoding::Gzip).await.unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 }

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 
+use super::accept::{self, Exposition};
 use super::connection::{Guard, Handle, track};
 use super::limits::Limits;
 use super::scrape::Encoding;
@@ -24,11 +25,11 @@ use super::{AppState, ReloadError};
 use crate::health::Health;
 use crate::visible::visible_lines;
 
-/// The content type of the text exposition format.
-pub const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Seconds after which a request that could not be answered now may be sent again.
 const ASK_AGAIN_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// The answer depends on the header `Accept`.
+const BY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The address cannot be listened on.
@@ -141,8 +142,16 @@ pub(super) fn probes(health: Arc<Health>) -> Router {
 
 /// An error as `application/problem+json` (RFC 9457).
 pub fn problem(status: StatusCode, detail: &str) -> Response {
+    problem_with(status, detail, json!({}))
+}
+
+/// The same with further members.
+fn problem_with(status: StatusCode, detail: &str, mut body: serde_json::Value) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
-    let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+    body["type"] = "about:blank".into();
+    body["title"] = title.into();
+    body["status"] = status.as_u16().into();
+    body["detail"] = detail.into();
     let mut response = (status, [(header::CONTENT_TYPE, PROBLEM)], body.to_string()).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, ASK_AGAIN_AFTER);
@@ -166,15 +175,14 @@ async fn index() -> Html<&'static str> {
 }
 
 async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
-    let accepted =
-        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|h| h.to_str().ok()).collect::<Vec<_>>().join(",");
-    let encoding = Encoding::accepted(Some(&accepted));
-    let Ok(body) = state.scrapes.scrape(encoding).await else {
+    let encoding = Encoding::accepted(Some(&accept::header(&headers, header::ACCEPT_ENCODING)));
+    let exposition = Exposition::accepted(&accept::header(&headers, header::ACCEPT));
+    let Ok(body) = state.scrapes.scrape(exposition.format(), encoding).await else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered; the log says more");
     };
     let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, EXPOSITION);
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    response.headers_mut().insert(header::CONTENT_TYPE, exposition.content_type());
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     if encoding == Encoding::Gzip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -185,22 +193,46 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(health): State<Arc<Health>>) -> Response {
+/// Ready, or why not: JSON, which in a problem stands beside the problem's own members; lines for those who want text.
+async fn readyz(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
     let reasons = health.not_ready_reasons();
-    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let listed: Vec<_> = reasons.iter().map(|r| json!({"reason": r.as_str(), "detail": r.to_string()})).collect();
-    (status, axum::Json(json!({"ready": reasons.is_empty(), "reasons": listed}))).into_response()
+    let ready = reasons.is_empty();
+    let wanted = accept::header(&headers, header::ACCEPT);
+    let mut response = if accept::prefers_text(&wanted) {
+        let lines: String = reasons.iter().map(|reason| format!("{}: {reason}\n", reason.as_str())).collect();
+        let text = if ready { "ready\n".into() } else { visible_lines(&lines).into_owned() };
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, [(header::CONTENT_TYPE, PLAIN)], text).into_response()
+    } else {
+        let listed: Vec<_> = reasons.iter().map(|r| json!({"reason": r.as_str(), "detail": r.to_string()})).collect();
+        let body = json!({"ready": ready, "reasons": listed});
+        match ready {
+            true => axum::Json(body).into_response(),
+            false => {
+                let detail = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                problem_with(StatusCode::SERVICE_UNAVAILABLE, &detail, body)
+            }
+        }
+    };
+    response.headers_mut().insert(header::VARY, BY_ACCEPT);
+    response
 }
 
-async fn reload(State(state): State<AppState>) -> Response {
+/// What came of a reload, in lines; a failure is a problem for those who want JSON.
+async fn reload(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let (status, text) = match state.reloads.reload().await {
         Ok(text) => (StatusCode::OK, text),
         Err(ReloadError::Invalid(text)) => (StatusCode::BAD_REQUEST, text),
         Err(ReloadError::Failed(text)) => (StatusCode::INTERNAL_SERVER_ERROR, text),
     };
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    let text = visible_lines(&text).into_owned() + end;
-    (status, [(header::CONTENT_TYPE, PLAIN)], text).into_response()
+    let text = visible_lines(text.trim_end_matches('\n')).into_owned();
+    let mut response = if status != StatusCode::OK && accept::asks_for_json(&accept::header(&headers, header::ACCEPT)) {
+        problem(status, &text)
+    } else {
+        (status, [(header::CONTENT_TYPE, PLAIN)], text + "\n").into_response()
+    };
+    response.headers_mut().insert(header::VARY, BY_ACCEPT);
+    response
 }
 
 async fn reload_with_another_method() -> Response {

@@ -70,7 +70,6 @@ pub(super) fn read(path: &Path) -> Result<WebConfig, FileErrors> {
         );
         WebConfig { tls, certificates_required, users: users.into_iter().collect(), headers }
     })
-    .map(|(config, _)| config)
 }
 
 fn users(root: &mut Section) -> Vec<(String, String)> {
@@ -157,13 +156,13 @@ fn tls(section: &mut Section, directory: &Path) -> (Option<Arc<ServerConfig>>, b
     let (required, verifier) = client_verifier(section, directory);
     let versions = versions(section);
     let mut provider = ring::default_provider();
-    if let Some(suites) = section.optional("cipher_suites", read::list(cipher_suite)) {
+    if let Some(suites) = section.optional("cipher_suites", read::items(cipher_suite)) {
         // Go's rule: the list is about TLS 1.2; the suites of TLS 1.3 are always on.
         let is_13 = |suite: &SupportedCipherSuite| suite.tls13().is_some();
         provider.cipher_suites.retain(is_13);
         provider.cipher_suites.extend(suites.into_iter().filter(|suite| !is_13(suite)));
     }
-    if let Some(curves) = section.optional("curve_preferences", read::list(curve)) {
+    if let Some(curves) = section.optional("curve_preferences", read::items(curve)) {
         provider.kx_groups = curves;
     }
     let server_chooses = section.or("prefer_server_cipher_suites", true, read::boolean);
@@ -227,7 +226,7 @@ fn client_verifier(section: &mut Section, directory: &Path) -> (bool, Option<Opt
         }
         _ => {
             let words = [("NoClientCert", ()), ("VerifyClientCertIfGiven", ()), ("RequireAndVerifyClientCert", ())];
-            read::choice(&words)(node).map(|()| Ask::Nobody)
+            read::choice(&words).parse(node).map(|()| Ask::Nobody)
         }
     });
     let ask = match asked {
@@ -273,7 +272,7 @@ fn versions(section: &mut Section) -> Option<Vec<&'static SupportedProtocolVersi
         "TLS10" | "TLS11" => {
             wrong(node, format!("is not supported: {} is broken", shown(node)), "write `TLS12` or `TLS13`")
         }
-        _ => read::choice(&[("TLS12", 12), ("TLS13", 13)])(node),
+        _ => read::choice(&[("TLS12", 12), ("TLS13", 13)]).parse(node),
     };
     let (least, most) = (section.or("min_version", 12, named), section.or("max_version", 13, named));
     if least > most {

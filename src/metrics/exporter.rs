@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
+use super::format::{Format, write_header};
 use super::names::{self, Metric};
 use crate::domain::alert::Windows;
 use crate::domain::availability::{Level, Ppm};
@@ -293,11 +294,11 @@ impl Exporter {
         self.stats
     }
 
-    /// Appends the series to `out` in the text exposition format. Writes nothing before the first
+    /// Appends the series to `out`. Writes nothing before the first
     /// [`Exporter::collect`].
-    pub fn write(&self, out: &mut Vec<u8>) -> ExportStats {
+    pub fn write(&self, format: Format, out: &mut Vec<u8>) -> ExportStats {
         if self.collected {
-            let mut text = Text { out, integer: itoa::Buffer::new(), float: ryu::Buffer::new() };
+            let mut text = Text { out, format, integer: itoa::Buffer::new(), float: ryu::Buffer::new() };
             self.write_tenants(&mut text);
             self.write_trends(&mut text);
             self.write_money(&mut text);
@@ -440,7 +441,7 @@ impl Exporter {
     }
 
     fn write_fleet(&self, text: &mut Text<'_>) {
-        write_header(text.out, names::TENANTS);
+        write_header(text.out, names::TENANTS, text.format);
         for level in Level::ALL {
             text.unsigned(names::TENANTS, "", &["state=\"", level.as_str(), "\""], self.states[level as usize]);
         }
@@ -550,6 +551,7 @@ fn ratio(parts: Ppm) -> f64 {
 /// The text being written. Lines go out as byte copies: formatting machinery would take most of the time.
 struct Text<'a> {
     out: &'a mut Vec<u8>,
+    format: Format,
     integer: itoa::Buffer,
     float: ryu::Buffer,
 }
@@ -558,7 +560,7 @@ impl Text<'_> {
     /// One family: its header, then what `lines` writes; nothing at all without a line.
     fn family(&mut self, metric: Metric, lines: impl FnOnce(&mut Self)) {
         let begin = self.out.len();
-        write_header(self.out, metric);
+        write_header(self.out, metric, self.format);
         let header = self.out.len();
         lines(self);
         if self.out.len() == header {
@@ -613,13 +615,6 @@ impl Text<'_> {
         ] {
             self.unsigned(metric, labels, &[result], calls);
         }
-    }
-}
-
-/// The `# HELP` and `# TYPE` lines of a family.
-pub fn write_header(out: &mut Vec<u8>, metric: Metric) {
-    for part in ["# HELP ", metric.name, " ", metric.help, "\n# TYPE ", metric.name, " ", metric.kind.as_str(), "\n"] {
-        out.extend_from_slice(part.as_bytes());
     }
 }
 

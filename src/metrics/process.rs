@@ -12,6 +12,7 @@ use prometheus::{
 use prometheus::{Opts, Registry, TextEncoder};
 
 use super::exporter::ExportStats;
+use super::format::{Format, write_families, write_header};
 use super::names::{self, Metric};
 use crate::build_info;
 use crate::documents::DocumentFile;
@@ -130,36 +131,36 @@ impl ProcessMetrics {
         let r = &registry;
         #[cfg(target_os = "linux")]
         made(r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
-        let build = int_gauges(r, names::BUILD_INFO, &["version", "revision"]);
+        let build = int_gauges(r, names::BUILD_INFO);
         build.with_label_values(&[build_info::VERSION, build_info::REVISION]).set(1);
-        let records = counters(r, names::RECORDS, &["outcome"]);
+        let records = counters(r, names::RECORDS);
         let [counted, duplicate, malformed, quarantined] =
             ["counted", "duplicate", "malformed", "quarantined"].map(|outcome| records.with_label_values(&[outcome]));
-        let dead_letters = counters(r, names::DEAD_LETTERS, &["reason"]);
-        let limit_gauges = int_gauges(r, names::LIMIT, &["limit"]);
-        let used_gauges = int_gauges(r, names::LIMIT_USED, &["limit"]);
-        let flushes = counters(r, names::FLUSHES, &["result"]);
+        let dead_letters = counters(r, names::DEAD_LETTERS);
+        let limit_gauges = int_gauges(r, names::LIMIT);
+        let used_gauges = int_gauges(r, names::LIMIT_USED);
+        let flushes = counters(r, names::FLUSHES);
         for end in [TransactionEnd::Committed, TransactionEnd::Aborted, TransactionEnd::Fatal, TransactionEnd::Unknown]
         {
             flushes.with_label_values(&[result(end)]);
         }
-        let parked = counters(r, names::PARKED, &["result"]);
+        let parked = counters(r, names::PARKED);
         parked.with_label_values(&[RESUMED]);
         Discarded::ALL.iter().for_each(|why| _ = parked.with_label_values(&[why.as_str()]));
-        let flush_failures = counters(r, names::FLUSH_FAILURES, &["reason"]);
-        let topic_faults = int_gauges(r, names::TOPIC_FAULTS, &["fault"]);
+        let flush_failures = counters(r, names::FLUSH_FAILURES);
+        let topic_faults = int_gauges(r, names::TOPIC_FAULTS);
         TopicFault::ALL.iter().for_each(|fault| _ = topic_faults.with_label_values(&[fault.as_str()]));
-        let gaps = counters(r, names::GAPS, &["kind"]);
+        let gaps = counters(r, names::GAPS);
         for kind in ["calls", "window"] {
             gaps.with_label_values(&[kind]);
         }
-        let alerts = counters(r, names::ALERTS, &["alert", "status"]);
-        let alerts_held = int_gauges(r, names::ALERTS_HELD, &["reason"]);
+        let alerts = counters(r, names::ALERTS);
+        let alerts_held = int_gauges(r, names::ALERTS_HELD);
         for alert in AlertName::ALL {
             Status::ALL.iter().for_each(|s| _ = alerts.with_label_values(&[alert.as_str(), s.as_str()]));
         }
         Held::ALL.iter().for_each(|held| _ = alerts_held.with_label_values(&[held.as_str()]));
-        let suppressed = int_gauges(r, names::SERIES_SUPPRESSED, &["reason"]);
+        let suppressed = int_gauges(r, names::SERIES_SUPPRESSED);
         let histogram = |metric: Metric, buckets: &[f64]| {
             let options = HistogramOpts::new(metric.name, metric.help);
             register(r, made(Histogram::with_opts(options.buckets(buckets.to_vec()))))
@@ -177,18 +178,18 @@ impl ProcessMetrics {
             registry_rejected: counter(r, names::REGISTRY_REJECTED),
             limits: LIMITS.map(|limit| [&limit_gauges, &used_gauges].map(|gauges| gauges.with_label_values(&[limit]))),
             new_tenants: counter(r, names::NEW_TENANTS),
-            lag_records: int_gauges(r, names::LAG_RECORDS, &["partition"]),
-            lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), &["partition"]))),
+            lag_records: int_gauges(r, names::LAG_RECORDS),
+            lag_seconds: register(r, made(GaugeVec::new(opts(names::LAG_SECONDS), names::LAG_SECONDS.labels))),
             flush_duration: histogram(names::FLUSH_DURATION, &FLUSH_BUCKETS),
             standstill: histogram(names::STANDSTILL, &STANDSTILL_BUCKETS),
             flushes,
-            unflushed: int_gauges(r, names::UNFLUSHED, &["kind"]),
+            unflushed: int_gauges(r, names::UNFLUSHED),
             reading_paused: int_gauge(r, names::READING_PAUSED),
             flush_failures: FlushFailure::ALL.map(|reason| flush_failures.with_label_values(&[reason.as_str()])),
             last_commit: register(r, made(Gauge::with_opts(opts(names::LAST_COMMIT)))),
             commit_overdue: register(r, made(Gauge::with_opts(opts(names::COMMIT_OVERDUE)))),
             freshness: Mutex::new(Freshness::new(Instant::now())),
-            ledger_bytes: int_gauges(r, names::LEDGER_BYTES, &["kind"]),
+            ledger_bytes: int_gauges(r, names::LEDGER_BYTES),
             takeovers: counter(r, names::TAKEOVERS),
             parked_bytes: int_gauge(r, names::PARKED_BYTES),
             parked,
@@ -210,9 +211,9 @@ impl ProcessMetrics {
             offset_differs: counter(r, names::OFFSET_DIFFERS),
             split_tenants: int_gauge(r, names::SPLIT_TENANTS),
             rulings_rejected: int_gauge(r, names::RULINGS_REJECTED),
-            documents: int_gauges(r, names::DOCUMENTS_INFO, &["kind", "name", "sha256"]),
-            notifications: counters(r, names::NOTIFICATIONS, &["receiver", "outcome"]),
-            notifications_pending: int_gauges(r, names::NOTIFICATIONS_PENDING, &["receiver"]),
+            documents: int_gauges(r, names::DOCUMENTS_INFO),
+            notifications: counters(r, names::NOTIFICATIONS),
+            notifications_pending: int_gauges(r, names::NOTIFICATIONS_PENDING),
             registry,
         }
     }
@@ -452,13 +453,19 @@ impl ProcessMetrics {
         self.notifications_pending.with_label_values(&[&visible_name(receiver)]).set(int(alerts as u64));
     }
 
-    /// Writes all of them in the text exposition format.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        // Writing to a Vec cannot fail, and every family has a metric: empty ones are not gathered.
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), out) {
-            tracing::debug!(%error, "the process metrics could not be encoded");
+    /// Writes all of them.
+    pub fn write(&self, format: Format, out: &mut Vec<u8>) {
+        let families = self.registry.gather();
+        match format {
+            Format::OpenMetrics => write_families(out, &families),
+            // Writing to a Vec cannot fail, and every family has a metric: empty ones are not gathered.
+            Format::Text => {
+                if let Err(error) = TextEncoder::new().encode(&families, out) {
+                    tracing::debug!(%error, "the process metrics could not be encoded");
+                }
+            }
         }
-        self.freshness().write(Instant::now(), out);
+        self.freshness().write(Instant::now(), format, out);
     }
 
     fn freshness(&self) -> MutexGuard<'_, Freshness> {
@@ -498,16 +505,16 @@ fn counter(registry: &Registry, metric: Metric) -> IntCounter {
     register(registry, made(IntCounter::with_opts(opts(metric))))
 }
 
-fn counters(registry: &Registry, metric: Metric, labels: &[&str]) -> IntCounterVec {
-    register(registry, made(IntCounterVec::new(opts(metric), labels)))
+fn counters(registry: &Registry, metric: Metric) -> IntCounterVec {
+    register(registry, made(IntCounterVec::new(opts(metric), metric.labels)))
 }
 
 fn int_gauge(registry: &Registry, metric: Metric) -> IntGauge {
     register(registry, made(IntGauge::with_opts(opts(metric))))
 }
 
-fn int_gauges(registry: &Registry, metric: Metric, labels: &[&str]) -> IntGaugeVec {
-    register(registry, made(IntGaugeVec::new(opts(metric), labels)))
+fn int_gauges(registry: &Registry, metric: Metric) -> IntGaugeVec {
+    register(registry, made(IntGaugeVec::new(opts(metric), metric.labels)))
 }
 
 /// Times from arrival to visibility over a sliding window, in slots that fall out one by one.
@@ -556,7 +563,7 @@ impl Freshness {
         self.count += calls;
     }
 
-    fn write(&mut self, now: Instant, out: &mut Vec<u8>) {
+    fn write(&mut self, now: Instant, format: Format, out: &mut Vec<u8>) {
         self.advance(now);
         let mut window = Self::histogram();
         for slot in &self.slots {
@@ -564,7 +571,7 @@ impl Freshness {
             let _ = window.add(slot);
         }
         let name = names::FRESHNESS.name;
-        super::exporter::write_header(out, names::FRESHNESS);
+        write_header(out, names::FRESHNESS, format);
         let mut text = String::new();
         for (label, quantile) in Self::QUANTILES {
             let value = if window.is_empty() { f64::NAN } else { window.value_at_quantile(quantile) as f64 / 1000.0 };
@@ -587,7 +594,7 @@ mod tests {
 
     #[track_caller]
     fn check(metrics: &ProcessMetrics, line: &str) {
-        let text = text(|out| metrics.write(out));
+        let text = text(|out| metrics.write(Format::Text, out));
         assert!(text.lines().any(|l| l == line), "no line `{line}` in:\n{text}");
     }
 
@@ -631,13 +638,13 @@ mod tests {
     #[test]
     fn a_partitions_lag_goes_with_the_partition() {
         let metrics = ProcessMetrics::new();
-        assert!(!text(|out| metrics.write(out)).contains("consumer_lag"));
+        assert!(!text(|out| metrics.write(Format::Text, out)).contains("consumer_lag"));
         metrics.set_lag(3, 12, Duration::from_millis(1500));
         check(&metrics, "sla_ledger_consumer_lag_records{partition=\"3\"} 12");
         check(&metrics, "sla_ledger_consumer_lag_seconds{partition=\"3\"} 1.5");
         metrics.remove_lag(3);
         metrics.remove_lag(3);
-        assert!(!text(|out| metrics.write(out)).contains("consumer_lag"));
+        assert!(!text(|out| metrics.write(Format::Text, out)).contains("consumer_lag"));
     }
 
     #[test]
@@ -656,16 +663,16 @@ mod tests {
         for ms in 1..=100 {
             freshness.record(start, ms * 10, 1);
         }
-        let early = text(|out| freshness.write(start + Duration::from_secs(49), out));
+        let early = text(|out| freshness.write(start + Duration::from_secs(49), Format::Text, out));
         for line in ["quantile=\"0.5\"} 0.5", "quantile=\"0.9\"} 0.9", "_sum 50.5", "_count 100"] {
             assert!(early.contains(line), "{line} not in {early}");
         }
-        let late = text(|out| freshness.write(start + Duration::from_secs(60), out));
+        let late = text(|out| freshness.write(start + Duration::from_secs(60), Format::Text, out));
         for line in ["quantile=\"0.5\"} NaN", "_sum 50.5", "_count 100"] {
             assert!(late.contains(line), "{line} not in {late}");
         }
         freshness.record(start + Duration::from_secs(3600), u64::MAX, 2);
-        let capped = text(|out| freshness.write(start + Duration::from_secs(3600), out));
+        let capped = text(|out| freshness.write(start + Duration::from_secs(3600), Format::Text, out));
         assert!(capped.contains("quantile=\"0.5\"} 36"), "{capped}");
     }
 }

@@ -281,7 +281,10 @@ impl Tried {
             return Some(format!("{file} is empty: no call events in it"));
         };
         let advice = match lines_look_like(line, file) {
-            Some((what, help)) => format!("the file looks like {what}: {help}"),
+            Some((what, help)) => {
+                let verb = if what.starts_with("not ") { "is" } else { "looks like" };
+                format!("the file {verb} {what}: {help}")
+            }
             None if line.is_empty() => "the lines are empty: give JSON, one object a line".into(),
             None => "check that the fields are where `source.fields` of the configuration says (--config)".into(),
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::errors::FileErrors;
+use super::form::{self, Form, Key, Need, Parser};
 use super::tree::{self, Node, Value};
 use super::variables::{self, Environment};
 use crate::domain::calendar;
@@ -48,8 +49,10 @@ pub(crate) struct Reader {
     unknown: Vec<(String, String, Range<usize>)>,
     /// Bytes never to be shown.
     secrets: Vec<Range<usize>>,
-    /// Full names of all keys asked for.
-    known: Vec<String>,
+    /// All keys asked for.
+    known: Vec<Key>,
+    /// Only the keys are asked for: each list of sections has one, without entries.
+    listing: bool,
     /// Where the keys that are present have their values.
     places: HashMap<String, Range<usize>>,
     /// What the file is: "no key of `kind`".
@@ -59,8 +62,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads `text`, one section of keys, with `read`; fails when anything at all was wrong. Returns all known keys as
-    /// well. `kind` is what the keys belong to in messages; `environment` has the variables, where the file may have some.
+    /// Reads `text`, one section of keys, with `read`; fails when anything at all was wrong. `kind` is what the keys belong to in messages; `environment` has the variables, where the file may have some.
     pub fn read<T>(
         name: &str,
         text: &str,
@@ -68,7 +70,7 @@ impl Reader {
         check_files: bool,
         environment: Option<Environment<'_>>,
         read: impl FnOnce(&mut Section) -> T,
-    ) -> Result<(T, Vec<String>), FileErrors> {
+    ) -> Result<T, FileErrors> {
         let (mut root, mut reader) = Self::open(name, text, kind, check_files)?;
         let place = root.at.clone();
         let unexpanded = variables::expand(&mut root, text, &reader.secrets, environment);
@@ -77,8 +79,15 @@ impl Reader {
         // What else is wrong with such a value is wrong because of it.
         reader.mistakes.retain(|(_, _, at)| !unexpanded.iter().any(|(_, _, other)| other == at));
         reader.mistakes.extend(unexpanded);
-        let known = std::mem::take(&mut reader.known);
-        reader.close(name, text, value).map(|value| (value, known))
+        reader.close(name, text, value)
+    }
+
+    /// All keys that `read` asks for, in this order.
+    pub fn keys<T>(read: impl FnOnce(&mut Section) -> T) -> Vec<Key> {
+        let mut reader = Self::new("", false, Vec::new());
+        reader.listing = true;
+        Section::enter(&mut reader, String::new(), None, read);
+        reader.known
     }
 
     /// Reads `text`, a list of sections, each with `read`, and then judges all of them together: `judge` gets what was
@@ -122,16 +131,20 @@ impl Reader {
             FileErrors::new(name, text, vec![(message, help.into(), at)], &secrets)
         })?;
         root.secrets(&mut |hidden| secrets.push(hidden));
-        let reader = Self {
+        Ok((root, Self::new(kind, check_files, secrets)))
+    }
+
+    fn new(kind: &'static str, check_files: bool, secrets: Vec<Range<usize>>) -> Self {
+        Self {
             mistakes: Vec::new(),
             unknown: Vec::new(),
             secrets,
             known: Vec::new(),
+            listing: false,
             places: HashMap::new(),
             kind,
             check_files,
-        };
-        Ok((root, reader))
+        }
     }
 
     /// `value`, if nothing was wrong.
@@ -168,12 +181,12 @@ impl Reader {
         for (section, key, at) in std::mem::take(&mut self.unknown) {
             let siblings = || {
                 self.known.iter().filter_map(|known| {
-                    let (parent, leaf) = known.rsplit_once('.').unwrap_or(("", known));
+                    let (parent, leaf) = known.path.rsplit_once('.').unwrap_or(("", &known.path));
                     (parent == section).then_some(leaf)
                 })
             };
-            let elsewhere =
-                || self.known.iter().find(|known| known.rsplit('.').next() == Some(&key) && known.contains('.'));
+            let mut paths = self.known.iter().map(|known| &known.path);
+            let mut elsewhere = || paths.find(|known| known.rsplit('.').next() == Some(&key) && known.contains('.'));
             let help = match (elsewhere(), similar(&key, siblings())) {
                 (Some(full), _) => format!("did you mean `{full}`? it is indented or placed wrongly here"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
@@ -196,7 +209,7 @@ pub(crate) struct Section<'r> {
     broken: bool,
 }
 
-impl Section<'_> {
+impl<'r> Section<'r> {
     pub fn enter<T>(
         reader: &mut Reader,
         path: String,
@@ -284,12 +297,30 @@ impl Section<'_> {
         join(&self.path, key)
     }
 
+    /// A key, with what the reference says of it. It is documented here and nowhere else.
+    pub fn key(&mut self, name: &'static str, doc: &'static str) -> Asked<'_, 'r> {
+        Asked { section: self, name, doc, example: None, reload: false }
+    }
+
+    /// This key is asked for; what was noted first stays.
+    fn note(&mut self, key: Key) {
+        if !self.reader.known.iter().any(|known| known.path == key.path) {
+            self.reader.known.push(key);
+        }
+    }
+
     /// Takes a key out; a null value is as good as none.
     fn take(&mut self, key: &str) -> Option<(Range<usize>, Node)> {
         let full = self.full(key);
-        if !self.reader.known.contains(&full) {
-            self.reader.known.push(full.clone());
-        }
+        let unexplained = Form::Words("");
+        self.note(Key {
+            path: full.clone(),
+            doc: "",
+            form: unexplained,
+            need: Need::Optional,
+            example: None,
+            reload: false,
+        });
         let index = self.entries.iter().position(|(name, ..)| name == key)?;
         let (_, at, node) = self.entries.remove(index);
         if matches!(node.value, Value::Null) {
@@ -316,6 +347,10 @@ impl Section<'_> {
     /// Reads the list `key` of sections, each with `read`; `None` when it is not given, or no list.
     pub fn sections<T>(&mut self, key: &str, mut read: impl FnMut(&mut Section) -> T) -> Option<Vec<T>> {
         let path = self.full(key);
+        if self.reader.listing {
+            self.take(key);
+            Section::enter(self.reader, format!("{path}[]"), None, &mut read);
+        }
         let (_, node) = self.take(key)?;
         let Value::List(items) = node.value else {
             let help = "write a `- ` line for each, or `[{…}, {…}]`";
@@ -328,6 +363,8 @@ impl Section<'_> {
         };
         Some(items.into_iter().enumerate().map(enter).collect())
     }
+
+    // Keys that are documented elsewhere are read by these, all others by way of [`Section::key`].
 
     /// A key that may be missing. `None` after a mistake too, which then is recorded.
     pub fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> Option<T> {
@@ -347,12 +384,7 @@ impl Section<'_> {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// A key that must be there. After a mistake the value is a filler: the file is refused anyway.
-    pub fn required<T: Default>(&mut self, key: &str, example: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> T {
-        self.needed(key, example, parse).unwrap_or_default()
-    }
-
-    /// The same for types without a filler: `None` after a mistake.
+    /// A key that must be there; `None` after a mistake.
     pub fn needed<T>(&mut self, key: &str, example: &str, parse: impl FnOnce(&Node) -> Parsed<T>) -> Option<T> {
         let given = self.entries.iter().any(|(name, _, node)| name == key && !matches!(node.value, Value::Null));
         if !given && !self.broken {
@@ -405,6 +437,77 @@ impl Section<'_> {
     }
 }
 
+/// A key that is about to be read: what the reference says of it, and the way to its value.
+pub(crate) struct Asked<'s, 'r> {
+    section: &'s mut Section<'r>,
+    name: &'static str,
+    doc: &'static str,
+    example: Option<&'static str>,
+    reload: bool,
+}
+
+impl<'r> Asked<'_, 'r> {
+    /// A value that it may have, as the file says it, where there is no default to show.
+    pub fn example(self, example: &'static str) -> Self {
+        Self { example: Some(example), ..self }
+    }
+
+    /// A reload applies it.
+    pub fn reload(self) -> Self {
+        Self { reload: true, ..self }
+    }
+
+    fn note(&mut self, form: Form, need: Need) {
+        let path = self.section.full(self.name);
+        self.section.note(Key { path, doc: self.doc, form, need, example: self.example, reload: self.reload });
+    }
+
+    /// See [`Section::optional`].
+    pub fn optional<T>(mut self, parser: Parser<impl FnOnce(&Node) -> Parsed<T>>) -> Option<T> {
+        let (form, parse) = parser.split();
+        self.note(form, Need::Optional);
+        self.section.optional(self.name, parse)
+    }
+
+    /// See [`Section::or`].
+    pub fn or<T>(mut self, default: T, parser: Parser<impl FnOnce(&Node) -> Parsed<T>>) -> T {
+        let (form, parse) = parser.split();
+        self.note(form, Need::Default);
+        self.section.or(self.name, default, parse)
+    }
+
+    /// A key that must be there. After a mistake the value is a filler: the file is refused anyway.
+    pub fn required<T: Default>(self, example: &'static str, parser: Parser<impl FnOnce(&Node) -> Parsed<T>>) -> T {
+        self.needed(example, parser).unwrap_or_default()
+    }
+
+    /// See [`Section::needed`].
+    pub fn needed<T>(mut self, example: &'static str, parser: Parser<impl FnOnce(&Node) -> Parsed<T>>) -> Option<T> {
+        let (form, parse) = parser.split();
+        self.example = self.example.or(Some(example));
+        self.note(form, Need::Required);
+        self.section.needed(self.name, example, parse)
+    }
+
+    /// See [`Section::section`].
+    pub fn section<T>(mut self, read: impl FnOnce(&mut Section) -> T) -> T {
+        self.note(Form::Section, Need::Optional);
+        self.section.section(self.name, read)
+    }
+
+    /// See [`Section::sections`].
+    pub fn sections<T>(mut self, read: impl FnMut(&mut Section) -> T) -> Option<Vec<T>> {
+        self.note(Form::Sections, Need::Default);
+        self.section.sections(self.name, read)
+    }
+
+    /// See [`Section::free_form`]; `each` is how a value of it is written.
+    pub fn free_form(mut self, each: &'static str) -> Vec<(String, Range<usize>, Node)> {
+        self.note(Form::Free(each), Need::Default);
+        self.section.free_form(self.name)
+    }
+}
+
 fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.into() } else { format!("{section}.{key}") }
 }
@@ -446,6 +549,32 @@ pub(crate) fn cut(text: &str) -> String {
 
 // The parsers of single values.
 
+/// A parser by hand; `words` say how the value is written.
+pub(crate) const fn written<P>(words: &'static str, parse: P) -> Parser<P> {
+    Parser::new(Form::Words(words), parse)
+}
+
+/// A parser that needs nothing.
+type Plain<T> = Parser<fn(&Node) -> Parsed<T>>;
+
+/// [`text`].
+pub(crate) const TEXT: Plain<String> = written("text", text);
+
+/// [`boolean`].
+pub(crate) const BOOLEAN: Plain<bool> = Parser::new(Form::Boolean, boolean);
+
+/// [`topic`].
+pub(crate) const TOPIC: Plain<String> = written("topic name", topic);
+
+/// [`code`].
+pub(crate) const CODE: Plain<String> = written("text or an integer", code);
+
+/// [`time_zone`].
+pub(crate) const TIME_ZONE: Plain<chrono_tz::Tz> = written(TIME_ZONE_WORDS, time_zone);
+
+/// How a time zone is written.
+pub(crate) const TIME_ZONE_WORDS: &str = "IANA time zone";
+
 /// Text that is not empty. Numbers and booleans are refused: they would not come out as they were written.
 pub(crate) fn text(node: &Node) -> Parsed<String> {
     match &node.value {
@@ -468,7 +597,13 @@ pub(crate) fn code(node: &Node) -> Parsed<String> {
 }
 
 /// A list, every item by `item`.
-pub(crate) fn list<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
+pub(crate) fn list<T>(item: Parser<impl Fn(&Node) -> Parsed<T>>) -> Parser<impl Fn(&Node) -> Parsed<Vec<T>>> {
+    let (form, item) = item.split();
+    Parser::new(Form::List(form.into()), items(item))
+}
+
+/// [`list`], undocumented.
+pub(crate) fn items<T>(item: impl Fn(&Node) -> Parsed<T>) -> impl Fn(&Node) -> Parsed<Vec<T>> {
     move |node| {
         let Value::List(items) = &node.value else {
             return wrong(
@@ -501,8 +636,8 @@ pub(crate) fn boolean(node: &Node) -> Parsed<bool> {
 }
 
 /// An integer within `range`.
-pub(crate) fn integer(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Parsed<i64> {
-    move |node| match node.value {
+pub(crate) fn integer(range: RangeInclusive<i64>) -> Parser<impl Fn(&Node) -> Parsed<i64>> {
+    Parser::new(Form::Integer(range.clone()), move |node: &Node| match node.value {
         Value::Int(value) => match i64::try_from(value) {
             Ok(value) if range.contains(&value) => Ok(value),
             _ => out_of_range(node, range.start(), range.end()),
@@ -511,7 +646,7 @@ pub(crate) fn integer(range: RangeInclusive<i64>) -> impl Fn(&Node) -> Parsed<i6
             let help = format!("write a number from {} to {}, without quotes", range.start(), range.end());
             wrong(node, format!("must be an integer, not {}", shown(node)), help)
         }
-    }
+    })
 }
 
 fn out_of_range<T>(node: &Node, least: impl Display, most: impl Display) -> Parsed<T> {
@@ -519,9 +654,12 @@ fn out_of_range<T>(node: &Node, least: impl Display, most: impl Display) -> Pars
 }
 
 /// A duration within `range`, as in `"1m 30s"`. `granule` is what it must be a multiple of.
-pub(crate) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> impl Fn(&Node) -> Parsed<Duration> {
-    move |node| {
-        let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+pub(crate) fn duration(
+    range: RangeInclusive<Duration>,
+    granule: Duration,
+) -> Parser<impl Fn(&Node) -> Parsed<Duration>> {
+    Parser::new(Form::Duration(range.clone(), granule), move |node: &Node| {
+        let (least, most) = (form::duration(*range.start()), form::duration(*range.end()));
         let help = format!("write a number with its unit, from \"{least}\" to \"{most}\", e.g. \"{least}\"");
         let Value::Text(text) = &node.value else {
             return wrong(node, format!("must be a duration, not {}", shown(node)), help);
@@ -529,18 +667,18 @@ pub(crate) fn duration(range: RangeInclusive<Duration>, granule: Duration) -> im
         match humantime::parse_duration(text) {
             Ok(value) if !range.contains(&value) => out_of_range(node, least, most),
             Ok(value) if value.as_nanos() % granule.as_nanos() != 0 => {
-                let granule = humantime::format_duration(granule);
+                let granule = form::duration(granule);
                 wrong(node, format!("is too fine: {}", shown(node)), format!("write a multiple of {granule}"))
             }
             Ok(value) => Ok(value),
             Err(error) => wrong(node, format!("must be a duration, not {} ({error})", shown(node)), help),
         }
-    }
+    })
 }
 
 /// Bytes within `range`: an integer, or text such as `"20MB"` (10⁶) or `"1MiB"` (2²⁰).
-pub(crate) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
-    move |node| {
+pub(crate) fn bytes(range: RangeInclusive<u64>) -> Parser<impl Fn(&Node) -> Parsed<u64>> {
+    Parser::new(Form::Bytes(range.clone()), move |node: &Node| {
         let value = match &node.value {
             Value::Int(value) => u64::try_from(*value).ok(),
             Value::Text(text) => size(text),
@@ -548,33 +686,29 @@ pub(crate) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64>
         };
         match value {
             Some(value) if range.contains(&value) => Ok(value),
-            Some(_) => out_of_range(node, format!("{} bytes", range.start()), format!("{} bytes", range.end())),
+            Some(_) => out_of_range(node, form::size(*range.start()), form::size(*range.end())),
             None => {
                 let help = "write bytes as an integer, or with a unit: \"512KiB\", \"1MiB\", \"20MB\", \"1GB\"";
                 wrong(node, format!("must be a size, not {}", shown(node)), help)
             }
         }
-    }
+    })
 }
 
 fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return None,
+    let given = text[digits..].trim();
+    let unit = match given {
+        "" | "b" | "B" => 1,
+        _ => form::SIZES.iter().find(|(_, name)| name.eq_ignore_ascii_case(given))?.0,
     };
     text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// One of a few words.
-pub(crate) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed<T> {
-    move |node| {
+pub(crate) fn choice<T: Copy>(choices: &[(&'static str, T)]) -> Parser<impl Fn(&Node) -> Parsed<T>> {
+    let words = choices.iter().map(|(word, _)| *word).collect();
+    Parser::new(Form::Choice(words), move |node: &Node| {
         if let Value::Text(text) = &node.value
             && let Some((_, value)) = choices.iter().find(|(word, _)| word == text)
         {
@@ -590,7 +724,7 @@ pub(crate) fn choice<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Node) -> Parsed
             None => format!("write one of {}", words.join(", ")),
         };
         wrong(node, format!("must be one of {}, not {}", words.join(", "), shown(node)), help)
-    }
+    })
 }
 
 /// A time zone of the IANA database.
@@ -632,10 +766,12 @@ pub(crate) fn instant(text: &str) -> Option<DateTime<Utc>> {
     calendar::instant(text).map(|at| at.to_utc())
 }
 
-/// A type that parses itself and says what is wrong in its error.
-pub(crate) fn parsed<T: FromText>(node: &Node) -> Parsed<T> {
-    let given = text(node)?;
-    T::from_text(given).or_else(|error| wrong(node, format!("is wrong: {error}"), T::HELP))
+/// A type that parses itself and says what is wrong in its error; `words` say how it is written.
+pub(crate) fn parsed<T: FromText>(words: &'static str) -> Parser<impl Fn(&Node) -> Parsed<T>> {
+    written(words, |node: &Node| {
+        let given = text(node)?;
+        T::from_text(given).or_else(|error| wrong(node, format!("is wrong: {error}"), T::HELP))
+    })
 }
 
 /// See [`parsed`].
@@ -655,8 +791,8 @@ impl FromText for SocketAddr {
 }
 
 /// A file, which must be readable when `check` is set.
-pub(crate) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
-    move |node| {
+pub(crate) fn file(check: bool) -> Parser<impl Fn(&Node) -> Parsed<PathBuf>> {
+    written("path of a readable file", move |node: &Node| {
         let path = PathBuf::from(text(node)?);
         let read =
             || if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(&path) };
@@ -667,13 +803,13 @@ pub(crate) fn file(check: bool) -> impl Fn(&Node) -> Parsed<PathBuf> {
             }
             _ => Ok(path),
         }
-    }
+    })
 }
 
 /// The name of an environment variable, which must be set when `check` is. The value is never quoted: people paste secrets
 /// here by mistake.
-pub(crate) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
-    move |node| {
+pub(crate) fn variable(check: bool) -> Parser<impl Fn(&Node) -> Parsed<String>> {
+    written("name of an environment variable", move |node: &Node| {
         let name = text(node)?;
         if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
             return wrong(
@@ -690,5 +826,5 @@ pub(crate) fn variable(check: bool) -> impl Fn(&Node) -> Parsed<String> {
             );
         }
         Ok(name)
-    }
+    })
 }

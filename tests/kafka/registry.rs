@@ -67,7 +67,7 @@ impl Reader {
 
     fn rejected(&self) -> String {
         let mut out = Vec::new();
-        self.metrics.write(&mut out);
+        self.metrics.write(sla_ledger::metrics::Format::Text, &mut out);
         let text = String::from_utf8(out).expect("text");
         let line = text.lines().find(|line| line.starts_with("sla_ledger_registry_rejected_total "));
         line.and_then(|line| line.split(' ').nth(1)).expect("the counter").to_owned()

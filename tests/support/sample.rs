@@ -15,6 +15,7 @@ use sla_ledger::domain::policy::{Clause, Policies, Policy};
 use sla_ledger::domain::registry::Registry;
 use sla_ledger::domain::standing::ServiceMonth;
 use sla_ledger::domain::term::{Order, OrderEnd};
+use sla_ledger::metrics::Format;
 use sla_ledger::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use sla_ledger::pipeline::book::{Book, Event};
 use sla_ledger::pipeline::record::{Checkpoint, Digest, Evidence, Item, Key, Tally, TallyDay, TenantEvidence, Totals};
@@ -273,7 +274,7 @@ pub fn measure(tenants: usize, rounds: usize) -> Measured {
         let began = Instant::now();
         exporter.collect(&standings, &view);
         collect.push(began.elapsed());
-        series = exporter.write(&mut text).series;
+        series = exporter.write(Format::Text, &mut text).series;
         write.push(began.elapsed().saturating_sub(collect[collect.len() - 1]));
         packed.clear();
         let began = Instant::now();

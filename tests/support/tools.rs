@@ -1,7 +1,9 @@
 //! What the tests share that run other programs over this repository's files.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The repository.
@@ -32,4 +34,13 @@ pub fn run_with(command: &mut Command, input: &str) -> (String, String) {
 /// The text of a file of the repository.
 pub fn read(path: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A program that `scripts/test-deps.sh` installed for the tests, or the Python with its packages.
+pub fn tool(name: &str) -> Command {
+    let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/sla-ledger")));
+    let path = cache.expect("HOME or SLA_LEDGER_CACHE").join("deploy-lint/bin").join(name);
+    assert!(path.exists(), "{} is not there: run `make test-deps`", path.display());
+    Command::new(path)
 }
