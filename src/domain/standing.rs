@@ -234,6 +234,9 @@ impl Uncounted {
     }
 }
 
+/// Why a month is not complete that has not ended.
+pub const RUNNING: &str = "running";
+
 /// Why calls are not counted; behind their number.
 pub const ROW_LIMIT: &str = "limits.rows_per_tenant_month reached";
 /// The same, for calls that came too late.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::domain::calendar::{LocalDay, day_start_ms};
 use crate::domain::call::{Flag, Rejection};
 use crate::domain::contract::Contract;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{RUNNING, ServiceMonth};
 use crate::pipeline::dictionary::Dictionary;
 use crate::pipeline::record::TallyDay;
 use crate::report::standing::Standing;
@@ -322,9 +322,6 @@ impl Report {
 
 /// Service months that are not complete, listed for people at most.
 const INCOMPLETE_SHOWN: usize = 20;
-
-/// Why a month is not complete that has not ended.
-pub const RUNNING: &str = "running";
 
 /// The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.
 fn incomplete(month: &ServiceMonth, watermark_ms: Option<i64>, now: DateTime<Utc>) -> Vec<String> {

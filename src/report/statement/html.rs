@@ -80,6 +80,11 @@ fn section(section: &Section, out: &mut impl Write) -> io::Result<()> {
                 writeln!(out, "</dl>")?;
             }
             Block::Table { columns, rows } => table(columns, rows, "", out)?,
+            Block::Folded { summary, columns, rows } => {
+                writeln!(out, "<details>\n<summary>{}</summary>", esc(summary))?;
+                table(columns, rows, " class=\"offsets\"", out)?;
+                writeln!(out, "</details>")?;
+            }
             Block::Note(text) => writeln!(out, "<p class=\"note\">{}</p>", esc(text))?,
         }
     }

@@ -1,11 +1,16 @@
 //! What a statement says to people, in order and in words, before it becomes text or HTML: both show the same.
 
+use std::iter;
+
 use serde_json::Value;
 
 use super::figures::Figures;
 use super::words::{self, Lang, grouped, money};
 use super::{Cause, Gap, Statement, clause_title};
 use crate::visible::visible;
+
+/// Partitions in a row of the table of offsets.
+const ABREAST: usize = 4;
 
 /// The whole sheet.
 pub(super) struct Sheet {
@@ -37,10 +42,20 @@ pub(super) struct Section {
 
 pub(super) enum Block {
     Pairs(Vec<(String, String)>),
-    Table { columns: Vec<Column>, rows: Vec<Row> },
+    Table {
+        columns: Vec<Column>,
+        rows: Vec<Row>,
+    },
+    /// A table for auditors, which may be folded away under its summary.
+    Folded {
+        summary: String,
+        columns: Vec<Column>,
+        rows: Vec<Row>,
+    },
     Note(String),
 }
 
+#[derive(Clone)]
 pub(super) struct Column {
     pub title: String,
     pub cells: Cells,
@@ -213,12 +228,8 @@ impl Page<'_> {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.f.complete {
-            let reasons: Vec<_> = self
-                .f
-                .incomplete_reasons
-                .iter()
-                .map(|r| visible(&words::incomplete(r, self.lang)).into_owned())
-                .collect();
+            let reasons = words::incomplete(&self.f.incomplete_reasons, self.lang);
+            let reasons: Vec<_> = reasons.iter().map(|reason| visible(reason)).collect();
             let reasons = reasons.join(self.lang.pick("; ", "；"));
             warnings.push(self.lang.pick(
                 format!("Not complete, figures are provisional: {reasons}."),
@@ -640,12 +651,10 @@ impl Page<'_> {
                 let offset = |o: Option<i64>| o.map_or_else(|| "–".to_owned(), |o| o.to_string());
                 let moved: Vec<_> = offsets
                     .iter()
-                    .map(|m| {
-                        let partition = lang.pick("partition", "分区");
-                        format!("{partition} {}: {} → {}", m.partition, offset(m.before), offset(m.after))
-                    })
+                    .map(|m| format!("{}: {} → {}", m.partition, offset(m.before), offset(m.after)))
                     .collect();
-                row([what, moved.join(lang.comma())])
+                let partitions = lang.pick(if moved.len() == 1 { "partition" } else { "partitions" }, "分区");
+                row([what, format!("{partitions} {}", moved.join(lang.comma()))])
             }
             Cause::Gaps { before, after } => {
                 let list = |gaps: &[Gap]| {
@@ -693,8 +702,10 @@ impl Page<'_> {
     fn facts(&self) -> Section {
         let (facts, evidence, lang) = (&self.s.facts, &self.s.evidence, self.lang);
         let failing = grouped(evidence.failing_calls);
+        let counted = words::counted(facts.offsets.keys().copied(), &self.f.incomplete_reasons, lang);
         let pairs = vec![
             self.pair("Source topic", "数据来源（topic）", visible(&facts.topic)),
+            self.pair("Counted", "核算范围", visible(&counted)),
             self.pair(
                 "Evidence",
                 "证据明细",
@@ -705,13 +716,7 @@ impl Page<'_> {
             ),
             self.pair("Evidence SHA-256", "证据明细 SHA-256", visible(&evidence.sha256)),
         ];
-        let columns = vec![
-            column(lang.pick("Partition", "分区"), Cells::Words),
-            column(lang.pick("Counted up to offset (exclusive)", "已核算至位点（不含）"), Cells::Numbers),
-        ];
-        let rows =
-            facts.offsets.iter().map(|(partition, next)| row([partition.to_string(), next.to_string()])).collect();
-        let mut blocks = vec![Block::Pairs(pairs), Block::Table { columns, rows }];
+        let mut blocks = vec![Block::Pairs(pairs), self.offsets()];
         if !facts.gaps.is_empty() {
             let list: Vec<_> = facts.gaps.iter().map(gap).collect();
             let list = list.join(lang.comma());
@@ -721,6 +726,26 @@ impl Page<'_> {
             )));
         }
         Section { id: "facts", title: self.t("Evidence and facts", "证据与数据范围"), blocks }
+    }
+
+    /// How far each partition was counted, several of them side by side.
+    fn offsets(&self) -> Block {
+        let (offsets, lang) = (&self.s.facts.offsets, self.lang);
+        let abreast = offsets.len().clamp(1, ABREAST);
+        let pair = [
+            column(lang.pick("Partition", "分区"), Cells::Numbers),
+            column(lang.pick("Next offset", "下一位点"), Cells::Numbers),
+        ];
+        let columns = (0..abreast).flat_map(|_| pair.clone()).collect();
+        let cells: Vec<_> =
+            offsets.iter().flat_map(|(partition, next)| [partition.to_string(), next.to_string()]).collect();
+        let rows = cells.chunks(2 * abreast).map(|cells| {
+            let empty = iter::repeat_n(String::new(), 2 * abreast - cells.len());
+            Row { cells: cells.iter().cloned().chain(empty).collect(), strong: false }
+        });
+        let rows = rows.collect();
+        let summary = self.t("Offsets by partition", "各分区位点");
+        Block::Folded { summary, columns, rows }
     }
 }
 

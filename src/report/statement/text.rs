@@ -42,7 +42,7 @@ fn section(section: &Section, out: &mut impl Write) -> io::Result<()> {
         }
         match block {
             Block::Pairs(list) => pairs(list, out)?,
-            Block::Table { columns, rows } => table(columns, rows, out)?,
+            Block::Table { columns, rows } | Block::Folded { columns, rows, .. } => table(columns, rows, out)?,
             Block::Note(text) => hanging("  ", "  ", text, out)?,
         }
     }

@@ -2,9 +2,11 @@
 //! no term, the one of the trade is taken. Other words stand where they are used, both languages side by side.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::domain::money::Currency;
-use crate::domain::standing::AGE_LIMIT;
+use crate::domain::standing::{AGE_LIMIT, RUNNING};
+use crate::pipeline::book::STILL_RUNNING;
 use crate::visible::visible;
 
 /// The language of a statement for people.
@@ -187,33 +189,111 @@ pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
     lang.pick(en, zh).into()
 }
 
-/// Why a month is not complete; reasons that are not known here stay as they are.
-pub(super) fn incomplete(reason: &str, lang: Lang) -> Cow<'_, str> {
-    if lang == Lang::En {
-        return if reason == "running" { "the service month is running".into() } else { reason.into() };
+/// Why a month is not complete, a phrase each: the partitions with the same reason share one. Reasons that are not known
+/// here stay as they are.
+pub(super) fn incomplete(reasons: &[String], lang: Lang) -> Vec<String> {
+    let (shards, others) = by_partition(reasons);
+    let others = others.into_iter().map(|reason| other_reason(reason, lang));
+    shards.into_iter().map(|(what, shards)| partitions(what, &shards, lang)).chain(others).collect()
+}
+
+/// What the partitions come to: that all of them were counted to the end, or the exceptions.
+pub(super) fn counted(counted: impl Iterator<Item = i32>, reasons: &[String], lang: Lang) -> String {
+    let (exceptions, _) = by_partition(reasons);
+    let all: BTreeSet<i32> = exceptions.iter().flat_map(|(_, shards)| shards.iter().copied()).chain(counted).collect();
+    let number = all.len();
+    let one = if number == 1 { "partition" } else { "partitions" };
+    if exceptions.is_empty() {
+        return lang.pick(
+            match reasons.iter().any(|reason| reason == RUNNING) {
+                true => format!("{number} {one}, counted so far: the service month is running"),
+                false if number == 1 => format!("{number} {one}, counted to the end"),
+                false => format!("{number} {one}, all counted to the end"),
+            },
+            match reasons.iter().any(|reason| reason == RUNNING) {
+                true => format!("共 {number} 个分区，核算至今：服务月度尚未结束"),
+                false => format!("共 {number} 个分区，均已核算至服务月度结束"),
+            },
+        );
     }
-    if reason == "running" {
-        return "服务月度尚未结束".into();
-    }
-    if let Some(zh) = uncounted_zh(reason) {
-        return zh.into();
-    }
-    let known = reason.strip_prefix("shard ").and_then(|rest| rest.split_once(' ')).and_then(|(shard, what)| {
-        let refused = what.strip_prefix("did not count ").and_then(|rest| rest.split_once(' '));
-        if let Some((calls, _)) = refused {
-            return Some(format!("分区 {shard} 有 {calls} 次调用未计入：已达 limits.tenants_per_month 上限"));
-        }
-        let zh = match what {
-            "was never counted" => "从未核算",
-            "has not passed the end of the month" => "尚未核算至服务月度结束",
-            "was first counted after the month had begun" => "在服务月度开始之后才首次核算",
-            "has a gap" => "存在数据缺口",
-            "is stopped" => "已停止核算",
-            _ => return None,
+    let list: Vec<_> = exceptions.iter().map(|(what, shards)| partitions(what, shards, lang)).collect();
+    let list = list.join(lang.pick("; ", "；"));
+    lang.pick(format!("{number} {one}; {list}"), format!("共 {number} 个分区；{list}"))
+}
+
+/// The reasons that name a shard, by what they say of it, in the order of their first; and the others.
+fn by_partition(reasons: &[String]) -> (Vec<(&str, Vec<i32>)>, Vec<&str>) {
+    let (mut by_what, mut others) = (Vec::<(&str, Vec<i32>)>::new(), Vec::new());
+    for reason in reasons {
+        let named = reason.strip_prefix("shard ").and_then(|rest| rest.split_once(' '));
+        let Some((shard, what)) = named.and_then(|(shard, what)| Some((shard.parse().ok()?, what))) else {
+            others.push(&**reason);
+            continue;
         };
-        Some(format!("分区 {shard} {zh}"))
-    });
-    known.map_or(reason.into(), Into::into)
+        match by_what.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, shards)) => shards.push(shard),
+            None => by_what.push((what, vec![shard])),
+        }
+    }
+    (by_what, others)
+}
+
+/// What keeps partitions from being complete: as the ledger says it of one, of several, in Chinese.
+const EXCEPTIONS: [(&str, &str, &str); 5] = [
+    ("was never counted", "were never counted", "从未核算"),
+    (STILL_RUNNING, "have not passed the end of the month", "尚未核算至服务月度结束"),
+    (
+        "was first counted after the month had begun",
+        "were first counted after the month had begun",
+        "在服务月度开始之后才首次核算",
+    ),
+    ("has a gap", "have a gap", "存在数据缺口"),
+    ("is stopped", "are stopped", "已停止核算"),
+];
+
+fn partitions(what: &str, shards: &[i32], lang: Lang) -> String {
+    let known = EXCEPTIONS.iter().find(|(one, ..)| *one == what);
+    let list = ranges(shards, lang);
+    if lang == Lang::En {
+        return match (shards.len(), known) {
+            (1, _) => format!("partition {list} {what}"),
+            (_, Some((_, several, _))) => format!("partitions {list} {several}"),
+            (_, None) => format!("partitions {list} each {what}"),
+        };
+    }
+    let refused = what.strip_prefix("did not count ").and_then(|rest| rest.split_once(' '));
+    let zh = match (known, refused) {
+        (Some((.., zh)), _) => (*zh).to_owned(),
+        (None, Some((calls, _))) => format!("有 {calls} 次调用未计入：已达 limits.tenants_per_month 上限"),
+        (None, None) => what.to_owned(),
+    };
+    format!("分区 {list} {zh}")
+}
+
+/// Numbers in ascending order, those that follow each other as a range: `0–3, 5`.
+fn ranges(numbers: &[i32], lang: Lang) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if number.checked_sub(1) == Some(*last) => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let shown = |(first, last): (i32, i32)| match last.abs_diff(first) {
+        0 => first.to_string(),
+        1 => format!("{first}{}{last}", lang.comma()),
+        _ => format!("{first}–{last}"),
+    };
+    ranges.into_iter().map(shown).collect::<Vec<_>>().join(lang.comma())
+}
+
+fn other_reason(reason: &str, lang: Lang) -> String {
+    match (lang, reason) {
+        (Lang::En, RUNNING) => "the service month is running".into(),
+        (Lang::En, _) => reason.into(),
+        (Lang::Zh, RUNNING) => "服务月度尚未结束".into(),
+        (Lang::Zh, _) => uncounted_zh(reason).unwrap_or_else(|| reason.into()),
+    }
 }
 
 /// Calls or lines that were not counted, and why.
