@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze, what builds and checks the Debian package; and, in a cache outside the build
-# output: Schemathesis, and what checks the files of deploy/ and the exposition (each in a Python environment of its own), and
-# the jars of Apache Kafka. Quick when all is there.
+# Prometheus, Alertmanager, systemd-analyze, Chromium with a Chinese font, pdftotext, what builds and checks the Debian package;
+# and, in a cache outside the build output: Schemathesis, and what checks the files of deploy/ and the exposition (each in a
+# Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
@@ -42,6 +42,9 @@ missing_tools() {
     command -v man >/dev/null || echo man-db
     command -v lintian >/dev/null || echo lintian
     [ "$(id -u)" != 0 ] || command -v debootstrap >/dev/null || echo debootstrap
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || echo chromium
+    command -v pdftotext >/dev/null || echo poppler-utils
+    [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fontconfig fonts-wqy-microhei
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -74,8 +77,9 @@ if [ -n "$packages" ]; then
 test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
   elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
-                   prometheus-alertmanager), systemd (systemd-analyze), man, binutils, xz, Debian's dpkg-dev and
-                   lintian, and Python 3 with venv on the PATH
+                   prometheus-alertmanager), systemd (systemd-analyze), Chromium 131 or newer (chromium) with a Chinese
+                   font (fc-list :lang=zh), poppler-utils (pdftotext), man, binutils, xz, Debian's dpkg-dev and lintian,
+                   and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi

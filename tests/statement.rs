@@ -173,6 +173,18 @@ fn busy() -> (Statement, Vec<EvidenceRow>) {
     (case.issue(Some(&first)), case.evidence)
 }
 
+/// A statement of several pages.
+fn long() -> Case {
+    let mut long = Case::acme();
+    long.evidence = (0..700)
+        .map(|i| call("2026-03-20T02:00:00Z", &format!("9f1c2d3e-4b5a-6978-8796-a5b4c3d2e1{i:03}"), Decision::Counted))
+        .collect();
+    let standing = &mut long.standing;
+    (standing.total, standing.denominator, standing.system_error_raw, standing.failed) = (7000, 7000, 700, 700);
+    standing.excluded.clear();
+    long
+}
+
 #[test]
 fn golden_text() {
     let case = Case::acme();
@@ -190,6 +202,57 @@ fn golden_html() {
     let statement = case.issue(None);
     insta::assert_snapshot!("acme_en_html", rendered(&statement, &case.evidence, Format::Html, Lang::En));
     insta::assert_snapshot!("acme_zh_html", rendered(&statement, &case.evidence, Format::Html, Lang::Zh));
+}
+
+/// What the printed pages of a document hold, as text.
+fn printed(html: &str) -> Vec<String> {
+    use std::process::{Command, Output};
+    const INSTALL: &str = "run scripts/test-deps.sh, or apt-get install --no-install-recommends chromium poppler-utils \
+                           fontconfig fonts-wqy-microhei";
+    fn run(command: &mut Command) -> Output {
+        let program = command.get_program().to_string_lossy().into_owned();
+        command.output().unwrap_or_else(|error| panic!("{program} cannot be started ({error}): {INSTALL}"))
+    }
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let there =
+        |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|version| version.status.success());
+    let browser =
+        names.iter().find(there).unwrap_or_else(|| panic!("none of {} on the PATH: {INSTALL}", names.join(", ")));
+    let dir = tempfile::tempdir().expect("a directory");
+    let (page, pdf) = (dir.path().join("statement.html"), dir.path().join("statement.pdf"));
+    fs::write(&page, html).expect("written");
+    let output = run(Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"])
+        .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+        .arg(format!("--print-to-pdf={}", pdf.display()))
+        .arg(format!("file://{}", page.display())));
+    assert!(pdf.exists(), "{browser} printed nothing: {}", String::from_utf8_lossy(&output.stderr));
+    let text = run(Command::new("pdftotext").arg("-layout").arg(&pdf).arg("-"));
+    assert!(text.status.success(), "{}", String::from_utf8_lossy(&text.stderr));
+    let text = String::from_utf8(text.stdout).expect("UTF-8");
+    text.split_terminator('\u{c}').map(String::from).collect()
+}
+
+#[test]
+fn every_printed_page_says_whose_month_it_is_and_its_number() {
+    let mut case = long();
+    case.standing.tenant = "a\"}</style><b>\\".into();
+    let statement = case.issue(None);
+    for (lang, title, number) in [
+        (Lang::En, "SLA Statement", (|n, all| format!("page {n} of {all}")) as fn(usize, usize) -> String),
+        (Lang::Zh, "服务等级协议（SLA）对账单", |n, all| format!("第 {n} 页，共 {all} 页")),
+    ] {
+        let pages = printed(&rendered(&statement, &case.evidence, Format::Html, lang));
+        assert!(pages.len() > 3, "{} pages", pages.len());
+        for (index, page) in pages.iter().enumerate() {
+            let lines: Vec<_> = page.lines().filter(|line| !line.trim().is_empty()).collect();
+            let [first, .., last] = lines[..] else { panic!("an empty page: {page}") };
+            let number = number(index + 1, pages.len());
+            assert!(first.contains("a\"}</style><b>\\ · 2026-03") && first.contains(title), "{number}: {first}");
+            assert!(last.contains(&number) && last.contains(&statement.sha256[..16]), "{number}: {last}");
+        }
+        assert!(pages.concat().contains("123"), "the offsets are unfolded on paper");
+    }
 }
 
 #[test]
@@ -662,13 +725,7 @@ fn an_index_has_a_line_per_statement() {
 fn samples() {
     let dir = std::env::var("STATEMENT_SAMPLES").expect("STATEMENT_SAMPLES names a directory");
     let (revision, rows) = busy();
-    let mut long = Case::acme();
-    long.evidence = (0..700)
-        .map(|i| call("2026-03-20T02:00:00Z", &format!("9f1c2d3e-4b5a-6978-8796-a5b4c3d2e1{i:03}"), Decision::Counted))
-        .collect();
-    let standing = &mut long.standing;
-    (standing.total, standing.denominator, standing.system_error_raw, standing.failed) = (7000, 7000, 700, 700);
-    standing.excluded.clear();
+    let long = long();
     for (name, statement, rows) in [
         ("acme", Case::acme().issue(None), acme_evidence()),
         ("revision", revision, rows),

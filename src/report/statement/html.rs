@@ -21,16 +21,14 @@ pub(super) fn write<R: Borrow<EvidenceRow>>(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let title = format!("{} · {}", sheet.title, sheet.subject);
-    // Only what cannot end a string of CSS.
-    let short: String = statement.sha256.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     writeln!(
         out,
         "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}\
-         @page {{ @bottom-left {{ content: \"sha256 {short}…\"; }} }}\n</style>\n</head>\n<body>\n<main>",
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n<main>",
         lang.tag(),
-        esc(&title)
+        esc(&title),
+        margins(statement, sheet, lang)
     )?;
     writeln!(
         out,
@@ -63,6 +61,40 @@ pub(super) fn write<R: Borrow<EvidenceRow>>(
         esc(&sheet.digest.1),
         esc(&sheet.check)
     )
+}
+
+/// What every printed page says in its margins: whose month it is, which page of how many, and of which statement.
+fn margins(statement: &Statement, sheet: &Sheet, lang: Lang) -> String {
+    let page = lang.pick(
+        r#""page " counter(page) " of " counter(pages)"#,
+        r#""第 " counter(page) " 页，共 " counter(pages) " 页""#,
+    );
+    let short: String = statement.sha256.chars().take(16).collect();
+    let boxes = [
+        ("top-left", css_string(&sheet.subject)),
+        ("top-right", css_string(&sheet.title)),
+        ("bottom-left", css_string(&format!("SHA-256 {short}…"))),
+        ("bottom-right", page.to_owned()),
+    ];
+    let boxes = boxes.map(|(name, content)| {
+        format!("  @{name} {{ content: {content}; color: #57606a; font: 8pt sans-serif; overflow-wrap: anywhere; }}\n")
+    });
+    format!("@page {{\n{} }}\n", boxes.concat())
+}
+
+/// A string of CSS. Whatever could end it, or the style sheet, is written by its number.
+fn css_string(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        if c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | '·' | '…' | '（' | '）') {
+            out.push(c);
+        } else {
+            _ = write!(out, "\\{:x} ", u32::from(c));
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn section(section: &Section, out: &mut impl Write) -> io::Result<()> {
