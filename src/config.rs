@@ -364,7 +364,7 @@ impl Config {
                 .key(
                     "contract",
                     "The contract's documents: policies/*.yaml, tenants.csv, fees.csv, notices.yaml, declarations.yaml, \
-                     rulings.yaml, claims.yaml, and calendars/ for the policies. A missing file is empty; without a policy \
+                     rulings.yaml, claims.yaml, issuer.yaml with its logo, and calendars/ for the policies. A missing file is empty; without a policy \
                      file the compiled-in policy applies. `check-config` reads them all.",
                 )
                 .section(ContractConfig::read),

@@ -4,6 +4,7 @@
 //!  policies/*.yaml (+ code tables, calendars)  ──> Policies
 //!  tenants.csv, fees.csv                       ──> Registry
 //!  notices, declarations, rulings, claims.yaml ──> Documents
+//!  issuer.yaml (+ logo)                        ──> Letterhead
 //! ```
 //!
 //! A file that is not there is empty; a directory without policies has the one that is compiled in. Documents with one
@@ -14,6 +15,7 @@
 //! Not here: what a document does to a call (`domain`), when files are read again, and who reads the topic (`kafka`).
 
 mod code_table;
+mod issuer;
 mod money;
 mod papers;
 mod policies;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
+pub use issuer::Letterhead;
 pub use registry::{FEE_COLUMNS, ORDER_COLUMNS};
 
 use crate::domain::contract::Contract;
@@ -51,6 +54,8 @@ pub struct DocumentSet {
     pub registry: Arc<Registry>,
     /// Notices, declarations, rulings, claims.
     pub documents: Documents,
+    /// Who issues statements; `None`: nobody by name.
+    pub letterhead: Option<Arc<Letterhead>>,
     /// The files all of this was read from, in the order of their kinds, then names.
     pub files: Vec<DocumentFile>,
 }
@@ -82,7 +87,7 @@ pub struct DocumentFile {
     pub name: String,
     /// Over its bytes, in hex.
     pub sha256: String,
-    /// Its rows or entries; a policy's tiers.
+    /// Its rows or entries; a policy's tiers, a logo's bytes.
     pub rows: usize,
 }
 
@@ -107,6 +112,10 @@ pub enum DocumentKind {
     Rulings,
     /// `claims.yaml`
     Claims,
+    /// `issuer.yaml`
+    Issuer,
+    /// The picture that `issuer.yaml` names.
+    Logo,
 }
 
 impl DocumentKind {
@@ -122,6 +131,8 @@ impl DocumentKind {
             Self::Declarations => "declarations",
             Self::Rulings => "rulings",
             Self::Claims => "claims",
+            Self::Issuer => "issuer",
+            Self::Logo => "logo",
         }
     }
 
@@ -137,6 +148,8 @@ impl DocumentKind {
             Self::Declarations => "declarations.yaml",
             Self::Rulings => "rulings.yaml",
             Self::Claims => "claims.yaml",
+            Self::Issuer => "issuer.yaml",
+            Self::Logo => "*.png, *.svg",
         }
     }
 
@@ -165,6 +178,10 @@ impl DocumentKind {
                  applied is rejected. `sla-ledger ruling add` adds entries safely."
             }
             Self::Claims => "A list of what became of claims.",
+            Self::Issuer => {
+                "Who issues statements: name, address, contact, logo, numbers. Without it they have no letterhead."
+            }
+            Self::Logo => "The picture that issuer.yaml names.",
         }
     }
 
@@ -173,7 +190,8 @@ impl DocumentKind {
         match self {
             Self::Policy => "tiers",
             Self::CodeTable => "codes",
-            Self::Notices | Self::Declarations | Self::Rulings | Self::Claims => "entries",
+            Self::Notices | Self::Declarations | Self::Rulings | Self::Claims | Self::Issuer => "entries",
+            Self::Logo => "bytes",
             _ => "rows",
         }
     }
@@ -222,7 +240,13 @@ impl Default for DocumentSet {
     fn default() -> Self {
         let policy = Policy::tencent_ccc();
         let policies = Policies::single(policy);
-        Self { policies, registry: Arc::default(), documents: Documents::default(), files: Vec::new() }
+        Self {
+            policies,
+            registry: Arc::default(),
+            documents: Documents::default(),
+            letterhead: None,
+            files: Vec::new(),
+        }
     }
 }
 
@@ -260,10 +284,16 @@ impl DocumentSet {
         let documents = load.documents(
             default.filter(|_| fees_read).map(|default| move |tenant: &str| currency(tenant).unwrap_or(default)),
         );
+        let mut logo = Vec::new();
+        let letterhead = load.file(DocumentKind::Issuer, |name, text| {
+            Ok((1, issuer::letterhead(name, text, directory, &mut logo)?.map(Arc::new)))
+        });
+        load.files.append(&mut logo);
         load.files.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         match policies {
             Some(policies) if load.errors.is_empty() => {
-                Ok(Self { policies, registry: Arc::new(registry), documents, files: load.files })
+                let letterhead = letterhead.flatten();
+                Ok(Self { policies, registry: Arc::new(registry), documents, letterhead, files: load.files })
             }
             _ => Err(DocumentErrors { files: load.errors }),
         }
@@ -336,7 +366,7 @@ pub const SHIPPED_POLICY: &str = include_str!("../config/policies/tencent-ccc-20
 
 /// What the parsers of the documents ask for, document by document: its files, what they are, and their keys or columns.
 pub fn reference() -> Vec<(DocumentKind, Vec<Key>)> {
-    use DocumentKind::{Calendar, Claims, CodeTable, Declarations, Fees, Notices, Policy, Rulings, Tenants};
+    use DocumentKind::{Calendar, Claims, CodeTable, Declarations, Fees, Issuer, Notices, Policy, Rulings, Tenants};
     let calendar = workdays::COLUMNS.map(|[name, words, doc]| Key {
         path: name.into(),
         doc,
@@ -355,6 +385,7 @@ pub fn reference() -> Vec<(DocumentKind, Vec<Key>)> {
         (Declarations, Reader::keys(papers::declaration)),
         (Rulings, Reader::keys(rulings::ruling)),
         (Claims, Reader::keys(|section| papers::claim(section, None))),
+        (Issuer, Reader::keys(|section| issuer::issuer(section, Path::new("")))),
     ]
 }
 

@@ -10,6 +10,7 @@ pub mod decision;
 pub mod documents;
 pub mod forecast;
 pub mod money;
+pub mod party;
 pub mod policy;
 pub mod registry;
 pub mod remarks;

@@ -28,7 +28,7 @@
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |
 //! | [`health`] | what the threads know of their own state, and whether that is ready | deciding what is wrong |
 //! | [`config`], [`logging`], [`supervisor`], [`cli`], [`app`] | the shell; `app` is the only wiring, and beside it what is wired there alone: documents that come into force, reloads, the whole exposition | |
-//! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims | what they do to a call: that is `domain` |
+//! | [`documents`] | the contract's files, checked: policies, registry, notices, rulings, claims, the issuer's letterhead | what they do to a call: that is `domain` |
 //! | [`build_info`] | which version and commit this is | |
 //! | [`visible`] | text from outside, safe to look at: logs, tables, errors, labels | JSON and CSV, which keep every character |
 //! | [`file_kind`] | what a file is that is not a text in UTF-8, by its first bytes | opening files |

@@ -144,6 +144,7 @@ fn contract_of(scenario: &Value) -> Arc<Contract> {
         end: OrderEnd::LastDay(day(1)),
         terminated_on: None,
         policy: None,
+        customer: None,
         recorded_at_ms: 0,
     };
     let registry = Registry::new(vec![("acme".into(), order)], Vec::new());
@@ -614,7 +615,15 @@ fn registry(term: Option<(i32, i32)>) -> Registry {
     use sla_ledger::domain::calendar::LocalDay;
     let order = term.map(|(first, days)| {
         let (start, end) = (LocalDay(first), OrderEnd::LastDay(LocalDay(first + days)));
-        let order = Order { order_id: "o".into(), start, end, terminated_on: None, policy: None, recorded_at_ms: 0 };
+        let order = Order {
+            order_id: "o".into(),
+            start,
+            end,
+            terminated_on: None,
+            policy: None,
+            customer: None,
+            recorded_at_ms: 0,
+        };
         (TENANTS[0].into(), order)
     });
     Registry::new(order.into_iter().collect(), Vec::new())

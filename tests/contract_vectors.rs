@@ -20,7 +20,7 @@ use support::{Row, rows, shown};
 
 fn order(start: LocalDay, end: OrderEnd) -> Order {
     let (order_id, recorded_at_ms) = (start.to_string().into(), 0);
-    Order { order_id, start, end, terminated_on: None, policy: None, recorded_at_ms }
+    Order { order_id, start, end, terminated_on: None, policy: None, customer: None, recorded_at_ms }
 }
 
 fn bill(id: &str, (first, last): (LocalDay, LocalDay), gross_minor: i64, voucher_minor: i64) -> FeeItem {

@@ -465,6 +465,7 @@ fn contract(tenants: &[String], first: Month) -> Contract {
             end: OrderEnd::Open,
             terminated_on: None,
             policy: None,
+            customer: None,
             recorded_at_ms: 0,
         };
         (Arc::from(tenant.as_str()), order)

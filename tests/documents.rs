@@ -130,6 +130,8 @@ fn the_examples_are_valid() {
             "declarations declarations.yaml 1 entries",
             "rulings rulings.yaml 3 entries",
             "claims claims.yaml 2 entries",
+            "issuer issuer.yaml 1 entries",
+            "logo logo.svg 335 bytes",
         ]
     );
     assert!(set.files.iter().all(|file| file.sha256.len() == 64));
@@ -606,7 +608,7 @@ fn order_mistakes_one_a_line() {
             (&ORDERS.replace("order_id", "order_id,start"), "1:23: the column `start` stands twice; remove one"),
             (
                 &ORDERS.replace("order_id", "order_id,zzz"),
-                "1:17: `zzz` is not a column of this file; remove it; the columns are tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at",
+                "1:17: `zzz` is not a column of this file; remove it; the columns are tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at,legal_name,legal_name_zh,address,address_zh",
             ),
         ],
     );
@@ -1149,7 +1151,7 @@ fn damage(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
 
 #[test]
 fn damaged_files_are_refused_or_taken() {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "policies/tencent-ccc-2022-08-22.yaml",
         "policies/error_codes.csv",
         "tenants.csv",
@@ -1158,6 +1160,7 @@ fn damaged_files_are_refused_or_taken() {
         "declarations.yaml",
         "rulings.yaml",
         "claims.yaml",
+        "issuer.yaml",
     ];
     let files = with_examples();
     let read = |name: &str| files.iter().find(|(file, _)| file == name).expect("an example").1.clone();

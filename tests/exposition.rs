@@ -424,8 +424,15 @@ fn paid_contract(tenants: &[String]) -> Contract {
     let first = Month(MARCH.0 - 1).first_day();
     let order = |tenant: &String| {
         let end = OrderEnd::Open;
-        let order =
-            Order { order_id: "o".into(), start: first, end, terminated_on: None, policy: None, recorded_at_ms: 0 };
+        let order = Order {
+            order_id: "o".into(),
+            start: first,
+            end,
+            terminated_on: None,
+            policy: None,
+            customer: None,
+            recorded_at_ms: 0,
+        };
         (tenant.as_str().into(), order)
     };
     let fee = |tenant: &String| {

@@ -1,5 +1,8 @@
 //! Statements: their formats, digest, revisions and archive. Golden files are in `tests/snapshots`.
 
+#[path = "statement/command.rs"]
+mod command;
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -135,6 +138,9 @@ impl Case {
             as_of: None,
             evidence: evidence::digest(&self.evidence).expect("nothing is written"),
             facts: self.facts.clone(),
+            number: None,
+            issuer: None,
+            customer: None,
             documents: self.documents.clone(),
         };
         Statement::issue(inputs, previous)
@@ -708,7 +714,7 @@ fn an_index_has_a_line_per_statement() {
     let row = |tenant: &str, payout: &str, s: &Statement| {
         format!(
             "{tenant},2026-03,2026-03-17,2026-03-31,true,90.0000,T3,{payout},2026-04-09,2026-05-30,claimable,1,\
-             2026-04-10T09:00:00+08:00,{}",
+             2026-04-10T09:00:00+08:00,{},",
             s.sha256
         )
     };

@@ -77,6 +77,7 @@ fn event_times() {
         end: OrderEnd::Months(3),
         terminated_on: None,
         policy: None,
+        customer: None,
         recorded_at_ms: 0,
     };
     let terms = Terms::of(&[order], None, |_| MonthEnd::MonthEnd);

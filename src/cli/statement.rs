@@ -335,7 +335,8 @@ impl Office<'_> {
         archive: Option<&Archive>,
     ) -> Result<Statement> {
         let now = self.args.now.unwrap_or_else(Utc::now);
-        let hour = Hour { issued_at: now, as_of: self.args.as_of, known: self.completeness(tenant, month, now) };
+        let known = self.completeness(tenant, month, now);
+        let hour = Hour { issued_at: now, as_of: self.args.as_of, sequence: None, known };
         let Some(archive) = archive else {
             return match self.desk().issue(tenant, month, evaluation, hour, None, io::sink())? {
                 Issue::Issued(statement) => Ok(*statement),
@@ -363,7 +364,8 @@ impl Office<'_> {
 
     fn desk(&self) -> Desk<'_> {
         let Self { book, topic, contract, documents, zone, .. } = self;
-        Desk { book, topic, contract, files: &documents.files, zone: *zone }
+        let (files, letterhead) = (&*documents.files, documents.letterhead.as_deref());
+        Desk { book, topic, contract, files, letterhead, zone: *zone }
     }
 }
 

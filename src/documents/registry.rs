@@ -6,23 +6,27 @@ use std::sync::Arc;
 
 use super::money;
 use super::table::{self, Column, Found, Row};
-use super::values::{DAY, INSTANT, Kind, NAME, accuse, name};
+use super::values::{DAY, INSTANT, Kind, LINE, NAME, accuse, line, name};
 use crate::domain::calendar::LocalDay;
 use crate::domain::money::{Currency, FeeItem};
+use crate::domain::party::{Bilingual, Party};
 use crate::domain::policy::Policies;
 use crate::domain::term::{Order, OrderEnd};
 use crate::yaml::read::{shown_text, similar};
 use crate::yaml::{FileErrors, Key};
 
-/// The columns of `tenants.csv`.
-pub const ORDER_COLUMNS: [&str; 8] = table::names(&ORDERS);
+/// The columns of `tenants.csv`; those from [`ORDER_OPTIONAL`] on may be missing.
+pub const ORDER_COLUMNS: [&str; 12] = table::names(&ORDERS);
+
+/// The first of [`ORDER_COLUMNS`] that need not be there.
+pub const ORDER_OPTIONAL: usize = 8;
 
 /// The columns of `fees.csv`.
 pub const FEE_COLUMNS: [&str; 9] = table::names(&FEES);
 
 const RECORDED_AT: &str = "When the row was written down. Reports \"as of\" an earlier instant do not see it.";
 
-const ORDERS: [Column; 8] = [
+const ORDERS: [Column; 12] = [
     Column { name: "tenant", doc: "Who is served." },
     Column {
         name: "order_id",
@@ -37,6 +41,13 @@ const ORDERS: [Column; 8] = [
     Column { name: "terminated_on", doc: "The last day served, if service ended early." },
     Column { name: "policy", doc: "The id of its policy. Empty: `contract.default_policy`." },
     Column { name: "recorded_at", doc: RECORDED_AT },
+    Column {
+        name: "legal_name",
+        doc: "The customer's name on statements. This column and those after it may be absent.",
+    },
+    Column { name: "legal_name_zh", doc: "The same on Chinese statements. Each of the two stands in for the other." },
+    Column { name: "address", doc: "The customer's address on statements; needs a legal name." },
+    Column { name: "address_zh", doc: "The same on Chinese statements." },
 ];
 
 const FEES: [Column; 9] = [
@@ -92,7 +103,7 @@ pub(super) fn orders(
     let mut orders = Vec::new();
     let mut names = Names::default();
     let mut versions = HashSet::new();
-    table::rows(text, &ORDER_COLUMNS, &mut found, |row| {
+    table::rows_with_optional(text, &ORDER_COLUMNS, ORDER_OPTIONAL, &mut found, |row| {
         if let Some((tenant, order)) = order(row, &mut names, policies) {
             if !versions.insert((tenant.clone(), order.order_id.clone(), order.recorded_at_ms)) {
                 row.complain(7, "is the same as in an earlier row of this order", VERSION_HELP);
@@ -119,6 +130,7 @@ fn order(
     let terminated_on = row.optional(5, DAY);
     let policy = row.optional(6, NAME.with(|id| policy(id, policies))).map(|id| id.map(|id| names.get(id)));
     let recorded_at = row.required(7, INSTANT);
+    let customer = customer(row);
     if let (Some(Some(_)), Some(Some(_))) = (months, last_day) {
         row.complain(4, "and `months` are both given", "keep one of them; neither means open-ended");
         return None;
@@ -139,9 +151,29 @@ fn order(
         end,
         terminated_on: terminated_on?,
         policy: policy?,
+        customer: customer?,
         recorded_at_ms: recorded_at?,
     };
     Some((tenant?, order))
+}
+
+/// Legal name and address; the outer `None` is a mistake.
+fn customer(row: &mut Row<{ ORDER_COLUMNS.len() }>) -> Option<Option<Arc<Party>>> {
+    let lines = Kind { words: "lines with `|` between them, each 1 to 256 bytes", judge: lines };
+    let [en, zh] = [8, 9].map(|column| row.optional(column, LINE));
+    let [address_en, address_zh] = [10, 11].map(|column| row.optional(column, lines));
+    let name = Bilingual::of(en?, zh?);
+    let address = Bilingual::of(address_en?, address_zh?);
+    if name.is_none() && address.is_some() {
+        row.complain(8, "is missing beside an address", "write the legal name, or remove the address");
+        return None;
+    }
+    Some(name.map(|name| Arc::new(Party { name, address })))
+}
+
+/// Lines with `|` between them.
+fn lines(text: &str) -> super::values::Judged<Vec<String>> {
+    text.split('|').map(|part| line(part.trim())).collect()
 }
 
 fn ends<const N: usize>(row: &mut Row<N>, column: usize, first: &str, start: LocalDay, last: LocalDay) -> Option<()> {

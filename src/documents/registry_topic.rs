@@ -241,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn an_order_has_its_customer_by_name() {
+        let mut rows = TopicRows::default();
+        let (key, mut value) = order("a", "o", "2026-03-17", MARCH);
+        (value["legal_name_zh"], value["address"]) = (json!("示例公司"), json!("1 Road | Town"));
+        assert_eq!(put(&mut rows, (key, value)), Ok(true));
+        let merged = rows.merged(&Registry::default()).0;
+        let customer = merged.orders("a")[0].customer.as_deref().expect("a customer");
+        assert_eq!((&*customer.name.en, &*customer.name.zh), ("示例公司", "示例公司"));
+        let address = customer.address.as_ref().expect("an address");
+        assert_eq!((&address.en, &address.zh), (&vec!["1 Road".to_owned(), "Town".to_owned()], &address.en));
+    }
+
+    #[test]
     fn what_is_no_row_is_refused_and_says_why() {
         let mut rows = TopicRows::default();
         put(&mut rows, order("a", "o", "2026-03-17", MARCH)).expect("a row");

@@ -82,7 +82,18 @@ pub(super) fn rows<const N: usize>(
     found: &mut Vec<Found>,
     each: impl FnMut(&mut Row<N>),
 ) {
-    read_rows(text, names, Others::Refused, found, each);
+    read_rows(text, names, N, Others::Refused, found, each);
+}
+
+/// The same where the columns from `optional` on need not be there; their fields are empty then.
+pub(super) fn rows_with_optional<const N: usize>(
+    text: &str,
+    names: &[&'static str; N],
+    optional: usize,
+    found: &mut Vec<Found>,
+    each: impl FnMut(&mut Row<N>),
+) {
+    read_rows(text, names, optional, Others::Refused, found, each);
 }
 
 /// The same for a file that may have further columns, which are not looked at.
@@ -92,7 +103,7 @@ pub(super) fn rows_among_others<const N: usize>(
     found: &mut Vec<Found>,
     each: impl FnMut(&mut Row<N>),
 ) {
-    read_rows(text, names, Others::Ignored, found, each);
+    read_rows(text, names, N, Others::Ignored, found, each);
 }
 
 /// Columns that nobody asked for.
@@ -105,6 +116,7 @@ enum Others {
 fn read_rows<const N: usize>(
     text: &str,
     names: &[&'static str; N],
+    optional: usize,
     others: Others,
     found: &mut Vec<Found>,
     mut each: impl FnMut(&mut Row<N>),
@@ -127,7 +139,7 @@ fn read_rows<const N: usize>(
         let at = skip_empty(text, begin + record.position().map_or(0, |position| position.byte() as usize));
         let Some(columns) = &columns else {
             width = record.len();
-            match header(text, at, &record, names, others, found) {
+            match header(text, at, &record, names, optional, others, found) {
                 Some(read) => columns = Some(read),
                 None => return,
             }
@@ -150,7 +162,8 @@ fn read_rows<const N: usize>(
         each(&mut Row { text, record: &record, names, columns, at, found, asked: None });
     }
     if columns.is_none() {
-        found.push(("the header is missing".into(), format!("begin the file with `{}`", names.join(",")), 0..0));
+        let help = format!("begin the file with `{}`", names[..optional.min(N)].join(","));
+        found.push(("the header is missing".into(), help, 0..0));
     }
 }
 
@@ -159,6 +172,7 @@ fn header<const N: usize>(
     at: usize,
     record: &StringRecord,
     names: &[&'static str; N],
+    optional: usize,
     others: Others,
     found: &mut Vec<Found>,
 ) -> Option<[usize; N]> {
@@ -198,8 +212,9 @@ fn header<const N: usize>(
             }
         }
     }
-    for (name, _) in names.iter().zip(columns).filter(|(_, column)| *column == usize::MAX) {
-        let help = format!("name all of {}; fields may be empty, columns not", names.join(","));
+    let needed = &names[..optional.min(N)];
+    for (name, _) in needed.iter().zip(columns).filter(|(_, column)| *column == usize::MAX) {
+        let help = format!("name all of {}; fields may be empty, columns not", needed.join(","));
         found.push((format!("the column `{name}` is missing"), help, field(text, at, usize::MAX)));
     }
     (found.len() == before).then_some(columns)

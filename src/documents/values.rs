@@ -13,6 +13,9 @@ use crate::yaml::tree::Node;
 /// Bytes of a tenant's name, an id, an action, a code, a request id.
 pub(super) const MAX_NAME: usize = 128;
 
+/// Bytes of a line of a letter.
+const MAX_LINE: usize = 256;
+
 /// Days outside these years are slips of the keyboard.
 const YEARS: std::ops::RangeInclusive<i32> = 1990..=2200;
 
@@ -112,12 +115,24 @@ fn out_of_years<T>(text: &str) -> Judged<T> {
 
 /// A tenant, an id, an action, a code: 1 to [`MAX_NAME`] bytes that look the same to everybody.
 pub(super) fn name(text: &str) -> Judged<&str> {
+    one_line(text, MAX_NAME)
+}
+
+/// [`line`].
+pub(super) const LINE: Kind<Owned<String>> = Kind { words: "text on one line, 1 to 256 bytes", judge: line };
+
+/// A line of a letter: a legal name, a line of an address.
+pub(super) fn line(text: &str) -> Judged<String> {
+    one_line(text, MAX_LINE).map(str::to_owned)
+}
+
+fn one_line(text: &str, most: usize) -> Judged<&str> {
     if text.is_empty() {
         return accuse("must not be empty", "write a value");
     }
-    if text.len() > MAX_NAME {
+    if text.len() > most {
         let message = format!("is too long: {} has {} bytes", shown_text(text), text.len());
-        return accuse(message, format!("{MAX_NAME} bytes are the most"));
+        return accuse(message, format!("{most} bytes are the most"));
     }
     if text.trim().len() != text.len() || text.chars().any(char::is_control) {
         let message = format!("holds a space at its edge, or a control character: {}", shown_text(text));

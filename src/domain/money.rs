@@ -420,6 +420,7 @@ mod tests {
                 end,
                 terminated_on: None,
                 policy: None,
+                customer: None,
                 recorded_at_ms: 0,
             }
         };

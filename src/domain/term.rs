@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::calendar::{LocalDay, Month};
+use super::party::Party;
 use super::policy::MonthEnd;
 
 /// One order as the registry has it: a term of service. Key: (tenant, `order_id`).
@@ -23,6 +24,8 @@ pub struct Order {
     pub terminated_on: Option<LocalDay>,
     /// The policy's id; `None` = the default.
     pub policy: Option<Arc<str>>,
+    /// Who ordered, by the legal name; `None`: not recorded.
+    pub customer: Option<Arc<Party>>,
     /// When it was written down; of one key the latest holds.
     pub recorded_at_ms: i64,
 }
@@ -70,6 +73,7 @@ pub struct Terms {
 struct Covered {
     term: Term,
     policy: Option<Arc<str>>,
+    customer: Option<Arc<Party>>,
 }
 
 /// Terms of whole months end by this day, 9999-12-31: dates have four digits in every file.
@@ -164,21 +168,21 @@ impl Terms {
             let agreed = order.end.last_day(order.start, month_end(order.policy.as_deref()));
             let last = agreed.into_iter().chain(order.terminated_on).min();
             if last.is_none_or(|last| order.start <= last) {
-                terms.push(Term { first: order.start, last }, order.policy.clone());
+                terms.push(Term { first: order.start, last }, order);
             }
         }
         terms
     }
 
     /// Adds what an order covers; orders come by their start.
-    fn push(&mut self, term: Term, policy: Option<Arc<str>>) {
+    fn push(&mut self, term: Term, order: &Order) {
         match self.merged.last_mut() {
             Some(before) if before.last.is_none_or(|last| term.first.0 <= last.0.saturating_add(1)) => {
                 before.last = before.last.zip(term.last).map(|(a, b)| a.max(b));
             }
             _ => self.merged.push(term),
         }
-        self.orders.push(Covered { term, policy });
+        self.orders.push(Covered { term, policy: order.policy.clone(), customer: order.customer.clone() });
     }
 
     /// Is there no day of service? Then the tenant counts as unregistered.
@@ -212,8 +216,17 @@ impl Terms {
     /// The policy named by the order that covers this day; of several, by the one that starts last (then by the one
     /// recorded last). `None` where no order covers the day, or the one that does names no policy.
     pub fn policy_on(&self, day: LocalDay) -> Option<&str> {
+        self.covering(day)?.policy.as_deref()
+    }
+
+    /// The legal name and address in the same order; `None` where it has none.
+    pub fn customer_on(&self, day: LocalDay) -> Option<&Party> {
+        self.covering(day)?.customer.as_deref()
+    }
+
+    fn covering(&self, day: LocalDay) -> Option<&Covered> {
         let begun = self.orders.partition_point(|order| order.term.first <= day);
-        self.orders[..begun].iter().rfind(|order| order.term.contains(day))?.policy.as_deref()
+        self.orders[..begun].iter().rfind(|order| order.term.contains(day))
     }
 
     /// The name of one of the service months: `2026-03`, or its first day, `2026-03-17`, where another one starts
@@ -254,6 +267,7 @@ mod tests {
             end,
             terminated_on,
             policy: words.get(4).map(|&policy| policy.into()),
+            customer: None,
             recorded_at_ms: recorded.parse().expect("a number"),
         }
     }

@@ -74,7 +74,16 @@ pub enum ArchiveError {
         /// The latest one held; 0 = none.
         held: u32,
     },
-    /// A statement that is not sound, or a rendering's name that is none.
+    /// A file of the numbering does not hold a number.
+    #[error(
+        "{} does not hold a number: restore it from a backup, or write the highest number that was given",
+        .path.display()
+    )]
+    Sequence {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A statement that is not valid, or an invalid name of a rendering.
     #[error("it cannot be archived: {0}")]
     Refused(String),
     /// There is no statement to be stored.
@@ -158,7 +167,7 @@ impl Archive {
     }
 
     /// The statement of a service month: the latest one where its result has not changed since, else the next revision, which
-    /// is stored with its HTML pages and its evidence.
+    /// is stored with its HTML pages and its evidence. The first one gets its number's `{sequence}` here, if it needs one.
     ///
     /// # Errors
     /// Those of [`Desk::issue`], [`Archive::latest`] and [`Archive::store`].
@@ -171,6 +180,10 @@ impl Archive {
         hour: Hour,
     ) -> Result<Archived, ArchiveError> {
         let latest = self.latest(tenant, month.period.first)?;
+        let numbered = latest.as_ref().is_some_and(|latest| latest.number.is_some());
+        let needs_sequence = !numbered && desk.needs_sequence();
+        let sequence = needs_sequence.then(|| self.sequence(tenant, month.period.first)).transpose()?;
+        let hour = Hour { sequence, ..hour };
         let statement = match (desk.issue(tenant, month, evaluation, hour, latest.as_ref(), io::sink())?, latest) {
             (Issue::Issued(statement), _) => *statement,
             (Issue::Unchanged, Some(statement)) => return Ok(Archived { statement, stored: None }),
@@ -225,10 +238,44 @@ impl Archive {
         Ok(path)
     }
 
+    /// The place of a service month's statement among those of its year: 1, 2, … in the order in which they were asked for.
+    /// It is kept, so that asking again gives the same one; a crash may leave one out, and never gives one twice.
+    ///
+    /// # Errors
+    /// Those of the file system; a place that cannot be read.
+    pub fn sequence(&self, tenant: &str, period_start: LocalDay) -> Result<u32, ArchiveError> {
+        let dir = self.month_dir(tenant, period_start);
+        let year = &period_start.to_string()[..4];
+        let last = format!(".sequence-{year}");
+        let lock = self.dir.join(format!("{last}.lock"));
+        let guard = File::create(&lock).map_err(at(&lock))?;
+        guard.lock().map_err(at(&lock))?;
+        if let Some(own) = number_in(&dir.join("sequence"))? {
+            return Ok(own);
+        }
+        let own = number_in(&self.dir.join(&last))?.unwrap_or(0) + 1;
+        let write = |dir: &Path, name: &str| replace(dir, name, |out| writeln!(out, "{own}"));
+        write(&self.dir, &last)?;
+        fs::create_dir_all(&dir).map_err(at(&dir))?;
+        write(&dir, "sequence")?;
+        Ok(own)
+    }
+
     /// Where the statements of a service month are.
     pub fn month_dir(&self, tenant: &str, period_start: LocalDay) -> PathBuf {
         self.dir.join(dir_name(tenant)).join(period_start.to_string())
     }
+}
+
+/// The number that a file holds; `None` when there is no file.
+fn number_in(path: &Path) -> Result<Option<u32>, ArchiveError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(path)(error)),
+    };
+    let number = text.trim_end().parse().ok().filter(|number| (1..u32::MAX).contains(number));
+    number.map(Some).ok_or_else(|| ArchiveError::Sequence { path: path.to_owned() })
 }
 
 /// Writes a file beside its place and moves it there.

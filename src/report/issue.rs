@@ -12,13 +12,14 @@ use chrono_tz::Tz;
 use super::standing::Standing;
 use super::statement::evidence::{self, Decision, EvidenceRow, EvidenceTime};
 use super::statement::{DocumentRef, Facts, Gap, Inputs, Issue, IssueError, Statement};
-use crate::documents::DocumentFile;
+use crate::documents::{DocumentFile, Letterhead};
 use crate::domain::calendar::day_start_ms;
 use crate::domain::call::Flag;
 use crate::domain::codes::Class;
 use crate::domain::contract::Contract;
 use crate::domain::decision::Outcome;
 use crate::domain::documents::Scope;
+use crate::domain::party::NumberFormat;
 use crate::domain::policy::Clause;
 use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::pipeline::book::Book;
@@ -36,8 +37,17 @@ pub struct Desk<'a> {
     pub contract: &'a Contract,
     /// The files the contract was read from.
     pub files: &'a [DocumentFile],
+    /// Who issues statements, and how they are numbered.
+    pub letterhead: Option<&'a Letterhead>,
     /// The zone of the ledger's days.
     pub zone: Tz,
+}
+
+impl Desk<'_> {
+    /// Does a statement's number have a place in the archive?
+    pub fn needs_sequence(&self) -> bool {
+        self.letterhead.and_then(|letterhead| letterhead.number.as_ref()).is_some_and(NumberFormat::needs_sequence)
+    }
 }
 
 /// When a statement is issued, and what is looked at.
@@ -47,6 +57,8 @@ pub struct Hour {
     pub issued_at: DateTime<Utc>,
     /// Documents recorded later were not looked at; `None` = all were. The contract's own, told here to be shown.
     pub as_of: Option<DateTime<Utc>>,
+    /// The statement's place in the archive, counted by the year of its service month; `None` = it is not archived.
+    pub sequence: Option<u32>,
     /// What is known of the calls that the month's figures do not hold, whoever its tenant is.
     pub known: Completeness,
 }
@@ -71,7 +83,12 @@ impl Desk<'_> {
         known.remarks = self.contract.remarks(tenant, month);
         let claims = self.contract.rulebook.claims(tenant);
         let standing = Standing::of(tenant, month, hour.issued_at.timestamp_millis(), known, claims);
+        let (terms, period) = (evaluation.terms(), month.period);
+        let format = self.letterhead.and_then(|letterhead| letterhead.number.as_ref());
         let inputs = Inputs {
+            number: format.and_then(|format| format.number(tenant, &month.label(), period, hour.sequence)),
+            issuer: self.letterhead.map(|letterhead| letterhead.issuer.clone()),
+            customer: terms.customer_on(period.first).cloned(),
             standing: &standing,
             policy: &month.policy,
             issued_at: hour.issued_at,

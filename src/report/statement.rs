@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::domain::party::{Issuer, Party};
 use crate::domain::policy::Policy;
 use crate::report::standing::Standing;
 
@@ -66,6 +67,15 @@ pub struct Statement {
     pub because: Vec<Cause>,
     /// The claim window had closed before this revision was issued.
     pub after_close: bool,
+    /// What it is filed under; a revision keeps the first one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// Who issues it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<Issuer>,
+    /// The tenant by its legal name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<Party>,
     /// The standing, as in every other output.
     pub standing: Value,
     /// The terms of the policy that turn its counts into money.
@@ -175,6 +185,12 @@ pub struct Inputs<'a> {
     pub issued_at: DateTime<Utc>,
     /// Documents recorded later were not looked at.
     pub as_of: Option<DateTime<Utc>>,
+    /// What it is filed under, if the previous statement has no number.
+    pub number: Option<String>,
+    /// Who issues it.
+    pub issuer: Option<Issuer>,
+    /// The tenant by its legal name.
+    pub customer: Option<Party>,
     /// Of [`evidence::write`] or [`evidence::digest`].
     pub evidence: Evidence,
     /// What of the source was counted.
@@ -246,6 +262,9 @@ impl Statement {
             changes: Vec::new(),
             because: Vec::new(),
             after_close: false,
+            number: previous.and_then(|previous| previous.number.clone()).or(inputs.number),
+            issuer: inputs.issuer,
+            customer: inputs.customer,
             standing,
             terms: Terms::of(inputs.policy),
             evidence: inputs.evidence,

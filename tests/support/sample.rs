@@ -181,6 +181,7 @@ fn contract_for(tenants: &[Arc<str>], months: [Month; 3]) -> Contract {
             end: OrderEnd::LastDay(last),
             terminated_on: None,
             policy: None,
+            customer: None,
             recorded_at_ms: 0,
         };
         (tenant.clone(), order)

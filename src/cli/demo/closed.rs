@@ -59,8 +59,9 @@ impl Revisions {
         }
         let instant = DateTime::<Utc>::from_timestamp_millis;
         let issued_at = instant(issued_ms).unwrap_or_default();
-        let hour = Hour { issued_at, as_of: as_of_ms.and_then(instant), known };
-        let desk = Desk { book, topic, contract: &contract, files: &documents.files, zone: *zone };
+        let hour = Hour { issued_at, as_of: as_of_ms.and_then(instant), sequence: None, known };
+        let letterhead = documents.letterhead.as_deref();
+        let desk = Desk { book, topic, contract: &contract, files: &documents.files, letterhead, zone: *zone };
         self.archive.issue(&desk, CLAIMANT, &month, &evaluation, hour)?;
         Ok(Some(month))
     }

@@ -59,8 +59,9 @@ pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
     let claims = contract.rulebook.claims(&tenant.name).iter().map(|claim| claim.at_ms);
     let issued_at = now.or_else(|| utc(hour_of_issue(api, book, claims)));
     let issued_at = issued_at.ok_or_else(|| Problem::internal("the ledger's watermark is not an instant"))?;
-    let hour = Hour { issued_at, as_of, known: book.completeness(month.period, api.zone) };
-    let desk = Desk { book, topic: &api.topic, contract: &contract, files: &documents.files, zone: api.zone };
+    let hour = Hour { issued_at, as_of, sequence: None, known: book.completeness(month.period, api.zone) };
+    let (files, letterhead) = (&*documents.files, documents.letterhead.as_deref());
+    let desk = Desk { book, topic: &api.topic, contract: &contract, files, letterhead, zone: api.zone };
     let mut csv = Measure::new(&work);
     let issued = desk.issue(&name, &month, &evaluation, hour, None, &mut csv);
     let length = csv.length;

@@ -24,18 +24,20 @@ pub(super) fn write<R: Borrow<EvidenceRow>>(
     writeln!(
         out,
         "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n<main>",
         lang.tag(),
         esc(&title),
         margins(statement, sheet, lang)
     )?;
+    letterhead(sheet, out)?;
     writeln!(
         out,
         "<header>\n<h1>{}</h1>\n<p class=\"subject\">{}</p>\n</header>",
         esc(&sheet.title),
         esc(&sheet.subject)
     )?;
+    block("customer", &sheet.customer, out)?;
     writeln!(out, "<dl class=\"key\">")?;
     for key in &sheet.key {
         writeln!(
@@ -63,16 +65,38 @@ pub(super) fn write<R: Borrow<EvidenceRow>>(
     )
 }
 
+/// The issuer, as letters begin.
+fn letterhead(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
+    if let Some(logo) = &sheet.logo {
+        let name = sheet.issuer.first().map_or("", |name| name);
+        writeln!(out, "<img class=\"logo\" src=\"{}\" alt=\"{}\">", esc(logo), esc(name))?;
+    }
+    block("issuer", &sheet.issuer, out)
+}
+
+/// Lines of a letter.
+fn block(class: &str, lines: &[String], out: &mut impl Write) -> io::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = lines.iter().map(|line| esc(line)).collect();
+    writeln!(out, "<p class=\"{class}\">{}</p>", lines.join("<br>\n"))
+}
+
 /// What every printed page says in its margins: whose month it is, which page of how many, and of which statement.
 fn margins(statement: &Statement, sheet: &Sheet, lang: Lang) -> String {
     let page = lang.pick(
         r#""page " counter(page) " of " counter(pages)"#,
         r#""第 " counter(page) " 页，共 " counter(pages) " 页""#,
     );
+    let heading = match &sheet.number {
+        Some(number) => format!("{} {number}", sheet.title),
+        None => sheet.title.clone(),
+    };
     let short: String = statement.sha256.chars().take(16).collect();
     let boxes = [
         ("top-left", css_string(&sheet.subject)),
-        ("top-right", css_string(&sheet.title)),
+        ("top-right", css_string(&heading)),
         ("bottom-left", css_string(&format!("SHA-256 {short}…"))),
         ("bottom-right", page.to_owned()),
     ];

@@ -36,6 +36,7 @@ pub fn render_index(statements: &[Statement], format: IndexFormat, out: &mut imp
                     "claim_opens": f.claim.as_ref().and_then(|c| c.opens.as_ref()),
                     "claim_last_day": f.claim.as_ref().map(|c| &c.last_day),
                     "state": f.state, "revision": s.revision, "issued_at": s.issued_at, "sha256": s.sha256,
+                    "number": s.number,
                 });
                 writeln!(out, "{line}")?;
             }
@@ -59,6 +60,7 @@ pub fn render_index(statements: &[Statement], format: IndexFormat, out: &mut imp
                 "revision",
                 "issued_at",
                 "sha256",
+                "number",
             ])?;
             for s in statements {
                 let f = s.figures().map_err(invalid)?;
@@ -81,6 +83,7 @@ pub fn render_index(statements: &[Statement], format: IndexFormat, out: &mut imp
                     &s.revision.to_string(),
                     &s.issued_at,
                     &s.sha256,
+                    &*guarded(s.number.as_deref().unwrap_or_default()),
                 ])?;
             }
             csv.flush()

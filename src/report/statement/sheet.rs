@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::figures::Figures;
 use super::words::{self, Lang, grouped, money};
 use super::{Cause, Gap, Statement, clause_title};
+use crate::domain::party::Party;
 use crate::visible::visible;
 
 /// Partitions in a row of the table of offsets.
@@ -17,6 +18,14 @@ pub(super) struct Sheet {
     pub title: String,
     /// Tenant and month.
     pub subject: String,
+    /// What it is filed under.
+    pub number: Option<String>,
+    /// The issuer's name, address and contact, a line each.
+    pub issuer: Vec<String>,
+    /// The issuer's picture, a `data:` URI.
+    pub logo: Option<String>,
+    /// The customer's name and address, a line each.
+    pub customer: Vec<String>,
     /// The figures that people look for.
     pub key: Vec<KeyFigure>,
     /// What must not be overlooked.
@@ -97,6 +106,10 @@ impl Sheet {
         Ok(Self {
             title: lang.pick("SLA Statement", "服务等级协议（SLA）对账单").into(),
             subject: format!("{} · {}", visible(&figures.tenant), visible(&figures.month)),
+            number: statement.number.as_deref().map(|number| visible(number).into_owned()),
+            issuer: page.issuer(),
+            logo: statement.issuer.as_ref().and_then(|issuer| issuer.logo.clone()),
+            customer: statement.customer.as_ref().map(|party| page.party(party)).unwrap_or_default(),
             key: page.key(),
             warnings: page.warnings(),
             sections,
@@ -126,6 +139,20 @@ impl Page<'_> {
 
     fn pair(&self, en: &str, zh: &str, value: impl Into<String>) -> (String, String) {
         (self.t(en, zh), value.into())
+    }
+
+    /// Name and address, a line each.
+    fn party(&self, party: &Party) -> Vec<String> {
+        let name = self.lang.of(&party.name);
+        let address = party.address.iter().flat_map(|address| self.lang.of(address));
+        [name].into_iter().chain(address).map(|line| visible(line).into_owned()).collect()
+    }
+
+    fn issuer(&self) -> Vec<String> {
+        let Some(issuer) = &self.s.issuer else { return Vec::new() };
+        let contact = issuer.contact.iter().flat_map(|contact| self.lang.of(contact));
+        let contact = contact.map(|line| visible(line).into_owned());
+        self.party(&issuer.party).into_iter().chain(contact).collect()
     }
 
     fn percent(&self, percent: Option<&String>) -> String {
@@ -315,7 +342,12 @@ impl Page<'_> {
                 format!("第 {} 版，取代 {} 出具的第 {} 版", s.revision, visible(&p.issued_at), p.revision),
             ),
         };
-        let mut pairs = vec![
+        let mut pairs = Vec::new();
+        pairs.extend(s.number.as_ref().map(|number| self.pair("Number", "编号", visible(number))));
+        if let Some(customer) = &s.customer {
+            pairs.push(self.pair("Customer", "客户名称", visible(self.lang.of(&customer.name).as_str())));
+        }
+        pairs.extend([
             self.pair("Tenant", "客户", visible(&f.tenant)),
             self.pair(
                 "Service month (1.2)",
@@ -340,7 +372,7 @@ impl Page<'_> {
                     ),
                 ),
             ),
-        ];
+        ]);
         if let Some(sha256) = &policy.sha256 {
             pairs.push(self.pair("Contract SHA-256", "协议文件 SHA-256", visible(sha256)));
         }

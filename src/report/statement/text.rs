@@ -13,6 +13,12 @@ const WIDTH: usize = 100;
 const DIGEST: usize = 71;
 
 pub(super) fn write(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
+    for line in &sheet.issuer {
+        hanging("", "", line, out)?;
+    }
+    if !sheet.issuer.is_empty() {
+        writeln!(out)?;
+    }
     let gap = WIDTH.saturating_sub(display_width(&sheet.title) + display_width(&sheet.subject));
     if gap >= 2 {
         writeln!(out, "{}{}{}", sheet.title, " ".repeat(gap), sheet.subject)?;
@@ -20,6 +26,12 @@ pub(super) fn write(sheet: &Sheet, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{}\n{}", sheet.title, wrapped(&sheet.subject, WIDTH).join("\n"))?;
     }
     writeln!(out, "{}", "=".repeat(WIDTH))?;
+    for line in &sheet.customer {
+        hanging("  ", "  ", line, out)?;
+    }
+    if !sheet.customer.is_empty() {
+        writeln!(out)?;
+    }
     let keys: Vec<_> = sheet.key.iter().map(|k| (k.label.clone(), format!("{} · {}", k.value, k.detail))).collect();
     pairs(&keys, out)?;
     for warning in &sheet.warnings {

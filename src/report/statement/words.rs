@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::domain::money::Currency;
+use crate::domain::party::Bilingual;
 use crate::domain::standing::{AGE_LIMIT, RUNNING};
 use crate::pipeline::book::STILL_RUNNING;
 use crate::visible::visible;
@@ -26,6 +27,11 @@ impl Lang {
             Self::En => en,
             Self::Zh => zh,
         }
+    }
+
+    /// The value of this language.
+    pub(super) fn of<T>(self, value: &Bilingual<T>) -> &T {
+        self.pick(&value.en, &value.zh)
     }
 
     /// For HTML.

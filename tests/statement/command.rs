@@ -1,0 +1,153 @@
+//! `sla-ledger statement` as finance uses it: letterhead and numbers, Chinese, Excel, an archive, a directory of files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use sla_ledger::report::statement::verify;
+
+const WALKTHROUGH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/walkthrough");
+
+/// After all months of the walk-through.
+const NOW: [&str; 2] = ["--now", "2026-07-08T00:00:00+08:00"];
+
+/// A directory with the walk-through's documents and calls, to be altered.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().expect("a directory"));
+        for name in ["calls.jsonl", "tenants.csv", "fees.csv", "rulings.yaml"] {
+            fs::copy(Path::new(WALKTHROUGH).join(name), desk.path(name)).expect("a copy");
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("written");
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Exit code, stdout, stderr.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        command.arg("statement").args(arguments).stdin(Stdio::null()).current_dir(self.0.path());
+        let output = command.args(["--config", ".", "--calls", "calls.jsonl"]).output().expect("the binary runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// stdout of acme's statement of a month.
+    fn acme(&self, month: &str, more: &[&str]) -> String {
+        let (code, out, err) = self.run(&[&["--tenant", "acme", "--month", month], &NOW[..], more].concat());
+        assert_eq!(code, 0, "{err}");
+        out
+    }
+
+    fn json(&self, month: &str, more: &[&str]) -> Value {
+        let text = self.acme(month, &[&["--format", "json"], more].concat());
+        verify(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        serde_json::from_str(&text).expect("JSON")
+    }
+}
+
+const ISSUER: &str = "name: {en: Example Cloud Ltd., zh: 示例云有限公司}\n\
+    address: {en: [1 Example Road, Shenzhen], zh: [深圳市示例路一号]}\ncontact: billing@example.com\nlogo: logo.svg\n";
+
+const SVG: &str =
+    "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 9 9\"><rect width=\"9\" height=\"9\"/></svg>\n";
+
+fn with_letterhead(number: &str) -> Desk {
+    let desk = Desk::new();
+    desk.put("logo.svg", SVG);
+    desk.put("issuer.yaml", &format!("{ISSUER}number: \"{number}\"\n"));
+    desk.put(
+        "tenants.csv",
+        "tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at,legal_name,legal_name_zh,address\n\
+         acme,o-1,2026-03-17,3,,,,2026-03-17T09:00:00+08:00,Acme & Sons Ltd.,艾克米有限公司,2 Sample Street|Hangzhou\n",
+    );
+    desk
+}
+
+#[test]
+fn a_statement_has_the_letterhead_of_the_documents() {
+    let plain = Desk::new().json("2026-03", &[]);
+    for member in ["number", "issuer", "customer"] {
+        assert_eq!(plain.get(member), None, "without documents it is as it was");
+    }
+    let desk = with_letterhead("SLA-{tenant}-{month}");
+    let statement = desk.json("2026-03", &[]);
+    assert_eq!(statement, desk.json("2026-03", &[]), "the same inputs give the same bytes");
+    assert_eq!(statement["number"], "SLA-acme-2026-03");
+    assert_eq!(statement["customer"]["name"]["zh"], "艾克米有限公司");
+    assert_eq!(statement["issuer"]["contact"]["zh"][0], "billing@example.com");
+    let documents = statement["documents"].as_array().expect("documents").iter();
+    let documents: BTreeSet<_> = documents.map(|document| document["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(documents, BTreeSet::from(["fees", "issuer", "logo", "ruling", "rulings", "tenants"]));
+    for (lang, words) in [
+        ("en", ["Example Cloud Ltd.", "1 Example Road", "Acme & Sons Ltd.", "Hangzhou"]),
+        ("zh", ["示例云有限公司", "深圳市示例路一号", "艾克米有限公司", "Hangzhou"]),
+    ] {
+        let text = desk.acme("2026-03", &["--lang", lang]);
+        let html = desk.acme("2026-03", &["--lang", lang, "--format", "html"]);
+        for word in words.into_iter().chain(["billing@example.com", "SLA-acme-2026-03"]) {
+            assert!(text.contains(word), "{lang}: no {word} in {text}");
+            assert!(html.contains(&word.replace('&', "&amp;")), "{lang}: no {word} in {html}");
+        }
+        assert!(html.contains("<img class=\"logo\" src=\"data:image/svg+xml;base64,PHN2Zy"), "{html}");
+    }
+}
+
+#[test]
+fn numbers_count_in_the_archive_and_stay() {
+    let desk = with_letterhead("SLA-{year}-{sequence}");
+    assert_eq!(desk.json("2026-03", &[]).get("number"), None, "a preview has no place in the archive");
+    let archived = |month: &str| desk.json(month, &["--archive", "archive"])["number"].clone();
+    assert_eq!([archived("2026-04"), archived("2026-03")], ["SLA-2026-00001", "SLA-2026-00002"]);
+    assert_eq!([archived("2026-04"), archived("2026-03")], ["SLA-2026-00001", "SLA-2026-00002"], "asked again");
+    fs::remove_dir_all(desk.path("archive/acme/2026-03-17")).expect("removed");
+    assert_eq!(archived("2026-03"), "SLA-2026-00003", "a number is never given twice");
+    // A place that was given before a crash is given again.
+    fs::remove_file(desk.path("archive/acme/2026-03-17/r1.json")).expect("removed");
+    assert_eq!(archived("2026-03"), "SLA-2026-00003");
+    // Neither another format nor another letterhead is a reason for a revision; a revision keeps its number.
+    desk.put("issuer.yaml", "name: Another Ltd.\nnumber: \"B-{tenant}-{month}\"\n");
+    assert_eq!(archived("2026-03"), "SLA-2026-00003");
+    desk.put("rulings.yaml", "");
+    let second = desk.json("2026-03", &["--archive", "archive"]);
+    assert_eq!((&second["revision"], &second["number"]), (&2.into(), &"SLA-2026-00003".into()));
+    assert_eq!(second["issuer"]["name"]["en"], "Another Ltd.");
+    desk.put("archive/.sequence-2026", "many\n");
+    desk.put("issuer.yaml", &format!("{ISSUER}number: \"{{year}}/{{sequence}}\"\n"));
+    let (code, _, err) = desk.run(&["--tenant", "acme", "--month", "2026-05", "--archive", "archive", NOW[0], NOW[1]]);
+    assert!(code == 1 && err.contains(".sequence-2026 does not hold a number: restore it"), "{err}");
+}
+
+#[test]
+fn check_config_reads_the_letterhead_and_its_logo() {
+    let desk = with_letterhead("SLA-{tenant}-{month}");
+    desk.put("sla-ledger.yaml", "source: {topic: calls}\nkafka: {brokers: localhost:9092}\n");
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
+        let output = command.args(["check-config", "--config"]).arg(desk.0.path()).output().expect("the binary runs");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = check();
+    assert!(code == Some(0) && said.contains("issuer.yaml: 1 entries") && said.contains("logo.svg: "), "{said}");
+    desk.put("logo.svg", "<svg");
+    desk.put("tenants.csv", &desk.text("tenants.csv").replace("Acme & Sons Ltd.,艾克米有限公司", ","));
+    let (code, said) = check();
+    assert_eq!(code, Some(2), "{said}");
+    for words in ["`logo` is an SVG that is cut off: `logo.svg`", "`legal_name` is missing beside an address"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
