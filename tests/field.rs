@@ -607,7 +607,7 @@ fn row_limit() {
     let chinese = [
         "不完整",
         "CNY 0.00（暂计）",
-        "本月有 100 次调用未计入：已达 limits.rows_per_tenant_month 上限",
+        "本月有 100 次调用未计入：该客户当月的记录数已达上限",
         "未计入的调用中有 50 次未成功",
     ];
     for (format, lang, words) in

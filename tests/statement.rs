@@ -3,7 +3,7 @@
 #[path = "statement/command.rs"]
 mod command;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use chrono::{DateTime, Utc};
@@ -189,6 +189,78 @@ fn long() -> Case {
     (standing.total, standing.denominator, standing.system_error_raw, standing.failed) = (7000, 7000, 700, 700);
     standing.excluded.clear();
     long
+}
+
+/// The Latin words of a text, but digests.
+fn latin(text: &str) -> BTreeSet<String> {
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    let words = text.split(|c: char| !inside(c)).map(|word| word.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+    let digest = |word: &&str| word.len() >= 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    words.filter(|word| word.bytes().any(|b| b.is_ascii_alphabetic()) && !digest(word)).map(String::from).collect()
+}
+
+/// A second revision with every sentence that a statement can say.
+fn everything() -> (Statement, Vec<EvidenceRow>) {
+    use sla_ledger::domain::call::Rejection;
+    use sla_ledger::domain::codes::Class;
+    use sla_ledger::domain::standing::{AGE_LIMIT, EVIDENCE_LIMIT, ROW_LIMIT, RUNNING, TENANT_LIMIT};
+    let rejections = Rejection::ALL.map(Rejection::as_str);
+    let first = Case::acme().issue(None);
+    let mut case = Case::acme().reinstated();
+    case.issued_at = "2026-06-02T01:30:00Z";
+    let standing = &mut case.standing;
+    standing.complete = false;
+    let shard = [
+        "was never counted",
+        "has not passed the end of the month",
+        "was first counted after the month had begun",
+        "has a gap",
+        "is stopped",
+    ];
+    standing.incomplete_reasons =
+        shard.iter().flat_map(|what| (2..5).map(move |n| format!("shard {n} {what}"))).collect();
+    standing.incomplete_reasons.extend([
+        RUNNING.into(),
+        format!("shard 7 did not count 3 calls of tenants that were new in the month: {TENANT_LIMIT}"),
+        format!("earlier calls of this month may be missing: {TENANT_LIMIT}"),
+        format!("1 call of this month was not counted: {ROW_LIMIT}"),
+        format!("2 calls of this month were not counted: {AGE_LIMIT}"),
+        format!("2 failing calls of this month are not held one by one: {EVIDENCE_LIMIT}"),
+        "2 of the calls that were not counted did not go well".into(),
+        format!(
+            "12 lines of the input were rejected: {}",
+            rejections.map(|r| format!("{r} 1 (first: file 1 line 2)")).join(", ")
+        ),
+        "1 line of the input was rejected: not_json 1 (first: line 2)".into(),
+    ]);
+    standing.incomplete_reasons.extend(rejections.map(|r| format!("1 call of this month was not counted: {r}")));
+    standing.rejected = rejections.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
+    standing.uncounted = BTreeMap::from([("limit".into(), 1), ("too_old".into(), 2)]);
+    standing.remarks =
+        vec!["registry topic, `order/acme/o-1`: `start` is missing: write a value; the earlier version holds".into()];
+    standing.classes = Class::ALL.iter().map(|class| (class.as_str(), 1)).collect();
+    (standing.suspect_5_7, standing.unitemised, standing.unreached, standing.unknown_request_ids) = (1, 2, 3, 4);
+    (standing.unbound, standing.split) = (5, true);
+    case.facts.offsets.insert(1, 7);
+    case.facts.gaps = ["calls", "window"].map(|kind| Gap { partition: 1, from: 3, to: 5, kind: kind.into() }).into();
+    let kinds = "policy code_table calendar tenants fees notices declarations rulings claims issuer logo ruling";
+    case.documents = kinds.split(' ').map(|kind| document(kind, "d-1", "a")).collect();
+    (case.issue(Some(&first)), case.evidence)
+}
+
+/// The only words of a Chinese statement that are not Chinese.
+#[test]
+fn chinese_statements_have_no_english() {
+    let identifiers = "A0 C CNY CSV CreateCallOutSession InternalError.DbError JSON RFC SHA-256 SLA T1 T2 T3 a1 \
+                       acme api-calls b-1 calc check cmd d-1 o-1 order/acme/o-1 r1 r2 sha256 sla-ledger statement tccc";
+    let (statement, rows) = everything();
+    let mut found = latin(&rendered(&statement, &rows, Format::Text, Lang::Zh));
+    let html = rendered(&statement, &rows, Format::Html, Lang::Zh);
+    let body = html.split_once("<body>").expect("a body").1;
+    let shown: String =
+        body.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text).collect::<Vec<_>>().join(" ");
+    found.extend(latin(&shown.replace("&#39;", "'")));
+    assert_eq!(found.into_iter().collect::<Vec<_>>().join(" "), identifiers);
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub mod evidence;
 mod figures;
 mod html;
 mod index;
+mod reasons;
 mod render;
 mod sheet;
 mod terms;

@@ -151,3 +151,59 @@ fn check_config_reads_the_letterhead_and_its_logo() {
         assert!(said.contains(words), "{said}");
     }
 }
+
+/// Every sentence about documents without effect is said in Chinese as well.
+#[test]
+fn chinese_remarks_have_no_english() {
+    let desk = Desk::new();
+    let recorded = "recorded_at: 2026-03-01T09:00:00+08:00";
+    let march = |from: &str, to: &str| format!("{from}: 2026-03-20T02:00:00+08:00, {to}: 2026-03-20T03:00:00+08:00");
+    desk.put(
+        "notices.yaml",
+        &format!(
+            "- {{id: n1, clause: \"5.12\", announced_at: 2026-03-20T02:00:00+08:00, {}, {recorded}}}\n",
+            march("start", "end")
+        ),
+    );
+    desk.put(
+        "declarations.yaml",
+        &format!(
+            "- {{id: d1, tenant: acme, qps: 9, told_at: 2026-03-21T00:00:00+08:00, {}, {recorded}}}\n",
+            march("from", "to")
+        ),
+    );
+    desk.put(
+        "claims.yaml",
+        &format!(
+            "- {{id: c1, tenant: acme, period_start: 2026-03-18, event: filed, at: 2026-04-10T00:00:00+08:00, {recorded}}}\n\
+             - {{id: c2, tenant: beta, period_start: 2026-03-01, event: filed, at: 2026-04-10T00:00:00+08:00, {recorded}}}\n"
+        ),
+    );
+    let fees = desk.text("fees.csv");
+    desk.put(
+        "fees.csv",
+        &format!("{fees}b-2,beta,2026-03-01,2026-03-31,CNY,1.00,0.00,2026-03-01,2026-03-01T09:00:00+08:00\n"),
+    );
+    let calls = desk.text("calls.jsonl");
+    let beta = r#"{"tenant": "beta", "request_id": "b", "timestamp": "2026-06-30T10:00:00+08:00"}"#;
+    let beta_march = r#"{"tenant": "beta", "request_id": "m", "timestamp": "2026-03-20T10:00:00+08:00", "arrival": "2026-06-30T10:00:01+08:00"}"#;
+    desk.put("calls.jsonl", &format!("{calls}{beta}\nnot json\n{beta_march}\n"));
+    for (tenant, expected) in
+        [("acme", ["n1", "d1", "c1", "2026-03 有 1 次"]), ("beta", ["c2", "b-2", "没有订单", "不生效"])]
+    {
+        let (code, english, err) = desk.run(&["--tenant", tenant, "--month", "2026-03", NOW[0], NOW[1]]);
+        assert!(code == 0 && english.contains("no effect"), "{english} {err}");
+        let (code, chinese, err) =
+            desk.run(&["--tenant", tenant, "--month", "2026-03", "--lang", "zh", NOW[0], NOW[1]]);
+        assert_eq!(code, 0, "{err}");
+        let flat: String = chinese.split_whitespace().collect();
+        for word in expected {
+            assert!(flat.contains(&word.replace(' ', "")), "{tenant}: no {word} in {chinese}");
+        }
+        let remarks =
+            chinese.lines().skip_while(|line| !line.starts_with("! ")).take_while(|line| !line.starts_with("基本"));
+        let words = super::latin(&remarks.collect::<Vec<_>>().join("\n"));
+        let known = ["n1", "d1", "c1", "c2", "b-2"].map(String::from);
+        assert!(words.iter().all(|word| known.contains(word)), "{tenant}: {words:?} in {chinese}");
+    }
+}

@@ -198,10 +198,10 @@ fn evidence<R: Borrow<EvidenceRow>>(
     let column = |en: &str, zh: &str, cells| Column { title: lang.pick(en, zh).into(), cells };
     let columns = [
         column("Time", "时间", Cells::Words),
-        column("Request id", "请求 ID", Cells::Words),
+        column("Request id", "请求编号", Cells::Words),
         column("Action", "接口", Cells::Words),
         column("Code", "错误码", Cells::Words),
-        column("system_error", "system_error", Cells::Words),
+        column("system_error", "系统错误标志", Cells::Words),
         column("Calls in its second", "当秒调用次数", Cells::Numbers),
         column("Class", "分类", Cells::Words),
         column("Decision", "处理", Cells::Words),
@@ -235,7 +235,7 @@ fn row(row: &EvidenceRow, lang: Lang) -> Row {
         id,
         visible(&row.action).into_owned(),
         visible(&row.code).into_owned(),
-        row.flag.map_or("–", |flag| if flag { "true" } else { "false" }).into(),
+        row.flag.map_or("–", |flag| if flag { lang.pick("true", "是") } else { lang.pick("false", "否") }).into(),
         row.calls_in_second.map_or_else(|| "–".into(), |n| n.to_string()),
         words::class(row.class.as_str(), lang).into(),
         decision,

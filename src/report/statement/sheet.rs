@@ -5,6 +5,7 @@ use std::iter;
 use serde_json::Value;
 
 use super::figures::Figures;
+use super::reasons;
 use super::words::{self, Lang, grouped, money};
 use super::{Cause, Gap, Statement, clause_title};
 use crate::domain::party::Party;
@@ -119,7 +120,7 @@ impl Sheet {
                     "The digest is taken over the canonical form (RFC 8785) of the statement in JSON without its \
                      member sha256; sla-ledger statement --check FILE recomputes it.",
                     "摘要按 JSON 格式对账单除 sha256 字段外内容的规范形式（RFC 8785）计算，可用 \
-                     sla-ledger statement --check FILE 复核。",
+                     sla-ledger statement --check 文件名 复核。",
                 )
                 .into(),
         })
@@ -165,6 +166,12 @@ impl Page<'_> {
 
     fn days(&self, from: &str, to: &str) -> String {
         format!("{} {} {}", visible(from), self.lang.pick("to", "至"), visible(to))
+    }
+
+    /// An instant; RFC 3339 has a letter between date and time.
+    fn instant(&self, at: &str) -> String {
+        let at = visible(at);
+        self.lang.pick(at.to_string(), at.replacen('T', " ", 1))
     }
 
     fn unknown_fee(&self) -> String {
@@ -255,7 +262,7 @@ impl Page<'_> {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.f.complete {
-            let reasons = words::incomplete(&self.f.incomplete_reasons, self.lang);
+            let reasons = reasons::incomplete(&self.f.incomplete_reasons, self.lang);
             let reasons: Vec<_> = reasons.iter().map(|reason| visible(reason)).collect();
             let reasons = reasons.join(self.lang.pick("; ", "；"));
             warnings.push(self.lang.pick(
@@ -272,7 +279,8 @@ impl Page<'_> {
             ));
         }
         if !self.f.remarks.is_empty() {
-            let remarks: Vec<_> = self.f.remarks.iter().map(|remark| visible(remark)).collect();
+            let remarks = self.f.remarks.iter().map(|remark| reasons::remark(remark, self.lang));
+            let remarks: Vec<_> = remarks.map(|remark| visible(&remark).into_owned()).collect();
             let remarks = remarks.join(self.lang.pick("; ", "；"));
             warnings
                 .push(self.lang.pick(format!("In no figure: {remarks}."), format!("未计入数值的事项：{remarks}。")));
@@ -292,7 +300,7 @@ impl Page<'_> {
                 format!(
                     "Rulings name {ids} request ids that no failing call held one by one has: they change nothing."
                 ),
-                format!("裁定所列的 {ids} 个请求 ID 不在逐条记录的失败调用中，对数值没有影响。"),
+                format!("裁定所列的 {ids} 个请求编号不在逐条记录的失败调用中，对数值没有影响。"),
             ));
         }
         if self.s.after_close {
@@ -318,9 +326,13 @@ impl Page<'_> {
 
     fn rejected(&self) -> String {
         let reasons = self.f.rejected.iter();
-        let all: Vec<_> =
-            reasons.map(|(reason, records)| format!("{} {}", visible(reason), grouped(*records))).collect();
+        let all: Vec<_> = reasons.map(|(reason, records)| self.rejected_for(reason, *records)).collect();
         all.join(self.lang.comma())
+    }
+
+    fn rejected_for(&self, reason: &str, records: u64) -> String {
+        let (reason, records) = (visible(reasons::rejected(reason, self.lang)), grouped(records));
+        self.lang.pick(format!("{reason} {records}"), format!("{reason} {records} 条"))
     }
 
     fn data(&self) -> String {
@@ -334,12 +346,13 @@ impl Page<'_> {
     fn head(&self) -> Section {
         let (s, f) = (self.s, self.f);
         let policy = &f.policy;
-        let (period, zone) = (self.days(&f.period_start, &f.last_day), visible(&s.terms.time_zone));
+        let (period, zone) =
+            (self.days(&f.period_start, &f.last_day), visible(words::zone(&s.terms.time_zone, self.lang)));
         let revision = match &s.supersedes {
             None => self.lang.pick(s.revision.to_string(), format!("第 {} 版", s.revision)),
             Some(p) => self.lang.pick(
-                format!("{}, supersedes revision {} of {}", s.revision, p.revision, visible(&p.issued_at)),
-                format!("第 {} 版，取代 {} 出具的第 {} 版", s.revision, visible(&p.issued_at), p.revision),
+                format!("{}, supersedes revision {} of {}", s.revision, p.revision, self.instant(&p.issued_at)),
+                format!("第 {} 版，取代 {} 出具的第 {} 版", s.revision, self.instant(&p.issued_at), p.revision),
             ),
         };
         let mut pairs = Vec::new();
@@ -376,10 +389,15 @@ impl Page<'_> {
         if let Some(sha256) = &policy.sha256 {
             pairs.push(self.pair("Contract SHA-256", "协议文件 SHA-256", visible(sha256)));
         }
-        pairs.push(self.pair("Issued", "出具时间", visible(&s.issued_at)));
+        pairs.push(self.pair("Issued", "出具时间", self.instant(&s.issued_at)));
         let as_of = s.as_of.as_ref().map_or_else(
             || self.t("all recorded until issue", "出具前登记的全部文件"),
-            |at| self.lang.pick(format!("recorded until {}", visible(at)), format!("截至 {} 登记的文件", visible(at))),
+            |at| {
+                self.lang.pick(
+                    format!("recorded until {}", self.instant(at)),
+                    format!("截至 {} 登记的文件", self.instant(at)),
+                )
+            },
         );
         pairs.push(self.pair("Documents as of", "文件截止", as_of));
         pairs.push(self.pair("Revision", "版次", revision));
@@ -447,7 +465,7 @@ impl Page<'_> {
         if f.unbound > 0 {
             notes.push(lang.pick(
                 format!("{} calls of actions that are not bound to the service are not counted.", grouped(f.unbound)),
-                format!("另有 {} 次调用的接口不属于绑定 API 接口，不予计算。", grouped(f.unbound)),
+                format!("另有 {} 次调用的接口不属于绑定接口，不予计算。", grouped(f.unbound)),
             ));
         }
         if !f.classes.is_empty() {
@@ -693,7 +711,7 @@ impl Page<'_> {
                     if gaps.is_empty() {
                         return self.t("none", "无");
                     }
-                    gaps.iter().map(gap).collect::<Vec<_>>().join(lang.comma())
+                    gaps.iter().map(|gap| self.gap(gap)).collect::<Vec<_>>().join(lang.comma())
                 };
                 row([self.t("gaps in the source", "数据缺口变化"), format!("{} → {}", list(before), list(after))])
             }
@@ -734,9 +752,9 @@ impl Page<'_> {
     fn facts(&self) -> Section {
         let (facts, evidence, lang) = (&self.s.facts, &self.s.evidence, self.lang);
         let failing = grouped(evidence.failing_calls);
-        let counted = words::counted(facts.offsets.keys().copied(), &self.f.incomplete_reasons, lang);
+        let counted = reasons::counted(facts.offsets.keys().copied(), &self.f.incomplete_reasons, lang);
         let pairs = vec![
-            self.pair("Source topic", "数据来源（topic）", visible(&facts.topic)),
+            self.pair("Source topic", "数据来源", visible(&facts.topic)),
             self.pair("Counted", "核算范围", visible(&counted)),
             self.pair(
                 "Evidence",
@@ -750,7 +768,7 @@ impl Page<'_> {
         ];
         let mut blocks = vec![Block::Pairs(pairs), self.offsets()];
         if !facts.gaps.is_empty() {
-            let list: Vec<_> = facts.gaps.iter().map(gap).collect();
+            let list: Vec<_> = facts.gaps.iter().map(|gap| self.gap(gap)).collect();
             let list = list.join(lang.comma());
             blocks.push(Block::Note(lang.pick(
                 format!("Gaps (partition: offsets from – to, kind): {list}."),
@@ -779,8 +797,9 @@ impl Page<'_> {
         let summary = self.t("Offsets by partition", "各分区位点");
         Block::Folded { summary, columns, rows }
     }
-}
 
-fn gap(gap: &Gap) -> String {
-    format!("{}: {} – {}, {}", gap.partition, gap.from, gap.to, visible(&gap.kind))
+    fn gap(&self, gap: &Gap) -> String {
+        let kind = visible(words::gap(&gap.kind, self.lang));
+        format!("{}: {} – {}{}{kind}", gap.partition, gap.from, gap.to, self.lang.pick(", ", "，"))
+    }
 }

@@ -2,12 +2,10 @@
 //! no term, the one of the trade is taken. Other words stand where they are used, both languages side by side.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
+use super::reasons;
 use crate::domain::money::Currency;
 use crate::domain::party::Bilingual;
-use crate::domain::standing::{AGE_LIMIT, RUNNING};
-use crate::pipeline::book::STILL_RUNNING;
 use crate::visible::visible;
 
 /// The language of a statement for people.
@@ -148,17 +146,51 @@ pub(super) fn decision(decision: super::Decision, lang: Lang) -> &'static str {
 pub(super) fn kind(kind: &str, lang: Lang) -> &str {
     let (en, zh) = match kind {
         "policy" => ("policy", "协议版本"),
-        "codes" => ("code table", "错误码表"),
+        "codes" | "code_table" => ("code table", "错误码表"),
         "calendar" => ("calendar", "工作日历"),
         "tenant" => ("order", "订单"),
+        "tenants" => ("orders", "订单"),
         "fee" => ("bill", "账单"),
+        "fees" => ("bills", "账单"),
         "notice" => ("notice", "通知"),
+        "notices" => ("notices", "通知"),
         "declaration" => ("declaration", "并发报备"),
+        "declarations" => ("declarations", "并发报备"),
         "ruling" => ("ruling", "裁定"),
+        "rulings" => ("rulings", "裁定"),
         "claim" => ("claim", "赔偿申请记录"),
+        "claims" => ("claims", "赔偿申请记录"),
+        "issuer" => ("issuer", "出具方"),
+        "logo" => ("logo", "徽标"),
         other => return other,
     };
     lang.pick(en, zh)
+}
+
+/// What is missing where offsets could not be read.
+pub(super) fn gap(kind: &str, lang: Lang) -> &str {
+    let zh = match kind {
+        "calls" => "缺少调用",
+        "window" => "仅影响去重",
+        other => other,
+    };
+    lang.pick(kind, zh)
+}
+
+/// A time zone; one without a Chinese name here keeps its identifier.
+pub(super) fn zone(name: &str, lang: Lang) -> &str {
+    let zh = match name {
+        "Asia/Shanghai" | "PRC" => "北京时间",
+        "Asia/Urumqi" => "乌鲁木齐时间",
+        "Asia/Hong_Kong" => "香港时间",
+        "Asia/Macau" => "澳门时间",
+        "Asia/Taipei" => "台北时间",
+        "Asia/Singapore" => "新加坡时间",
+        "Asia/Tokyo" => "东京时间",
+        "UTC" | "Etc/UTC" => "协调世界时",
+        other => other,
+    };
+    lang.pick(name, zh)
 }
 
 /// A figure that moved; a clause's exclusions are told by the sheet.
@@ -186,152 +218,16 @@ pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
             }
             (_, Some(reason)) => {
                 return lang
-                    .pick(format!("calls not counted ({reason})"), format!("未计入的调用次数（{reason}）"))
+                    .pick(
+                        format!("calls not counted ({reason})"),
+                        format!("未计入的调用次数（{}）", reasons::rejected(reason, lang)),
+                    )
                     .into();
             }
             (None, None) => return other.into(),
         },
     };
     lang.pick(en, zh).into()
-}
-
-/// Why a month is not complete, a phrase each: the partitions with the same reason share one. Reasons that are not known
-/// here stay as they are.
-pub(super) fn incomplete(reasons: &[String], lang: Lang) -> Vec<String> {
-    let (shards, others) = by_partition(reasons);
-    let others = others.into_iter().map(|reason| other_reason(reason, lang));
-    shards.into_iter().map(|(what, shards)| partitions(what, &shards, lang)).chain(others).collect()
-}
-
-/// What the partitions come to: that all of them were counted to the end, or the exceptions.
-pub(super) fn counted(counted: impl Iterator<Item = i32>, reasons: &[String], lang: Lang) -> String {
-    let (exceptions, _) = by_partition(reasons);
-    let all: BTreeSet<i32> = exceptions.iter().flat_map(|(_, shards)| shards.iter().copied()).chain(counted).collect();
-    let number = all.len();
-    let one = if number == 1 { "partition" } else { "partitions" };
-    if exceptions.is_empty() {
-        return lang.pick(
-            match reasons.iter().any(|reason| reason == RUNNING) {
-                true => format!("{number} {one}, counted so far: the service month is running"),
-                false if number == 1 => format!("{number} {one}, counted to the end"),
-                false => format!("{number} {one}, all counted to the end"),
-            },
-            match reasons.iter().any(|reason| reason == RUNNING) {
-                true => format!("共 {number} 个分区，核算至今：服务月度尚未结束"),
-                false => format!("共 {number} 个分区，均已核算至服务月度结束"),
-            },
-        );
-    }
-    let list: Vec<_> = exceptions.iter().map(|(what, shards)| partitions(what, shards, lang)).collect();
-    let list = list.join(lang.pick("; ", "；"));
-    lang.pick(format!("{number} {one}; {list}"), format!("共 {number} 个分区；{list}"))
-}
-
-/// The reasons that name a shard, by what they say of it, in the order of their first; and the others.
-fn by_partition(reasons: &[String]) -> (Vec<(&str, Vec<i32>)>, Vec<&str>) {
-    let (mut by_what, mut others) = (Vec::<(&str, Vec<i32>)>::new(), Vec::new());
-    for reason in reasons {
-        let named = reason.strip_prefix("shard ").and_then(|rest| rest.split_once(' '));
-        let Some((shard, what)) = named.and_then(|(shard, what)| Some((shard.parse().ok()?, what))) else {
-            others.push(&**reason);
-            continue;
-        };
-        match by_what.iter_mut().find(|(known, _)| *known == what) {
-            Some((_, shards)) => shards.push(shard),
-            None => by_what.push((what, vec![shard])),
-        }
-    }
-    (by_what, others)
-}
-
-/// What keeps partitions from being complete: as the ledger says it of one, of several, in Chinese.
-const EXCEPTIONS: [(&str, &str, &str); 5] = [
-    ("was never counted", "were never counted", "从未核算"),
-    (STILL_RUNNING, "have not passed the end of the month", "尚未核算至服务月度结束"),
-    (
-        "was first counted after the month had begun",
-        "were first counted after the month had begun",
-        "在服务月度开始之后才首次核算",
-    ),
-    ("has a gap", "have a gap", "存在数据缺口"),
-    ("is stopped", "are stopped", "已停止核算"),
-];
-
-fn partitions(what: &str, shards: &[i32], lang: Lang) -> String {
-    let known = EXCEPTIONS.iter().find(|(one, ..)| *one == what);
-    let list = ranges(shards, lang);
-    if lang == Lang::En {
-        return match (shards.len(), known) {
-            (1, _) => format!("partition {list} {what}"),
-            (_, Some((_, several, _))) => format!("partitions {list} {several}"),
-            (_, None) => format!("partitions {list} each {what}"),
-        };
-    }
-    let refused = what.strip_prefix("did not count ").and_then(|rest| rest.split_once(' '));
-    let zh = match (known, refused) {
-        (Some((.., zh)), _) => (*zh).to_owned(),
-        (None, Some((calls, _))) => format!("有 {calls} 次调用未计入：已达 limits.tenants_per_month 上限"),
-        (None, None) => what.to_owned(),
-    };
-    format!("分区 {list} {zh}")
-}
-
-/// Numbers in ascending order, those that follow each other as a range: `0–3, 5`.
-fn ranges(numbers: &[i32], lang: Lang) -> String {
-    let mut ranges: Vec<(i32, i32)> = Vec::new();
-    for &number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if number.checked_sub(1) == Some(*last) => *last = number,
-            _ => ranges.push((number, number)),
-        }
-    }
-    let shown = |(first, last): (i32, i32)| match last.abs_diff(first) {
-        0 => first.to_string(),
-        1 => format!("{first}{}{last}", lang.comma()),
-        _ => format!("{first}–{last}"),
-    };
-    ranges.into_iter().map(shown).collect::<Vec<_>>().join(lang.comma())
-}
-
-fn other_reason(reason: &str, lang: Lang) -> String {
-    match (lang, reason) {
-        (Lang::En, RUNNING) => "the service month is running".into(),
-        (Lang::En, _) => reason.into(),
-        (Lang::Zh, RUNNING) => "服务月度尚未结束".into(),
-        (Lang::Zh, _) => uncounted_zh(reason).unwrap_or_else(|| reason.into()),
-    }
-}
-
-/// Calls or lines that were not counted, and why.
-fn uncounted_zh(reason: &str) -> Option<String> {
-    let why = |why: &str| match why {
-        AGE_LIMIT => "到达时已早于 limits.max_age".to_owned(),
-        limit => match limit.strip_suffix(" reached") {
-            Some(key) => format!("已达 {key} 上限"),
-            None => limit.to_owned(),
-        },
-    };
-    if let Some(rest) = reason.strip_prefix("earlier calls of this month may be missing: ") {
-        return Some(format!("本月较早的调用可能缺失：{}", why(rest)));
-    }
-    let (number, rest) = reason.split_once(' ')?;
-    number.parse::<u64>().ok()?;
-    if rest == "of the calls that were not counted did not go well" {
-        return Some(format!("未计入的调用中有 {number} 次未成功"));
-    }
-    let (what, rest) = rest.split_once(": ")?;
-    match what {
-        "call of this month was not counted" | "calls of this month were not counted" => {
-            Some(format!("本月有 {number} 次调用未计入：{}", why(rest)))
-        }
-        "failing call of this month is not held one by one" | "failing calls of this month are not held one by one" => {
-            Some(format!("本月有 {number} 次失败调用未逐条留存：{}", why(rest)))
-        }
-        "line of the input was rejected" | "lines of the input were rejected" => {
-            Some(format!("输入中有 {number} 行被拒收：{rest}"))
-        }
-        _ => None,
-    }
 }
 
 /// A number of calls with its thousands apart.
