@@ -302,6 +302,7 @@ fn documents() -> DocumentSet {
         "- {id: a1, recorded_at: \"2026-03-22T00:00:00+08:00\", actor: kim, clause: \"5.14\", decision: exclude, \
          reason: power, evidence: T-1, scope: {tenant: acme, day: 2026-03-20, request_ids: [r2]}}\n",
     );
+    write("issuer.yaml", "name: {en: Example Ltd., zh: 示例公司}\nnumber: \"SLA-{tenant}-{month}\"\n");
     DocumentSet::load(directory.path(), &ExpectedLedger::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -535,13 +536,28 @@ fn a_statement_is_what_finance_sends_and_an_auditor_recomputes() {
     let documents: Vec<_> = statement.documents.iter().map(|d| format!("{} {}", d.kind, d.id)).collect();
     assert_eq!(
         documents,
-        ["fees fees.csv", "notices notices.yaml", "ruling a1", "rulings rulings.yaml", "tenants tenants.csv"]
+        [
+            "fees fees.csv",
+            "issuer issuer.yaml",
+            "notices notices.yaml",
+            "ruling a1",
+            "rulings rulings.yaml",
+            "tenants tenants.csv",
+        ]
     );
+    let issuer = statement.issuer.as_ref().map(|issuer| &*issuer.party.name.zh);
+    assert_eq!((issuer, statement.number.as_deref()), (Some("示例公司"), Some("SLA-acme-2026-03")));
     assert_eq!((statement.evidence.failing_calls, statement.evidence.excluded["5.14"]), (9, 1));
 
     let (kind, csv) = service.statement(&format!("{STATEMENT}?format=csv"));
     assert_eq!((kind.as_str(), csv.lines().count()), ("text/csv; charset=utf-8", 10));
     verify_evidence(&statement, csv.as_bytes()).unwrap();
+    let etag = |query: &str| service.send(Method::GET, &format!("{STATEMENT}?{query}"), &[]).headers()["etag"].clone();
+    let (_, marked) = service.statement(&format!("{STATEMENT}?format=csv&bom=true"));
+    assert_eq!(marked, format!("\u{feff}{csv}"), "for Excel");
+    assert_ne!(etag("format=csv&bom=true"), etag("format=csv"));
+    assert_eq!(service.statement(&format!("{STATEMENT}?format=csv&bom=false")).1, csv);
+    verify_evidence(&statement, marked.as_bytes()).unwrap();
     for (query, expected, words) in [
         ("format=text", "text/plain; charset=utf-8", "SLA Statement"),
         ("format=text&lang=zh", "text/plain; charset=utf-8", "SLA"),
@@ -745,8 +761,9 @@ fn problems_say_what_is_allowed() {
         (&format!("{month}/failing-calls?cursor=bnVsbA"), 400, "taken from `next`"),
         (&format!("{month}/statement?format=pdf"), 400, "`format` must be one of: json, text, csv, html, not `pdf`"),
         (&format!("{month}/statement?lang=fr"), 400, "`lang` must be one of: en, zh, not `fr`"),
+        (&format!("{month}/statement?bom=yes"), 400, "`bom` must be one of: true, false, not `yes`"),
         (&format!("{month}/statement?now=today"), 400, "an instant with its offset"),
-        (&format!("{month}/statement?month=2026-03"), 400, "allowed: as_of, now, format, lang"),
+        (&format!("{month}/statement?month=2026-03"), 400, "allowed: as_of, now, format, lang, bom"),
         ("/api/v1/tenants/acme/months/2026-02/statement", 404, "`acme` has no service month 2026-02"),
         ("/api/v1/tenants/nobody/months/2026-02/statement", 404, "unknown tenant `nobody`"),
     ] {

@@ -28,6 +28,7 @@ use crate::replay::rejected::RejectedLines;
 use crate::replay::{Options, Replay};
 use crate::report::archive::{Archive, Archived};
 use crate::report::issue::{Desk, Hour, rows};
+use crate::report::statement::evidence::BOM;
 use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
 use crate::visible::visible;
 
@@ -35,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   sla-ledger statement --tenant acme --month 2026-03                          from the ledger, to the screen
   sla-ledger statement --tenant acme --month 2026-03 --format html --lang zh > acme.html
+  sla-ledger statement --tenant acme --month 2026-03 --format csv --bom > acme.csv
   sla-ledger statement --tenant acme --month 2026-03 --calls calls.jsonl      from files, without Kafka
   sla-ledger statement --all --month 2026-03 --archive /var/lib/statements    one of everybody; revisions of what changed
   sla-ledger statement --tenant acme --month 2026-03 --as-of 2026-04-10T00:00:00+08:00
@@ -92,6 +94,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Lang::En)]
     lang: Lang,
 
+    /// Begin csv with a byte order mark, so that Excel shows Chinese
+    #[arg(long)]
+    bom: bool,
+
     /// Keep issued statements here; one whose result changed becomes a numbered revision that says what changed and why
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
@@ -134,6 +140,10 @@ pub fn run(args: &Args) -> ExitCode {
     }
     if args.month.is_none() && args.period_start.is_none() {
         super::complain("sla-ledger: name the service month with --month 2026-03, or --period-start 2026-03-17");
+        return ExitCode::from(2);
+    }
+    if args.bom && args.format != Format::Csv {
+        super::complain("sla-ledger: --bom is for --format csv: add that, or leave out --bom");
         return ExitCode::from(2);
     }
     // Calls from files need no configuration.
@@ -248,6 +258,7 @@ impl Office<'_> {
         let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
         let month = self.month_of(&evaluation, tenant)?;
         let statement = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
+        self.mark(&mut out)?;
         render(&statement, rows(&month, &evaluation), self.args.format, self.args.lang, &mut out)?;
         Ok(out.flush()?)
     }
@@ -276,11 +287,19 @@ impl Office<'_> {
         match self.args.format {
             Format::Text => {}
             Format::Json => render_index(&statements, IndexFormat::JsonLines, out)?,
-            Format::Csv | Format::Html => render_index(&statements, IndexFormat::Csv, out)?,
+            Format::Csv | Format::Html => {
+                self.mark(out)?;
+                render_index(&statements, IndexFormat::Csv, out)?;
+            }
         }
         out.flush()?;
         super::complain(&format!("{issued} statements of {} tenants with calls", tenants.len()));
         Ok(())
+    }
+
+    /// What Excel wants in front.
+    fn mark(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.args.bom { out.write_all(BOM) } else { Ok(()) }
     }
 
     fn wanted(&self) -> Result<Wanted> {

@@ -132,7 +132,7 @@ enum Content {
     Fixed(&'static str),
     /// Written while it is sent, because it may be long.
     Pieces {
-        /// SHA-256 of the whole, in hex.
+        /// What makes it another one than others; of the whole in hex, or with something in front.
         sha256: String,
         /// Bytes of the whole.
         length: u64,

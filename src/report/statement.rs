@@ -435,13 +435,18 @@ fn read(mut value: Value, sha256: &str) -> Result<(Statement, Figures), String> 
     Ok((statement, figures))
 }
 
-/// Recomputes the digest of the evidence in CSV, byte by byte.
+/// Recomputes the digest of the evidence in CSV, byte by byte; a byte order mark in front is not part of it.
 ///
 /// # Errors
 /// It is another one, or cannot be read.
 pub fn verify_evidence(statement: &Statement, mut csv: impl Read) -> Result<(), VerifyError> {
     let mut hash = Sha256::new();
-    io::copy(&mut csv, &mut hash).map_err(|e| VerifyError::Read(e.to_string()))?;
+    let mut start = Vec::new();
+    let read = csv.by_ref().take(evidence::BOM.len() as u64).read_to_end(&mut start);
+    if start != evidence::BOM {
+        hash.update(&start);
+    }
+    read.and_then(|_| io::copy(&mut csv, &mut hash)).map_err(|e| VerifyError::Read(e.to_string()))?;
     let computed = canonical::hex(&hash.finalize());
     let stated = statement.evidence.sha256.clone();
     if stated == computed { Ok(()) } else { Err(VerifyError::Evidence { stated, computed }) }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use sla_ledger::report::statement::verify;
+use sla_ledger::report::statement::{verify, verify_evidence};
 
 const WALKTHROUGH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/walkthrough");
 
@@ -150,6 +150,22 @@ fn check_config_reads_the_letterhead_and_its_logo() {
     for words in ["`logo` is an SVG that is cut off: `logo.svg`", "`legal_name` is missing beside an address"] {
         assert!(said.contains(words), "{said}");
     }
+}
+
+#[test]
+fn a_byte_order_mark_is_for_csv_alone_and_not_part_of_the_evidence() {
+    let desk = Desk::new();
+    let csv = desk.acme("2026-03", &["--format", "csv"]);
+    let marked = desk.acme("2026-03", &["--format", "csv", "--bom"]);
+    assert_eq!(marked, format!("\u{feff}{csv}"));
+    let statement = verify(&desk.acme("2026-03", &["--format", "json"])).expect("a statement");
+    assert_eq!(verify_evidence(&statement, marked.as_bytes()), Ok(()));
+    assert!(verify_evidence(&statement, format!("\u{feff}{marked}").as_bytes()).is_err(), "one, not two");
+    let (code, list, err) = desk.run(&["--all", "--month", "2026-03", "--format", "csv", "--bom", NOW[0], NOW[1]]);
+    assert!(code == 0 && list.starts_with("\u{feff}tenant,month,"), "{err}");
+    let (code, out, err) = desk.run(&["--tenant", "acme", "--month", "2026-03", "--bom"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("--bom is for --format csv"), "{err}");
 }
 
 /// Every sentence about documents without effect is said in Chinese as well.

@@ -1,10 +1,12 @@
 //! The statement of a service month, as `sla-ledger statement` writes it, byte for byte. A preview: the archive with its
 //! numbered revisions is a directory of the machine that issues statements, so this one is always the first.
 
+use std::io::Write;
+
 use axum::http::HeaderValue;
 use chrono::{DateTime, Utc};
 
-use super::ask::{Asked, Problem, cut};
+use super::ask::{Asked, Problem, Query, cut};
 use super::months::{Tenant, contract_of};
 use super::work::{Measure, Pieces};
 use super::{Answer, Body, Content, JSON, Reading};
@@ -13,6 +15,7 @@ use crate::pipeline::book::Book;
 use crate::pipeline::rulings::refusal;
 use crate::pipeline::standings::Evaluation;
 use crate::report::issue::{Desk, Hour, rows};
+use crate::report::statement::evidence::BOM;
 use crate::report::statement::{Format, Issue, Lang, render};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -21,18 +24,9 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// `/tenants/{tenant}/months/{month}/statement`
 pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
-    let query = asked.query(&["as_of", "now", "format", "lang"])?;
+    let query = asked.query(&["as_of", "now", "format", "lang", "bom"])?;
     let [as_of, now] = [query.instant("as_of")?, query.instant("now")?].map(|ms| ms.and_then(utc));
-    let (format, kind) = match query.one_of("format", &["json", "text", "csv", "html"])? {
-        Some("text") => (Format::Text, TEXT),
-        Some("csv") => (Format::Csv, CSV),
-        Some("html") => (Format::Html, HTML),
-        _ => (Format::Json, JSON),
-    };
-    let lang = match query.one_of("lang", &["en", "zh"])? {
-        Some("zh") => Lang::Zh,
-        _ => Lang::En,
-    };
+    let (format, kind, lang, bom) = wanted(query)?;
     let rejected = api.view.rejected_rulings();
     if !rejected.is_empty() {
         let detail = format!("no statement is issued until a corrected rulings.yaml is loaded: {}", refusal(&rejected));
@@ -64,7 +58,7 @@ pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
     let desk = Desk { book, topic: &api.topic, contract: &contract, files, letterhead, zone: api.zone };
     let mut csv = Measure::new(&work);
     let issued = desk.issue(&name, &month, &evaluation, hour, None, &mut csv);
-    let length = csv.length;
+    let length = csv.length + bom.len() as u64;
     work.check()?;
     let broken = |error: &dyn std::fmt::Display| {
         let (tenant, month) = (&tenant.name, month.label());
@@ -81,14 +75,35 @@ pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
         rendered.map_err(|error| broken(&error))?;
         return Ok(Body { kind, content: Content::Whole(bytes) });
     }
-    let sha256 = statement.evidence.sha256.clone();
+    let sha256 = &statement.evidence.sha256;
+    let sha256 = if bom.is_empty() { sha256.clone() } else { format!("bom-{sha256}") };
     // The same rows once more, from the same facts.
     let write = Box::new(move |pieces: &mut Pieces<'_>| {
         let waits = || work.goes_on();
         let evaluation = Evaluation::new(&contract, &value.book, &name).while_awaited(&waits);
+        pieces.write_all(bom)?;
         render(&statement, rows(&month, &evaluation), format, lang, pieces)
     });
     Ok(Body { kind, content: Content::Pieces { sha256, length, write } })
+}
+
+/// In which form: the format with its content type, the language, and what stands in front of CSV.
+fn wanted(query: Query<'_>) -> Result<(Format, HeaderValue, Lang, &'static [u8]), Problem> {
+    let (format, kind) = match query.one_of("format", &["json", "text", "csv", "html"])? {
+        Some("text") => (Format::Text, TEXT),
+        Some("csv") => (Format::Csv, CSV),
+        Some("html") => (Format::Html, HTML),
+        _ => (Format::Json, JSON),
+    };
+    let lang = match query.one_of("lang", &["en", "zh"])? {
+        Some("zh") => Lang::Zh,
+        _ => Lang::En,
+    };
+    let bom: &[u8] = match query.one_of("bom", &["true", "false"])? {
+        Some("true") => BOM,
+        _ => &[],
+    };
+    Ok((format, kind, lang, bom))
 }
 
 fn utc(ms: i64) -> Option<DateTime<Utc>> {

@@ -19,6 +19,9 @@ use crate::domain::calendar::LocalDay;
 use crate::domain::codes::Class;
 use crate::domain::policy::Clause;
 
+/// The byte order mark in UTF-8: with it in front, Excel reads a CSV as what it is. It is not part of the evidence.
+pub const BOM: &[u8] = "\u{feff}".as_bytes();
+
 /// The columns of the CSV, in order.
 pub const COLUMNS: [&str; 13] = [
     "time",
