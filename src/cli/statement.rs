@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeZone, Utc};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
@@ -362,6 +362,7 @@ impl Office<'_> {
                 Issue::Unchanged => bail!("there is no earlier statement that could still hold"),
             };
         };
+        ended(month, now)?;
         let Archived { statement, stored } = archive.issue(&self.desk(), tenant, month, evaluation, hour)?;
         if let Some(path) = stored {
             super::complain(&format!("revision {} archived in {}", statement.revision, path.display()));
@@ -386,6 +387,20 @@ impl Office<'_> {
         let (files, letterhead) = (&*documents.files, documents.letterhead.as_deref());
         Desk { book, topic, contract, files, letterhead, zone: *zone }
     }
+}
+
+/// What is archived is numbered: a month that is running would be revised with every call.
+fn ended(month: &ServiceMonth, now: DateTime<Utc>) -> Result<()> {
+    let zone = month.policy.time_zone;
+    let end_ms = day_start_ms(zone, month.period.next_day());
+    if now.timestamp_millis() >= end_ms {
+        return Ok(());
+    }
+    let end = zone.timestamp_millis_opt(end_ms).single().map_or_else(String::new, |end| end.to_rfc3339());
+    let month = month.label();
+    bail!(
+        "the service month {month} is running until {end}: archive it after that, or leave out --archive for a preview"
+    )
 }
 
 /// The service month asked for.

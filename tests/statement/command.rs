@@ -58,6 +58,12 @@ impl Desk {
         verify(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         serde_json::from_str(&text).expect("JSON")
     }
+
+    /// The names of all files in a directory.
+    fn files(&self, name: &str) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.path(name)).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
+    }
 }
 
 const ISSUER: &str = "name: {en: Example Cloud Ltd., zh: 示例云有限公司}\n\
@@ -166,6 +172,24 @@ fn a_byte_order_mark_is_for_csv_alone_and_not_part_of_the_evidence() {
     let (code, out, err) = desk.run(&["--tenant", "acme", "--month", "2026-03", "--bom"]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("--bom is for --format csv"), "{err}");
+}
+
+#[test]
+fn a_month_that_is_running_is_not_archived() {
+    let desk = Desk::new();
+    let issue = |who: &[&str], now: &str| {
+        desk.run(&[who, &["--month", "2026-03", "--archive", "archive", "--now", now]].concat())
+    };
+    for who in [&["--tenant", "acme"][..], &["--all"]] {
+        let (code, out, err) = issue(who, "2026-03-31T23:59:59.999+08:00");
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        let words = "the service month 2026-03 is running until 2026-04-01T00:00:00+08:00: archive it after that, or leave \
+                     out --archive";
+        assert!(err.contains(words), "{err}");
+        assert_eq!(desk.files("archive"), BTreeSet::new(), "nothing was numbered");
+    }
+    let (code, _, err) = issue(&["--tenant", "acme"], "2026-04-01T00:00:00+08:00");
+    assert!(code == 0 && err.contains("revision 1 archived in"), "{err}");
 }
 
 /// Every sentence about documents without effect is said in Chinese as well.
