@@ -22,7 +22,7 @@
 //! | [`pipeline`] | bytes to facts ([`pipeline::decode`], [`pipeline::window`], [`pipeline::shard`]), the ledger's records ([`pipeline::record`]), the ledger read back ([`pipeline::book`]), the protocol's decisions ([`pipeline::protocol`]), who goes on where it was after a rebalance ([`pipeline::parking`]) | I/O, clocks, async: time comes in as data, so the simulator drives the very code that runs |
 //! | [`kafka`] | consumers, topics, the worker's loop, and beside it the flush thread with the transactional producer | decisions: they are asked of `pipeline::protocol` |
 //! | [`view`] | what the tail publishes to all readers, as one value ([`pipeline::publisher`]), and how it is asked | anything that is not in the ledger |
-//! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive | a figure that is not in the standing |
+//! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive, the directory they are sent from | a figure that is not in the standing |
 //! | [`metrics`], [`http`] | the exposition, the API, probes, reload; who may look ([`http::access`]) | a number of their own |
 //! | [`alerting`] | the desk on the worker's thread: who is judged when, what the next flush tells | when an alert fires: that is [`domain::alert`] |
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it reads the topic only |

@@ -1,7 +1,9 @@
-//! What is told about standings: the JSON object that all outputs share, statements, and the archive that keeps them.
+//! What outputs say about standings: the JSON object that all of them share, statements, the archive that keeps them, and the
+//! directory they are sent from.
 
 pub mod alert;
 pub mod archive;
 pub mod issue;
+pub mod outbox;
 pub mod standing;
 pub mod statement;

@@ -231,7 +231,7 @@ pub(super) struct Progress {
 }
 
 /// Between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Lines of input between two looks at the clock.
 const LOOK_EVERY: u64 = 4096;
 

@@ -1,5 +1,7 @@
 //! `sla-ledger statement`: what a tenant's service month came to, to be sent, archived and recomputed.
 
+mod all;
+
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,13 +25,13 @@ use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::rulings::{refusal, refused_rulings};
 use crate::pipeline::settings::CountingSettings;
-use crate::pipeline::standings::{Evaluation, Standings};
+use crate::pipeline::standings::Evaluation;
 use crate::replay::rejected::RejectedLines;
 use crate::replay::{Options, Replay};
 use crate::report::archive::{Archive, Archived};
 use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::evidence::BOM;
-use crate::report::statement::{Format, IndexFormat, Issue, Lang, Statement, render, render_index, verify};
+use crate::report::statement::{Format, Issue, Lang, Statement, render, verify};
 use crate::visible::visible;
 
 const EXAMPLES: &str = "\
@@ -39,6 +41,7 @@ Examples:
   sla-ledger statement --tenant acme --month 2026-03 --format csv --bom > acme.csv
   sla-ledger statement --tenant acme --month 2026-03 --calls calls.jsonl      from files, without Kafka
   sla-ledger statement --all --month 2026-03 --archive /var/lib/statements    one of everybody; revisions of what changed
+  sla-ledger statement --all --month 2026-03 --format html --lang zh --output-dir march
   sla-ledger statement --tenant acme --month 2026-03 --as-of 2026-04-10T00:00:00+08:00
   sla-ledger statement --check acme.json                                      was it altered?
 
@@ -54,8 +57,8 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
 
-    /// Every tenant with calls in the month: text one after the other, json and csv a list with a line for each; the
-    /// documents themselves, html too, go to --archive
+    /// Every tenant with calls in the month: text one after the other, json and csv a list with a line for each; with
+    /// --output-dir a file for each
     #[arg(long, requires = "month")]
     all: bool,
 
@@ -93,6 +96,10 @@ pub struct Args {
     /// The language of text and html
     #[arg(long, value_enum, default_value_t = Lang::En)]
     lang: Lang,
+
+    /// With --all: write each statement to a file here, named by tenant and month; files that would be the same stay
+    #[arg(long, value_name = "DIR", requires = "all")]
+    output_dir: Option<PathBuf>,
 
     /// Begin csv with a byte order mark, so that Excel shows Chinese
     #[arg(long)]
@@ -257,44 +264,11 @@ impl Office<'_> {
         let Some(tenant) = &self.args.tenant else { return self.issue_all(archive.as_ref(), &mut out) };
         let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
         let month = self.month_of(&evaluation, tenant)?;
-        let statement = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
+        let issued = self.statement(tenant, &month, &evaluation, archive.as_ref())?;
+        announce(&issued);
         self.mark(&mut out)?;
-        render(&statement, rows(&month, &evaluation), self.args.format, self.args.lang, &mut out)?;
+        render(&issued.statement, rows(&month, &evaluation), self.args.format, self.args.lang, &mut out)?;
         Ok(out.flush()?)
-    }
-
-    fn issue_all(&self, archive: Option<&Archive>, out: &mut impl Write) -> Result<()> {
-        let mut tenants: Vec<Arc<str>> = self.book.tenants().cloned().collect();
-        tenants.sort_unstable();
-        tenants.dedup();
-        let wanted = self.wanted()?;
-        let mut standings = Standings::new(Arc::new(self.contract.clone()));
-        standings.refresh(&self.book, &tenants);
-        let (mut issued, mut statements) = (0, Vec::new());
-        for tenant in &tenants {
-            for month in standings.months(tenant).iter().filter(|m| wanted.names(m)) {
-                let evaluation = Evaluation::new(&self.contract, &self.book, tenant);
-                let statement = self.statement(tenant, month, &evaluation, archive)?;
-                match self.args.format {
-                    Format::Text => {
-                        render(&statement, rows(month, &evaluation), Format::Text, self.args.lang, out)?;
-                    }
-                    Format::Json | Format::Csv | Format::Html => statements.push(statement),
-                }
-                issued += 1;
-            }
-        }
-        match self.args.format {
-            Format::Text => {}
-            Format::Json => render_index(&statements, IndexFormat::JsonLines, out)?,
-            Format::Csv | Format::Html => {
-                self.mark(out)?;
-                render_index(&statements, IndexFormat::Csv, out)?;
-            }
-        }
-        out.flush()?;
-        super::complain(&format!("{issued} statements of {} tenants with calls", tenants.len()));
-        Ok(())
     }
 
     /// What Excel wants in front.
@@ -352,22 +326,18 @@ impl Office<'_> {
         month: &ServiceMonth,
         evaluation: &Evaluation<'_>,
         archive: Option<&Archive>,
-    ) -> Result<Statement> {
+    ) -> Result<Archived> {
         let now = self.args.now.unwrap_or_else(Utc::now);
         let known = self.completeness(tenant, month, now);
         let hour = Hour { issued_at: now, as_of: self.args.as_of, sequence: None, known };
         let Some(archive) = archive else {
             return match self.desk().issue(tenant, month, evaluation, hour, None, io::sink())? {
-                Issue::Issued(statement) => Ok(*statement),
+                Issue::Issued(statement) => Ok(Archived { statement: *statement, stored: None }),
                 Issue::Unchanged => bail!("there is no earlier statement that could still hold"),
             };
         };
         ended(month, now)?;
-        let Archived { statement, stored } = archive.issue(&self.desk(), tenant, month, evaluation, hour)?;
-        if let Some(path) = stored {
-            super::complain(&format!("revision {} archived in {}", statement.revision, path.display()));
-        }
-        Ok(statement)
+        Ok(archive.issue(&self.desk(), tenant, month, evaluation, hour)?)
     }
 
     fn completeness(&self, tenant: &str, month: &ServiceMonth, now: DateTime<Utc>) -> Completeness {
@@ -386,6 +356,13 @@ impl Office<'_> {
         let Self { book, topic, contract, documents, zone, .. } = self;
         let (files, letterhead) = (&*documents.files, documents.letterhead.as_deref());
         Desk { book, topic, contract, files, letterhead, zone: *zone }
+    }
+}
+
+/// Says where a statement was archived just now.
+fn announce(issued: &Archived) {
+    if let Some(path) = &issued.stored {
+        super::complain(&format!("revision {} archived in {}", issued.statement.revision, path.display()));
     }
 }
 

@@ -91,7 +91,7 @@ pub enum ArchiveError {
     Issue(#[from] IssueError),
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
     let path = path.to_owned();
     |source| ArchiveError::Io { path, source }
 }
@@ -263,7 +263,7 @@ impl Archive {
 
     /// Where the statements of a service month are.
     pub fn month_dir(&self, tenant: &str, period_start: LocalDay) -> PathBuf {
-        self.dir.join(dir_name(tenant)).join(period_start.to_string())
+        self.dir.join(safe_name(tenant, MAX_NAME)).join(period_start.to_string())
     }
 }
 
@@ -285,32 +285,37 @@ fn replace(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<PathBuf, ArchiveError> {
     let (path, temporary) = (dir.join(name), dir.join(format!(".{name}.tmp")));
-    let file = File::create(&temporary).map_err(at(&temporary))?;
-    let mut out = BufWriter::new(file);
-    let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, &path)) {
+    if let Err(error) = written(&temporary, write).and_then(|()| fs::rename(&temporary, &path)) {
         _ = fs::remove_file(&temporary);
         return Err(at(&path)(error));
     }
     Ok(path)
 }
 
+/// Writes a file, down to the disk.
+pub(super) fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    write(&mut out)?;
+    out.flush()?;
+    out.get_ref().sync_all()
+}
+
 /// May it stand behind `r1.`? `json` is the statement itself.
-fn file_name(name: &str) -> bool {
+pub(super) fn file_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') && name != "json"
 }
 
-/// A tenant as the name of a directory: ASCII letters, digits, `-` and `_` as they are, other bytes as `%2F`. What gets
+/// A tenant as a name of at most `most` bytes and a digest, for files: ASCII letters, digits, `-` and `_` as they are, other bytes as `%2F`. What gets
 /// too long is cut and told apart by a digest behind `~`, which no encoded name holds.
-fn dir_name(tenant: &str) -> String {
+pub(super) fn safe_name(tenant: &str, most: usize) -> String {
     let mut name = String::new();
     for byte in tenant.bytes() {
         let next = match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         };
-        if name.len() + next.len() > MAX_NAME {
+        if name.len() + next.len() > most {
             return with_digest(&name, tenant);
         }
         name.push_str(&next);
@@ -326,6 +331,10 @@ fn with_digest(prefix: &str, tenant: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn dir_name(tenant: &str) -> String {
+        safe_name(tenant, MAX_NAME)
+    }
 
     #[test]
     fn every_tenant_has_a_safe_name_of_its_own() {

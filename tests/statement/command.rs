@@ -192,6 +192,75 @@ fn a_month_that_is_running_is_not_archived() {
     assert!(code == 0 && err.contains("revision 1 archived in"), "{err}");
 }
 
+/// Calls of tenants whose names try to leave the directory.
+fn hostile() -> Desk {
+    let desk = Desk::new();
+    let call = |tenant: &str| {
+        serde_json::json!({"tenant": tenant, "request_id": "r", "timestamp": "2026-03-20T10:00:00+08:00"}).to_string()
+            + "\n"
+    };
+    let emoji = "😀".repeat(32);
+    desk.put("calls.jsonl", &["../../up", "a\nb", &emoji].map(call).concat());
+    desk
+}
+
+#[test]
+fn everybodys_statements_go_to_files() {
+    let desk = hostile();
+    let all = |more: &[&str]| {
+        let fixed = ["--all", "--month", "2026-03", "--output-dir", "out", NOW[0], NOW[1]];
+        desk.run(&[&fixed[..], more].concat())
+    };
+    let (code, out, err) = all(&["--format", "html", "--lang", "zh"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("0 of 3 statements\n"), "progress in lines: {err}");
+    assert!(err.contains("3 statements of 3 tenants with calls: 3 written, 0 unchanged, 0 failed"), "{err}");
+    let names: Vec<_> = desk.files("out").into_iter().collect();
+    let [up, emoji, line] = &names[..] else { panic!("{names:?}") };
+    assert_eq!((up.as_str(), line.as_str()), ("%2E%2E%2F%2E%2E%2Fup.2026-03.zh.html", "a%0Ab.2026-03.zh.html"));
+    assert!(emoji.starts_with("%F0%9F%98%80") && emoji.contains('~') && emoji.ends_with(".2026-03.zh.html"), "{emoji}");
+    assert!(desk.text(&format!("out/{line}")).contains("a\\u{a}b"));
+    // The same again, then with one that cannot be written.
+    let (code, _, err) = all(&["--format", "html", "--lang", "zh"]);
+    assert!(code == 0 && err.contains("0 written, 3 unchanged, 0 failed"), "{err}");
+    fs::remove_file(desk.path(&format!("out/{up}"))).expect("removed");
+    fs::create_dir(desk.path(&format!("out/{up}"))).expect("a directory");
+    let (code, _, err) = all(&["--format", "html", "--lang", "zh"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("0 written, 2 unchanged, 1 failed\nfailed: ../../up 2026-03: out/%2E"), "{err}");
+    assert!(err.contains("1 of 3 statements failed"), "{err}");
+    assert_eq!(desk.files("out").into_iter().collect::<Vec<_>>(), names, "no temporary file stays");
+    // JSON and CSV are the documents themselves, and belong together.
+    for format in [&["--format", "json"][..], &["--format", "csv", "--bom"]] {
+        let (code, _, err) = all(format);
+        assert!(code == 0 && err.contains("3 written"), "{err}");
+    }
+    let statement = verify(&desk.text("out/a%0Ab.2026-03.json")).expect("a statement");
+    let csv = desk.text("out/a%0Ab.2026-03.evidence.csv");
+    assert_eq!(verify_evidence(&statement, csv.as_bytes()), Ok(()));
+}
+
+#[test]
+fn files_and_archive_hold_the_same_statements() {
+    let desk = hostile();
+    let all = |now: &str| {
+        let (format, dirs) = (["--format", "json"], ["--output-dir", "out", "--archive", "archive"]);
+        desk.run(&[&["--all", "--month", "2026-03", "--now", now], &format[..], &dirs].concat())
+    };
+    let (code, _, err) = all("2026-04-10T00:00:00+08:00");
+    assert!(code == 0 && err.contains("3 written, 0 unchanged, 3 archived, 0 failed"), "{err}");
+    let kept = desk.text("archive/a%0Ab/2026-03-01/r1.json");
+    assert_eq!(desk.text("out/a%0Ab.2026-03.json"), kept);
+    let (code, _, err) = all("2026-04-11T00:00:00+08:00");
+    assert!(code == 0 && err.contains("0 written, 3 unchanged, 0 failed"), "what was archived is what is sent: {err}");
+    desk.put("archive/a%0Ab/2026-03-01/r1.json", &kept.replace("\"total\": 1", "\"total\": 2"));
+    let (code, _, err) = all("2026-04-12T00:00:00+08:00");
+    assert!(code == 1 && err.contains("2 unchanged, 1 failed\nfailed: a\\u{a}b 2026-03: "), "{err}");
+    assert!(err.contains("is damaged or was altered"), "{err}");
+    let (code, _, err) = desk.run(&["--tenant", "acme", "--month", "2026-03", "--output-dir", "out"]);
+    assert!(code == 2 && err.contains("--all"), "{err}");
+}
+
 /// Every sentence about documents without effect is said in Chinese as well.
 #[test]
 fn chinese_remarks_have_no_english() {
