@@ -687,7 +687,7 @@ fn what_the_figures_rest_on_is_told() {
     assert_eq!(shards["ledger_as_of"], second["as_of"], "the least");
     let files = service.ok("/api/v1/documents");
     let kinds: Vec<_> = files["documents"].as_array().unwrap().iter().map(|f| (&f["kind"], &f["rows"])).collect();
-    assert_eq!(json!(kinds), json!([["tenants", 4], ["fees", 2], ["notices", 1], ["rulings", 1]]));
+    assert_eq!(json!(kinds), json!([["tenants", 4], ["fees", 2], ["notices", 1], ["rulings", 1], ["issuer", 1]]));
     let policy = service.ok("/api/v1/policy?id=tccc&on=2026-03-17");
     assert_eq!((&policy["id"], &policy["tiers"][0]["below"]), (&json!("tccc"), &json!("99.5")));
     assert_eq!(policy["alerts"]["resolve_factor"], json!("0.9"));

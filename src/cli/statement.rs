@@ -98,7 +98,7 @@ pub struct Args {
     lang: Lang,
 
     /// With --all: write each statement to a file here, named by tenant and month; files that would be the same stay
-    #[arg(long, value_name = "DIR", requires = "all")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tenant", "check"])]
     output_dir: Option<PathBuf>,
 
     /// Begin csv with a byte order mark, so that Excel shows Chinese

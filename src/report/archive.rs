@@ -285,19 +285,19 @@ fn replace(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<PathBuf, ArchiveError> {
     let (path, temporary) = (dir.join(name), dir.join(format!(".{name}.tmp")));
-    if let Err(error) = written(&temporary, write).and_then(|()| fs::rename(&temporary, &path)) {
+    let stored = written(&temporary, write).and_then(|file| file.sync_all());
+    if let Err(error) = stored.and_then(|()| fs::rename(&temporary, &path)) {
         _ = fs::remove_file(&temporary);
         return Err(at(&path)(error));
     }
     Ok(path)
 }
 
-/// Writes a file, down to the disk.
-pub(super) fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// Writes a file, which may not be on the disk yet.
+pub(super) fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut out = BufWriter::new(File::create(path)?);
     write(&mut out)?;
-    out.flush()?;
-    out.get_ref().sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
 /// May it stand behind `r1.`? `json` is the statement itself.

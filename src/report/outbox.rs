@@ -58,12 +58,12 @@ impl Outbox {
         // Another process may write the same file.
         let temporary = self.dir.join(format!(".{name}.{}.tmp", std::process::id()));
         let path = self.dir.join(name);
-        let result = written(&temporary, write).and_then(|()| {
+        let result = written(&temporary, write).and_then(|file| {
             if same(&temporary, &path)? {
                 return Ok(Put::Unchanged);
             }
+            file.sync_all()?;
             fs::rename(&temporary, &path)?;
-            File::open(&self.dir)?.sync_all()?;
             Ok(Put::Written)
         });
         if !matches!(result, Ok(Put::Written)) {
