@@ -31,7 +31,7 @@ use crate::replay::{Options, Replay};
 use crate::report::archive::{Archive, Archived};
 use crate::report::issue::{Desk, Hour, rows};
 use crate::report::statement::evidence::BOM;
-use crate::report::statement::{Format, Issue, Lang, Statement, render, verify};
+use crate::report::statement::{Format, Issue, Lang, render, verify};
 use crate::visible::visible;
 
 const EXAMPLES: &str = "\
