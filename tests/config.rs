@@ -398,7 +398,8 @@ fn check_config_reads_the_documents() {
     put("c.yaml", LEAST);
     let (code, out, err) = run();
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.ends_with("policy     tccc, compiled in: there is no file in policies/\n"), "{out}");
+    let end = "policy     tccc, compiled in: there is no file in policies/\nrulings    not compared with the ledger; --ledger does\n";
+    assert!(out.ends_with(end), "{out}");
 
     put("notices.yaml", "- {id: n1}\n");
     assert_eq!(run().0, Some(2));

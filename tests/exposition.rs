@@ -198,7 +198,7 @@ fn the_tenants_series_read_exactly() {
     # HELP sla_failures Failures of the service month that count, by action and code: the five most frequent; sla_calls has all.
     # TYPE sla_failures gauge
     sla_failures{tenant="acme",month="2026-03",action="",code="InternalError"} 6
-    # HELP sla_failures_left Failures left before the tier applies; negative once there are too many.
+    # HELP sla_failures_left Failures left before the tier is reached; negative once there are too many.
     # TYPE sla_failures_left gauge
     sla_failures_left{tenant="acme",month="2026-03",tier="T1"} -1
     sla_failures_left{tenant="acme",month="2026-03",tier="T2"} 4
@@ -214,15 +214,15 @@ fn the_tenants_series_read_exactly() {
     sla_tier_threshold_ratio{tenant="calm",month="2026-02",tier="T1"} 0.995
     sla_tier_threshold_ratio{tenant="calm",month="2026-02",tier="T2"} 0.99
     sla_tier_threshold_ratio{tenant="calm",month="2026-02",tier="T3"} 0.95
-    # HELP sla_error_budget_consumed_ratio Part of the service month's error budget that is used up; above 1 the target is missed. Absent without traffic.
+    # HELP sla_error_budget_consumed_ratio Part of the service month's error budget that is used; above 1 the target is missed. Absent without traffic.
     # TYPE sla_error_budget_consumed_ratio gauge
     sla_error_budget_consumed_ratio{tenant="acme",month="2026-03"} 1.2
     sla_error_budget_consumed_ratio{tenant="calm",month="2026-02"} 0.0
-    # HELP sla_compensation_ratio Part of the month's fee that would be owed as of now; 0 when the target is met.
+    # HELP sla_compensation_ratio Part of the month's fee that is owed as of now; 0 when the target is met.
     # TYPE sla_compensation_ratio gauge
     sla_compensation_ratio{tenant="acme",month="2026-03"} 0.1
     sla_compensation_ratio{tenant="calm",month="2026-02"} 0.0
-    # HELP sla_calls_to_recover Calls without a failure needed to leave the tier again; 0 when it does not apply.
+    # HELP sla_calls_to_recover Calls without a failure needed to leave the tier; 0 when it is not reached.
     # TYPE sla_calls_to_recover gauge
     sla_calls_to_recover{tenant="acme",month="2026-03",tier="T1"} 200
     sla_calls_to_recover{tenant="acme",month="2026-03",tier="T2"} 0
@@ -230,7 +230,7 @@ fn the_tenants_series_read_exactly() {
     sla_calls_to_recover{tenant="calm",month="2026-02",tier="T1"} 0
     sla_calls_to_recover{tenant="calm",month="2026-02",tier="T2"} 0
     sla_calls_to_recover{tenant="calm",month="2026-02",tier="T3"} 0
-    # HELP sla_month_end_timestamp_seconds First instant after the service month, in seconds since 1970.
+    # HELP sla_month_end_timestamp_seconds End of the service month (the first instant after it), in seconds since 1970.
     # TYPE sla_month_end_timestamp_seconds gauge
     sla_month_end_timestamp_seconds{tenant="acme",month="2026-03"} 1774972800
     sla_month_end_timestamp_seconds{tenant="calm",month="2026-02"} 1772294400
