@@ -40,6 +40,21 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// What `contract` is.
+const CONTRACT: &str = "The contract's documents: policies/*.yaml, tenants.csv, fees.csv, notices.yaml, \
+     declarations.yaml, rulings.yaml, claims.yaml, issuer.yaml with its logo, and calendars/ for the policies. A missing file is empty; without \
+     a policy file the compiled-in policy applies. `check-config` reads them all.";
+
+/// What `parking` is.
+const PARKING: &str = "What an instance keeps of partitions that the group takes from it, as in a rolling restart. \
+     If it gets one back and no other instance has counted it meanwhile, it continues where it was; otherwise it \
+     first reads two `counting.dedupe_window` back.";
+
+/// What `notify` is.
+const NOTIFY: &str = "Who is notified of alerts, besides the alerts topic. All instances of a ledger share its \
+     receivers. Secret files are read at every use, so a rotated secret needs no restart. HTTPS_PROXY and NO_PROXY \
+     in the environment are honoured.";
+
 /// What to do when the configuration cannot be read.
 const CONFIG_HELP: &str = "name a file that sla-ledger's user may read, or its directory: `--config PATH`, or \
                            SLA_LEDGER_CONFIG; the default is /etc/sla-ledger";
@@ -360,56 +375,27 @@ impl Config {
             source: root
                 .key("source", "Where calls come from, and where in an event the fields are.")
                 .section(|section| SourceConfig::read(section, &mut counting)),
-            contract: root
-                .key(
-                    "contract",
-                    "The contract's documents: policies/*.yaml, tenants.csv, fees.csv, notices.yaml, declarations.yaml, \
-                     rulings.yaml, claims.yaml, issuer.yaml with its logo, and calendars/ for the policies. A missing file is empty; without a policy \
-                     file the compiled-in policy applies. `check-config` reads them all.",
-                )
-                .section(ContractConfig::read),
+            contract: root.key("contract", CONTRACT).section(ContractConfig::read),
             kafka: root.key("kafka", "How to reach Kafka.").section(KafkaConfig::read),
             ledger: root.key("ledger", "The topics that sla-ledger writes.").section(LedgerConfig::read),
-            counting: CountingSettings::default(),
+            counting: read_recorded(root, counting),
             alerts: root
                 .key(
                     "alerts",
-                    "How alerts are published in `ledger.alerts_topic`: CloudEvents 1.0, in the transaction of the flush. The \
-                     policy says when.",
+                    "How alerts are published in `ledger.alerts_topic`: CloudEvents 1.0, in the transaction of the \
+                     flush. The policy says when.",
                 )
                 .section(AlertsConfig::read),
             flush: root.key("flush", "When counts become durable and visible.").section(FlushConfig::read),
-            parking: root
-                .key(
-                    "parking",
-                    "What an instance keeps of partitions that the group takes from it, as in a rolling restart. If it gets one \
-                     back and no other instance has counted it meanwhile, it continues where it was; otherwise it first reads \
-                     two `counting.dedupe_window` back.",
-                )
-                .section(ParkingConfig::read),
+            parking: root.key("parking", PARKING).section(ParkingConfig::read),
             http: root.key("http", "Metrics, probes and API.").section(HttpConfig::read),
             metrics: root
                 .key("metrics", "What /metrics exports per tenant. Totals, API and ledger are always complete.")
                 .section(MetricsConfig::read),
-            notify: root
-                .key(
-                    "notify",
-                    "Who is notified of alerts, besides the alerts topic. All instances of a ledger share its receivers. Secret \
-                     files are read at every use, so a rotated secret needs no restart. HTTPS_PROXY and NO_PROXY in the \
-                     environment are honoured.",
-                )
-                .section(NotifyConfig::read),
+            notify: root.key("notify", NOTIFY).section(NotifyConfig::read),
             ready: root.key("ready", "When this instance is ready.").section(ReadyConfig::read),
             logging: root.key("logging", "Logs go to stderr.").section(logging),
         };
-        root.key(
-            "counting",
-            "What counting depends on. It is recorded in the ledger; a change applies from an offset on.",
-        )
-        .section(|section| read_counting(section, &mut counting));
-        root.key("limits", "Bounds of counting, recorded as `counting` is.")
-            .section(|section| read_limits(section, &mut counting));
-        let config = Self { counting, ..config };
         config.judge_topics(root);
         fields::judge(root, &config.counting);
         config
@@ -463,16 +449,28 @@ impl Config {
             warn("`enable.ssl.certificate.verification` is off: anyone on the way can pose as a broker".into());
         }
         if self.kafka.static_membership && self.kafka.instance_id.is_none() {
-            warn("`kafka.static_membership` needs a name that outlives a restart: set `kafka.instance_id` or SLA_LEDGER_INSTANCE_ID".into());
+            warn(
+                "`kafka.static_membership` needs a name that outlives a restart: set `kafka.instance_id` or \
+                  SLA_LEDGER_INSTANCE_ID"
+                    .into(),
+            );
         }
         if self.ledger.create_topics && self.ledger.replication_factor == 1 {
             warn("`ledger.replication_factor` is 1: the ledger is lost with its broker's disk".into());
         }
         if self.counting.max_age_s < 92 * 86_400 {
-            warn("`limits.max_age` is shorter than 92 days: calls that arrive before the claim closes may be quarantined".into());
+            warn(
+                "`limits.max_age` is shorter than 92 days: calls that arrive before the claim closes may be \
+                  quarantined"
+                    .into(),
+            );
         }
         if self.counting.dedupe_window_s < 60 {
-            warn("`counting.dedupe_window` is under a minute: a producer's retry after a broker's failure can come later".into());
+            warn(
+                "`counting.dedupe_window` is under a minute: a producer's retry after a broker's failure can come \
+                  later"
+                    .into(),
+            );
         }
         fields::warn(&self.counting, &mut warn);
         self.notify.warn(warn);
@@ -537,8 +535,8 @@ impl LedgerConfig {
             name: section
                 .key(
                     "name",
-                    "The ledger's name, part of every alert's identity. Two ledgers with the same alert receivers need two \
-                     names.",
+                    "The ledger's name, part of every alert's identity. Two ledgers with the same alert receivers \
+                     need two names.",
                 )
                 .or(default.name, read::TEXT),
             topic: section
@@ -565,8 +563,8 @@ impl LedgerConfig {
             max_write_rate: section
                 .key(
                     "max_write_rate",
-                    "The most that is written to the ledger, in bytes per second. Under heavier traffic flushes are less \
-                     frequent.",
+                    "The most that is written to the ledger, in bytes per second. Under heavier traffic flushes are \
+                     less frequent.",
                 )
                 .or(default.max_write_rate, read::bytes(10_000..=10_000_000_000)),
         }
@@ -581,18 +579,18 @@ impl SourceConfig {
         let start = section
             .key(
                 "start",
-                "Where a ledger without a checkpoint starts: earliest, latest, or the arrival time of the first event to \
-                 count, e.g. \"2026-03-01T00:00:00+08:00\". Months that began earlier are marked incomplete. Ignored once the \
-                 ledger exists.",
+                "Where a ledger without a checkpoint starts: earliest, latest, or the arrival time of the first \
+                 event to count, e.g. \"2026-03-01T00:00:00+08:00\". Months that began earlier are marked \
+                 incomplete. Ignored once the ledger exists.",
             )
             .or(Start::default(), read::written("earliest, latest, or an instant with its offset", start));
         counting.fields = section
             .key(
                 "fields",
-                "Where each field is: a JSON Pointer into the event (\"/Response/Error/Code\"), \"$key\" for the record's key, \
-                 \"$header:NAME\" for a header, or \"$ce:ATTRIBUTE\" for a CloudEvent's id, subject, time or extension. \
-                 CloudEvents are recognised: pointers go into their data, and into the envelope where the data lacks tenant, \
-                 request_id or timestamp. A change applies from an offset on.",
+                "Where each field is: a JSON Pointer into the event (\"/Response/Error/Code\"), \"$key\" for the \
+                 record's key, \"$header:NAME\" for a header, or \"$ce:ATTRIBUTE\" for a CloudEvent's id, subject, \
+                 time or extension. CloudEvents are recognised: pointers go into their data, and into the envelope \
+                 where the data lacks tenant, request_id or timestamp. A change applies from an offset on.",
             )
             .section(fields::read);
         read_event_format(section, counting);
@@ -603,27 +601,27 @@ impl SourceConfig {
             timestamps: section
                 .key(
                     "timestamps",
-                    "bounded: the topic must keep the timestamps of its records near the brokers' clocks (LogAppendTime, or \
-                     message.timestamp.after.max.ms of an hour at most); otherwise it is rejected. unbounded: any timestamp is \
-                     accepted, and one from the future stops its partition until it is set aside \
-                     (`counting.ignore_timestamps`).",
+                    "bounded: the topic must keep the timestamps of its records near the brokers' clocks \
+                     (LogAppendTime, or message.timestamp.after.max.ms of an hour at most); otherwise it is \
+                     rejected. unbounded: any timestamp is accepted, and one from the future stops its partition \
+                     until it is set aside (`counting.ignore_timestamps`).",
                 )
                 .or(Timestamps::default(), read::choice(&bounds)),
             accept_topic_id: section
                 .key(
                     "accept_topic_id",
-                    "The id of a topic that continues the counted one, offset by offset, as after a move to another cluster \
-                     that keeps offsets. Without it, a topic that was deleted and recreated is not counted into the same \
-                     ledger.",
+                    "The id of a topic that continues the counted one, offset by offset, as after a move to another \
+                     cluster that keeps offsets. Without it, a topic that was deleted and recreated is not counted \
+                     into the same ledger.",
                 )
                 .example("MkQ0uKj6T4SUvXp1nS3r7A")
                 .optional(read::TEXT),
             keyed_by_tenant: section
                 .key(
                     "keyed_by_tenant",
-                    "true: producers key the topic by tenant, so all calls of a tenant are in one partition. false: they do \
-                     not; counts stay exact, but calls per second are unknown, and a policy that excludes by clause 5.7 is \
-                     rejected: it must say `suspect` or `off`.",
+                    "true: producers key the topic by tenant, so all calls of a tenant are in one partition. false: \
+                     they do not; counts stay exact, but calls per second are unknown, and a policy that excludes by \
+                     clause 5.7 is rejected: it must say `suspect` or `off`.",
                 )
                 .or(true, read::BOOLEAN),
         }
@@ -642,8 +640,8 @@ fn read_event_format(section: &mut Section, counting: &mut CountingSettings) {
     counting.timestamp_format = section
         .key(
             "timestamp_format",
-            "How `timestamp` is written: rfc3339 is text with an offset; the others are numbers or their text, in seconds, \
-             milliseconds, microseconds or nanoseconds since 1970. Fractions are floored to milliseconds.",
+            "How `timestamp` is written: rfc3339 is text with an offset; the others are numbers or their text, in \
+             seconds, milliseconds, microseconds or nanoseconds since 1970. Fractions are floored to milliseconds.",
         )
         .or(counting.timestamp_format, read::choice(&formats));
     let codes = std::mem::take(&mut counting.success_codes);
@@ -664,6 +662,15 @@ fn start(node: &Node) -> Parsed<Start> {
     }
 }
 
+/// `counting` and `limits`; the mapping of `source` has been read.
+fn read_recorded(root: &mut Section, mut counting: CountingSettings) -> CountingSettings {
+    root.key("counting", "What counting depends on. It is recorded in the ledger; a change applies from an offset on.")
+        .section(|section| read_counting(section, &mut counting));
+    root.key("limits", "Bounds of counting, recorded as `counting` is.")
+        .section(|section| read_limits(section, &mut counting));
+    counting
+}
+
 fn read_counting(section: &mut Section, counting: &mut CountingSettings) {
     counting.time_zone = section
         .key(
@@ -675,9 +682,10 @@ fn read_counting(section: &mut Section, counting: &mut CountingSettings) {
     let window = section
         .key(
             "dedupe_window",
-            "How long a request id is remembered after its last arrival: for this time at least, twice as long at most, \
-             whatever the event's own time. A repeated id within it counts once. It costs up to 72 bytes × events per second × \
-             seconds; `check-config --rate N` says how much. Raise it when producers retry for longer.",
+            "How long a request id is remembered after its last arrival: for this time at least, twice as long at \
+             most, whatever the event's own time. A repeated id within it counts once. It costs up to 72 bytes × \
+             events per second × seconds; `check-config --rate N` says how much. Raise it when producers retry for \
+             longer.",
         )
         .or(window, read::duration(SECOND..=DAY, SECOND));
     counting.dedupe_window_s = window.as_secs() as u32;
@@ -685,19 +693,20 @@ fn read_counting(section: &mut Section, counting: &mut CountingSettings) {
     counting.not_itemised = section
         .key(
             "not_itemised",
-            "Codes, or their dot-separated prefixes, whose failing calls are counted but not kept one by one: faults of the \
-             caller, so that a flood of bad requests does not fill the ledger. Calls that are not kept cannot be ruled on one \
-             by one. Default: the codes of the contract's error table with the class caller_fault or throttled.",
+            "Codes, or their dot-separated prefixes, whose failing calls are counted but not kept one by one: faults \
+             of the caller, so that a flood of bad requests does not fill the ledger. Calls that are not kept cannot \
+             be ruled on one by one. Default: the codes of the contract's error table with the class caller_fault or \
+             throttled.",
         )
         .example("[InvalidParameter, InvalidParameterValue, MissingParameter]")
         .or(codes, read::list(read::CODE));
     let ranges = section
         .key(
             "ignore_timestamps",
-            "Records of the calls topic whose own timestamps are wrong. A record from the future stops its partition, since its \
-             timestamp would close months: fix the producer's clock, then name the record here. It becomes a dead letter with \
-             the reason `clock`, and its timestamp is ignored. Records that are counted already stay as they are; an entry may \
-             be removed once its records have been passed.",
+            "Records of the calls topic whose own timestamps are wrong. A record from the future stops its \
+             partition, since its timestamp would close months: fix the producer's clock, then name the record here. \
+             It becomes a dead letter with the reason `clock`, and its timestamp is ignored. Records that are \
+             counted already stay as they are; an entry may be removed once its records have been passed.",
         )
         .example("[{partition: 3, from: 4711, to: 4712}]")
         .sections(read_ignored);
@@ -728,8 +737,8 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     let age = section
         .key(
             "max_age",
-            "A call that is older than this when it arrives is quarantined: not counted, kept as a dead letter. The default is \
-             past the close of every claim, so late calls still count.",
+            "A call that is older than this when it arrives is quarantined: not counted, kept as a dead letter. The \
+             default is past the close of every claim, so late calls still count.",
         )
         .or(age, read::duration(60 * MINUTE..=3_650 * DAY, SECOND));
     counting.max_age_s = age.as_secs() as u32;
@@ -740,16 +749,17 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     let rows = section
         .key(
             "rows_per_tenant_month",
-            "The most rows (day × action, and day × action × code × verdict) of one tenant in one month and partition; calls \
-             beyond are quarantined and the month is incomplete. Bounds memory where callers make up actions and codes.",
+            "The most rows (day × action, and day × action × code × verdict) of one tenant in one month and \
+             partition; calls beyond are quarantined and the month is incomplete. Bounds memory where callers make \
+             up actions and codes.",
         )
         .or(counting.rows_per_tenant_month.into(), read::integer(100..=10_000_000));
     counting.rows_per_tenant_month = rows as u32;
     let tenants = section
         .key(
             "tenants_per_month",
-            "The most tenants with calls in one month and partition; calls of further ones are quarantined, and their months \
-             are incomplete. Bounds memory where a mapping makes a tenant of every call.",
+            "The most tenants with calls in one month and partition; calls of further ones are quarantined, and \
+             their months are incomplete. Bounds memory where a mapping makes a tenant of every call.",
         )
         .or(counting.tenants_per_month.into(), read::integer(100..=10_000_000));
     counting.tenants_per_month = tenants as u32;
@@ -757,9 +767,9 @@ fn read_limits(section: &mut Section, counting: &mut CountingSettings) {
     counting.evidence_bytes_per_month = section
         .key(
             "evidence_per_month",
-            "How many bytes of failing calls (32 each, and the request id) one month and partition may keep one by one, as \
-             evidence. Further ones are counted and judged by the rows of their days, and their months are incomplete. Bounds \
-             memory and the ledger in an incident without end.",
+            "How many bytes of failing calls (32 each, and the request id) one month and partition may keep one by \
+             one, as evidence. Further ones are counted and judged by the rows of their days, and their months are \
+             incomplete. Bounds memory and the ledger in an incident without end.",
         )
         .or(evidence, read::bytes(1 << 20..=1 << 40));
 }
@@ -791,8 +801,8 @@ impl AlertsConfig {
             encoding: section
                 .key(
                     "encoding",
-                    "structured: the whole event as JSON in the record's value. binary: its attributes in headers, its data as \
-                     the value.",
+                    "structured: the whole event as JSON in the record's value. binary: its attributes in headers, \
+                     its data as the value.",
                 )
                 .or(default.encoding, read::choice(&encodings)),
             runbook_url: section
@@ -807,8 +817,8 @@ impl FlushConfig {
         let interval = section
             .key(
                 "interval",
-                "From one flush to the next. Counts are visible, and safe from a crash, after the flush. Shorter is fresher, \
-                 longer writes less.",
+                "From one flush to the next. Counts are visible, and safe from a crash, after the flush. Shorter is \
+                 fresher, longer writes less.",
             )
             .reload()
             .or(Self::default().interval, read::duration(100 * MILLISECOND..=MINUTE, MILLISECOND));
@@ -842,8 +852,9 @@ impl HttpConfig {
             web_config_file: section
                 .key(
                     "web_config_file",
-                    "TLS, client certificates and users, in Prometheus' own format: deploy/web-config.yml explains it. With \
-                     users, only the probes stay open. Relative to this file's directory. Default: no TLS, no authentication.",
+                    "TLS, client certificates and users, in Prometheus' own format: deploy/web-config.yml explains \
+                     it. With users, only the probes stay open. Relative to this file's directory. Default: no TLS, \
+                     no authentication.",
                 )
                 .reload()
                 .example("web-config.yml")
@@ -872,8 +883,8 @@ impl MetricsConfig {
             tenants: section
                 .key(
                     "tenants",
-                    "at_risk: tenants at risk or in breach, the `top` by money, and those of `allow`. all: every tenant, up to \
-                     `max_tenants`.",
+                    "at_risk: tenants at risk or in breach, the `top` by money, and those of `allow`. all: every \
+                     tenant, up to `max_tenants`.",
                 )
                 .reload()
                 .or(default.tenants, read::choice(&tenants)),
@@ -927,6 +938,25 @@ fn logging(section: &mut Section) -> LoggingConfig {
             .reload()
             .or(default.level, level),
     }
+}
+
+/// The files of TLS towards a server: authorities, certificate, key.
+fn tls_files(section: &mut Section) -> [Option<PathBuf>; 3] {
+    let check = section.reader.check_files;
+    let mut file = |name, doc, example| section.key(name, doc).example(example).optional(read::file(check));
+    [
+        file(
+            "ca_file",
+            "PEM file of the authorities that sign the server's certificate. Default: the system's own.",
+            "/etc/ssl/ca.pem",
+        ),
+        file(
+            "certificate_file",
+            "PEM file of the client's certificate, for servers that ask for one; needs `key_file`.",
+            "/etc/ssl/client.pem",
+        ),
+        file("key_file", "PEM file of the client's private key; needs `certificate_file`.", "/etc/ssl/client.key"),
+    ]
 }
 
 fn human<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -157,25 +157,27 @@ impl DocumentKind {
     pub fn doc(self) -> &'static str {
         match self {
             Self::Policy => {
-                "The terms: target, tiers, exclusions, claim window, alerts. Each file is a version of a policy. Without a file the \
-                 policy is config/policies/tencent-ccc-2022-08-22.yaml, which has every key with its default."
+                "The terms: target, tiers, exclusions, claim window, alerts. Each file is a version of a policy. \
+                 Without a file the policy is config/policies/tencent-ccc-2022-08-22.yaml, which has every key with \
+                 its default."
             }
             Self::CodeTable => {
                 "Whose fault an error code is, for the key `codes.file` of a policy. Other columns are ignored."
             }
             Self::Calendar => {
-                "Working days, for the key `claim.calendar` of a policy. The file has no header; lines that begin with # are \
-                 comments. A claim window in a year without coverage is provisional."
+                "Working days, for the key `claim.calendar` of a policy. The file has no header; lines that begin \
+                 with # are comments. A claim window in a year without coverage is provisional."
             }
             Self::Tenants => {
-                "Orders: who is served, from when to when. One row an order. Comments begin with # and are above the header."
+                "Orders: who is served, from when to when. One row an order. Comments begin with # and are above the \
+                 header."
             }
             Self::Fees => "Bills: what was paid. One row a bill. Comments begin with # and are above the header.",
             Self::Notices => "A list of announced maintenance (clause 5.12) and events (clause 5.11).",
             Self::Declarations => "A list of call rates above clause 5.7's that customers announced.",
             Self::Rulings => {
-                "A list of decisions about calls by a person. It is append-only: a file that drops or alters a ruling that was \
-                 applied is rejected. `sla-ledger ruling add` adds entries safely."
+                "A list of decisions about calls by a person. It is append-only: a file that drops or alters a \
+                 ruling that was applied is rejected. `sla-ledger ruling add` adds entries safely."
             }
             Self::Claims => "A list of what became of claims.",
             Self::Issuer => {
@@ -367,11 +369,12 @@ pub const SHIPPED_POLICY: &str = include_str!("../config/policies/tencent-ccc-20
 /// What the parsers of the documents ask for, document by document: its files, what they are, and their keys or columns.
 pub fn reference() -> Vec<(DocumentKind, Vec<Key>)> {
     use DocumentKind::{Calendar, Claims, CodeTable, Declarations, Fees, Issuer, Notices, Policy, Rulings, Tenants};
+    let [.., [last, ..]] = workdays::COLUMNS;
     let calendar = workdays::COLUMNS.map(|[name, words, doc]| Key {
         path: name.into(),
         doc,
         form: Form::Words(words),
-        need: Need::Required,
+        need: if name == last { Need::Optional } else { Need::Required },
         example: None,
         reload: false,
     });

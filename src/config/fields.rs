@@ -31,8 +31,8 @@ pub(super) fn read(section: &mut Section) -> FieldMapping {
         system_error: section
             .key(
                 "system_error",
-                "true or false is the provider's own verdict, which overrides the code; absent or null leaves it to the \
-                 code.",
+                "true or false is the provider's own verdict, which overrides the code; absent or null leaves it to \
+                 the code.",
             )
             .or(system_error, path()),
     }
@@ -94,8 +94,8 @@ pub(super) fn warn(counting: &CountingSettings, mut warn: impl FnMut(String)) {
     };
     if fields[..3].iter().all(|(_, path)| attribute(path)) {
         warn(
-            "`source.fields` names a CloudEvent's attributes by pointers, which go into the event's data first, and find nothing \
-             in binary mode: write e.g. `$ce:id` for the attribute itself"
+            "`source.fields` names a CloudEvent's attributes by pointers, which go into the event's data first, and \
+             find nothing in binary mode: write e.g. `$ce:id` for the attribute itself"
                 .into(),
         );
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 
+use super::tls_files;
 use crate::yaml::form::{Form, Parser};
 use crate::yaml::read::{self, Parsed, Section, shown, wrong};
 use crate::yaml::tree::{self, Node, Value};
@@ -228,8 +229,8 @@ impl KafkaConfig {
             static_membership: section
                 .key(
                     "static_membership",
-                    "true: an instance that restarts within 15 s gets its partitions back without a rebalance. Needs an \
-                     instance id that outlives the restart, as in a StatefulSet.",
+                    "true: an instance that restarts within 15 s gets its partitions back without a rebalance. Needs \
+                     an instance id that outlives the restart, as in a StatefulSet.",
                 )
                 .or(default.static_membership, read::BOOLEAN),
             security: Security::default(),
@@ -238,8 +239,9 @@ impl KafkaConfig {
         let properties = section
             .key(
                 "librdkafka",
-                "Any other property of librdkafka, by its own name, e.g. `fetch.max.bytes: 52428800`. Properties that exactness \
-                 depends on (offsets, isolation, transactions, acks) and secrets are rejected, with the reason.",
+                "Any other property of librdkafka, by its own name, e.g. `fetch.max.bytes: 52428800`. Properties \
+                 that exactness depends on (offsets, isolation, transactions, acks) and secrets are rejected, with \
+                 the reason.",
             )
             .free_form("text, a number, true or false");
         let mut left = Vec::new();
@@ -339,12 +341,11 @@ impl KafkaConfig {
 
 impl Security {
     fn read(section: &mut Section) -> Self {
-        let check = section.reader.check_files;
         let help = "put the secret into a file or a variable, and name that: `…_file` or `…_env`";
         section.refuse("password", "is a secret, which never stands in this file", help);
         section.refuse("key_password", "is a secret, which never stands in this file", help);
         let mechanisms = Mechanism::NAMES.map(|(name, _)| name).to_vec();
-        let config = Self {
+        let without_files = Self {
             protocol: section
                 .key("protocol", "Encrypted or not, authenticated or not.")
                 .or(Protocol::default(), read::choice(&Protocol::NAMES)),
@@ -365,28 +366,16 @@ impl Security {
                 ("password_env", "The environment variable with the password, instead of the file."),
                 ["/run/secrets/kafka-password", "KAFKA_PASSWORD"],
             ),
-            ca_file: section
-                .key(
-                    "ca_file",
-                    "PEM file of the authorities that sign the brokers' certificates. Default: the system's own.",
-                )
-                .example("/etc/ssl/kafka-ca.pem")
-                .optional(read::file(check)),
-            certificate_file: section
-                .key("certificate_file", "PEM file of the client's certificate; needs `key_file`.")
-                .example("/etc/ssl/client.pem")
-                .optional(read::file(check)),
-            key_file: section
-                .key("key_file", "PEM file of the client's private key; needs `certificate_file`.")
-                .example("/etc/ssl/client.key")
-                .optional(read::file(check)),
-            key_password: secret_source(
-                section,
-                ("key_password_file", "The file of the password of `key_file`."),
-                ("key_password_env", "The environment variable with that password, instead of the file."),
-                ["/run/secrets/key-password", "KAFKA_KEY_PASSWORD"],
-            ),
+            ..Self::default()
         };
+        let [ca_file, certificate_file, key_file] = tls_files(section);
+        let key_password = secret_source(
+            section,
+            ("key_password_file", "The file of the password of `key_file`."),
+            ("key_password_env", "The environment variable with that password, instead of the file."),
+            ["/run/secrets/key-password", "KAFKA_KEY_PASSWORD"],
+        );
+        let config = Self { ca_file, certificate_file, key_file, key_password, ..without_files };
         config.judge(section);
         config
     }
@@ -438,8 +427,9 @@ fn instance_id(section: &mut Section) -> Option<String> {
     let id = section
         .key(
             "instance_id",
-            "This instance's name, different for every instance of the group. SLA_LEDGER_INSTANCE_ID in the environment \
-             overrides it. Default: the host's name and the HTTP port. Set it where host names change with every restart.",
+            "This instance's name, different for every instance of the group. SLA_LEDGER_INSTANCE_ID in the \
+             environment overrides it. Default: the host's name and the HTTP port. Set it where host names change \
+             with every restart.",
         )
         .example("sla-ledger-0")
         .optional(read::TEXT);

@@ -11,7 +11,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::kafka::SecretSource;
-use super::{DAY, MILLISECOND, MINUTE, SECOND, human};
+use super::{DAY, MILLISECOND, MINUTE, SECOND, human, tls_files};
 use crate::yaml::read::{self, FromText, Parsed, Section, shown, wrong};
 use crate::yaml::tree::Node;
 
@@ -224,10 +224,10 @@ impl NotifyConfig {
         let webhooks = section
             .key(
                 "webhooks",
-                "Each webhook gets every alert as Alertmanager would send it (its webhook payload, version 4, one alert a \
-                 message), at least once: a message may come again with the same `webhook-id`. It reads the topic as the \
-                 consumer group `<kafka.group>-notify-<name>` (which the Kafka user must be allowed to use), from the day it is \
-                 first named here.",
+                "Each webhook gets every alert as Alertmanager would send it (its webhook payload, version 4, one \
+                 alert a message), at least once: a message may come again with the same `webhook-id`. It reads the \
+                 topic as the consumer group `<kafka.group>-notify-<name>` (which the Kafka user must be allowed to \
+                 use), from the day it is first named here.",
             )
             .example("[{name: ops, url: \"https://ops.example.com/sla\", secret_file: /run/secrets/ops-webhook}]")
             .sections(|webhook| (WebhookConfig::read(webhook), webhook.place("name")));
@@ -326,8 +326,8 @@ impl WebhookConfig {
             give_up_after: section
                 .key(
                     "give_up_after",
-                    "A failed attempt is repeated until the alert is this old, or something newer is known of the same alert. \
-                     24h if absent.",
+                    "A failed attempt is repeated until the alert is this old, or something newer is known of the \
+                     same alert. 24h if absent.",
                 )
                 .or(DAY, read::duration(MINUTE..=30 * DAY, SECOND)),
             access: HttpAccess::read(section),
@@ -341,15 +341,15 @@ impl AlertmanagersConfig {
             urls: section
                 .key(
                     "urls",
-                    "All peers of the cluster, never a load balancer in front of them. Bases, to which \"/api/v2/alerts\" is \
-                     added.",
+                    "All peers of the cluster, never a load balancer in front of them. Bases, to which \
+                     \"/api/v2/alerts\" is added.",
                 )
                 .or(default.urls, read::list(read::written("http or https URL", alertmanager))),
             resend_interval: section
                 .key(
                     "resend_interval",
-                    "What fires is sent again after this time; an Alertmanager that receives nothing for four times as long \
-                     considers it resolved.",
+                    "What fires is sent again after this time; an Alertmanager that receives nothing for four times \
+                     as long considers it resolved.",
                 )
                 .or(default.resend_interval, read::duration(SECOND..=60 * MINUTE, MILLISECOND)),
             min_severity: min_severity(section, default.min_severity),
@@ -378,22 +378,10 @@ impl HttpAccess {
                 .key("bearer_token_file", "The file of a bearer token, instead of a user.")
                 .example("/run/secrets/receiver-token")
                 .optional(read::file(check)),
-            ca_file: section
-                .key(
-                    "ca_file",
-                    "PEM file of the authorities that sign the receiver's certificate. Default: the system's own.",
-                )
-                .example("/etc/ssl/receiver-ca.pem")
-                .optional(read::file(check)),
-            certificate_file: section
-                .key("certificate_file", "PEM file of the client's certificate, for receivers that ask for one.")
-                .example("/etc/ssl/client.pem")
-                .optional(read::file(check)),
-            key_file: section
-                .key("key_file", "PEM file of the client's private key; needs `certificate_file`.")
-                .example("/etc/ssl/client.key")
-                .optional(read::file(check)),
+            ..Self::default()
         };
+        let [ca_file, certificate_file, key_file] = tls_files(section);
+        let access = Self { ca_file, certificate_file, key_file, ..access };
         for (key, needs) in [
             ("username", "password_file"),
             ("password_file", "username"),
@@ -586,8 +574,8 @@ notify:
             ),
             (
                 "notify: {alertmanagers: {urls: ['http://a:9093/api/v2/alerts']}}".into(),
-                "`notify.alertmanagers.urls` holds the API's path, which is added to it: `http://a:9093/api/v2/alerts`; \
-                 write the base: `http://a:9093`",
+                "`notify.alertmanagers.urls` holds the API's path, which is added to it: \
+                 `http://a:9093/api/v2/alerts`; write the base: `http://a:9093`",
             ),
             (
                 "notify: {alertmanagers: {urls: ['http://a:9093/api/v1/alerts/']}}".into(),

@@ -208,8 +208,8 @@ fn in_line(name: &str, text: &str, error: &str, help: &str) -> FileErrors {
     FileErrors::new(name, text, vec![(message.into(), help.into(), start..end)], &[])
 }
 
-const UNKEYED_HELP: &str = "set `exclusions.clause_5_7.mode` to `suspect` or `off`, or key the topic by tenant and set \
-                            `source.keyed_by_tenant: true`";
+const UNKEYED_HELP: &str = "set `exclusions.clause_5_7.mode` to `suspect` or `off`, or key the topic by tenant and \
+                            set `source.keyed_by_tenant: true`";
 
 fn read_policy(
     name: &str,
@@ -256,9 +256,9 @@ fn policy(root: &mut Section, expected: &ExpectedLedger, beside: &mut Beside, sh
     let month_end = root
         .key(
             "month_end",
-            "Where a term of whole months ends when the day number does not exist (1.2). month_end: the month's last day is the \
-             term's last (31 January + 1 month ends with 28 February). clamp: it takes the missing day's place (ends with 27 \
-             February).",
+            "Where a term of whole months ends when the day number does not exist (1.2). month_end: the month's last \
+             day is the term's last (31 January + 1 month ends with 28 February). clamp: it takes the missing day's \
+             place (ends with 27 February).",
         )
         .or(default.month_end, read::choice(&month_end));
     let bound_actions = root
@@ -291,7 +291,8 @@ fn policy(root: &mut Section, expected: &ExpectedLedger, beside: &mut Beside, sh
     let exclusions = root
         .key(
             "exclusions",
-            "Failures that are not the provider's (5), where no person must decide; for the other clauses see rulings.yaml.",
+            "Failures that are not the provider's (5), where no person must decide; for the other clauses see \
+             rulings.yaml.",
         )
         .section(|section| read_exclusions(section, default.exclusions, expected));
     let alerts = root.key("alerts", "When alerts fire.").section(|section| read_alerts(section, default.alerts));
@@ -338,7 +339,8 @@ fn read_version(root: &mut Section) -> (String, LocalDay, u32, Option<i64>) {
     let recorded_at_ms = root
         .key(
             "recorded_at",
-            "When this was written down. Reports \"as of\" an earlier instant do not see it, unless no version was known then.",
+            "When this was written down. Reports \"as of\" an earlier instant do not see it, unless no version was \
+             known then.",
         )
         .needed("\"2022-08-22T00:00:00+08:00\"", of(values::INSTANT));
     // A filler: without a mistake the day is there.
@@ -370,15 +372,15 @@ fn read_fee(section: &mut Section, default: Fees, total_cap: bool) -> (Fees, boo
         base: section
             .key(
                 "base",
-                "cash: what was paid without vouchers. gross: the price before them. The month's cash caps the payout in both \
-                 cases (3.1).",
+                "cash: what was paid without vouchers. gross: the price before them. The month's cash caps the \
+                 payout in both cases (3.1).",
             )
             .or(default.base, read::choice(&bases)),
         allocation: section
             .key(
                 "allocation",
-                "How a prepaid fee is split over service months (1.3): by day, all to the month in which it was charged, or \
-                 equally.",
+                "How a prepaid fee is split over service months (1.3): by day, all to the month in which it was \
+                 charged, or equally.",
             )
             .or(default.allocation, read::choice(&allocations)),
         rounding: section
@@ -456,8 +458,8 @@ fn read_codes(section: &mut Section, beside: &mut Beside, sha256: &mut Sha256, d
     let table = section
         .key(
             "file",
-            "A table with the columns code and class, in this directory. A code that is not listed has the class of its longest \
-             listed prefix (up to a dot). Default: the table that is compiled in.",
+            "A table with the columns code and class, in this directory. A code that is not listed has the class of \
+             its longest listed prefix (up to a dot). Default: the table that is compiled in.",
         )
         .optional(read::written("file name", |node: &Node| beside.get(DocumentKind::CodeTable, node)))
         .flatten();
@@ -499,8 +501,8 @@ fn read_tiers(root: &mut Section) -> Vec<Tier> {
     let mut complete = true;
     let asked = root.key(
         "tiers",
-        "Compensation (3.1), the highest threshold first, which is the promised availability (2.2). The last tier reaches down \
-         to 0. At least one.",
+        "Compensation (3.1), the highest threshold first, which is the promised availability (2.2). The last tier \
+         reaches down to 0. Required: at least one.",
     );
     let given = asked.sections(|section| {
         let name = section.key("name", "Its name.").required("T1", of(OWNED.with(tier_name)));
@@ -560,8 +562,8 @@ fn read_exclusions(section: &mut Section, default: ExclusionRules, expected: &Ex
     let order = section
         .key(
             "order",
-            "A failure is excluded once, by the first of these clauses that matches. A clause that is left out excludes \
-             nothing. 5.11 and 5.12 are fed by notices.yaml.",
+            "A failure is excluded once, by the first of these clauses that matches. A clause that is left out \
+             excludes nothing. 5.11 and 5.12 are fed by notices.yaml.",
         )
         .or(default.order, read::written("list of clauses in quotes", order));
     let undeclared =

@@ -227,8 +227,8 @@ fn decides(section: &mut Section, decision: Option<Decision>) {
 }
 
 /// What a scope is.
-const SCOPE: &str = "Which calls: any of `tenants`, `from`, `to`, `actions` and `codes`, at least one; or `tenant`, `day` and \
-                     `request_ids`. Required, but not with revoke.";
+const SCOPE: &str = "Which calls: any of `tenants`, `from`, `to`, `actions` and `codes`, at least one; or `tenant`, \
+                     `day` and `request_ids`. Required, but not with revoke.";
 
 /// Reads a scope; puts what is given into `canonical`. `None` after a mistake.
 fn read_scope(section: &mut Section, judged: bool, canonical: &mut BTreeMap<&str, Json>) -> Option<Scope> {

@@ -76,13 +76,13 @@ pub struct Holiday {
 
 const CHINA: &str = include_str!("../../config/calendars/cn.csv");
 const FORMAT: &str = "write `kind,from,to,year,name` with coverage, off or work first, and dates as 2026-10-01";
-/// The columns of a calendar, which has no header: name, how it is written, what it says.
+/// The columns of a calendar, which has no header: name, how it is written, what it says. The last may be missing.
 pub const COLUMNS: [[&str; 3]; 5] = [
     [
         "kind",
         "coverage, off or work",
-        "coverage: these days are known. off: they are not worked. work: weekend days that are worked. Of known days that no other \
-         row names, Monday to Friday are worked.",
+        "coverage: these days are known. off: they are not worked. work: weekend days that are worked. Of known days \
+         that no other row names, Monday to Friday are worked.",
     ],
     ["from", "date", "The first day."],
     ["to", "date", "The last day, at most a year after `from`."],

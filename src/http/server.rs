@@ -193,7 +193,7 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready, or why not: JSON, which in a problem stands beside the problem's own members; lines for those who want text.
+/// Ready, or why not: JSON, in a 503 a problem with `ready` and `reasons`; lines for those who want text.
 async fn readyz(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
     let reasons = health.not_ready_reasons();
     let ready = reasons.is_empty();

@@ -87,7 +87,7 @@ fn document(out: &mut String, kind: DocumentKind, keys: &[Key]) {
 fn default(defaults: &Defaults, key: &Key) -> String {
     match key.need {
         Need::Required => "required".into(),
-        // A default that is longer than a line is told in words.
+        // A default that is longer than a line is described in words.
         _ => code(&defaults.of(key).filter(|text| text.len() <= 120).unwrap_or_default()),
     }
 }

@@ -124,7 +124,7 @@ impl<P> Parser<P> {
 /// A key that a reader asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Key {
-    /// Its full name: `flush.interval`; `[]` stands behind a list whose items have keys.
+    /// Its full name: `flush.interval`; `[]` follows a list whose items have keys.
     pub path: String,
     /// What it does: sentences.
     pub doc: &'static str,
@@ -143,7 +143,7 @@ pub struct Key {
 pub enum Need {
     /// It must.
     Required,
-    /// Without it something else is taken, which is a value of its own.
+    /// It has a default.
     Default,
     /// It may be left out.
     Optional,
