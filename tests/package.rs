@@ -171,7 +171,7 @@ fn build_id(binary: &Path) -> String {
 /// What a panic's backtrace needs: the symbols of the very binary, where debuggers and the program itself look for them.
 #[test]
 fn line_numbers_are_in_the_package_of_debug_symbols() {
-    let (package, symbols) = (PACKAGES.unpack("64.deb"), PACKAGES.unpack(".ddeb"));
+    let (package, symbols) = (PACKAGES.unpack(".deb"), PACKAGES.unpack(".ddeb"));
     let binary = package.path().join("usr/bin/sla-ledger");
     let (sections, _) = run(Command::new("readelf").args(["--section-headers", "--wide"]).arg(&binary));
     assert!(!sections.contains(".debug_line") && !sections.contains(".symtab"), "not stripped: {sections}");
