@@ -1,9 +1,10 @@
-//! The alert desk: whose alerts are judged when, with what, and what the next flush writes of it.
+//! The alert desk: which tenants' alerts are judged when and from what, and what the next flush writes.
 //!
-//! It sits on the worker's thread, between the figures that everybody reads ([`View`]) and the shards whose flush carries
-//! what is told. What is decided is the domain's ([`judge`]); here is only who is looked at: tenants of this instance's
-//! home shards whose figures changed, everybody once a minute (time passes for those who are not called too), and nobody
-//! whose shard lags or has a gap, until it has caught up. Then only the present state is told, whatever came in between.
+//! It runs on the worker's thread, between the figures that all readers share ([`View`]) and the shards whose flush
+//! carries the alerts. The domain decides when an alert fires ([`judge`]). The desk only selects who is judged: tenants
+//! of this instance's home shards whose figures changed, and all of them once a minute, since time passes for tenants
+//! without calls too. A tenant whose shard lags or has a gap is not judged until the shard has caught up. Then only the
+//! current state is published, whatever happened in between.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -29,21 +30,21 @@ use crate::view::{FLEET_SHARD, Home, Published, Unjudged, View, home_shard};
 
 /// A tenant whose shard is further behind than this is not judged.
 pub const MAX_LAG: Duration = Duration::from_secs(120);
-/// Everybody is looked at so often, in ms, for time passes without calls too.
+/// Every tenant is judged at this interval, in ms, because time passes without calls too.
 const SWEEP_MS: i64 = 60_000;
-/// Alerts of tenants that one round logs at most.
+/// At most this many tenant alerts are logged per pass.
 const MOST_LINES: usize = 10;
-/// The fleet's own alerts are looked at so often, in ms.
+/// The fleet's own alerts are judged at this interval, in ms.
 const FLEET_MS: i64 = 2_000;
 /// How long one pass may keep the worker from counting; the rest waits for the next flush.
 const PASS: Duration = Duration::from_millis(100);
-/// More tenants than this that alert within five minutes are told as one (semantics: Alerts).
+/// More tenants than this alerting within five minutes are reported as one alert (semantics: Alerts).
 pub const MANY_TENANTS: usize = 100;
 /// Those five minutes, in ms.
 const AT_ONCE_MS: i64 = 5 * 60_000;
-/// For so long a gap is told, in ms.
+/// How long a gap's alert fires, in ms.
 const GAP_TOLD_MS: i64 = 7 * 86_400_000;
-/// Codes without a class that are told at once.
+/// At most this many unclassified codes have an alert at the same time.
 const UNKNOWN_CODES: usize = 50;
 
 /// Judges the tenants of this instance's home shards.
@@ -70,7 +71,7 @@ struct Pass<'a> {
 }
 
 impl Desk {
-    /// A desk that has judged nobody yet.
+    /// A desk that has not judged any tenant yet.
     pub fn new(issuer: Issuer) -> Self {
         Self {
             issuer,
@@ -82,7 +83,7 @@ impl Desk {
         }
     }
 
-    /// Tells again what a torn flush of this shard may or may not have told. To be called before its first flush.
+    /// Publishes again what a torn flush of this shard may or may not have published. Call before its first flush.
     pub fn tell_again(&self, view: &View, shard: &mut Shard, now_ms: i64) {
         // The worker takes nothing over before there is a value.
         let Some(value) = view.published() else { return };
@@ -90,8 +91,8 @@ impl Desk {
         shard.tell_again(|key, state| pass.message(key, state));
     }
 
-    /// Judges who is due, and has the shards' next flush tell what there is to tell. `lag`: how far a shard is behind its
-    /// source; `None`: nobody knows.
+    /// Judges the tenants that are due, and queues their alerts for the shards' next flush. `lag`: how far a shard is
+    /// behind its source; `None`: unknown.
     pub fn judge(
         &mut self,
         view: &View,
@@ -106,14 +107,14 @@ impl Desk {
         }
         let lags: Vec<Option<Duration>> = (0..view.shards()).map(lag).collect();
         let (began, news) = (Instant::now(), view.take_unjudged());
-        // Behind both: it is as new as the home asks for, and has the figures of those who changed.
+        // Loaded after both, so it is as new as the home requires and has the figures of the tenants that changed.
         let Some(value) = view.published() else { return };
         let Published { book, standings } = &*value;
         let new_home = !Arc::ptr_eq(&home, &self.home);
         if new_home || matches!(news, Unjudged::All) || is_due(self.swept_ms, SWEEP_MS, now_ms) {
             self.home = home.clone();
             self.swept_ms = Some(now_ms);
-            // Whoever waits keeps its place.
+            // Tenants already in the queue keep their place.
             for (tenant, _) in standings.iter().filter(|(tenant, _)| home.speaks_for(tenant)) {
                 self.enqueue(tenant);
             }
@@ -165,7 +166,7 @@ impl Desk {
     }
 }
 
-/// Has so much time passed since? A clock that was set back is no reason to wait.
+/// Has this much time passed? A clock that was set back does not delay it.
 fn is_due(last_ms: Option<i64>, every_ms: i64, now_ms: i64) -> bool {
     last_ms.is_none_or(|last| !(last..last + every_ms).contains(&now_ms))
 }
@@ -198,8 +199,8 @@ impl<'a> Pass<'a> {
         shards.filter_map(|shard| *holds.get(shard)?).max()
     }
 
-    /// Judges one tenant's service months; what is told goes to `told`, what is only remembered to the shard. `false`: an
-    /// alert has to wait for the flush that tells its last change.
+    /// Judges one tenant's service months. Alerts to publish go to `told`, those that are only remembered go to the
+    /// shard. `false`: an alert has to wait for the flush that publishes its last change.
     fn judge(&mut self, tenant: &Arc<str>, shard: &mut Shard, told: &mut Vec<(AlertKey, AlertState)>) -> bool {
         let Some(standing) = self.standings.tenant(tenant) else { return true };
         let mut all = true;
@@ -224,8 +225,9 @@ impl<'a> Pass<'a> {
         all
     }
 
-    /// Resolves what nobody judges any more: levels, tiers and days that were taken out of the policy, and service months that
-    /// the tenant no longer has. `false`: an alert has to wait for the flush that tells its last change.
+    /// Resolves alerts that are no longer judged: levels, tiers and days that were removed from the policy, and service
+    /// months that the tenant no longer has. `false`: an alert has to wait for the flush that publishes its last
+    /// change.
     fn judge_unwatched(
         &self,
         tenant: &Arc<str>,
@@ -273,7 +275,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Tenants that began to alert within the last minutes, those to be told now among them.
+    /// Tenants that began to alert within the last minutes, including those to be published now.
     fn many_at_once(&self, told: &[(AlertKey, AlertState)]) -> usize {
         let counts = |state: &AlertState| {
             state.is_firing() && state.severity >= Severity::Warning && state.starts_at_ms > self.now_ms - AT_ONCE_MS
@@ -296,7 +298,7 @@ impl<'a> Pass<'a> {
     ) {
         let (all, mut lines) = (told.len(), 0);
         for (key, mut state) in told {
-            // What was told by itself is also resolved by itself.
+            // An alert that was published individually is also resolved individually.
             state.grouped |= grouped && state.is_firing() && state.severity >= Severity::Warning;
             let message = self.message(&key, &state);
             let home =
@@ -390,8 +392,8 @@ impl<'a> Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The codes without a class that are told: those that were, for as long as they have none, and others while there is
-    /// room. A code must not be told as resolved because others came before it in the alphabet.
+    /// The unclassified codes that have an alert: those that already had one, for as long as they are unclassified, and
+    /// others while there is room. A code must not be reported as resolved because others precede it alphabetically.
     fn unknown_codes(&self, shard: &Shard) -> BTreeSet<Arc<str>> {
         let unknown = self.standings.unknown_codes();
         let policies = self.standings.contract().policies.versions();
@@ -419,8 +421,8 @@ fn over(alert: AlertName) -> Reason {
     }
 }
 
-/// Could anything fire in a service month of which nothing was told yet? Most tenants are far from it, and this is much
-/// cheaper than to judge them.
+/// Could anything fire in a service month without any published alert? Most tenants are far from it, and this check is
+/// much cheaper than judging them.
 fn may_alert(month: &ServiceMonth, windows: &Windows) -> bool {
     let availability = month.availability();
     if availability.failed == 0 {

@@ -1,9 +1,8 @@
 //! What is published and everything else reads, and which tenants are this instance's to export.
 //!
-//! The tail alone owns ledger and standings ([`Editor`]). What it publishes is one immutable value ([`Published`]): whoever
-//! answers loads it once, and all of the answer comes from it, however long that takes. Nobody waits for anybody: a contract
-//! or a takeover's question reaches the tail as a message. The locks here are held for an instant, and none while another
-//! is taken.
+//! Only the tail owns ledger and standings ([`Editor`]). It publishes one immutable value ([`Published`]): a reader
+//! loads it once and makes the whole answer from it, however long that takes. No thread blocks another: a new contract
+//! or a takeover's query reaches the tail as a message. The locks here are held only briefly, and never two at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,11 +29,11 @@ type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
 
 /// The shard whose owner speaks for the fleet.
 pub const FLEET_SHARD: u32 = 0;
-/// Tenants that are judged anew between two looks at whether the service is ending.
+/// Tenants that are re-evaluated between two checks whether the service is ending.
 const TENANTS_AT_ONCE: usize = 64;
-/// Values are published no oftener: a copy for readers has its price.
+/// Minimum interval between published values: a copy for readers has its cost.
 const INTERVAL: Duration = Duration::from_millis(25);
-/// How often whoever waits for the tail looks at whether the service is ending.
+/// How often a thread that waits for the tail checks whether the service is ending.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What this instance knows and shows.
@@ -47,12 +46,12 @@ pub struct View {
     /// Until when the home holds, unless the worker says so again.
     home_until: Mutex<Instant>,
     arrivals: Mutex<Arrivals>,
-    /// Held while everybody is judged anew.
+    /// Held while all tenants are re-evaluated.
     adopting: Mutex<()>,
-    /// The service is ending: nobody is judged anew any more.
+    /// The service is ending: no more tenants are re-evaluated.
     closing: AtomicBool,
     rulings: ArcSwap<Vec<NotedRuling>>,
-    /// Rulings of the ledger that the documents in force drop or alter.
+    /// Rulings in the ledger that the active documents drop or alter.
     rejected_rulings: ArcSwap<Vec<RefusedRuling>>,
     source_ends: ArcSwap<Vec<Option<SourceEnd>>>,
     /// Where owned shards begin that have no checkpoint yet.
@@ -72,7 +71,7 @@ enum Message {
     Takeover { takeover: Takeover, reply: Sender<Book> },
 }
 
-/// What a contract has taken the place of. To end it takes a while: that is for whoever asked, not for the tail.
+/// What a new contract has replaced. Dropping it takes a while: the caller does that, not the tail.
 type Former = (Standings, [Option<Arc<Published>>; 2]);
 
 /// Owns ledger and standings, and publishes them. The tail has the only one.
@@ -98,7 +97,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Does it speak for anybody?
+    /// Does it speak for no tenant?
     pub fn is_empty(&self) -> bool {
         self.shards.is_empty()
     }
@@ -120,7 +119,7 @@ impl Editor {
         self.publisher.apply(partition, offset, key, value)
     }
 
-    /// The tail stands at a partition's end; see [`Book::reached_end`].
+    /// The tail is at a partition's end; see [`Book::reached_end`].
     pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
         self.publisher.reached_end(partition, position)
     }
@@ -151,7 +150,7 @@ impl Editor {
         if due && rest.is_zero() {
             self.publish(view, alive);
         }
-        // A new owner tells again what a torn flush has told, and needs the figures for it.
+        // A new owner publishes the alerts of a torn flush again, and needs the figures for that.
         if view.published().is_some() {
             let publisher = &self.publisher;
             self.takeovers.retain(|(takeover, reply)| match publisher.read_for(takeover) {
@@ -171,7 +170,7 @@ impl Editor {
         if let Some((value, changed)) = self.publisher.publish(alive) {
             self.last = Some(Instant::now());
             view.published.store(Some(Arc::new(value)));
-            // Behind the value: whoever takes these tenants finds their new figures.
+            // After the value is stored: the thread that takes these tenants finds their new figures.
             lock(&view.unjudged).extend(changed);
         }
     }
@@ -213,20 +212,20 @@ impl View {
         self.shards
     }
 
-    /// The rulings of the documents in force, for the worker to write down.
+    /// The rulings of the active documents, for the worker to record.
     pub fn rulings(&self) -> Arc<Vec<NotedRuling>> {
         self.rulings.load_full()
     }
 
-    /// These documents' rulings are in force from now on: the owner of shard 0 writes down those that are new with its
-    /// next flush. `rejected`: what [`refused_rulings`](crate::pipeline::rulings::refused_rulings) has found. With any,
-    /// nothing is written down, every figure is marked, and no statement is issued.
+    /// Makes these documents' rulings the active ones: the owner of shard 0 records the new ones with its next flush.
+    /// `rejected`: what [`refused_rulings`](crate::pipeline::rulings::refused_rulings) found. If there are any, nothing
+    /// is recorded, every figure is marked, and no statement is issued.
     pub fn set_rulings(&self, rulings: Vec<NotedRuling>, rejected: Vec<RefusedRuling>) {
         self.rulings.store(Arc::new(if rejected.is_empty() { rulings } else { Vec::new() }));
         self.rejected_rulings.store(Arc::new(rejected));
     }
 
-    /// Rulings that the ledger has applied and the documents in force drop or alter.
+    /// Rulings that the ledger has applied and the active documents drop or alter.
     pub fn rejected_rulings(&self) -> Arc<Vec<RefusedRuling>> {
         self.rejected_rulings.load_full()
     }
@@ -302,7 +301,7 @@ impl View {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Whose alerts are to be judged; from now on, nobody's.
+    /// Takes the tenants whose alerts are to be judged, leaving none.
     pub fn take_unjudged(&self) -> Unjudged {
         std::mem::take(&mut *lock(&self.unjudged))
     }
@@ -349,7 +348,8 @@ impl View {
         self.source_ends.store(Arc::new(ends));
     }
 
-    /// The ids of calls topics that the ledger's shards count, each once; none where the brokers give topics no id.
+    /// The ids of calls topics that the ledger's shards count, without duplicates; empty where brokers do not assign
+    /// topic ids.
     pub fn source_ids(&self) -> Vec<String> {
         let published = self.published();
         let shards = published.iter().flat_map(|value| value.book.shards());
@@ -374,9 +374,9 @@ impl View {
         }
     }
 
-    /// How far the ledger of a shard is behind its source, whoever owns it: what is not in the ledger yet, counted or not.
-    /// The one definition of lag, for metrics, readiness, alerts and the API. `None`: nobody knows, because the brokers have
-    /// not said lately where the source ends, or because the shard was never counted.
+    /// How far the ledger of a shard is behind its source, whichever instance owns it: what is not in the ledger yet,
+    /// counted or not. The one definition of lag, for metrics, readiness, alerts and the API. `None`: unknown, because
+    /// the brokers have not reported the source's end lately, or because the shard was never counted.
     pub fn lag(&self, shard: u32, now_ms: i64) -> Option<ShardLag> {
         let end = (*self.source_ends.load().get(shard as usize)?)?;
         let (next_offset, watermark_ms) = self.counted_to(shard)?;
@@ -403,14 +403,15 @@ impl View {
         self.stopped.load().get(&shard).cloned()
     }
 
-    /// Why a service month is not complete; see [`Book::incomplete`]. With rulings that the ledger knows otherwise, none is.
+    /// Why a service month is not complete; see [`Book::incomplete`]. If rulings differ from those in the ledger, no
+    /// month is complete.
     pub fn incomplete(&self, book: &Book, period: Period, zone: Tz) -> Vec<String> {
         let mut reasons = book.incomplete(period, zone);
         reasons.extend((!self.rejected_rulings.load().is_empty()).then(|| RULINGS_REJECTED.to_owned()));
         reasons
     }
 
-    /// What is known of calls that nobody's figures of a service month hold.
+    /// What is known about calls that are in no tenant's figures of a service month.
     pub fn completeness(&self, book: &Book, period: Period, zone: Tz) -> Completeness {
         let (reasons, rejected) = (self.incomplete(book, period, zone), book.rejected(period.month()));
         Completeness { reasons, rejected, ..Completeness::default() }

@@ -1,16 +1,17 @@
-//! When somebody is told (semantics: Alerts): the state last told, the standing, the policy and an instant in; nothing,
-//! or what is told now and why, out. The one place where this is decided.
+//! When an alert is published (semantics: Alerts). In: the last published state, the standing, the policy and an
+//! instant. Out: nothing, or what to publish now and why. This is the only place that decides it.
 //!
 //! Every alert is a state that fires and resolves, once per tenant × service month × rule × direction. A rule is an
-//! [`AlertName`] and its detail: the level, the tier, the days before a claim closes. What was last told is an
-//! [`AlertState`], which the ledger keeps, so that a crash or a takeover neither repeats nor forgets.
+//! [`AlertName`] and its detail: the level, the tier, the days before a claim closes. The last published state is an
+//! [`AlertState`]. The ledger keeps it, so that a crash or a takeover neither repeats nor loses an alert.
 //!
-//! - A level that was crossed resolves when the use of the budget has fallen below nine tenths of it (policy), so that a
-//!   tenant at the edge does not flap. Once the month is over only a document or a late call changes it, and no edge holds.
+//! - A level that was crossed resolves when the use of the budget has fallen below nine tenths of it (policy), so that
+//!   a tenant at the edge does not flap. Once the month is over only a document or a late call changes it, and this
+//!   hysteresis no longer applies.
 //! - Below `min_calls` everything is information, until the month's end: then a breach notifies.
 //! - A tenant whose tier cannot change any more stops paging: see [`Reason::TierSettled`].
 //!
-//! Not here: who is told, which words are used, and whether a shard lags too far behind to judge by.
+//! Not here: who is notified, the text of the alert, and whether a shard lags too far behind to be judged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,14 +28,15 @@ use super::workdays::{ClaimState, ClaimWindow};
 pub const FAST_BURN: f64 = 14.4;
 /// Slow burn: 6 uses up 5 % of a 30-day budget in six hours.
 pub const SLOW_BURN: f64 = 6.0;
-/// Fewer failures than this in the long window say nothing of a rate, whatever the ratio: the guard for low traffic.
+/// With fewer failures than this in the long window the burn rate is not judged, whatever the ratio: the guard for low
+/// traffic.
 pub const LEAST_FAILURES: u64 = 10;
-/// A forecast of a tier further ahead than this warns nobody, in ms: an hour says little of a month (`make bench` says how
-/// little).
+/// A forecast of a tier further ahead than this raises no warning, in ms: an hour says little about a month (`make
+/// bench` measures how little).
 pub const FORECAST_WITHIN_MS: i64 = 86_400_000;
-/// For so long a tier reached for good, or found after the month's end, is told before it stops paging, in ms.
+/// How long a tier that is settled, or was found after the month's end, keeps paging, in ms.
 pub const SETTLED_AFTER_MS: i64 = 3_600_000;
-/// For so long after the month's end a tier that was reached pages, in ms; then the claim's alerts follow.
+/// How long after the month's end a reached tier keeps paging, in ms. After that the claim's alerts follow.
 pub const ENDED_AFTER_MS: i64 = 86_400_000;
 
 macro_rules! names {
@@ -250,7 +252,7 @@ impl AlertKey {
     }
 }
 
-/// What was last told of an alert.
+/// The last published state of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AlertState {
     /// Firing or resolved.
@@ -287,16 +289,16 @@ pub struct Change {
     pub detail: Arc<str>,
     /// The new state.
     pub state: AlertState,
-    /// Whether anybody is told; `false`: it is only remembered.
+    /// Whether it is published; `false`: it is only remembered.
     pub told: bool,
 }
 
 /// What a rule says of the present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds, at this severity. The last is the reason if that is more than was told before.
+    /// It holds, at this severity. The second reason is used if the severity is higher than the last published one.
     Holds(Severity, Reason, Reason),
-    /// Neither: what was told stands.
+    /// Neither: the last published state remains.
     Stands,
     /// It does not hold.
     Over(Reason),
@@ -304,7 +306,7 @@ pub enum Verdict {
     Settled(Reason),
 }
 
-/// The next state, if there is one, and whether it is told.
+/// The next state, if there is one, and whether it is published.
 pub fn step(previous: Option<AlertState>, verdict: Verdict, now_ms: i64) -> Option<(AlertState, bool)> {
     let resolve = |old: AlertState, reason: Reason, settled: bool| {
         (AlertState { status: Status::Resolved, reason, ends_at_ms: Some(now_ms), settled, ..old }, true)
@@ -364,7 +366,7 @@ pub struct Watched<'a> {
     pub windows: Windows,
     /// Where the month is going; `None`: it is over, or there is nothing to go by.
     pub outlook: Option<&'a Outlook>,
-    /// Where the claim stands.
+    /// The state of the claim.
     pub claim: ClaimState,
     /// When it can be filed; `None`: the tenant is not registered.
     pub claim_window: Option<ClaimWindow>,
@@ -372,7 +374,7 @@ pub struct Watched<'a> {
     pub now_ms: i64,
 }
 
-/// Everything to be told of a service month now. `previous` is what was last told of an alert and detail.
+/// All changes of a service month's alerts now. `previous` is the last published state of an alert and detail.
 pub fn judge(watched: &Watched<'_>, previous: impl Fn(AlertName, &str) -> Option<AlertState>) -> Vec<Change> {
     let policy = &watched.month.policy;
     let judge = Judge::new(watched);

@@ -39,7 +39,7 @@ mutations! {
     UnadmittedNotCarried,
     /// A torn transaction: items are added again below the `cov` of their day's records.
     NoEvidenceCoverage,
-    /// A record of failing calls stands under a count of them, not under an offset.
+    /// A record of failing calls is keyed by a count of them, not by an offset.
     EvidenceByCount,
     /// Whoever counts a torn flush again takes a call that the limit of evidence refused for one that is held.
     TornEvidenceAdmitted,
@@ -119,19 +119,19 @@ mutations! {
     SettledWithVoid,
     /// A parked shard goes on although a torn flush's values come after its last checkpoint.
     ParkedOverTorn,
-    /// A parked shard goes on whoever wrote the last checkpoint.
+    /// A parked shard resumes no matter which instance wrote the last checkpoint.
     ParkedOverCheckpoint,
     /// A parked shard goes on although the source no longer holds what it would read next.
     ParkedPastSource,
     /// A new owner does not load the rulings that the ledger holds.
     ForgetRulings,
-    /// A new owner does not load what was told of alerts.
+    /// A new owner does not load the published states of alerts.
     ForgetAlerts,
-    /// What a torn flush told of alerts is not told again.
+    /// Alerts of a torn flush are not published again.
     TornAlertsNotRepeated,
-    /// An alert is told before the ledger holds that it was.
+    /// An alert is published before its record is in the ledger.
     ToldBeforeWritten,
-    /// Two states of one alert are told in one flush.
+    /// Two states of one alert are published in one flush.
     ToldTwiceAtOnce,
     /// Whose figures have changed since somebody looked is overwritten by the next value.
     ChangedOverwritten,

@@ -1,12 +1,13 @@
-//! What is published: the ledger as it was read, what it comes to under the contract, and when readers may see it.
+//! What is published: the ledger as it was read, its standings under the contract, and when readers may see it.
 //!
-//! One thread owns a [`Publisher`]: the tail gives it the ledger's records, and whoever changes the contract gives it
-//! standings that were evaluated beside it. Out comes a [`Published`], an immutable value that shares with the next one
-//! what has not changed, so that all answers made from one value belong together.
+//! One thread owns a [`Publisher`]: the tail gives it the ledger's records, and the caller that changes the contract
+//! gives it standings that were evaluated separately. It produces a [`Published`], an immutable value that shares with
+//! the next one what has not changed. All answers made from one value are consistent.
 //!
-//! A shard is shown as it was when the tail last stood at its partition's end, nothing waiting, its totals checked: a tail
-//! that lags behind compaction sees new values beside old checkpoints. Nothing is shown before that holds of every shard.
-//! What a takeover needs is newer than that ([`Publisher::read`]): it includes the values that wait for a checkpoint.
+//! A shard is shown as of the last time the tail was at its partition's end, with nothing waiting and its totals
+//! checked: a tail that lags behind compaction sees new values beside old checkpoints. Nothing is shown before every
+//! shard has reached that point. A takeover needs something newer ([`Publisher::read`]): it includes the values that
+//! wait for a checkpoint.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const AT_ONCE: usize = 1024;
 pub struct Published {
     /// The ledger, every shard as of its last good end.
     pub book: Book,
-    /// What it comes to.
+    /// Its standings.
     pub standings: Standings,
 }
 
@@ -102,7 +103,7 @@ impl Publisher {
         event
     }
 
-    /// The tail stands at a partition's end; see [`Book::reached_end`].
+    /// The tail is at a partition's end; see [`Book::reached_end`].
     pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
         let event = self.read.reached_end(partition, position);
         if let Some(Event::Published(changed)) = &event {
@@ -181,7 +182,7 @@ impl Publisher {
     }
 }
 
-/// The days of the first policy's zone: which one does not matter where months are told apart.
+/// The days of the first policy's zone. Which one does not matter for telling months apart.
 fn clock(contract: &Contract) -> LocalClock {
     LocalClock::new(contract.policies.versions()[0].time_zone)
 }

@@ -11,16 +11,16 @@
 //! | `R <shard> <ruling id>` | [`AppliedRuling`] |
 //! | `A <shard> <YYYY-MM-DD> <alert> <length of detail> <detail> <tenant>` | [`AlertRecord`] |
 //!
-//! What an `A` record says may be unknown to an older version: another alert, detail, severity, status or reason. It is kept
-//! as it is, vouched for and closed like the others, and the alert is left alone ([`Key::ForeignAlert`],
-//! [`AlertRecord::state`]). Any other unknown kind of key may hold counts, and stops the shard.
+//! An older version may not know the alert, detail, severity, status or reason of an `A` record. The record is kept
+//! unchanged, vouched for and closed like the others, and the alert is left alone ([`Key::ForeignAlert`],
+//! [`AlertRecord::state`]). Any other unknown kind of key may hold counts, so it stops the shard.
 //!
-//! `T` owns a day if it has an entry for it, otherwise its `D` does. A `D` whose day `T` owns is void: it is in no total and no
-//! digest from the checkpoint that applies that `T`, and its tombstone comes with a later flush. So a flush writes the days
-//! that were called, never the month.
+//! `T` owns a day if it has an entry for it, otherwise its `D` does. A `D` whose day `T` owns is void: from the
+//! checkpoint that applies that `T` on, it is in no total and no digest, and a later flush writes its tombstone. So a
+//! flush writes the days with new calls, never the month.
 //!
-//! A tombstone removes a key. The tenant, and a ruling's id, stand last, so they may hold any character; an alert's detail
-//! (a level, a tier, a code) may too, since its length in bytes stands before it.
+//! A tombstone removes a key. The tenant, or a ruling's id, comes last, so it may contain any character. An alert's
+//! detail (a level, a tier, a code) may too, since its length in bytes precedes it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ use crate::domain::calendar::{LocalDay, Month};
 pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
 pub const VALUE_VERSION: u8 = 3;
-/// Actions and codes of a shard that its `N` records number, in order of their first use. A tally brings further ones along
-/// itself, so that made-up names do not stay for good.
+/// Actions and codes of a shard that its `N` records number, in order of their first use. A tally carries further names
+/// itself, so that made-up names are not kept forever.
 pub const DICTIONARY_NAMES: u32 = 4096;
 
 /// The number of a name that no `N` record has, among those that a record brings along: a new one if need be.
@@ -81,12 +81,12 @@ pub enum Key {
         /// The first source offset it covers.
         first: i64,
     },
-    /// `R`: a ruling that was applied once. It stays for good.
+    /// `R`: a ruling that was applied once. It is never removed.
     Ruling {
         /// Its id.
         id: Arc<str>,
     },
-    /// `A`: what was last told of an alert.
+    /// `A`: the last published state of an alert.
     Alert(AlertKey),
     /// `A`: of an alert that a newer version knows.
     ForeignAlert {
@@ -259,7 +259,7 @@ fn decode_value<M: Message + Default>(bytes: &[u8]) -> Result<M, RecordError> {
     M::decode(after_version(bytes)?).map_err(|e| RecordError::Value(e.to_string()))
 }
 
-/// What stands behind the version byte.
+/// The bytes after the version byte.
 fn after_version(bytes: &[u8]) -> Result<&[u8], RecordError> {
     match bytes.split_first() {
         Some((&VALUE_VERSION, rest)) => Ok(rest),
@@ -386,7 +386,7 @@ impl TallyDay {
             && self.outcome_flags.iter().all(|f| *f <= 2)
     }
 
-    /// Every name must have a number below this, or stand in the day itself.
+    /// Every name must have a number below this, or be in the day itself.
     fn names_needed(&self) -> u32 {
         let codes = self.outcome_codes.iter().filter_map(|code| code.checked_sub(1));
         let all = self.actions.iter().chain(&self.outcome_actions).copied().chain(codes);
@@ -454,7 +454,7 @@ impl<'a> TallyView<'a> {
         Ok(view)
     }
 
-    /// The days' bytes as they stand in the value, field by field.
+    /// The days' bytes as they are in the value, field by field.
     pub fn days_bytes(&self) -> &'a [u8] {
         self.days.0
     }
@@ -491,7 +491,7 @@ impl<'a> TallyView<'a> {
     }
 }
 
-/// What a [`Tally`] comes to.
+/// The sums of a [`Tally`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TallySum {
     /// The days it has, one bit each: bit 1 is the first of the month.
@@ -500,7 +500,7 @@ pub struct TallySum {
     pub calls: u64,
     /// Number of rows.
     pub rows: usize,
-    /// Every name has a number below this, or stands in the tally itself.
+    /// Every name has a number below this, or is in the tally itself.
     pub names_needed: u32,
 }
 
@@ -657,7 +657,7 @@ impl Evidence {
         self.tenants.iter().map(|group| group.offsets.len() as u64).sum()
     }
 
-    /// Every name has a number below this, or stands in the record itself.
+    /// Every name has a number below this, or is in the record itself.
     pub fn names_needed(&self) -> u32 {
         let names = self.tenants.iter().flat_map(|group| {
             let codes = group.codes.iter().filter_map(|code| code.checked_sub(1));
@@ -800,13 +800,13 @@ impl<'a> EvidenceGroup<'a> {
     }
 }
 
-/// `R`: a ruling that was applied once, so that nobody can drop or alter it unseen.
+/// `R`: a ruling that was applied once, so that dropping or altering it is detected.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct AppliedRuling {
     /// SHA-256 over its canonical JSON; 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub sha256: Vec<u8>,
-    /// When it was written down, by its own word, in ms.
+    /// When it was recorded, as the ruling states it, in ms.
     #[prost(sint64, tag = "2")]
     pub recorded_at_ms: i64,
     /// Its canonical JSON; empty where an earlier version wrote the digest alone.
@@ -846,7 +846,7 @@ impl AppliedRuling {
     }
 }
 
-/// `A`: what was last told of an alert, so that nobody tells it twice or forgets it.
+/// `A`: the last published state of an alert, so that it is neither published twice nor forgotten.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct AlertRecord {
     /// Sequence number of the flush that wrote it.
@@ -861,7 +861,7 @@ pub struct AlertRecord {
     /// `critical`, `warning` or `info`.
     #[prost(string, tag = "4")]
     pub severity: String,
-    /// Why it was told.
+    /// Why it was published.
     #[prost(string, tag = "5")]
     pub reason: String,
     /// When it began to fire, in ms.
@@ -907,7 +907,7 @@ impl AlertRecord {
         decode_value(bytes)
     }
 
-    /// The state; `None`: a newer version wrote it, with a word that this one does not know.
+    /// The state; `None`: a newer version wrote it, with a value that this version does not know.
     pub fn state(&self) -> Option<AlertState> {
         Some(AlertState {
             status: Status::from_name(&self.status)?,
@@ -922,7 +922,7 @@ impl AlertRecord {
     }
 }
 
-/// `C`: where a shard stands, and the proof that what was written is whole.
+/// `C`: the position of a shard, and the proof that its records are complete.
 #[derive(Clone, PartialEq, Message)]
 pub struct Checkpoint {
     /// Grows by one with every flush of the shard.
@@ -943,7 +943,7 @@ pub struct Checkpoint {
     /// The greatest record timestamp before `next_offset`, in ms; absent before the first record.
     #[prost(sint64, optional, tag = "6")]
     pub watermark_ms: Option<i64>,
-    /// The counting settings in force, by the offset from which they hold.
+    /// The counting settings, by the offset from which they apply.
     #[prost(message, repeated, tag = "7")]
     pub epochs: Vec<SettingsEpoch>,
     /// What became of all records so far.
@@ -976,8 +976,8 @@ pub struct Checkpoint {
     /// The id of the calls topic that is counted, as Kafka's tools print it; empty: the brokers give topics no id.
     #[prost(string, tag = "17")]
     pub source_id: String,
-    /// Records that became dead letters, by the month they arrived in and the reason; of months not below the horizon. Not
-    /// those that stand in a [`Tally`] or in `unadmitted`.
+    /// Records that became dead letters, by the month they arrived in and the reason; of months not below the horizon.
+    /// Not those in a [`Tally`] or in `unadmitted`.
     #[prost(message, repeated, tag = "25")]
     pub rejected: Vec<RejectedRecords>,
     /// Calls of tenants that a month had no room for, by month.

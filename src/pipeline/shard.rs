@@ -54,7 +54,7 @@ pub const FOLD_BYTES: usize = 1 << 20;
 pub struct Owner {
     /// The shard: a source partition.
     pub shard: u32,
-    /// Instance and incarnation; stands in every checkpoint it writes.
+    /// Instance and incarnation; part of every checkpoint it writes.
     pub writer: String,
     /// Keys of the request-id fingerprints; any values do.
     pub fingerprint_keys: (u64, u64),
@@ -124,7 +124,7 @@ pub enum Outcome {
     },
     /// It went to the dead letters.
     Rejected(Rejection),
-    /// It lies before the checkpoint and only warmed the windows.
+    /// It is before the checkpoint and only warmed the windows.
     Warmed,
     /// It was read already.
     Repeated,
@@ -177,9 +177,9 @@ pub struct AlertMessage {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
-/// Everything one flush of one shard writes, in this order: dead letters, `records`, alerts, `checkpoint`. An alert goes
-/// out when the records are acknowledged: a torn flush may then hold a record whose alert nobody saw, which is told again;
-/// the other way round, nobody would know of an alert that must be resolved one day.
+/// Everything one flush of one shard writes, in this order: dead letters, `records`, alerts, `checkpoint`. An alert is
+/// sent once the records are acknowledged. A torn flush may then hold a record whose alert was never delivered; it is
+/// published again. In the other order, an alert could be out there without a record to resolve it by.
 #[derive(Debug, Clone)]
 pub struct Flush {
     /// The shard.
@@ -279,7 +279,7 @@ struct Pending {
     unflushed: usize,
 }
 
-/// What was last told of an alert, or will be with the next flush.
+/// The state of an alert, as last published or as the next flush will publish it.
 #[derive(Debug)]
 struct AlertSlot {
     state: AlertState,
@@ -288,7 +288,7 @@ struct AlertSlot {
     dirty: bool,
     /// The snapshot generation in which it changed.
     changed: u64,
-    /// A torn flush wrote it; whether its message arrived nobody knows.
+    /// A torn flush wrote it; whether its message was delivered is unknown.
     torn: bool,
 }
 
@@ -324,7 +324,7 @@ pub struct Shard {
     names_written: u32,
     /// Whose days are not folded, by day.
     live_days: BTreeMap<LocalDay, Vec<TenantId>>,
-    /// Days that were folded and records that were merged, which stand in the ledger, with their digests: void with the next C.
+    /// Folded days and merged records that are still in the ledger, with their digests: void with the next C.
     void_keys: Vec<(Key, Digest)>,
     /// What a flush folded that has not committed; only a broken rule wants it back.
     folded: Vec<(TenantId, DaySlot)>,
@@ -343,12 +343,12 @@ pub struct Shard {
     settle: bool,
     /// Calls of void days that were loaded: they are in no total.
     settled_void: u64,
-    /// Rulings that stand in the ledger.
+    /// Rulings that the ledger holds.
     applied_rulings: BTreeSet<Arc<str>>,
-    /// Rulings in force that do not, yet.
+    /// Active rulings that it does not hold yet.
     unwritten_rulings: Vec<NotedRuling>,
     alerts: BTreeMap<AlertKey, AlertSlot>,
-    /// Those that a newer version has told: when they are closed, and their digests. They are left as they are.
+    /// Alerts written by a newer version: when they are closed, and their digests. They are left unchanged.
     foreign_alerts: BTreeMap<Key, (Option<Month>, Digest)>,
     /// Alerts that go out with the next flush.
     alert_messages: VecDeque<Arc<AlertMessage>>,
@@ -441,9 +441,9 @@ impl Shard {
         self.window.contents()
     }
 
-    /// Must the shard wait before it ingests this record, the next one? Its timestamp lies in the future, by the wall clock and
-    /// the source's bound. Never for a record that was counted before (also by a torn flush), and never for one that the
-    /// settings ignore. Ask again as time passes: only the answer `None` allows [`Shard::ingest`].
+    /// Must the shard wait before it ingests this record, the next one? Yes if its timestamp is in the future, by the
+    /// wall clock and the source's bound. Never for a record that was counted before (also by a torn flush), and never
+    /// for one that the settings ignore. Ask again as time passes: only `None` allows [`Shard::ingest`].
     #[inline]
     pub fn must_hold(&self, record: &SourceRecord<'_>, now_ms: i64, bound: HoldBound) -> Option<Hold> {
         let timestamp_ms = record.timestamp_ms.filter(|ms| bound.is_exceeded(*ms, now_ms))?;
@@ -462,8 +462,8 @@ impl Shard {
         self.take(record, false)
     }
 
-    /// Takes a record whose timestamp lies in the future: a dead letter (`clock`) that moves nothing. For a source without a
-    /// next reader; a service holds the shard instead ([`Shard::must_hold`]).
+    /// Takes a record whose timestamp is in the future: a dead letter (`clock`) that does not advance the watermark.
+    /// For a source that is read only once; the service holds the shard instead ([`Shard::must_hold`]).
     pub fn refuse(&mut self, record: &SourceRecord<'_>) -> Outcome {
         self.take(record, true)
     }
@@ -520,8 +520,8 @@ impl Shard {
         }
     }
 
-    /// The first timestamp of all says since when the shard was counted, and is its producer's word. Where the log goes on days
-    /// later, that clock was slow: a month that began in between was not counted from its beginning.
+    /// The very first timestamp says since when the shard was counted, and its producer set it. If the log continues
+    /// days later, that clock was slow: a month that began in between was not counted from its beginning.
     fn doubt_start(&mut self) {
         let of_all = self.window.start().watermark_ms.is_none();
         let from_to = self.start_timestamp_ms.zip(self.watermark_ms()).filter(|_| of_all);
@@ -802,7 +802,7 @@ impl Shard {
         }
     }
 
-    /// The settings in force for the next offset.
+    /// The settings that apply to the next offset.
     pub fn settings(&self) -> &CountingSettings {
         &self.epochs[self.epoch].settings
     }

@@ -1,4 +1,4 @@
-//! What a shard tells beside its figures: alerts, and rulings that were applied.
+//! What a shard publishes beside its figures: alerts, and rulings that were applied.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::pipeline::record::{AlertRecord, Digest, Key, RULINGS_SHARD, alert_clo
 use crate::pipeline::rulings::NotedRuling;
 
 impl Shard {
-    /// The rulings in force: the next snapshot writes down those that the ledger does not hold. One that it holds stays
-    /// as it is, whatever this one says. All belong to shard [`RULINGS_SHARD`]; nothing happens on another one.
+    /// Sets the active rulings: the next snapshot records those that the ledger does not hold. A ruling that the ledger
+    /// holds is never changed. All belong to shard [`RULINGS_SHARD`]; on any other shard this does nothing.
     pub fn note_rulings(&mut self, in_force: &[NotedRuling]) {
         self.unwritten_rulings.clear();
         if self.owner.shard != RULINGS_SHARD {
@@ -23,28 +23,29 @@ impl Shard {
         self.unwritten_rulings.extend(unwritten.cloned());
     }
 
-    /// What was last told of an alert, or will be with the next flush.
+    /// The state of an alert, as last published or as the next flush will publish it.
     pub fn alert(&self, key: &AlertKey) -> Option<AlertState> {
         self.alerts.get(key).map(|slot| slot.state)
     }
 
-    /// Does the next flush tell something of this alert? Then it is not judged anew before that has committed: a torn flush
-    /// repeats what its record says, and that must be all there was to tell.
+    /// Does the next flush publish a change of this alert? Then it is not judged again before that flush has committed:
+    /// after a torn flush only the recorded state is published again, so there must not be a second one.
     pub fn is_telling(&self, key: &AlertKey) -> bool {
         self.alerts.get(key).is_some_and(|slot| slot.dirty) && !mutated(Mutation::ToldTwiceAtOnce)
     }
 
-    /// What was last told of every alert of this shard, or will be with the next flush.
+    /// The state of every alert of this shard, as last published or as the next flush will publish it.
     pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
         self.alerts.iter().map(|(key, slot)| (key, &slot.state))
     }
 
-    /// Has a newer version told something of this alert that this one does not understand? Then it is left as it is.
+    /// Did a newer version write a state of this alert that this version does not understand? Then it is left
+    /// unchanged.
     pub fn is_foreign(&self, key: &AlertKey) -> bool {
         !self.foreign_alerts.is_empty() && self.foreign_alerts.contains_key(&Key::Alert(key.clone()))
     }
 
-    /// What was last told, or will be with the next flush, of a tenant's alerts.
+    /// The states of a tenant's alerts, as last published or as the next flush will publish them.
     pub fn tenant_alerts(&self, tenant: &Arc<str>) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
         let (alert, detail) = (AlertName::ALL[0], "".into());
         let least = AlertKey { tenant: tenant.clone(), period_start: None, alert, detail };
@@ -52,7 +53,7 @@ impl Shard {
         all.map(|(key, slot)| (key, &slot.state))
     }
 
-    /// Was anything ever told of this service month?
+    /// Was any alert of this service month ever published?
     pub fn has_alerts(&self, tenant: &Arc<str>, first: LocalDay) -> bool {
         let (tenant, period_start, alert) = (tenant.clone(), Some(first), AlertName::ALL[0]);
         let least = AlertKey { tenant, period_start, alert, detail: "".into() };
@@ -60,14 +61,14 @@ impl Shard {
         next.is_some_and(|(key, _)| key.tenant == least.tenant && key.period_start == least.period_start)
     }
 
-    /// The next flush writes this state, and with it the message that tells it, if anybody is told. Of a month that is
-    /// closed nothing is told any more.
+    /// Has the next flush write this state, and publish the message if there is one. Alerts of a closed month are no
+    /// longer published.
     pub fn tell(&mut self, key: AlertKey, mut state: AlertState, message: Option<AlertMessage>) {
         if is_before(&key, self.horizon) || self.is_foreign(&key) {
             return;
         }
         if key.period_start.is_none() {
-            // A wall clock that is far behind must not have it closed before it is told.
+            // A wall clock that is far behind must not close it before it is published.
             state.ends_at_ms = state.ends_at_ms.map(|ms| ms.max(self.watermark_ms().unwrap_or(ms)));
         }
         let changed = self.generation;
@@ -77,8 +78,8 @@ impl Shard {
         self.alert_messages.extend(message.map(Arc::new));
     }
 
-    /// What a torn flush may or may not have told: it is told again, under the same id, with the first flush, which
-    /// vouches for the torn one's values. To be called between takeover and first flush.
+    /// Publishes again, under the same id, what a torn flush may or may not have published. It goes out with the first
+    /// flush, which vouches for the torn one's values. Call between takeover and first flush.
     pub fn tell_again(&mut self, mut message: impl FnMut(&AlertKey, &AlertState) -> AlertMessage) {
         for (key, slot) in self.alerts.iter_mut().filter(|(_, slot)| slot.torn) {
             (slot.torn, slot.dirty, slot.changed) = (false, true, self.generation);
@@ -86,7 +87,7 @@ impl Shard {
         }
     }
 
-    /// Alerts to be told, with their digests, and those of the fleet that are closed with this flush.
+    /// Alerts to be written, with their digests, and fleet alerts that are closed with this flush.
     pub(super) fn snapshot_alerts(
         &self,
         seq: u64,
@@ -118,7 +119,7 @@ impl Shard {
     }
 }
 
-/// Is it an alert that a horizon closes?
+/// Does this horizon close the alert?
 fn is_closed(alert: &AlertKey, state: &AlertState, horizon: Month) -> bool {
     alert_closes(alert.period_start, state.ends_at_ms).is_some_and(|month| month < horizon)
 }
