@@ -41,7 +41,8 @@ const PULSE: Duration = Duration::from_secs(1);
 /// for.
 const MISSED_LOOKS: u32 = 90;
 
-/// Are worker and tail alive? A hung one ends the process: whoever runs it starts it again, and the others have its shards.
+/// Are worker and tail alive? A hung one ends the process: the service manager restarts it, and the other instances
+/// take its shards.
 #[derive(Debug, Default)]
 struct Pulse {
     rounds: [u64; Beating::ALL.len()],
@@ -66,9 +67,9 @@ type NamedThread = (&'static str, std::thread::JoinHandle<Result<()>>);
 pub struct Service {
     /// The published figures.
     pub view: Arc<View>,
-    /// The configuration in force.
+    /// The active configuration.
     pub config: Arc<ArcSwap<Config>>,
-    /// The contract's documents in force.
+    /// The contract's active documents.
     pub documents: Arc<ArcSwap<DocumentSet>>,
     /// Process metrics.
     pub metrics: Arc<ProcessMetrics>,
@@ -100,7 +101,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on these signals are heard, and wait for whoever asks.
+    /// Starts listening for these signals; they are queued until they are asked for.
     ///
     /// # Errors
     /// The system refuses.
@@ -122,7 +123,7 @@ impl Signals {
 
 /// How a service ended.
 pub enum Ending {
-    /// It was told to.
+    /// It was asked to stop.
     Stopped,
     /// It must start again with these options, to count partitions that were added.
     Again(Box<Options>),
@@ -140,7 +141,7 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// For changes of the level.
     pub logging: Option<logging::Handle>,
-    /// Number of shards, where the brokers cannot tell or create (the demo's embedded broker).
+    /// Number of shards, for brokers that can neither report nor create partitions (the demo's embedded broker).
     pub embedded_shards: Option<u32>,
 }
 
@@ -303,8 +304,8 @@ impl Service {
         hung.and(stopped).map(|()| Ending::Stopped)
     }
 
-    /// Drains as for an end, and says with what to start again: what is in force now, not what the files say. Only a thread
-    /// that does not come back makes it an error; then whoever runs the process starts it again.
+    /// Drains as for a shutdown, and returns what to restart with: the active configuration and documents, not the
+    /// current files. The only error is a thread that does not end; then the service manager restarts the process.
     async fn end_to_start_again(self) -> Result<Ending> {
         let mut config = Config::clone(&self.config.load());
         // Port 0 has become a port that others know.

@@ -1,4 +1,4 @@
-//! Where the contract's documents come into force.
+//! Where the contract's documents take effect.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::pipeline::rulings::{NotedRuling, refusal, refused_rulings};
 use crate::view::View;
 use crate::visible::visible;
 
-/// How often the rulings in force are compared with the ledger's.
+/// How often the active rulings are compared with the ledger's.
 const RULINGS_LOOK: Duration = Duration::from_millis(500);
 
-/// Brings documents into force.
+/// Makes documents take effect.
 pub(super) struct Office {
     pub(super) documents: Arc<ArcSwap<DocumentSet>>,
     /// Orders and bills of the files, without those of the topic.
     pub(super) file_registry: ArcSwap<Registry>,
     pub(super) view: Arc<View>,
     pub(super) metrics: Arc<ProcessMetrics>,
-    /// Held while documents come into force.
+    /// Held while documents take effect.
     pub(super) turn: Mutex<()>,
 }
 
@@ -32,8 +32,8 @@ impl Office {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Judges by these documents, if they are others. Counting and flushing go on meanwhile. `from_topic`: orders and bills
-    /// come from a topic as well; its thread tells when the files' new ones have joined them.
+    /// Adopts these documents, if they differ. Counting and flushing go on meanwhile. `from_topic`: orders and bills
+    /// come from a topic as well; its thread reports when the new ones from the files have been merged with them.
     pub(super) fn adopt(&self, mut documents: DocumentSet, from_topic: bool) -> String {
         let _turn = self.turn();
         let old = self.documents.load_full();
@@ -61,14 +61,15 @@ impl Office {
         self.bring_into_force(DocumentSet { registry, ..DocumentSet::clone(&self.documents.load()) });
     }
 
-    /// See [`Office::judge_rulings`]; waits until no documents are coming into force.
+    /// See [`Office::judge_rulings`]; waits until no documents are taking effect.
     pub(super) fn compare_rulings(&self) {
         let _turn = self.turn();
         self.judge_rulings();
     }
 
-    /// Are the rulings in force those that the ledger has applied? Counting needs no ruling and goes on either way; what
-    /// rests on the papers says so. Nothing is said, and no ruling written down, before the ledger has been read.
+    /// Do the active rulings agree with those that the ledger has applied? Counting needs no ruling and goes on either
+    /// way; figures that depend on the documents are marked. Nothing is reported, and no ruling recorded, before the
+    /// ledger has been read.
     fn judge_rulings(&self) {
         let rulings = &self.documents.load().documents.rulings;
         let Some(value) = self.view.published() else { return };
@@ -98,8 +99,8 @@ impl Office {
     }
 }
 
-/// Compares the rulings in force with the ledger's again and again: the documents of the start were read before the ledger,
-/// and another instance may have applied what this one does not have.
+/// Compares the active rulings with the ledger's periodically: the documents were read at startup before the ledger,
+/// and another instance may have applied rulings that this one does not have.
 pub(super) async fn watch_rulings(office: Arc<Office>, stop: CancellationToken) {
     let mut looks = tokio::time::interval(RULINGS_LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

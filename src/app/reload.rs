@@ -57,7 +57,7 @@ impl Reloader {
         let from_topic = self.config.load().contract.registry_topic.is_some();
         answer.push_str(&self.office.adopt(documents, from_topic));
         self.metrics.reload(Some(now_ms()));
-        // Before the ledger was read nobody is judged by the contract, and nobody has it.
+        // Before the ledger was read, no tenant is judged and the contract is not in use.
         match self.office.view.published() {
             Some(value) => warn_of_documents(&self.config.load(), value.standings.contract()),
             None => warn_of_documents(&self.config.load(), &self.office.documents.load().contract(None)),

@@ -181,8 +181,8 @@ unsafe fn bytes<'a>(pointer: *mut std::ffi::c_void, len: usize) -> Option<&'a [u
     (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), len) })
 }
 
-/// The headers of a message, which outlives this. librdkafka builds a list of them when asked for the first time, also where
-/// there are none.
+/// The headers of a message, which outlives this. librdkafka builds a list of them on the first request, even if there
+/// are none.
 #[derive(Debug)]
 struct MessageHeaders(*mut sys::rd_kafka_message_t);
 
@@ -235,14 +235,14 @@ pub fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, mut failed: impl Fn
     for _ in 0..SERVED {
         match consumer.poll(Duration::ZERO) {
             Some(Err(error)) => failed(error),
-            // Records are read from our own queue: here one would be lost without a word.
+            // Records are read from our own queue: here one would be lost silently.
             Some(Ok(_)) => failed(KafkaError::MessageConsumption(RDKafkaErrorCode::State)),
             None => {}
         }
     }
 }
 
-/// The first and the next offset of a partition as last told by a fetch; `None` before the first.
+/// The first and the next offset of a partition as of the last fetch; `None` before the first.
 pub fn cached_watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -294,7 +294,7 @@ pub fn offsets<C: ConsumerContext>(
     }
 }
 
-/// As [`offsets`]; a partition that nobody answers for is left out.
+/// As [`offsets`]; a partition without an answer is left out.
 ///
 /// # Errors
 /// Nobody answers in time.
@@ -368,10 +368,10 @@ pub struct TopicDescription {
     pub partitions: u32,
 }
 
-/// Describes topics, in their order; `None`: there is no such topic. Creates nothing.
+/// Describes topics, in their order; `None`: the topic does not exist. Creates nothing.
 ///
 /// # Errors
-/// Nobody answers in time, or says something else of a topic than that it is there or not.
+/// No answer in time, or an error for a topic other than that it does not exist.
 pub fn describe_topics<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topics: &[&str],

@@ -17,7 +17,7 @@ use super::progress::FlushError;
 use crate::pipeline::protocol::{Aftermath, FlushFailure, TransactionEnd, after_transaction};
 use crate::pipeline::shard::Flush;
 
-/// How long a broken producer is left alone before it is made anew.
+/// How long to wait before a broken producer is replaced.
 const RETRY_PRODUCER: Duration = Duration::from_secs(1);
 /// How often an idle producer hands over what librdkafka has to say.
 const SERVE_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,9 +42,9 @@ pub struct Job {
 pub enum Done {
     /// A transaction has ended.
     Flushed(Box<Flushed>),
-    /// There was none, because a topic is another one by now; why, and what to do.
+    /// No flush was made, because a topic was recreated; why, and what to do.
     Remade(String),
-    /// There is a new producer, or there is none yet.
+    /// A new producer was made, or making one failed.
     Renewed(Result<(), FlushError>),
 }
 
@@ -99,7 +99,7 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    /// Starts the thread. It ends, with its producer, some time after this is dropped; nobody waits for it.
+    /// Starts the thread. It ends, with its producer, some time after this is dropped; it is not joined.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -145,7 +145,8 @@ impl Flusher {
         Ok(())
     }
 
-    /// What became of the last order; waits so long for its end, and not at all if there is none. `None`: it goes on.
+    /// The result of the last order; waits up to `wait` for it, and not at all if no order is under way. `None`: it is
+    /// still running.
     ///
     /// # Errors
     /// [`Gone`].

@@ -1,5 +1,5 @@
-//! Are the topics still those that are counted and written? A topic that is deleted and made anew has the same name and
-//! other offsets, and librdkafka reads on in it as if nothing had happened; only its id tells.
+//! Are the topics still those that are counted and written? A topic that is deleted and recreated has the same name and
+//! other offsets, and librdkafka keeps reading in it as if nothing had happened. Only its id shows the difference.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::pipeline::protocol::same_source;
 const ANSWER: Duration = Duration::from_secs(2);
 /// Longest wait of a flush.
 const FLUSH_ANSWER: Duration = Duration::from_millis(500);
-/// After brokers did not tell the ids, flushes go on without asking for so long.
+/// After brokers failed to report the ids, flushes go on without asking for this long.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Why nothing is counted into another ledger topic than that of the takeover.
 const LEDGER_REMADE: &str = "the ledger topic was deleted and made anew while this instance was counting: what it held is gone. \
@@ -74,9 +74,9 @@ impl Identity {
 }
 
 impl IdCheck {
-    /// Why nothing may be committed: a topic is another one by now. To be asked between a snapshot and its transaction: an id
-    /// never comes back, so what was read before this moment is of the topics that the ids name, and nothing of a topic made
-    /// anew is committed. Brokers that do not answer at once are not waited for.
+    /// Why nothing may be committed: a topic was recreated. Call between a snapshot and its transaction: an id is never
+    /// reused, so what was read before this moment is of the topics that the ids name, and nothing of a recreated topic
+    /// is committed. Does not wait for brokers that do not answer at once.
     pub fn remade(&mut self, ids: &TopicIds, reader: &BaseConsumer, topics: &Topics) -> Option<String> {
         let recorded = ids.source.as_deref()?;
         if self.quiet_until.is_some_and(|until| Instant::now() < until) {

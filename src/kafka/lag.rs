@@ -1,5 +1,5 @@
-//! Asks the brokers every few seconds where the calls topic ends, so that every instance knows how far each shard is
-//! behind, whoever owns it. What that means is decided by [`LagWatch`].
+//! Asks the brokers every few seconds for the end offsets of the calls topic, so that every instance knows how far each
+//! shard is behind, whichever instance owns it. [`LagWatch`] interprets them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ const WAIT: Duration = Duration::from_millis(200);
 /// Bytes fetched of a partition of which only the next record is wanted; a broker sends a larger batch whole.
 const LOOK_BYTES: &str = "16384";
 
-/// Publishes the ends until `stop`. Runs on a thread of its own. What the brokers do not answer is asked again; the
-/// [`View`] says then that nobody knows.
+/// Publishes the ends until `stop`. Runs on a thread of its own. Requests that the brokers do not answer are repeated;
+/// meanwhile the [`View`] reports the lag as unknown.
 ///
 /// # Errors
 /// The client cannot be made.
@@ -77,8 +77,8 @@ fn look(consumer: &Arc<BaseConsumer>, topic: &str, view: &View, watch: &mut LagW
     Ok(())
 }
 
-/// The next record of each of these partitions from an offset on, or that there is none; what does not come in time is
-/// left out.
+/// The next record of each of these partitions from an offset on, or that no record is left. A partition without an
+/// answer in time is left out.
 fn next_records(
     consumer: &Arc<BaseConsumer>,
     topic: &str,

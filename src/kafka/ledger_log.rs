@@ -148,7 +148,7 @@ impl Deliveries {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A record of this topic came to nothing.
+    /// Producing a record to this topic failed.
     fn failed(&self, error: &KafkaError, topic: &str) {
         // What an abort drops says nothing of why it was dropped.
         if let Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) = error.rdkafka_error_code() {
@@ -433,8 +433,8 @@ impl LedgerLog {
         }
     }
 
-    /// Sends the offsets; `None`: the client does not come back. It is asked on a thread of its own, which then waits for as
-    /// long as the client does, with a producer that nobody uses any more.
+    /// Sends the offsets; `None`: the client does not return. The call runs on a thread of its own, which then blocks
+    /// for as long as the client does, holding a producer that is no longer used.
     fn send_offsets(&self, flushes: &[Flush], membership: &Membership) -> Option<Result<(), KafkaError>> {
         let mut offsets = TopicPartitionList::with_capacity(flushes.len());
         for flush in flushes {
@@ -449,7 +449,7 @@ impl LedgerLog {
         let (answer, answered) = mpsc::channel();
         let ask = move || {
             let result = producer.send_offsets_to_transaction(&offsets, &metadata, TRANSACTION_TIMEOUT);
-            // Before the answer, so that whoever has it has the producer for himself.
+            // Before the answer, so that the receiver of the answer owns the producer exclusively.
             drop(producer);
             _ = answer.send(result);
         };

@@ -1,11 +1,11 @@
-//! Do flushes that are due commit? If not for half a minute, the service is not ready, however well it reads and counts:
-//! what is not in the ledger is shown to nobody.
+//! Do flushes that are due commit? If not for half a minute, the service is not ready, however well it reads and
+//! counts: what is not in the ledger is not visible.
 
 use std::time::{Duration, Instant};
 
 use crate::pipeline::protocol::FlushFailure;
 
-/// For so long something may wait to be committed before the service is no longer ready.
+/// How long something may wait to be committed before the service is no longer ready.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// How often the log repeats a failure that stays the same.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl FlushError {
 pub struct Progress {
     waiting_since: Option<Instant>,
     error: Option<FlushError>,
-    /// A flush has failed, and none has committed since.
+    /// A flush has failed, and no flush has committed since.
     failing: bool,
     logged: Option<Instant>,
 }
@@ -67,14 +67,14 @@ impl Progress {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Everything is committed, or there is nothing to commit. True: failures have come to their end with it.
+    /// Everything is committed, or there is nothing to commit. Returns true if this ends a series of failures.
     pub fn settled(&mut self) -> bool {
         let failing = self.failing;
         *self = Self::default();
         failing
     }
 
-    /// A flush has failed, and none has committed since. As long as it is so, something waits that was only read.
+    /// A flush has failed, and no flush has committed since: something that was read is not committed yet.
     pub fn is_failing(&self) -> bool {
         self.failing
     }
@@ -86,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// A takeover has come to its end: what it waited for is there.
+    /// A takeover is complete: what it waited for has arrived.
     pub fn taken_over(&mut self) {
         if !self.failing {
             self.settled();

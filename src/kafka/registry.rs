@@ -20,7 +20,7 @@ use crate::metrics::process::ProcessMetrics;
 const WAIT: Duration = Duration::from_millis(100);
 /// Longest wait for one answer of the brokers.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Changes are told no oftener.
+/// Rate limit for change notifications.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the log says what is waited for, and the pause before another attempt.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How often partitions that were added are looked for.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Reads the topic until `stop` and tells `on_change` of the rows of files and topic together: first when it has read
+/// Reads the topic until `stop` and calls `on_change` with the rows of files and topic together: first when it has read
 /// the topic to its end, then after every change of either, at most twice a second and only at the end of all
 /// partitions. A message that is not a row is counted, logged and skipped. Runs on a thread of its own.
 ///
@@ -69,7 +69,7 @@ pub enum ReadError {
     },
 }
 
-/// The rows of files and topic together as they stand now.
+/// The current rows of files and topic together.
 ///
 /// # Errors
 /// The topic cannot be read to its end within a minute.
@@ -94,7 +94,7 @@ struct Reader<'a, F> {
     on_change: F,
     metrics: &'a ProcessMetrics,
     stop: &'a CancellationToken,
-    /// Rows that were refused beside the others, and told of.
+    /// Rows that conflict with the others and were already reported.
     told: HashSet<Refused>,
 }
 
@@ -117,7 +117,7 @@ impl<F: Fn(Arc<Registry>)> Reader<'_, F> {
         None
     }
 
-    /// Reads from the beginning until it must be begun anew.
+    /// Reads from the beginning until it has to start over.
     fn read(&mut self, consumer: &Arc<BaseConsumer>, partitions: i32) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {

@@ -50,7 +50,7 @@ pub enum TopicError {
         "the topic `{0}` does not exist and `ledger.create_topics` is false: create it with cleanup.policy={1}, {2} partitions"
     )]
     Missing(String, &'static str, i32),
-    /// The brokers have no settings to tell.
+    /// The brokers do not report topic settings.
     #[error(
         "the brokers tell no settings of the topic `{0}`: see that it is there and that this user may DescribeConfigs on it"
     )]
@@ -92,7 +92,7 @@ impl Default for MessageBytes {
     }
 }
 
-/// What this topic takes at present; `None`: nobody says so in time. Blocks.
+/// The topic's current message size limit; `None`: no answer in time. Blocks.
 pub fn message_bytes(base: &ClientConfig, topic: &str) -> Option<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let admin: AdminClient<DefaultClientContext> = super::without_consumers_keys(base).create().ok()?;

@@ -1,8 +1,8 @@
-//! Verification: counts the calls topic anew, from the first offset to the checkpoint, and compares with the ledger.
+//! Verification: recounts the calls topic, from the first offset to the checkpoint, and compares with the ledger.
 //!
-//! The recount runs the very counter with the settings as they were recorded for every offset, never those of a
-//! configuration; its starting point is the checkpoint's first offset, and its end the checkpoint's `next_offset`, so a running
-//! service does not disturb it.
+//! The recount runs the service's own counter with the settings recorded for every offset, never those of a
+//! configuration; its starting point is the checkpoint's first offset, and its end the checkpoint's `next_offset`, so a
+//! running service does not disturb it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub enum Verdict {
     Empty,
 }
 
-/// Reads the whole ledger as it stands.
+/// Reads the whole ledger as it is now.
 ///
 /// # Errors
 /// The brokers do not answer.
@@ -110,7 +110,7 @@ pub fn read_ledger(base: &ClientConfig, topic: &str, shards: u32) -> Result<Book
     }
 }
 
-/// Recounts one shard and compares. `progress` is told how many records were read since the last time.
+/// Recounts one shard and compares. `progress` receives the number of records read since its last call.
 ///
 /// # Errors
 /// The brokers do not answer, or the recorded settings cannot be used.

@@ -161,7 +161,7 @@ struct Worker {
     arrivals: BTreeMap<u32, Vec<i64>>,
     /// Shards that wait behind a record from the future; they are not read meanwhile.
     holds: Holds,
-    /// What is assigned must be assigned anew, for the shards that wait are others now.
+    /// The assignment must be renewed, because the set of waiting shards has changed.
     unread: bool,
     /// Why assigned shards are not counted.
     stopped: BTreeMap<u32, String>,
@@ -247,7 +247,7 @@ impl Worker {
             .create_with_context(Notes::default())
             .map_err(|e| WorkerError::Kafka("cannot create the consumer", e))?;
         let consumer = Arc::new(consumer);
-        // E must be the high watermark: a read_committed client is told the last stable offset instead.
+        // E must be the high watermark: a read_committed client gets the last stable offset instead.
         let reader = reader_config(&setup.base, "read_uncommitted").create();
         let reader: BaseConsumer = reader.map_err(|e| WorkerError::Kafka("cannot create the ledger reader", e))?;
         let id = format!("{}-{}", config.ledger.name, setup.instance);
@@ -642,7 +642,7 @@ impl Worker {
         }
     }
 
-    /// Counts none of the shards any more. The group is not left: nobody else could count them either.
+    /// Stops counting all shards. It does not leave the group: no other instance could count them either.
     fn stop_all(&mut self, why: &str) {
         tracing::error!(why, "counting is stopped");
         let (State::TakingOver { takeover, .. } | State::Counting { takeover, .. }) = &self.state else { return };
@@ -700,7 +700,7 @@ impl Worker {
         !self.shards.values().any(Shard::must_flush)
     }
 
-    /// What waits for a flush. A shard that may not flush yet is none of it: it must read on to come to that.
+    /// What waits for a flush. A shard that may not flush yet is not included: it has to keep reading first.
     fn waiting(&self) -> Waiting {
         let mut all = Waiting::default();
         for shard in self.shards.values().filter(|shard| shard.may_flush()) {
@@ -766,8 +766,8 @@ impl Worker {
         self.unread = true;
     }
 
-    /// Reads each shard from where it stands, but those that wait. A pause and a seek would do the same with less, if
-    /// librdkafka kept the offset of a partition that is paused right after it was assigned.
+    /// Reads each shard from its position, except those that wait. A pause and a seek would do the same more cheaply,
+    /// if librdkafka kept the offset of a partition that is paused right after it was assigned.
     ///
     /// The stop of a partition, which librdkafka does on its own thread, takes the partition out of our queue; so our new
     /// queue must come after it. The second empty assignment is answered when the stops before it are under way.
@@ -831,7 +831,8 @@ impl Worker {
         }
     }
 
-    /// Begins one transaction with the snapshots of all shards that have something to say, if there is none under way.
+    /// Begins one transaction with the snapshots of all shards that have something to write, unless a flush is under
+    /// way.
     fn begin_flush(&mut self) {
         let begin = Instant::now();
         self.judge();
@@ -880,7 +881,7 @@ impl Worker {
         }
     }
 
-    /// The last flush of these shards, from its beginning to its end. To be called when none is under way.
+    /// The last flush of these shards, from beginning to end. Call only when no flush is under way.
     fn flush_last(&mut self) {
         if self.shards.values().all(|shard| !shard.wants_flush()) {
             return;
@@ -928,7 +929,8 @@ impl Worker {
         }
     }
 
-    /// What is told goes out with what was counted, in one transaction; without the former's time, in the next.
+    /// Judges alerts, so that they go out with the counts in one transaction. If there is no time to judge, they go out
+    /// with the next.
     fn judge(&mut self) {
         let rulings = self.setup.view.rulings();
         self.shards.values_mut().for_each(|shard| shard.note_rulings(&rulings));
@@ -939,7 +941,7 @@ impl Worker {
         }
     }
 
-    /// These snapshots stand in the ledger.
+    /// These snapshots are in the ledger.
     fn committed(&mut self, flushed: &Flushed) {
         for flush in &flushed.flushes {
             if let Some(shard) = self.shards.get_mut(&flush.shard) {
@@ -1045,7 +1047,7 @@ impl Worker {
                     self.setup.metrics.set_lag(*shard, lag.records, lag.behind);
                     self.lag_exported.insert(*shard);
                 }
-                // As long as nobody knows how far behind it is, it is not ready.
+                // While its lag is unknown, it is not ready.
                 None if self.shards.contains_key(shard) => worst = Duration::MAX,
                 None => {}
             }
@@ -1088,7 +1090,7 @@ impl Worker {
         self.setup.metrics.set_shards(assigned, assigned.saturating_sub(self.shards.len()));
     }
 
-    /// Last flush, then the group is left; the next owner waits for nobody.
+    /// Makes the last flush, then leaves the group, so that the next owner does not have to wait.
     fn finish(mut self) {
         self.setup.health.set_joined(false);
         self.await_flush();

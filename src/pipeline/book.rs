@@ -1,7 +1,7 @@
 //! The book: the ledger read back, for all shards, on every instance. Everything that is shown comes from here.
 //!
 //! Per shard the book is the compacted image of one ledger partition, as of its last checkpoint. Values read after a
-//! checkpoint wait until the next one; nothing is published before the tail stands at the partition's end with nothing
+//! checkpoint wait until the next one; nothing is published before the tail is at the partition's end with nothing
 //! waiting, because a tail that lags behind compaction sees new values beside old checkpoints.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -49,9 +49,9 @@ pub struct ShardBook {
     evidence: BTreeMap<(LocalDay, i64), Arc<Stored>>,
     /// By id. No horizon closes them.
     rulings: Arc<BTreeMap<Arc<str>, Stored>>,
-    /// What was last told, by tenant.
+    /// The last published states, by tenant.
     alerts: Arc<BTreeMap<AlertKey, (AlertState, Stored)>>,
-    /// What a newer version has told, and this one does not understand.
+    /// Alerts that a newer version wrote and this version does not understand.
     foreign_alerts: Arc<BTreeMap<Key, Stored>>,
     /// In the order in which they were read.
     waiting: Vec<(Key, Option<Stored>)>,
@@ -133,7 +133,7 @@ struct TenantRecords {
     evidence: Vec<DayChunks>,
 }
 
-/// A value as it stands in the ledger.
+/// A value as it is in the ledger.
 #[derive(Debug, Clone)]
 struct Stored {
     bytes: Arc<[u8]>,
@@ -258,7 +258,7 @@ impl Book {
         Arc::make_mut(self.shards.get_mut(partition as usize)?).apply(partition, offset, key, value)
     }
 
-    /// The tail stands at the partition's end; `position` is the next offset it will be given.
+    /// The tail is at the partition's end; `position` is the next offset it will receive.
     pub fn reached_end(&mut self, partition: u32, position: i64) -> Option<Event> {
         Arc::make_mut(self.shards.get_mut(partition as usize)?).reached_end(position)
     }
@@ -320,7 +320,7 @@ impl Book {
         reasons
     }
 
-    /// What is known of the calls that the figures of a service month do not hold, whoever its tenant is.
+    /// What is known about calls that the figures of a service month do not include, for any tenant.
     pub fn completeness(&self, period: Period, zone: Tz) -> Completeness {
         let (reasons, rejected) = (self.incomplete(period, zone), self.rejected(period.month()));
         Completeness { reasons, rejected, ..Completeness::default() }
@@ -359,18 +359,19 @@ impl Book {
         self.shards.iter().flat_map(|shard| shard.tenants.keys())
     }
 
-    /// What was last told of an alert. Where partitions were added it may stand in several shards: the last firing holds.
+    /// The last published state of an alert. After partitions were added it may be in several shards: the last one that
+    /// fires is used.
     pub fn alert(&self, key: &AlertKey) -> Option<AlertState> {
         let found = self.shards.iter().filter_map(|shard| Some(shard.alerts.get(key)?.0));
         found.max_by_key(|state| (state.generation, state.ends_at_ms))
     }
 
-    /// What was last told of every alert, over all shards.
+    /// The last published state of every alert, over all shards.
     pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
         self.shards.iter().flat_map(|shard| shard.alerts())
     }
 
-    /// Alerts that a newer version has told: this one leaves them as they are.
+    /// Number of alerts that a newer version wrote: this version leaves them unchanged.
     pub fn foreign_alerts(&self) -> usize {
         self.shards.iter().map(|shard| shard.foreign_alerts.len()).sum()
     }
@@ -398,12 +399,12 @@ impl ShardBook {
         self.checkpoint.as_ref()
     }
 
-    /// Where the tail stands in the ledger partition.
+    /// The tail's position in the ledger partition.
     pub fn position(&self) -> i64 {
         self.position
     }
 
-    /// Did the tail stand at the partition's end when it last read? Only there the values belong together.
+    /// Was the tail at the partition's end when it last read? Only there are the values consistent.
     pub fn is_at_end(&self) -> bool {
         self.last_end == Some(self.position)
     }
@@ -463,7 +464,7 @@ impl ShardBook {
         months.into_iter().filter_map(move |month| Some(records?.month(month, self.checkpoint.as_ref())))
     }
 
-    /// Reads what the tenant called on a day that is not folded. `false`: there is no such day.
+    /// Reads the tenant's tally of a day that is not folded. `false`: the ledger has no such day.
     pub fn live_day(&self, tenant: &str, day: LocalDay, into: &mut TallyDay) -> bool {
         let live = self.tenants.get(tenant).and_then(|r| r.days.iter().find(|(live, _)| *live == day)?.1.tally());
         live.is_some_and(|view| {
@@ -504,7 +505,7 @@ impl ShardBook {
         self.rulings.iter().filter_map(|(id, s)| Some((&**id, AppliedRuling::decode_value(&s.bytes).ok()?.sha256())))
     }
 
-    /// What was last told of every alert this shard holds.
+    /// The last published state of every alert of this shard.
     pub fn alerts(&self) -> impl Iterator<Item = (&AlertKey, &AlertState)> {
         self.alerts.iter().map(|(key, (state, _))| (key, state))
     }

@@ -7,7 +7,7 @@
 //! name: `counting.ignore_timestamps` ([`IgnoredRange`](super::settings::IgnoredRange)) makes it a dead letter that moves
 //! nothing. So what is counted depends on the log and the recorded settings alone, never on when it was read.
 
-/// How far clocks may differ without anybody being at fault.
+/// Clock skew that is tolerated as normal.
 pub const CLOCK_SKEW_MS: i64 = 5 * 60 * 1000;
 /// The most a broker may let timestamps lie ahead of its clock (`message.timestamp.after.max.ms`).
 pub const MAX_AHEAD_MS: i64 = 60 * 60 * 1000;
@@ -19,8 +19,8 @@ pub struct HoldBound {
 }
 
 impl HoldBound {
-    /// For a source whose broker refuses timestamps further than `after_max_ms` ahead of its own clock, in milliseconds; at
-    /// most [`MAX_AHEAD_MS`]. 0: no timestamp is a producer's word.
+    /// For a source whose broker refuses timestamps further than `after_max_ms` ahead of its own clock, in
+    /// milliseconds; at most [`MAX_AHEAD_MS`]. 0: timestamps are not set by producers.
     pub fn new(after_max_ms: i64) -> Self {
         Self { ahead_ms: after_max_ms.clamp(0, MAX_AHEAD_MS) + CLOCK_SKEW_MS }
     }
@@ -31,7 +31,7 @@ impl HoldBound {
         timestamp_ms > now_ms.saturating_add(self.ahead_ms)
     }
 
-    /// The wall clock's reading from which on this timestamp no longer lies in the future.
+    /// The wall-clock time from which on this timestamp is no longer in the future.
     pub fn passes_at_ms(self, timestamp_ms: i64) -> i64 {
         timestamp_ms.saturating_sub(self.ahead_ms)
     }

@@ -78,7 +78,7 @@ pub enum Subject {
         offset: i64,
         /// The call's request id, in the ledger if it is there.
         request_id: String,
-        /// The field; `None` when the item stands on one side only.
+        /// The field; `None` if only one side has the item.
         field: Option<&'static str>,
     },
 }
@@ -268,7 +268,7 @@ fn joined<K: Ord>(ledger: BTreeMap<K, u64>, recount: BTreeMap<K, u64>) -> impl I
     both.into_iter()
 }
 
-/// Merges two lists in the order of (day, offset); an offset that stands twice on one side is an item too many there.
+/// Merges two lists in the order of (day, offset); an offset that occurs twice on one side is an extra item there.
 fn compare_items(
     tenant: &Arc<str>,
     mut ledger: &[(LocalDay, Item)],

@@ -1,20 +1,21 @@
 //! Bytes to a [`Call`]: one validating pass over the JSON text that looks only at the mapped fields.
 //!
 //! The scanner accepts what RFC 8259 (and `serde_json`, against which the tests compare it) accepts, borrows from the
-//! payload, and unescapes a string only when it is wanted. It is here because decoding is most of the cost of an
-//! event; `decode` is the only way in, so another reader can take its place.
+//! payload, and unescapes a string only when it is wanted. It exists because decoding is most of the cost of an event.
+//! `decode` is the only entry point, so another parser can replace it.
 //!
 //! Where it differs from `serde_json` on purpose:
-//! - Numbers have no range: `1e999` is a number, and an integer that is a name or a code is the text as it stands (`-0`, 30
+//! - Numbers have no range: `1e999` is a number, and an integer used as a name or a code is its literal text (`-0`, 30
 //!   digits).
 //! - A lone surrogate (`"\ud800"`) is refused in keys and in mapped fields, and nowhere else.
-//! - A mapped field, or an object on the way to one, that stands twice is `repeated_field`; elsewhere repeats are ignored.
+//! - A mapped field, or an object on the way to one, that occurs twice is `repeated_field`; elsewhere repeats are
+//!   ignored.
 //!
 //! Where the format leaves a choice:
 //! - The payload is judged as a whole first (`too_large`, `empty`, `not_json`, `wrong_type` when it is not an object,
 //!   `repeated_field`), then its fields in the order tenant, request id, timestamp, action, code, system_error.
 //! - A null action is not an action. A null tenant, request id or timestamp is of the wrong type.
-//! - Instants whose day might lie outside the years 0–9999 in some zone are bad timestamps.
+//! - Instants whose day might be outside the years 0–9999 in some zone are bad timestamps.
 //! - An epoch is a JSON number or the text of a decimal number; it is read exactly and floored to milliseconds.
 //! - A CloudEvent in structured mode is an object with a text `specversion`. Pointers go into its `data`, if that is an
 //!   object and no mapped path itself begins with `/data`, else into the whole. Where the data lacks the tenant, the request
@@ -79,8 +80,8 @@ pub struct SourceRecord<'a> {
 /// A header: its name and value.
 pub type Header<'a> = (&'a str, &'a [u8]);
 
-/// The headers of a record, in order. A client has to parse them, and hardly anybody asks: a mapping that speaks of them, and
-/// dead letters.
+/// The headers of a record, in order. Parsed on demand, because they are rarely needed: by a mapping that uses them,
+/// and for dead letters.
 #[derive(Debug, Clone, Copy)]
 pub enum Headers<'a> {
     /// Parsed already.
@@ -430,7 +431,7 @@ impl OutermostText {
     /// The text; `None` when it is absent or null, or the payload is not a JSON object.
     ///
     /// # Errors
-    /// It has another type, or stands twice.
+    /// It has another type, or occurs twice.
     pub fn read<'a>(&self, payload: &'a [u8]) -> Result<Option<Cow<'a, str>>, Malformed> {
         let Some(json) = utf8(payload) else { return Ok(None) };
         let mut scan = Scan::new(&self.decoder, json);
@@ -619,8 +620,8 @@ struct Scan<'a, 'd> {
     /// One bit a node of the mapping: seen already.
     seen: u64,
     repeated: bool,
-    /// CloudEvents: a top-level `specversion` is a string, where a top-level object `data` stands, and how often the
-    /// two names stand there.
+    /// CloudEvents: whether a top-level `specversion` is a string, where a top-level object `data` is, and how often
+    /// the two names occur there.
     spec_version: bool,
     data: Option<&'a str>,
     spec_versions: u32,

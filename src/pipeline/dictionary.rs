@@ -33,7 +33,7 @@ impl Dictionary {
         Ok(())
     }
 
-    /// The name behind a number of this day; empty if there is none, which a day that was checked does not have.
+    /// The name with this number in this day; empty if the number is unknown, which does not happen in a checked day.
     pub fn name<'a>(&'a self, day: &'a TallyDay, number: u32) -> &'a str {
         self.name_beside(&day.names, number)
     }

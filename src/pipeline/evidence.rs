@@ -1,16 +1,16 @@
 //! The failing calls of one shard as its owner holds them.
 //!
-//! A flush appends the new ones of a local day as one `F` record, under the first source offset it covers. The ranges of a
-//! day's records never overlap, so a value that a torn flush left behind covers its calls by its `cov`: a call below the
-//! greatest `cov` of its day's records stands in them, with all it did. A record is as of its end: what later calls make of
-//! the seconds of earlier items (clause 5.7) stands in later records, beside them, and only ever grows.
+//! A flush appends the new ones of a local day as one `F` record, under the first source offset it covers. The ranges
+//! of a day's records never overlap, so a value that a torn flush left behind covers its calls by its `cov`: a call
+//! below the greatest `cov` of its day's records is in them, with all its effects. A record is as of its end: the
+//! effect of later calls on the seconds of earlier items (clause 5.7) is in later records, and only grows.
 //!
-//! When a day is long past, runs of small records are merged into one that begins where the first did. The merged record owns
-//! its range: the others are void from the checkpoint that applies it, as folded days are, and their tombstones come with a
-//! later flush.
+//! When a day is long past, runs of small records are merged into one that begins where the first did. The merged
+//! record owns its range: like folded days, the others are void from the checkpoint that applies it, and a later flush
+//! writes their tombstones.
 //!
-//! What is written is not kept, once it can no longer be merged: only the figures of the seconds with failing calls are, since the next call of such a second,
-//! however late, is one more.
+//! Written items are not kept in memory once they can no longer be merged. Only the figures of seconds with failing
+//! calls are, since another call of such a second, however late, raises its count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -174,13 +174,13 @@ impl Seconds {
     }
 }
 
-/// A second since the day began in UTC: a local day lies within two of these, so it fits.
+/// Seconds since the day began in UTC. A local day spans at most two UTC days, so it fits.
 fn second_of_day(day: LocalDay, time_ms: i64) -> i32 {
     (time_ms.div_euclid(1000) - i64::from(day.0) * 86_400) as i32
 }
 
 impl DayEvidence {
-    /// First source offset that the records loaded do not cover: calls below it stand in them.
+    /// First source offset that the loaded records do not cover: calls below it are in them.
     pub fn cov(&self) -> i64 {
         self.cov
     }
@@ -420,11 +420,12 @@ impl TenantEvidence {
 }
 
 impl ShardEvidence {
-    /// Is there room for a failing call of a month in `most` bytes? Then it takes it. One whose day's records cover it is
-    /// there, or was refused before.
+    /// Reserves room for a failing call of a month within `most` bytes, if there is any. A call that its day's records
+    /// cover was admitted or refused before.
     ///
-    /// What a month holds is never taken away while it is open, so whoever counts a torn flush again admits the same calls: no
-    /// fewer, since all of them had room together, and no more, since what was there then is there now.
+    /// Nothing is removed from a month while it is open, so an owner that counts a torn flush again admits the same
+    /// calls: no fewer, since all of them had room together, and no more, since everything that was there then is still
+    /// there.
     pub fn admit(&mut self, day: LocalDay, offset: i64, request_id: &str, most: u64) -> bool {
         if let Some(known) = self.days.get(&day).filter(|known| offset < known.cov) {
             return known.torn.contains(&offset) || mutated(Mutation::TornEvidenceAdmitted);
@@ -538,7 +539,7 @@ impl ShardEvidence {
         PendingEvidence(pending)
     }
 
-    /// A snapshot stands in the ledger. Records of more than half of `most` bytes are not merged any more.
+    /// A snapshot is in the ledger. Records of more than half of `most` bytes are no longer merged.
     pub fn committed(&mut self, pending: PendingEvidence, most: usize) {
         for PendingDay { day, sealed, merged } in pending.0 {
             let Some(evidence) = self.days.get_mut(&day) else { continue };

@@ -1,6 +1,6 @@
-//! The facts of one shard as its owner holds them: tallies per tenant. Failing calls stand in [`super::evidence`].
+//! The facts of one shard as its owner holds them: tallies per tenant. Failing calls are in [`super::evidence`].
 //!
-//! Live days are counted in; folded ones stay encoded, as they stand in `T`, since only a late call changes them.
+//! Live days are decoded and counted into; folded ones stay encoded as in `T`, since only a late call changes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ impl DayTally {
         self.actions.iter().map(|(_, calls)| calls).sum()
     }
 
-    /// As it stands in the ledger.
+    /// As it is written to the ledger.
     fn record(&self, day: LocalDay, names: &Names) -> record::TallyDay {
         let mut own = Vec::new();
         let mut number = |name| names.number(name, &mut own);
@@ -221,7 +221,7 @@ impl DayTally {
     }
 }
 
-/// Whether a key must be written, and what of it stands in the ledger.
+/// Whether a key must be written, and what the ledger holds of it.
 #[derive(Debug, Default)]
 pub struct Written {
     /// First source offset not covered by the value loaded; calls below it are in it already.
@@ -269,7 +269,7 @@ pub struct MonthSlot {
     folded: Folded,
 }
 
-/// The folded days of a month, encoded as they stand in `T`.
+/// The folded days of a month, encoded as in `T`.
 #[derive(Debug, Default)]
 struct Folded {
     /// Bit 1 is the first of the month.
@@ -524,7 +524,7 @@ impl Tenants {
         self.in_month.iter().map(|(month, tenants)| (*month, *tenants))
     }
 
-    /// Where the tenant's month stands among its months, a new one if need be.
+    /// The index of the month among the tenant's months; adds the month if needed.
     #[inline]
     pub fn month_or_new(&mut self, id: TenantId, month: Month) -> usize {
         let tenant = &mut self.tenants[id as usize];

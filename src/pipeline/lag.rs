@@ -1,21 +1,21 @@
-//! How far the counted is from the source's end, as every instance sees it who reads the ledger and asks the brokers for
-//! the ends: also where the owner stands still or is gone.
+//! How far counting is behind the source's end. Every instance can compute it from the ledger and the end offsets that
+//! the brokers report, even if the owner is stuck or gone.
 //!
-//! The end of a partition lies beyond its last record where transactions wrote their markers, and aborted records look
-//! like others. So an end alone is not a lag: where neither the end nor the ledger moves and something seems to be left, a
-//! reader must look ([`LagWatch::seen`] says where), and what it found is remembered.
+//! Transaction markers put the end offset of a partition beyond its last record, and aborted records look like any
+//! other. So an end offset alone is not a lag: if neither the end nor the ledger moves and something seems to be left,
+//! a reader must check ([`LagWatch::seen`] says where), and what it found is remembered.
 
 use std::time::Duration;
 
-/// What the brokers said longer ago than this says nothing about now, in ms.
+/// An answer of the brokers older than this is stale, in ms.
 const STALE_MS: i64 = 30_000;
 
 /// How far a shard is behind its source partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardLag {
-    /// Records that are there and not counted, at most: markers of transactions may be among them until somebody has looked.
+    /// Upper bound of records that are not counted yet: transaction markers may be included until a reader has checked.
     pub records: u64,
-    /// How long the first of them has been waiting, at most; zero without any.
+    /// Upper bound of how long the first of them has been waiting; zero without any.
     pub behind: Duration,
 }
 
@@ -59,7 +59,7 @@ pub struct SourceEnd {
 }
 
 impl SourceEnd {
-    /// The lag of a shard with this checkpoint; `None`: nobody knows, because the brokers do not answer.
+    /// The lag of a shard with this checkpoint; `None`: unknown, because the brokers do not answer.
     pub fn lag(&self, next_offset: i64, watermark_ms: Option<i64>, now_ms: i64) -> Option<ShardLag> {
         if now_ms - self.asked_ms > STALE_MS {
             return None;
@@ -72,8 +72,8 @@ impl SourceEnd {
             Some(Found::Record { timestamp_ms, .. }) => timestamp_ms,
             _ => None,
         };
-        // Each of these is no later than the arrival of the first record that is left; but a timestamp from the future says
-        // nothing.
+        // Each of these is no later than the arrival of the first record that is left; but a timestamp from the future
+        // is not usable.
         let since = [first, watermark_ms, self.clear_ms].into_iter().flatten().filter(|ms| *ms <= now_ms).max()?;
         Some(ShardLag { records, behind: Duration::from_millis((now_ms - since).max(0) as u64) })
     }
@@ -83,7 +83,7 @@ impl SourceEnd {
         (from..=found.offset()).contains(&next_offset).then_some(found)
     }
 
-    /// No record lies between the checkpoint and this offset.
+    /// There is no record between the checkpoint and this offset.
     fn next_record(&self, next_offset: i64) -> i64 {
         self.found_at(next_offset).map_or(next_offset, Found::offset)
     }
@@ -107,9 +107,9 @@ impl LagWatch {
         Self { shards: vec![None; shards as usize] }
     }
 
-    /// Partition and ledger as they are: the end the brokers told when they were asked at `asked_ms`, and the checkpoint's
-    /// `next_offset` as it was read *after* that. Says from where a reader must look, if it must: something seems to be
-    /// left, and nothing has moved since the last time, or there was none.
+    /// Takes the current state: the end offset that the brokers reported when asked at `asked_ms`, and the checkpoint's
+    /// `next_offset` as read *after* that. Returns the offset from which a reader must check, if it must: something
+    /// seems to be left, and nothing has moved since the last call, or this is the first call.
     pub fn seen(&mut self, shard: u32, end: i64, next_offset: Option<i64>, asked_ms: i64) -> Option<i64> {
         let watched = self.shards.get_mut(shard as usize)?;
         let before = *watched;
@@ -152,7 +152,7 @@ impl LagWatch {
 mod tests {
     use super::*;
 
-    /// One shard: end and checkpoint as they move, and what is told.
+    /// One shard: end and checkpoint as they move, and the reported lag.
     struct Source {
         watch: LagWatch,
         next_offset: i64,

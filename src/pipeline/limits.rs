@@ -36,7 +36,7 @@ impl LimitUse {
 const SPAN_MS: i64 = 15_000;
 /// The same thing is not said again for so long.
 const AGAIN_MS: i64 = 600_000;
-/// Fewer rejected records in that time are none.
+/// Fewer rejected records in that time are ignored.
 const LEAST_REJECTED: u64 = 10;
 /// Nor are fewer new tenants.
 const LEAST_TENANTS: u64 = 250;

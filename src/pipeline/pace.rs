@@ -1,8 +1,8 @@
 //! How fast a tenant's calls and failures have come lately: the windows of the burn rate.
 //!
-//! The ledger holds days, not minutes, so this is what an instance has seen of it since it started: every instance reads
-//! the whole ledger, so a takeover finds the windows filled, and only a start of the whole fleet begins with empty ones.
-//! An empty window pages nobody; levels and tiers never depend on it.
+//! The ledger holds days, not minutes, so this is what an instance has seen of it since it started. Every instance
+//! reads the whole ledger, so after a takeover the windows are filled. Only a restart of the whole fleet begins with
+//! empty ones. An empty window raises no alert; levels and tiers never depend on it.
 //!
 //! What is added belongs to the minute of the shard's watermark, not to the minute in which it was read: a backlog that
 //! is caught up in seconds is not a burst. Minutes are kept for the short window, older ones in steps of 5 and 30 minutes.

@@ -1,8 +1,9 @@
-//! Parked shards: what an instance keeps of shards that the group has taken from it. If it gets one back, and nobody has
-//! counted it meanwhile, it goes on where it was, and reads nothing of the source again.
+//! Parked shards: what an instance keeps of shards that the group has revoked. If it gets one back, and no other
+//! instance has counted it meanwhile, it resumes where it was, without reading the source again.
 //!
-//! Whether it may is decided after the normal takeover, when the ledger is read to its end: a shard's state is a function of
-//! the source log and of the ledger it began from, so a copy is good exactly as long as the ledger's last word is its own.
+//! Whether it may is decided after the normal takeover, when the ledger has been read to its end. A shard's state is a
+//! function of the source log and of the ledger it began from, so a parked copy is valid exactly as long as the
+//! ledger's last checkpoint is its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::shard::Shard;
 /// What may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParkingLimits {
-    /// About how many bytes all parked shards may take; 0: none is parked.
+    /// About how many bytes all parked shards may take; 0: parking is off.
     pub max_bytes: u64,
     /// For so long one is kept.
     pub keep: Duration,
@@ -77,7 +78,7 @@ impl ParkedShards {
     /// any fixed moment.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// No room for it.
     pub fn park(
         &mut self,
         shard: Shard,
@@ -118,11 +119,11 @@ impl ParkedShards {
         self.0.is_empty()
     }
 
-    /// The parked shard, if it may go on; it is parked no longer, whatever the answer. `book`: what the tail has read, at least
-    /// to the takeover's end. `None`: it was not parked.
+    /// The parked shard, if it may resume. It is no longer parked, whatever the answer. `book`: what the tail has read,
+    /// at least to the takeover's end. `None`: it was not parked.
     ///
     /// # Errors
-    /// Why it must be taken over anew.
+    /// Why it must be loaded from the ledger instead.
     pub fn resume(
         &mut self,
         shard: u32,

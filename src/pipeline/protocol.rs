@@ -84,7 +84,7 @@ impl Takeover {
         self.ledger_ends.is_none().then_some(Need::Ends)
     }
 
-    /// The group's committed offset of a shard; `None` when there is none.
+    /// The group's committed offset of a shard, if it has one.
     pub fn committed(&mut self, shard: u32, offset: Option<i64>) {
         if let Some(ends) = self.shards.get_mut(&shard) {
             ends.committed = Some(offset);
@@ -347,7 +347,7 @@ impl FlushFailure {
 /// What follows from a transaction's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aftermath {
-    /// The snapshot stands in the ledger.
+    /// The snapshot is in the ledger.
     pub committed: bool,
     /// The producer must be replaced before the next transaction.
     pub new_producer: bool,

@@ -14,18 +14,18 @@ pub const RULINGS_REJECTED: &str = "rulings.yaml is rejected: the ledger has app
 /// Refused rulings that a sentence names.
 const NAMED: usize = 3;
 
-/// What the ledger must remember of a ruling in force.
+/// What the ledger must record of an active ruling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedRuling {
     /// Its id.
     pub id: Arc<str>,
     /// Over its canonical JSON.
     pub sha256: [u8; 32],
-    /// When it was written down, by its own word.
+    /// When it was recorded, as the ruling states it.
     pub recorded_at_ms: i64,
     /// Its canonical JSON.
     pub canonical: Arc<str>,
-    /// Its place among the rulings in force, from 0.
+    /// Its index among the active rulings, from 0.
     pub position: u32,
 }
 
@@ -53,7 +53,7 @@ impl NotedRuling {
     }
 }
 
-/// Why documents must not come into force.
+/// Why documents must not take effect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RefusedRuling {
     /// The ruling's id.

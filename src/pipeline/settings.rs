@@ -47,7 +47,7 @@ impl TryFrom<String> for FieldPath {
     }
 }
 
-/// A CloudEvent's attribute by its name: lowercase letters and digits. `data` is none.
+/// A CloudEvent's attribute by its name: lowercase letters and digits. `data` is not one.
 fn attribute(name: &str) -> Result<String, String> {
     const EXAMPLES: &str = "id, source, type, subject, time, or an extension's name";
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();

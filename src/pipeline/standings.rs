@@ -1,9 +1,10 @@
 //! Standings of all tenants: the facts of the book under the contract, kept current tenant by tenant.
 //!
-//! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no replay:
-//! [`Standings::refresh`] evaluates those whose facts changed. A standing keeps what each day that is not folded came to, so
-//! that a call costs its day ([`Standings::update`]): the day's part is taken out and put in anew. Whatever could reach
-//! beyond the day has the tenant evaluated whole, and both ways come to the same, bit by bit.
+//! A tenant is evaluated from its facts alone, so a policy, term, fee, notice or ruling that comes late needs no
+//! replay: [`Standings::refresh`] evaluates the tenants whose facts changed. A standing keeps the result of each day
+//! that is not folded, so that a call costs only its day ([`Standings::update`]): the day's part is removed and the new
+//! one added. Any change that could reach beyond the day causes a full evaluation of the tenant. Both ways give exactly
+//! the same result.
 //!
 //! A copy of the standings shares what has not changed since: that is what is published.
 
@@ -52,7 +53,7 @@ pub struct Standings {
 pub struct TenantStanding {
     /// The service months with calls, in order of time.
     pub months: Vec<ServiceMonth>,
-    /// Calls on days that no registered term holds, by calendar month; none for a tenant that nobody registered.
+    /// Calls on days that no registered term holds, by calendar month; empty for an unregistered tenant.
     pub out_of_term: BTreeMap<Month, u64>,
     /// Its calls lie in several shards: counts are exact, but duplicates across shards are not seen.
     pub split: bool,
@@ -65,7 +66,7 @@ pub struct TenantStanding {
     days: Days,
     /// All failures of each service month.
     failing: Vec<Arc<[FailingCalls]>>,
-    /// What the days came to that are not folded, by shard and day.
+    /// The results of the days that are not folded, by shard and day.
     parts: DayParts,
     /// The last hours, as this instance has seen them.
     pace: Pace,
@@ -182,7 +183,7 @@ impl Standings {
         }
     }
 
-    /// Evaluates these tenants anew.
+    /// Re-evaluates these tenants.
     pub fn refresh<'a>(&mut self, book: &Book, tenants: impl IntoIterator<Item = &'a Arc<str>>) {
         for tenant in tenants {
             let old = self.tenants.remove(tenant).unwrap_or_default();
@@ -191,7 +192,7 @@ impl Standings {
             if evaluation.shards.is_empty() {
                 continue;
             }
-            // A tenant that comes to be split is judged otherwise.
+            // A tenant whose split changes is judged differently.
             let days = if old.split == evaluation.split { old.days.clone() } else { Days::new() };
             let mut new = evaluation.standing(days, &mut self.classes);
             new.pace = old.pace.clone();
@@ -236,8 +237,8 @@ impl Standings {
         true
     }
 
-    /// Puts what a day comes to now in the place of what it came to. `false`: the tenant has to be evaluated whole, and
-    /// nothing was done.
+    /// Replaces the result of a day with the current one. `false`: the tenant needs a full evaluation, and nothing was
+    /// done.
     fn replace_day(&mut self, book: &Book, shard: u32, day: LocalDay, tenant: &Arc<str>) -> bool {
         let Some(standing) = self.tenants.get(tenant) else { return false };
         let Some(at) = standing.parts.iter().position(|(place, _)| *place == (shard, day)) else { return false };

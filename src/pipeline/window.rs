@@ -5,9 +5,9 @@
 //! `prev`: at a record by which W has moved one window since `cur` began, `prev` is dropped and `cur` takes its place. An id is
 //! remembered for at least one window of the log's time after it last came and, in steady flow, for less than two.
 //!
-//! What is entered is a function of the records alone: an id and its second are entered before anybody asks whether the call
-//! can be counted. Therefore a new owner that reads from the beginning of `prev` holds the same generations, whatever became
-//! of those calls.
+//! What is entered is a function of the records alone: an id and its second are entered before it is decided whether
+//! the call can be counted. Therefore a new owner that reads from the beginning of `prev` holds the same generations,
+//! whatever became of those calls.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -207,7 +207,7 @@ impl Window {
         Verdict::New { calls_in_second: fresh.saturating_add(earlier) }
     }
 
-    /// Everything held, in a fixed order: what a new owner must come to hold, too.
+    /// Everything held, in a fixed order: a new owner must arrive at the same contents.
     pub fn contents(&self) -> WindowContents {
         let mut prev = self.prev.contents();
         // Only asked of the younger generation; one that was rebuilt does not know it.

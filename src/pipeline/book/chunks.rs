@@ -1,7 +1,7 @@
 //! The failing calls of one tenant on one local day: its part of each `F` record, in the order of their first offsets.
 //!
-//! A tenant in the middle of an incident has a part a flush. They lie in blocks, so that a copy of the day shares all blocks
-//! but the one that changes, and whoever has looked at the day looks at new parts alone.
+//! During an incident a tenant gets one part per flush. Parts are stored in blocks, so that a copy of the day shares
+//! all blocks but the one that changes, and a reader that has seen the day reads only the new parts.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -194,7 +194,7 @@ impl DayChunks {
         new.iter().for_each(|chunk| chunk.read().for_each_second(|second, calls| now.raise(second, calls)));
         let mut seconds: Vec<i64> = now.0.keys().copied().collect();
         seconds.sort_unstable();
-        // A second lies in few records: those of the flushes in which its calls came.
+        // A second is in few records: those of the flushes in which its calls came.
         let touched = |chunk: &&Chunk| {
             let at = seconds.partition_point(|second| *second < chunk.seconds.0);
             seconds.get(at).is_some_and(|second| *second <= chunk.seconds.1)

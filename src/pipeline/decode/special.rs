@@ -58,7 +58,7 @@ pub fn special(block: &[u8; BLOCK]) -> u64 {
     portable(block)
 }
 
-/// The same, eight bytes at a time in one word.
+/// The same, eight bytes at a time in one machine word.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 fn portable(block: &[u8; BLOCK]) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;

@@ -50,10 +50,10 @@ impl Shard {
         self.position >= self.barrier
     }
 
-    /// Everything the ledger must hold to stand at the present position. Forgets an earlier snapshot.
+    /// Everything to be written so that the ledger is at the shard's present position. Discards an earlier snapshot.
     ///
     /// # Panics
-    /// When [`Shard::may_flush`] says no.
+    /// If [`Shard::may_flush`] is `false`.
     pub fn snapshot(&mut self) -> Flush {
         assert!(self.may_flush(), "a flush below the barrier would write a state that is neither old nor new");
         if std::mem::take(&mut self.settle) {
@@ -276,7 +276,7 @@ impl Shard {
         (calls, items, digest)
     }
 
-    /// The last snapshot stands in the ledger: clears what has not changed since.
+    /// The last snapshot is in the ledger: clears what has not changed since.
     pub fn committed(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         for (key, digest) in pending.digests {
@@ -300,7 +300,7 @@ impl Shard {
         }
         for key in pending.closed_alerts {
             match self.alerts.get_mut(&key) {
-                // Told again since: it begins anew.
+                // Published again since, so it starts over.
                 Some(slot) if slot.changed > pending.generation => slot.digest = None,
                 _ => {
                     self.alerts.remove(&key);

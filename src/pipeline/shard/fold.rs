@@ -8,7 +8,7 @@ use crate::pipeline::mutation::{Mutation, mutated};
 use crate::pipeline::record::Key;
 
 impl Shard {
-    /// Days before this one are long past: by the watermark, they ended an hour ago. `None`: none is.
+    /// Days before this one can be folded: by the watermark, they ended at least an hour ago. `None`: no day can.
     pub(super) fn due_before(&mut self) -> Option<LocalDay> {
         let watermark_ms = self.watermark_ms()?;
         Some(self.fold_clock.day(watermark_ms.saturating_sub(FOLD_AFTER_MS)))

@@ -52,8 +52,8 @@ impl Shard {
         Ok(Self::begin(owner, epochs, state, first_offset))
     }
 
-    /// Begins to count anew what a ledger holds, from its first offset, with the settings as they were recorded for every
-    /// offset: for a recount, which has none of its own.
+    /// Starts a recount of what a ledger holds, from its first offset. A recount has no settings of its own: it uses
+    /// those recorded for every offset.
     ///
     /// # Errors
     /// No recorded settings, or some that cannot be used.
@@ -190,8 +190,8 @@ impl Shard {
                 }
             }
         }
-        // After a torn flush its values stand beside the checkpoint's; the next checkpoint vouches for them as well, also
-        // where compaction has taken away those they replaced.
+        // After a torn flush its values are beside the checkpoint's. The next checkpoint vouches for them as well, even
+        // if compaction has removed the values they replaced.
         self.unvouched = digest != self.last.digest();
         self.last.digest = digest.to_bytes();
         if mutated(Mutation::TotalsRederived) {

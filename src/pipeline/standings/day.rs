@@ -15,15 +15,15 @@ use crate::pipeline::book::{News, Seen, ShardBook};
 use crate::pipeline::dictionary::Dictionary;
 use crate::pipeline::record::{DICTIONARY_NAMES, Item, TallyDay};
 
-/// What a day's items came to is kept from so many bytes of them on, so that a call in the middle of an incident does not look
-/// at the whole incident again.
+/// The result of a day's items is cached once they take this many bytes, so that a call during an incident does not
+/// cause the whole incident to be judged again.
 const REMEMBER_FROM_BYTES: usize = 2048;
 /// Actions and codes of a service month whose failures are kept apart, the most frequent ones.
 const TOP_FAILING: usize = 5;
 /// Codes without a class that are kept of one tenant.
 pub(super) const UNKNOWN_CODES: usize = 8;
 
-/// What days came to that are not folded, by shard and day.
+/// The results of the days that are not folded, by shard and day.
 pub(super) type DayParts = SmallVec<[((u32, LocalDay), Arc<DayPart>); 1]>;
 
 /// What one day of one shard comes to.
@@ -52,7 +52,7 @@ impl Classes {
             self.0.resize_with(shard + 1, SmallVec::new);
         }
         let known = &mut self.0[shard];
-        // It is held here, so that no other policy can come to lie in its place.
+        // Kept alive here, so that no other policy can be allocated at the same address.
         let at = known.iter().position(|(known, _)| Arc::ptr_eq(known, policy)).unwrap_or_else(|| {
             known.push((policy.clone(), Vec::new()));
             known.len() - 1
@@ -61,10 +61,10 @@ impl Classes {
     }
 }
 
-/// What the items of days came to, by shard and day, as far as they were looked at.
+/// The results of days' items, by shard and day, as far as they were judged.
 pub(super) type Days = HashMap<(u32, LocalDay), (Seen, Arc<ItemSums>)>;
 
-/// What the items of one day and shard come to.
+/// The sums of the items of one day and shard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ItemSums {
     pub(super) figures: Figures,

@@ -40,7 +40,7 @@ pub struct Evaluation<'a> {
     pub(super) patience: Patience<'a>,
 }
 
-/// Asked again and again in the middle of an evaluation: does anybody still wait for it?
+/// Called repeatedly during an evaluation: is the caller still waiting for it?
 #[derive(Clone, Copy)]
 pub(super) struct Patience<'a>(&'a dyn Fn() -> bool);
 
@@ -60,7 +60,7 @@ pub(super) struct Draft {
     pub(super) unreached: Unreached,
 }
 
-/// All service months under evaluation, and what lies beside them.
+/// All service months under evaluation, and what is outside of them.
 #[derive(Default)]
 pub(super) struct Drafts {
     pub(super) months: BTreeMap<LocalDay, Draft>,
@@ -70,7 +70,7 @@ pub(super) struct Drafts {
     pub(super) parts: DayParts,
 }
 
-/// What stands beside the service months, by calendar month.
+/// Counts outside the service months, by calendar month.
 #[derive(Default)]
 pub(super) struct Beside {
     /// Calls on days that no registered term holds.
@@ -121,7 +121,7 @@ impl<'a> Evaluation<'a> {
         &self.terms
     }
 
-    /// The service month a day lies in; `None`: out of every registered term.
+    /// The service month that contains a day; `None`: outside every registered term.
     pub fn period_of(&self, day: LocalDay) -> Option<Period> {
         if self.terms.is_empty() { Some(Period::calendar_month(day.month())) } else { self.terms.period_of(day) }
     }
@@ -130,7 +130,7 @@ impl<'a> Evaluation<'a> {
         Judge { policy, rules: &self.rules, tenant: self.tenant, split: self.split }
     }
 
-    /// The service month of this first day, with or without calls; `None`: there is no such service month.
+    /// The service month with this first day, with or without calls; `None`: no service month begins then.
     pub fn month(&self, first_day: LocalDay) -> Option<ServiceMonth> {
         let period = self.period_of(first_day).filter(|period| period.first == first_day)?;
         let Drafts { mut months, beside, .. } = self.drafts(&mut Days::new(), &mut Classes::default());
@@ -143,8 +143,8 @@ impl<'a> Evaluation<'a> {
         (!self.shards.is_empty()).then(|| self.standing(Days::new(), &mut Classes::default()))
     }
 
-    /// All service months with calls. `days`: what days came to at the last evaluation under the same contract, if the
-    /// tenant was not split since.
+    /// All service months with calls. `days`: the results of days at the last evaluation under the same contract, if
+    /// the tenant was not split since.
     pub(super) fn standing(&self, mut days: Days, classes: &mut Classes) -> TenantStanding {
         let Drafts { months, calls_by_day, unknown_codes, beside, parts } = self.drafts(&mut days, classes);
         let older = calls_by_day.len().saturating_sub(FORECAST_DAYS);
@@ -213,7 +213,7 @@ impl<'a> Evaluation<'a> {
         drafts
     }
 
-    /// What a day comes to that is not folded and has counted calls. `None`: it cannot be looked at without the others.
+    /// The result of a day that is not folded and has counted calls. `None`: it cannot be judged without the others.
     pub(super) fn live_part(
         &self,
         number: u32,
@@ -252,8 +252,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Adds the calls that a tally does not count. One that was admitted late is late in each of its service months. Calls
-    /// that were not counted make no service month of a tenant that nobody registered.
+    /// Adds the calls that a tally does not count. A tenant that was admitted late is late in each of its service
+    /// months. Uncounted calls create no service month for an unregistered tenant.
     pub(super) fn add_uncounted(&self, facts: &MonthFacts<'_>, drafts: &mut Drafts) {
         let mut add = |day: LocalDay, uncounted: Uncounted| {
             let Some(period) = self.period_of(day) else { return };
@@ -277,7 +277,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What one day of one shard comes to. Items are looked at only where something could touch them: where there are
+    /// The result of one day of one shard. Items are judged only where something could affect them: where there are
     /// failures, or rulings that make failures. `found`: request ids of its items that rulings name.
     pub(super) fn part(
         &self,
