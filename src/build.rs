@@ -1,6 +1,6 @@
-//! Tells the release binary which commit it was built from: `SLA_LEDGER_REVISION` and `SLA_LEDGER_REVISION_DATE`, from the
-//! environment or else from git. A build for development does not ask: each commit would build everything anew. Debug
-//! information of a release is compressed, which backtraces, gdb and perf can read.
+//! Passes the release binary the commit it was built from: `SLA_LEDGER_REVISION` and `SLA_LEDGER_REVISION_DATE`, from
+//! the environment or else from git. Development builds skip this: each commit would rebuild everything. The debug
+//! information of a release is compressed; backtraces, gdb and perf can read it.
 
 use std::process::Command;
 
@@ -37,7 +37,7 @@ fn of_commit(format: &str) -> Option<String> {
     git(&["show", "--no-patch", &format!("--format={format}"), "HEAD"])
 }
 
-/// What git answers; `None` where there is no git, or no repository of ours.
+/// The output of git; `None` without git, or outside our repository.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -47,7 +47,7 @@ use schedule::{DAY_MS, Schedule};
 /// One record for the calls topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The tenant; a random key where a malformed event names none.
+    /// The tenant; a random key if a malformed event has no tenant.
     pub key: Option<Vec<u8>>,
     /// `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
@@ -191,7 +191,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Incidents that nobody announced: mostly of one tenant, sometimes of all.
+    /// Unannounced incidents: mostly of one tenant, sometimes of all.
     fn draw_incidents(&mut self) {
         let mut random = Random::new(mix(self.plan.seed));
         for index in 0..self.plan.random_incidents {
@@ -220,7 +220,7 @@ impl Generator {
         self.tally.expected(&self.plan, &self.tenants, &self.catalog)
     }
 
-    /// Makes the plan's next event into `event`, whose buffers are used again; `false` if there is none left.
+    /// Writes the plan's next event into `event`, reusing its buffers; `false` if no event is left.
     pub fn fill(&mut self, event: &mut Event) -> bool {
         let index = self.sent();
         if index >= self.plan.events {

@@ -136,7 +136,7 @@ impl Health {
         }
     }
 
-    /// There is a fault of this kind, or there is none any more.
+    /// Sets or clears the fault of this kind.
     pub fn set_fault(&self, kind: FaultKind, detail: Option<String>) {
         match detail {
             Some(detail) => _ = self.faults().insert(kind, detail),

@@ -3,9 +3,9 @@
 //! Two sources, one text: [`process`] says what this process does (`sla_ledger_*`, kept on the `prometheus` crate), and
 //! [`exporter`] says what the contract says about the tenants (`sla_*`), written straight from the standings into a
 //! reused buffer, because a child per tenant of the `prometheus` crate costs seconds and hundreds of megabytes at 100k
-//! tenants. Every name and help text stands in [`names`].
+//! tenants. All names and help texts are in [`names`].
 //!
-//! Deliberately not here: a decision. Figures come from the book through [`crate::pipeline::standings`], so that nothing
+//! Deliberately not here: decisions. Figures come from the book through [`crate::pipeline::standings`], so that nothing
 //! is shown that is not in the ledger.
 
 pub mod exporter;

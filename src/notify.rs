@@ -1,19 +1,19 @@
-//! Whom alerts are told: the side behind the alerts topic.
+//! Notification: what happens after the alerts topic.
 //!
-//! The counter writes alerts to the topic inside the flush's transaction. Here they are read back, `read_committed`, and
-//! told to webhooks ([`webhook`]) and Alertmanagers ([`alertmanager`]). So an alert that was told was decided durably, and
-//! nothing is lost over a crash.
+//! The counter writes alerts to the topic inside the flush's transaction. Here they are read back, `read_committed`,
+//! and sent to webhooks ([`webhook`]) and Alertmanagers ([`alertmanager`]). So every alert that is sent was committed
+//! first, and a crash loses nothing.
 //!
-//! What is promised:
-//! - **At least once.** An offset is committed after the delivery. A message that comes again has the same id.
-//! - **The current state.** Of one alert only its newest state is told; a state that could not be told before the next one is
-//!   dropped. Between its states the order is kept, between alerts it is not.
-//! - **Nobody waits for anybody.** Each receiver has its own group, thread, task, queue and client.
+//! Guarantees:
+//! - **At least once.** An offset is committed after the delivery. A message that is repeated has the same id.
+//! - **The current state.** Of one alert only its newest state is sent; a state that could not be sent before the next
+//!   one is dropped. The order is kept between the states of one alert, not between alerts.
+//! - **Receivers are independent.** Each receiver has its own group, thread, task, queue and client.
 //!
-//! Alerts for which another one speaks (`grouped`) are in the topic only. An alert's end must have the severity of its
-//! beginning, and must be grouped if that was: whom the one concerns the other concerns.
+//! Alerts that another one represents (`grouped`) are in the topic only. An alert's end must have the severity of its
+//! beginning, and must be grouped if the beginning was, so that both go to the same receivers.
 //!
-//! Decisions are in [`queue`] and [`active`], without I/O and clock. What is deliberately not here: deciding what is an alert.
+//! Decisions are in [`queue`] and [`active`], without I/O and clock. Deliberately not here: deciding what is an alert.
 
 pub mod active;
 pub mod alert;
@@ -42,7 +42,7 @@ use alertmanager::Alertmanagers;
 use client::Client;
 use webhook::Webhook;
 
-/// The same complaint is made no oftener.
+/// Rate limit for the same complaint.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a thread is to do until the service stops.
@@ -115,12 +115,12 @@ pub async fn prepare(
     Ok(bodies)
 }
 
-/// Whether receivers are told of it.
+/// Whether it is sent to receivers.
 fn concerns(alert: &Alert, min_severity: Severity) -> bool {
     !alert.data.grouped && alert.data.severity >= min_severity
 }
 
-/// The alert in a record. What is none is counted, logged and skipped: nobody can deliver it.
+/// The alert in a record. A record that is not an alert is counted, logged and skipped: it cannot be delivered.
 fn read_record(record: &BorrowedMessage<'_>, receiver: &str, metrics: &ProcessMetrics) -> Option<Alert> {
     let headers = record.headers().map(|headers| headers.iter().collect::<Vec<_>>()).unwrap_or_default();
     let headers = headers.iter().filter_map(|header| Some((header.key, header.value?)));

@@ -1,10 +1,10 @@
 //! Replay: the service without Kafka. Lines of call events go through the shard, the ledger records and the book, as in
 //! `run`; what comes out is what the service would show once its source is drained.
 //!
-//! A file is a source partition, and a line one of its records: the line's bytes are the payload, its place in the file is the
-//! offset, and its `arrival` (by default the event's own time) is the record's timestamp. The input is the whole source: there
-//! is no earlier record and no gap. Each file has a window of its own, so the order of files decides nothing; duplicates and
-//! calls per second across files are not seen, as across partitions.
+//! A file is a source partition, and a line one of its records: the line's bytes are the payload, its place in the file
+//! is the offset, and its `arrival` (by default the event's own time) is the record's timestamp. The input is the whole
+//! source: there is no earlier record and no gap. Each file has a window of its own, so the order of files does not
+//! matter; duplicates and calls per second across files are not detected, as across partitions.
 //!
 //! Deliberately not here: a second way to count. Only the transport is missing.
 
@@ -64,7 +64,7 @@ pub enum ReplayError {
     },
 }
 
-/// What a replay came to.
+/// The result of a replay.
 #[derive(Debug)]
 pub struct Result {
     /// What became of the lines.
@@ -90,8 +90,9 @@ pub struct Result {
 pub struct Options {
     /// How many partitions (files) there are.
     pub partitions: u32,
-    /// The instant of the replay, in ms. A line whose arrival lies after it is a dead letter (`clock`) and moves nothing: what
-    /// is in a file has arrived, so no broker's bound is added to the five minutes by which clocks may differ.
+    /// The instant of the replay, in ms. A line whose arrival is after it is a dead letter (`clock`) and does not
+    /// advance the watermark: what is in a file has arrived, so no broker's bound is added to the five minutes of
+    /// tolerated clock skew.
     pub now_ms: i64,
     /// Keep the facts of every day for the result, and not only the standings.
     pub facts: bool,
@@ -370,8 +371,8 @@ impl Replay {
     }
 }
 
-/// The counter of one partition. Its keys are fixed: the same input gives the same result, and there is nobody here to choose
-/// request ids that collide. It closes no months: partitions are read one after the other, and looked at together.
+/// The counter of one partition. Its hash keys are fixed, so the same input gives the same result; no attacker chooses
+/// colliding request ids here. It closes no months: partitions are read one after the other, and evaluated together.
 fn shard(partition: u32, settings: &CountingSettings) -> std::result::Result<Shard, ShardError> {
     let owner = Owner { closes_months: false, ..Owner::new(partition, "replay", (0, 0)) };
     Shard::take_over(owner, settings, ShardState::default(), 0)

@@ -1,6 +1,6 @@
-//! What the service manager that started the process is told: systemd's notification protocol (`Type=notify`).
+//! Notifies the service manager that started the process: systemd's notification protocol (`Type=notify`).
 //!
-//! Without `NOTIFY_SOCKET` in the environment nothing is said, and nothing here costs anything.
+//! Without `NOTIFY_SOCKET` in the environment nothing is sent, at no cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +87,7 @@ impl Said {
         let mut news = Vec::new();
         let before = std::mem::replace(&mut self.rounds, rounds);
         let alive = before.iter().zip(rounds).all(|(before, now)| *before != now);
-        // Only the lag may still be missing; and a fault that somebody must see to is no part of the start.
+        // Started means ready, apart from lag and from faults that need an operator.
         let started = |reason: &NotReady| matches!(reason, NotReady::Lagging { .. } | NotReady::Fault { .. });
         if !self.ready && reasons.iter().all(started) {
             self.ready = true;
@@ -103,7 +103,7 @@ impl Said {
             [] => "ready".to_owned(),
             reasons => reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         };
-        // A line of its own would be a word of the protocol.
+        // A separate line would be a protocol command.
         let status = visible(&status).into_owned();
         if status != self.status {
             self.status = status;
@@ -113,7 +113,7 @@ impl Said {
     }
 }
 
-/// A manager that does not listen is no reason to stop counting.
+/// Counting goes on if the manager does not listen.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager cannot be told");
@@ -151,7 +151,7 @@ mod tests {
                 "READY=1 WATCHDOG=1 STATUS=the ledger is 3600.0 s behind the source, more than 120 s",
             ),
             (&[], [14, 4], "WATCHDOG=1 STATUS=ready"),
-            // One of the two stands still.
+            // One of the two is stuck.
             (&[], [14, 5], ""),
             (&[], [15, 5], ""),
             (&[NotReady::NotJoined], [16, 6], "WATCHDOG=1 STATUS=no assignment from the consumer group yet"),

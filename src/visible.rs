@@ -38,9 +38,9 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// As [`visible_lines`], so that no two names become one: for labels, which tell their owners apart. A backslash that would
-/// begin an escape is escaped itself. To read it back, replace each `\u{…}` by its character. (What carries labels escapes
-/// line feeds in its own way.)
+/// As [`visible_lines`], but different names stay different: for labels, which identify their owners. A backslash that
+/// would begin an escape is escaped itself. To read it back, replace each `\u{…}` by its character. (Label formats
+/// escape line feeds in their own way.)
 pub fn visible_name(name: &str) -> Cow<'_, str> {
     if is_plain(name) {
         return name.into();

@@ -81,7 +81,7 @@ fn read(path: &Path, help: &str) -> Result<String> {
     super::read_text(path).with_context(|| format!("{} cannot be read; {help}", path.display()))
 }
 
-/// Replaces a file's text as a whole: whoever reads it finds the old text or the new one.
+/// Replaces a file's text atomically: a reader sees the old text or the new one.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     // A link stays a link.
     let path = fs::canonicalize(path)?;

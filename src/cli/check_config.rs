@@ -1,5 +1,5 @@
-//! `check-config`: says everything that is wrong with a configuration file and the documents it leads to, or what they
-//! come to.
+//! `check-config`: reports everything that is wrong with a configuration file and the documents it names, or a summary
+//! of them.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -85,7 +85,7 @@ pub fn run(args: Args) -> ExitCode {
 
 /// How many rulings the ledger has applied, and those that a start with these would reject.
 fn compared_with_ledger(config: &Config, rulings: &[Arc<Ruling>]) -> anyhow::Result<(usize, Vec<RefusedRuling>)> {
-    // Before the first start there is none.
+    // Before the first start there is no ledger.
     let Some(book) = read_ledger(config)? else { return Ok((0, Vec::new())) };
     Ok((book.applied_rulings().count(), refused_rulings(&book, rulings)))
 }
@@ -120,8 +120,8 @@ fn cut(value: &str) -> String {
     }
 }
 
-/// What the configuration comes to: where from, where to, the memory of the window, what differs from the defaults, and
-/// what should be looked at.
+/// Summary of the configuration: where from, where to, the memory of the window, what differs from the defaults, and
+/// what should be checked.
 pub fn summary(name: &str, config: &Config, access: &Access, rate: u64) -> String {
     let mut out = String::new();
     let mut line = |label: &str, text: String| _ = writeln!(out, "{label:<10} {}", visible(&text));

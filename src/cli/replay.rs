@@ -132,10 +132,10 @@ fn replay(args: &Args, settings: &CountingSettings, documents: &DocumentSet) -> 
     judge(&tried)
 }
 
-/// Complains about every file without a call event.
+/// Warns about every file without a call event.
 ///
 /// # Errors
-/// There is none in any of them.
+/// No file has a call event.
 pub(super) fn judge(tried: &[Tried]) -> anyhow::Result<()> {
     let complaints: Vec<String> = tried.iter().filter_map(Tried::complaint).collect();
     if !tried.iter().any(Tried::fits) {
@@ -230,7 +230,7 @@ pub(super) struct Progress {
     next_line: Instant,
 }
 
-/// Between two lines where there is no terminal.
+/// Interval between two progress lines without a terminal.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Lines of input between two looks at the clock.
 const LOOK_EVERY: u64 = 4096;

@@ -1,4 +1,4 @@
-//! `sla-ledger run`: count, export, until told to stop.
+//! `sla-ledger run`: counts and exports until it is stopped.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub struct Args {
 
 /// Runs the service; 0 after a clean stop, 1 on a failure, 2 when the configuration is wrong.
 pub fn run(args: &Args) -> ExitCode {
-    // Before anything is read: a signal that nobody listens for would end the process, and a SIGHUP means a reload.
+    // Before anything is read: an unhandled signal would end the process, and a SIGHUP means a reload.
     let listening = super::runtime().and_then(|runtime| {
         let signals = {
             let _entered = runtime.enter();
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> ExitCode {
     super::finish(result)
 }
 
-/// What the files say; `None`: their mistakes have been told.
+/// What the files say; `None`: their errors have been reported.
 fn options(args: &Args) -> Option<Options> {
     let complain = |mistakes: String| super::complain_of(&mistakes);
     let colour = super::stderr_is_terminal();
@@ -63,7 +63,7 @@ fn options(args: &Args) -> Option<Options> {
     Some(Options { config, documents, access, config_file, logging: Some(logging), embedded_shards: None })
 }
 
-/// Runs the service, and starts it again within this process when partitions were added. Probes and scrapes find nobody for a
+/// Runs the service, and starts it again within this process when partitions were added. Probes and scrapes fail for a
 /// moment; the process, its id and its arguments stay.
 async fn serve(mut options: Options, mut signals: Signals) -> Result<()> {
     // One for all services of this process: a signal between two of them is not lost.

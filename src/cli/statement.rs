@@ -1,4 +1,4 @@
-//! `sla-ledger statement`: what a tenant's service month came to, to be sent, archived and recomputed.
+//! `sla-ledger statement`: the result of a tenant's service month, to be sent, archived and recomputed.
 
 mod all;
 
@@ -211,7 +211,7 @@ pub(super) fn facts(
     Ok(Source { book, topic, rejected: None })
 }
 
-/// The ledger as it stands in Kafka, and the source topic.
+/// The ledger as it is in Kafka, and the source topic.
 fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     let config = Config::load(file)?;
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;

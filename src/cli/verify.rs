@@ -43,7 +43,7 @@ fn verify(args: &Args, config: &Config) -> Result<()> {
     let base = config.kafka.client().context("the Kafka client cannot be configured")?;
     let (source, topic) = (&config.source.topic, &config.ledger.topic);
     let counted = ledger_partitions(&base, topic)?;
-    // A partition of the calls topic that the ledger does not have is one that nobody counts.
+    // A partition of the calls topic that the ledger does not have is not counted.
     let calls = partitions(&base, source)?
         .with_context(|| format!("the topic `{source}` (source.topic) does not exist: there is nothing to recount"))?;
     let shards = counted.max(calls);
@@ -101,7 +101,7 @@ pub(super) fn no_ledger(topic: &str) -> String {
     format!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted")
 }
 
-/// The partitions of a topic; `None`: there is no such topic.
+/// The partitions of a topic; `None`: the topic does not exist.
 fn partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<Option<u32>> {
     let consumer: BaseConsumer = base.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), std::time::Duration::from_secs(20));

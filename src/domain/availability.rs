@@ -85,8 +85,8 @@ impl Availability {
         (allowed as i128 - i128::from(self.failed)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
-    /// Calls without a failure needed to climb back to the threshold; `None` when no number of them is enough, or none
-    /// below 2^64.
+    /// Calls without a failure needed to climb back to the threshold; `None` if no number of calls is enough, or the
+    /// number exceeds 64 bits.
     pub fn calls_to_recover(self, threshold: Ppm) -> Option<u64> {
         let budget = u128::from(threshold.complement().0);
         if self.at_least(threshold) {
@@ -132,7 +132,7 @@ impl Availability {
     }
 }
 
-/// Use of the error budget, from none to more than there is.
+/// Consumption of the error budget, from unused to overspent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// No calls: nothing to judge (clause 2.1 with T = 0).

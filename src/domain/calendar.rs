@@ -10,7 +10,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Instants further from 1970 than this (about 200,000 years) are taken for this: chrono knows no days out there.
 const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 
-/// Reads an RFC 3339 instant with its offset: the one reading of instants, whatever they stand in.
+/// Reads an RFC 3339 instant with its offset. All instants in all inputs are read by this function.
 ///
 /// A leap second (23:59:60 UTC at the end of a month, written with any offset) is read as the second before it, so that it
 /// belongs to the month that it ends (clause 1.4). `:60` at any other instant is not an instant.
@@ -41,7 +41,7 @@ impl LocalDay {
         NaiveDate::from_epoch_days(self.0).unwrap_or(if self.0 < 0 { NaiveDate::MIN } else { NaiveDate::MAX })
     }
 
-    /// The month the day lies in.
+    /// The month that contains the day.
     pub fn month(self) -> Month {
         let date = self.date();
         Month(date.year() * 12 + date.month0() as i32)

@@ -74,8 +74,8 @@ pub enum Quarantined {
     TooOld,
     /// The tenant's month has reached `limits.rows_per_tenant_month`, or the month `limits.tenants_per_month`.
     Limit,
-    /// Its arrival (the record's own timestamp) lies in the future: `counting.ignore_timestamps` names it, or, in a file, it
-    /// lies after the instant of the replay.
+    /// Its arrival (the record's own timestamp) is in the future: `counting.ignore_timestamps` names it, or, in a file,
+    /// it is after the instant of the replay.
     Clock,
 }
 

@@ -16,9 +16,9 @@ pub enum Class {
     CallerFault,
     /// Refused for its rate.
     Throttled,
-    /// The code does not tell whose fault it is.
+    /// The code does not show whose fault it is.
     Ambiguous,
-    /// A code nobody classified.
+    /// A code without a classification.
     Unknown,
     /// No answer came.
     NoResponse,

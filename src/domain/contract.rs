@@ -33,7 +33,7 @@ impl Contract {
         Self { policies, registry, rulebook: Rulebook::new(documents, as_of_ms), as_of_ms }
     }
 
-    /// The compiled-in policy, and nobody registered.
+    /// The compiled-in policy, without registered tenants.
     pub fn of_policy(policy: Policy) -> Self {
         let policies = Policies::single(policy);
         Self { policies, registry: Arc::default(), rulebook: Rulebook::default(), as_of_ms: None }

@@ -1,7 +1,8 @@
-//! What a call that did not go well comes to: its class, whether it is a failure, and what excludes it (clauses 1.5 and 5).
+//! How an unsuccessful call is judged: its class, whether it is a failure, and what excludes it (clauses 1.5 and 5).
 //!
-//! A failure is excluded once, under the first clause of the policy's order that matches. A person beats the automatic
-//! rules, and a later ruling an earlier one: rulings are applied in their order, each to what the ones before left.
+//! A failure is excluded once, under the first clause of the policy's order that matches. A ruling overrides the
+//! automatic rules, and a later ruling an earlier one: rulings are applied in their order, each to the result of the
+//! ones before.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +45,7 @@ pub struct Unitemised<'a> {
     pub flag: Flag,
 }
 
-/// What a call comes to.
+/// How a call is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// Whose fault it is. `SystemError`: a failure, raw.
@@ -157,7 +158,7 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Would a ruling have another word about these calls, if its interval did not cut their day?
+    /// Would a ruling change the decision on these calls if its interval covered their whole day?
     pub fn is_cut(&self, calls: &Unitemised<'_>, decision: &Decision<'_>) -> bool {
         let failure = decision.class == Class::SystemError;
         self.rules.rulings.iter().any(|ruling| {
@@ -193,7 +194,7 @@ impl<'a> Judge<'a> {
         named
     }
 
-    /// Could a ruling make a failure of a call that is none by its class?
+    /// Could a ruling make a failure of a call whose class is not a failure?
     pub fn may_raise(&self) -> bool {
         self.rules.rulings.iter().any(|ruling| matches!(ruling.verdict, Verdict::CountAsFailure(..)))
     }
@@ -274,7 +275,7 @@ impl<'a> Judge<'a> {
         code.is_some_and(|code| self.policy.exclusions.illegal_number_codes.iter().any(|c| c == code))
     }
 
-    /// Clause 5.7: too many calls in the second, and no declaration told beforehand covers them.
+    /// Clause 5.7: too many calls in the second, and no declaration made beforehand covers them.
     fn is_above_rate(&self, call: &FailingCall<'_>) -> bool {
         if call.calls_in_second < self.policy.exclusions.calls_per_second {
             return false;

@@ -17,7 +17,7 @@ pub struct Notice {
     pub id: String,
     /// [`Clause::EVENT`] or [`Clause::MAINTENANCE`].
     pub clause: Clause,
-    /// When customers were told; it counts only if that was before `start_ms`.
+    /// When customers were notified; the notice counts only if that was before `start_ms`.
     pub announced_at_ms: i64,
     /// Begin of the window.
     pub start_ms: i64,
@@ -31,7 +31,7 @@ pub struct Notice {
     pub recorded_at_ms: i64,
 }
 
-/// A customer's word about a higher call rate, given beforehand (clause 5.7).
+/// A customer's declaration of a higher call rate, made beforehand (clause 5.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// Its id.
@@ -40,7 +40,7 @@ pub struct Declaration {
     pub tenant: String,
     /// Calls per second.
     pub qps: u32,
-    /// When it was told; it covers only later calls.
+    /// When it was declared; it covers only later calls.
     pub told_at_ms: i64,
     /// It holds from here …
     pub from_ms: i64,

@@ -53,7 +53,7 @@ const LEVEL_AGE_WEEKS: f64 = 0.7;
 const DRIFT_PER_DAY: f64 = 1.0 / 21.0;
 /// No interval is wider than this relative variance makes it.
 const MOST_VARIANCE: f64 = 4.0;
-/// A normal variable lies within so many standard deviations four times out of five.
+/// A normal variable is within this many standard deviations of its mean four times out of five.
 const Z80: f64 = 1.281_55;
 
 /// Calls expected from now to the end of a period, with an 80 % interval.
@@ -84,7 +84,7 @@ pub struct Moment {
     pub passed: f64,
 }
 
-/// What the month comes to if the last hour goes on.
+/// The forecast result of the month if the last hour continues.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outlook {
     /// Calls of the month at its end.
@@ -93,9 +93,9 @@ pub struct Outlook {
     /// calls. It can be more than the calls to come: then they cannot reach the tier. Negative: clean traffic cannot
     /// climb back.
     pub allowed: SmallVec<[i64; 4]>,
-    /// No rest of the month changes the tier, be it all failing or all clean: not one of up to `calls.high` calls, nor one in
-    /// which every day is as busy as the busiest known, for a tenant that is told so must not be surprised by a day like
-    /// one that was.
+    /// The rest of the month cannot change the tier, whether all its calls fail or none does: neither with up to
+    /// `calls.high` calls, nor if every day is as busy as the busiest known one. A tenant whose tier is reported as
+    /// settled must not be surprised by a day as busy as an earlier one.
     pub settled: bool,
     /// Availability at the end if the last hour's ratio goes on.
     pub at_end: Availability,
@@ -119,9 +119,9 @@ pub fn remaining_calls(
     Some(Forecast::of(days, now, workdays)?.remaining(last))
 }
 
-/// What a service month comes to, with its calls and failures `so_far`, if the calls of `last_hour` go on failing as
-/// they did; without calls in it the rest is taken as clean. `days` as in [`remaining_calls`]. `None`: nothing to go
-/// by, or the period has not begun.
+/// Forecasts a service month with its calls and failures `so_far`, if calls keep failing at the rate of `last_hour`.
+/// Without calls in that hour the rest is assumed to be free of failures. `days` as in [`remaining_calls`]. `None`: not
+/// enough data, or the period has not begun.
 pub fn outlook(
     policy: &Policy,
     period: Period,
@@ -204,7 +204,7 @@ impl Outlook {
     }
 }
 
-/// Is the tier the same whatever up to so many calls come to? All failing is the worst of them, all clean the best.
+/// Is the tier the same whatever happens to up to `most` more calls? The extremes are: all fail, or none does.
 fn settled(policy: &Policy, so_far: Availability, most: u64) -> bool {
     let total = so_far.total.saturating_add(most);
     let ends = |failed: u64| policy.tier(Availability { total, failed });
@@ -345,7 +345,7 @@ impl<'w> Forecast<'w> {
         };
         let near = last.0.min(self.today.0.saturating_add(WINDOW as i32));
         (self.today.0..near).for_each(|before| add(kind(self.workdays, LocalDay(before + 1)), 1.0));
-        // Service months are shorter. What lies behind is told by the week.
+        // Service months are shorter than this. Anything further ahead is given in weeks.
         let weeks = f64::from(last.0.abs_diff(near)) / 7.0;
         (0..7).for_each(|kind| add(kind, weeks));
         (sums, squares)

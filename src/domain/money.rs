@@ -116,7 +116,8 @@ impl Currency {
         format!("{sign}{}", self.unsigned(minor))
     }
 
-    /// An amount for people, the sign first: `¥600.00`, `-¥600.00`; with the code where there is no symbol: `XAF 600`.
+    /// An amount for people, the sign first: `¥600.00`, `-¥600.00`; with the code if the currency has no symbol: `XAF
+    /// 600`.
     pub fn format_amount(self, minor: i64) -> String {
         let sign = if minor < 0 { "-" } else { "" };
         format!("{sign}{}{}", self.symbol(), self.unsigned(minor))
@@ -181,14 +182,13 @@ impl Fees {
     }
 }
 
-/// Shares one tenant's bills out to its service months (clause 1.3). Of one bill id the version recorded last holds (by
-/// `as_of_ms`, if given), then the later one in the slice. All bills are in one currency; whoever reads them sees to
-/// it.
+/// Allocates one tenant's bills to its service months (clause 1.3). Of one bill id the version recorded last applies
+/// (by `as_of_ms`, if given), then the later one in the slice. All bills are in one currency; their reader ensures it.
 ///
-/// Bills for the same days are summed, so that a refund takes away from what it refunds. A sum below zero, and one for
-/// days nobody was served, goes to the bills whose days it overlaps most, the earliest of several; what is still
-/// negative then is 0. Gross and cash are shared out alike. A month that a bill touches has a fee, be its share 0;
-/// others have none.
+/// Bills for the same days are summed, so that a refund takes away from what it refunds. A sum below zero, or for days
+/// without service, goes to the bills whose days it overlaps most, the earliest of several; what is still negative then
+/// is 0. Gross and cash are allocated the same way. A month that a bill touches has a fee, even if its share is 0;
+/// other months have no fee.
 pub fn allocate(items: &[FeeItem], as_of_ms: Option<i64>, terms: &Terms, allocation: Allocation) -> Fees {
     let holding = holding(items, as_of_ms);
     let Some(currency) = holding.first().map(|item| item.currency) else { return Fees::default() };
@@ -284,7 +284,7 @@ impl std::ops::AddAssign for Sum {
     }
 }
 
-/// Days in a row, both ends included; none when the end lies before the start.
+/// Consecutive days, both ends included; empty if the end is before the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Days {
     first: LocalDay,
@@ -321,7 +321,7 @@ fn touched(days: Days, terms: &Terms) -> impl Iterator<Item = Touched> + '_ {
     terms.periods(days.first, days.last).map(month)
 }
 
-/// The bills by their days, ascending, after what cannot stand alone was carried elsewhere.
+/// The bills by their days, ascending, after negative or unserved ones were moved to others.
 fn groups(holding: &[&FeeItem], terms: &Terms) -> SmallVec<[Group; 4]> {
     let mut groups: SmallVec<[Group; 4]> = SmallVec::new();
     let mut by_days: SmallVec<[&FeeItem; 4]> = holding.into();
@@ -537,7 +537,7 @@ mod tests {
                 &["a 2026-03-31..2026-04-30 3100 3090 2026-03-31 0"],
                 "2026-03-31=100/0 2026-04-01=3000/10 paid=10",
             ),
-            // For days nobody was served: paid, but no month's fee.
+            // For days without service: paid, but no month's fee.
             ("", &["a 2026-03-01..2026-03-31 500 0 2026-03-01 0"], "paid=500"),
             (term, &["a 2026-01-01..2026-03-16 500 0 2026-03-01 0"], "paid=500"),
             (term, &["a 2026-04-02..2026-04-01 500 0 2026-03-01 0"], "paid=500"),

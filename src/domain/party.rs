@@ -1,4 +1,4 @@
-//! Who issues a statement, for whom, and under which number: as letters have it, in the statement's languages.
+//! Who issues a statement, for whom, and under which number: the letterhead data, in the statement's languages.
 
 use std::fmt::Write as _;
 
@@ -93,7 +93,8 @@ impl NumberFormat {
         self.0.contains("{sequence}")
     }
 
-    /// The number of a service month's statement; `month` is its label. `None`: it needs a place in the archive, and has none.
+    /// The number of a service month's statement; `month` is its label. `None`: the format needs a place in the
+    /// archive, and the statement does not have one.
     pub fn number(&self, tenant: &str, month: &str, period: Period, sequence: Option<u32>) -> Option<String> {
         let mut rest = &*self.0;
         let mut number = String::new();

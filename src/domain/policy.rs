@@ -191,7 +191,7 @@ pub struct TrialAction {
 pub struct ExclusionRules {
     /// What becomes of them in the number of calls.
     pub denominator: Denominator,
-    /// Clauses in the order of their application; of [`Clause::AUTOMATIC`], none twice.
+    /// Clauses in the order of their application; from [`Clause::AUTOMATIC`], without duplicates.
     pub order: Vec<Clause>,
     /// Clause 5.7.
     pub call_rate_mode: CallRateMode,
@@ -332,7 +332,7 @@ impl Policy {
 pub struct Policies {
     /// Sorted by id, first day, revision; never empty.
     versions: Vec<Arc<Policy>>,
-    /// The id of those tenants that name none, and of those nobody registered.
+    /// The id for tenants that name no policy, and for unregistered ones.
     default_id: String,
 }
 
@@ -363,7 +363,7 @@ impl Policies {
         &self.versions
     }
 
-    /// The id that holds where none is named.
+    /// The id that applies where no policy is named.
     pub fn default_id(&self) -> &str {
         &self.default_id
     }
@@ -373,8 +373,9 @@ impl Policies {
         self.versions.iter().any(|p| p.id == id)
     }
 
-    /// The version of a policy that judges a service month beginning on `first_day`: the last one in force by then, in its
-    /// highest revision; a month before all versions takes the first. With `as_of_ms`, as known then (if any version was).
+    /// The version of a policy that applies to a service month beginning on `first_day`: the last one effective by
+    /// then, in its highest revision; a month before all versions takes the first. With `as_of_ms`, as known then (if
+    /// any version was).
     pub fn in_force(&self, id: Option<&str>, first_day: LocalDay, as_of_ms: Option<i64>) -> &Arc<Policy> {
         let id = id.filter(|id| self.has(id)).unwrap_or(&self.default_id);
         let versions = || self.versions.iter().filter(move |p| p.id == id);

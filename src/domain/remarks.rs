@@ -50,7 +50,7 @@ impl Contract {
         remarks
     }
 
-    /// What of all documents does nothing, a sentence each with whom it is about.
+    /// The entries of all documents that have no effect: one sentence each, naming the entry or its tenant.
     pub fn without_effect(&self) -> Vec<String> {
         let mut found = Vec::new();
         found.extend(self.rulebook.all_late_notices().map(|notice| late_notice(&notice.id)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::calendar::LocalDay;
 use super::documents::{ClaimEvent, ClaimEventKind, Declaration, Documents, Notice, Ruling, Scope, Verdict};
 
-/// Notices, declarations, rulings and claims in force, by whom they concern.
+/// Active notices, declarations, rulings and claims, by the tenants they concern.
 #[derive(Debug, Clone, Default)]
 pub struct Rulebook {
     notices: Concerned<Notice>,
@@ -61,7 +61,7 @@ pub struct TenantRules {
     pub notices: Vec<Arc<Notice>>,
     /// Declared call rates.
     pub declarations: Vec<Arc<Declaration>>,
-    /// Rulings that nobody took back, the one that beats the others last.
+    /// Rulings that were not revoked, in ascending precedence.
     pub rulings: Vec<Arc<Ruling>>,
 }
 

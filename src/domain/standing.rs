@@ -1,4 +1,4 @@
-//! What the facts of a service month come to under a policy.
+//! The facts of a service month evaluated under a policy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::policy::{Clause, Denominator, Policy, Tier};
 use super::term::Period;
 use super::workdays::{ClaimState, ClaimWindow, claim_state};
 
-/// Calls of one tenant, by what they came to.
+/// Calls of one tenant, by how they were judged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Figures {
     classes: [u64; Class::ALL.len()],
@@ -30,7 +30,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Adds calls that came to the same.
+    /// Adds calls that were judged the same.
     pub fn add(&mut self, decision: &Decision<'_>, calls: u64) {
         if calls == 0 {
             return;
@@ -149,7 +149,7 @@ pub struct ServiceMonth {
     pub by_day: bool,
     /// Does a registered term hold it? Otherwise it is a calendar month, without fee and claim.
     pub registered: bool,
-    /// The version of the policy in force on its first day.
+    /// The version of the policy that is effective on its first day.
     pub policy: Arc<Policy>,
     /// Its calls.
     pub figures: Figures,
@@ -252,8 +252,8 @@ pub const EVIDENCE_LIMIT: &str = "limits.evidence_per_month reached";
 pub struct Completeness {
     /// Why not all calls of the month are known to be counted; empty = they are.
     pub reasons: Vec<String>,
-    /// Records that were rejected while the month ran, by reason. They cannot be read, or their times cannot be believed, so
-    /// whose calls they are is not known: they stand beside the figures of everybody.
+    /// Records that were rejected while the month ran, by reason. They cannot be read, or their times cannot be
+    /// trusted, so their tenants are unknown: they are shown beside every tenant's figures.
     pub rejected: BTreeMap<String, u64>,
     /// Documents about the tenant that do nothing in the month.
     pub remarks: Vec<String>,
@@ -284,7 +284,7 @@ pub struct Money {
     pub fee: MonthFee,
     /// What is owed now.
     pub payout: Payout,
-    /// What would be owed one tier further down; `None`: there is none.
+    /// What would be owed one tier further down; `None`: there is no lower tier.
     pub next_payout: Option<Payout>,
 }
 
@@ -323,8 +323,8 @@ impl ServiceMonth {
         self.availability().level(self.policy.target())
     }
 
-    /// Where its claim stands at `now_ms`, and the window; none without a registered term. `claims`: the tenant's, in the
-    /// order they were recorded.
+    /// The state of its claim at `now_ms`, and the window; no window without a registered term. `claims`: the tenant's,
+    /// in the order they were recorded.
     pub fn claim(&self, claims: &[Arc<ClaimEvent>], now_ms: i64) -> (ClaimState, Option<ClaimWindow>) {
         let (zone, period) = (self.policy.time_zone, self.period);
         if !self.registered {

@@ -105,7 +105,7 @@ pub fn last_day_of_months(start: LocalDay, months: u32, month_end: MonthEnd) -> 
 }
 
 impl Period {
-    /// A whole calendar month: the service month of a tenant nobody registered.
+    /// A whole calendar month: the service month of an unregistered tenant.
     pub fn calendar_month(month: Month) -> Self {
         Self { first: month.first_day(), last: month.last_day() }
     }
@@ -146,10 +146,10 @@ impl Term {
 }
 
 impl Terms {
-    /// What these orders of one tenant cover. Of one order id the version recorded last holds (by `as_of_ms`, if
-    /// given), then the later one in the slice. An order whose end lies before its start covers nothing; orders that
-    /// overlap or follow each other without a day between join to one term. `month_end` is asked with the policy an
-    /// order names.
+    /// What these orders of one tenant cover. Of one order id the version recorded last applies (by `as_of_ms`, if
+    /// given), then the later one in the slice. An order whose end is before its start covers nothing. Orders that
+    /// overlap or follow each other without a day between are joined into one term. `month_end` is called with the
+    /// policy an order names.
     pub fn of(orders: &[Order], as_of_ms: Option<i64>, month_end: impl Fn(Option<&str>) -> MonthEnd) -> Self {
         let known = orders.iter().filter(|order| as_of_ms.is_none_or(|as_of| order.recorded_at_ms <= as_of));
         let mut versions: SmallVec<[&Order; 4]> = known.collect();
@@ -219,7 +219,7 @@ impl Terms {
         self.covering(day)?.policy.as_deref()
     }
 
-    /// The legal name and address in the same order; `None` where it has none.
+    /// The legal name and address in the same order, if it has them.
     pub fn customer_on(&self, day: LocalDay) -> Option<&Party> {
         self.covering(day)?.customer.as_deref()
     }
@@ -291,7 +291,7 @@ mod tests {
             (&["a 2026-03-17 3m!2026-05-10 1"], "2026-03-17..2026-05-10"),
             (&["a 2026-03-17 3m!2026-07-10 1"], "2026-03-17..2026-06-16"),
             (&["a 2026-03-17 open!2026-03-17 1"], "2026-03-17..2026-03-17"),
-            // The end lies before the start: nothing.
+            // The end is before the start: nothing.
             (&["a 2026-03-17 3m!2026-03-16 1"], ""),
             (&["a 2026-03-17 2026-03-16 1"], ""),
             (&["a 2026-03-17 0m 1"], ""),

@@ -1,8 +1,8 @@
 //! Working days, claim windows and claim states (clause 3.2).
 //!
-//! China's holidays and the weekend days worked for them are announced year by year, so a year nobody has entered is
-//! *unknown*: nothing here takes it for a plain one. The list is CSV, [`Workdays::from_csv`]; a year is added to it
-//! from the JSON of the holiday-cn project, [`HolidayYear::from_holiday_cn`] and [`merge_into`].
+//! China's holidays and the weekend days worked for them are announced year by year, so a year that has not been
+//! entered is *unknown*: it is never treated as a year without holidays. The list is CSV, [`Workdays::from_csv`]; a
+//! year is added to it from the JSON of the holiday-cn project, [`HolidayYear::from_holiday_cn`] and [`merge_into`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +17,7 @@ use super::documents::{ClaimEvent, ClaimEventKind};
 use super::policy::{ClaimOpens, ClaimRule};
 use super::term::Period;
 
-/// The working days of a country, as far as they are known. The default knows none.
+/// The working days of a country, as far as they are known. In the default every day is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Workdays {
     /// Days that are known, as first and last ones.
@@ -35,12 +35,12 @@ pub struct ClaimWindow {
     pub last_day: LocalDay,
 }
 
-/// Where a service month's claim stands.
+/// The state of a service month's claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClaimState {
     /// The service month is not over.
     Running,
-    /// It is over; the window is not open yet, or nobody knows when it opens.
+    /// It is over; the window is not open yet, or its opening is unknown.
     Ended,
     /// The window is open.
     Claimable,
@@ -59,9 +59,9 @@ pub enum ClaimState {
 pub struct HolidayYear {
     /// The year of the notice.
     pub year: i32,
-    /// Where the notice stands.
+    /// Where the notice is published.
     pub papers: Vec<String>,
-    /// The days by date, none twice.
+    /// The days by date, without duplicates.
     pub days: BTreeMap<LocalDay, Holiday>,
 }
 
@@ -97,7 +97,7 @@ impl Workdays {
     /// which weekend days do. Dates are inclusive. Of days not listed, Monday to Friday work. `#` begins a comment.
     ///
     /// # Errors
-    /// A line that is none of these, or a day that is both off and worked; with the line's number.
+    /// A line of another kind, or a day that is both off and worked; with the line's number.
     pub fn from_csv(text: &str) -> Result<Self, String> {
         let mut workdays = Self::default();
         for row in rows(text) {
@@ -132,7 +132,7 @@ impl Workdays {
         PARSED.clone()
     }
 
-    /// Is it a working day? `None` when nobody knows.
+    /// Is it a working day? `None` if unknown.
     pub fn is_working_day(&self, day: LocalDay) -> Option<bool> {
         let covered = self.covered.iter().any(|(first, last)| (*first..=*last).contains(&day));
         covered.then(|| self.exceptions.get(&day).copied().unwrap_or_else(|| is_weekday(day)))
@@ -200,9 +200,9 @@ impl ClaimState {
     }
 }
 
-/// Where the claim for `period` stands at `now_ms`. `events` are those of its tenant and service month, in the order in
-/// which they were recorded; the last one that had happened by then decides, if it is about the claim: `filed`, `paid`,
-/// `rejected`; `withdrawn` leaves it to the days again. Without a known opening, the state is `Ended` until the last
+/// The state of the claim for `period` at `now_ms`. `events` are those of its tenant and service month, in the order in
+/// which they were recorded. The last one that had happened by then decides, if it is about the claim: `filed`, `paid`,
+/// `rejected`; after `withdrawn` the dates decide again. Without a known opening, the state is `Ended` until the last
 /// day.
 pub fn claim_state(period: Period, window: ClaimWindow, zone: Tz, now_ms: i64, events: &[&ClaimEvent]) -> ClaimState {
     let happened = events.iter().filter(|event| event.at_ms <= now_ms).rev();

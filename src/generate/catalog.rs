@@ -56,7 +56,7 @@ pub fn tenant_name(rank: u32) -> String {
 /// How an error code is written in the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Code {
-    /// As facts hold it: text, also for numbers; `""` for none.
+    /// As facts hold it: text, also for numbers; `""` if missing.
     pub(super) name: String,
     /// Written as a JSON number.
     pub(super) number: bool,

@@ -332,7 +332,7 @@ fn tenant(name: &str, noise: u64, out: &mut Vec<u8>) {
 fn code(fields: &Fields<'_>, noise: u64, out: &mut Vec<u8>) {
     let code = fields.code;
     if code.name.is_empty() {
-        // With the flag set there is no code: "OK, but failed" would be two statements.
+        // With the flag set there is no code: "OK, but failed" would be contradictory.
         if fields.flag != Flag::True {
             out.extend_from_slice(OK_FORMS[(noise >> 24 & 7) as usize].as_bytes());
         }

@@ -122,9 +122,9 @@ pub struct Records {
 /// Calls of one tenant that did not go well: those of one action, code and flag, on one day.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NonOk {
-    /// The API action, `""` if the event has none.
+    /// The API action, `""` if missing.
     pub action: String,
-    /// The error code, `""` if the event has none.
+    /// The error code, `""` if missing.
     pub code: String,
     /// The event's flag.
     pub system_error: Option<bool>,

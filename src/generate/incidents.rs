@@ -5,7 +5,7 @@
 pub(super) struct Incidents {
     all: Vec<Window>,
     active: Vec<usize>,
-    /// When `active` is no longer right.
+    /// When `active` has to be recomputed.
     next_change_ms: Option<i64>,
 }
 

@@ -277,7 +277,7 @@ mod tests {
                     found.iter().filter(|(of, _)| *of == partition).map(|(_, event)| event.arrival_ms).collect();
                 assert!(arrivals.is_sorted() && arrivals.len() > 500);
             }
-            // A duplicate lies where its first occurrence lies.
+            // A duplicate goes to the partition of its first occurrence.
             let place: HashMap<&[u8], i32> =
                 found.iter().filter_map(|(of, event)| Some((event.payload.as_deref()?, *of))).collect();
             let mut partitions: HashMap<u64, HashSet<i32>> = HashMap::new();

@@ -33,7 +33,7 @@ pub fn wall_clock_ms() -> i64 {
 impl Live {
     /// A plan for now: `backfill` events spread from the local month's start until `now_ms`, then `rate` a second.
     ///
-    /// No event lies exactly on a limit or more than an hour back, and no request id returns when it is started again.
+    /// No event is exactly on a limit or more than an hour late, and no request id is reused after a restart.
     pub fn at(now_ms: i64, plan: Plan, backfill: u64, rate: f64) -> Self {
         let (_, _, date) = civil((now_ms + ZONE_OFFSET_MS).div_euclid(DAY_MS));
         let today = (now_ms + ZONE_OFFSET_MS).div_euclid(DAY_MS) * DAY_MS - ZONE_OFFSET_MS;

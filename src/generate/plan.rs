@@ -39,7 +39,7 @@ pub struct Shares {
     pub bursts: f64,
     /// Of the calls: faults of the caller (wrong numbers, throttled, not signed ...).
     pub caller_faults: f64,
-    /// Of the calls: codes nobody can judge without a person.
+    /// Of the calls: codes that only a person can judge.
     pub ambiguous: f64,
     /// Of the calls: `NoResponse`.
     pub no_response: f64,

@@ -34,7 +34,7 @@ struct Entry {
     deliveries: u32,
 }
 
-/// The calls that may be repeated. Each stands in one place only, so that forgetting it is final.
+/// The calls that may be repeated. Each is in one place only, so that forgetting it is final.
 #[derive(Debug, Clone)]
 pub(super) struct Recent {
     near: Ring,

@@ -94,12 +94,12 @@ struct Reader<'a, F> {
     on_change: F,
     metrics: &'a ProcessMetrics,
     stop: &'a CancellationToken,
-    /// Rows that conflict with the others and were already reported.
+    /// Refused rows that were already reported.
     told: HashSet<Refused>,
 }
 
 impl<F: Fn(Arc<Registry>)> Reader<'_, F> {
-    /// Number of the topic's partitions, as soon as somebody says so.
+    /// Number of the topic's partitions, as soon as the brokers report it.
     fn partitions(&self, consumer: &Arc<BaseConsumer>) -> Option<i32> {
         let mut complaint = Instant::now();
         while !self.stop.is_cancelled() {

@@ -289,7 +289,7 @@ impl Exporter {
         }
     }
 
-    /// What was collected, as [`Exporter::write`] tells it.
+    /// What was collected, as [`Exporter::write`] reports it.
     pub fn stats(&self) -> ExportStats {
         self.stats
     }

@@ -46,8 +46,8 @@ fn push(out: &mut Vec<u8>, parts: &[&str]) {
     parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
-/// Families of the `prometheus` crate as OpenMetrics, without the last line. The crate's help texts and labels are the program's
-/// own: none needs an escape but label values.
+/// Families of the `prometheus` crate as OpenMetrics, without the last line. The crate's help texts and labels are the
+/// program's own, so only label values need escaping.
 pub(super) fn write_families(out: &mut Vec<u8>, families: &[MetricFamily]) {
     for each in families {
         let (kind, kind_name) = match each.get_field_type() {

@@ -33,7 +33,7 @@ const RESUMED: &str = "resumed";
 /// Upper bounds of the standstill histogram, in seconds: from an idle snapshot to a wait for a whole transaction.
 const STANDSTILL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 10.0];
 
-/// The metrics of the process. Shared by all its threads; every method is cheap and none blocks for long.
+/// The metrics of the process. Shared by all its threads; every method is cheap and does not block for long.
 #[derive(Debug)]
 pub struct ProcessMetrics {
     registry: Registry,
@@ -88,7 +88,7 @@ pub struct ProcessMetrics {
     notifications_pending: IntGaugeVec,
 }
 
-/// What became of an attempt to tell a receiver of an alert.
+/// The result of an attempt to send an alert to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
     /// The receiver has it.
@@ -97,7 +97,7 @@ pub enum Notification {
     Retried,
     /// The receiver does not want it.
     Rejected,
-    /// Nobody will tell it: something newer is known, or it was given up.
+    /// It will not be sent: a newer state is known, or it was given up.
     Dropped,
 }
 
@@ -241,7 +241,7 @@ impl ProcessMetrics {
         self.dead_letters[reason.index()].inc();
     }
 
-    /// An alert was told.
+    /// An alert was published.
     pub fn alert(&self, alert: AlertName, status: Status) {
         self.alerts.with_label_values(&[alert.as_str(), status.as_str()]).inc();
     }
@@ -254,7 +254,7 @@ impl ProcessMetrics {
         }
     }
 
-    /// Alerts in the ledger that a newer version has told.
+    /// Alerts in the ledger that a newer version wrote.
     pub fn set_alerts_foreign(&self, alerts: usize) {
         self.alerts_foreign.set(int(alerts as u64));
     }
@@ -288,7 +288,7 @@ impl ProcessMetrics {
         self.lag_seconds.with_label_values(&[&partition]).set(age.as_secs_f64());
     }
 
-    /// The partition is no longer assigned, or its lag unknown: it is another instance's to tell.
+    /// The partition is no longer assigned, or its lag is unknown: another instance reports it.
     pub fn remove_lag(&self, partition: u32) {
         let partition = partition.to_string();
         // Absent already is as good.
@@ -398,7 +398,7 @@ impl ProcessMetrics {
         }
     }
 
-    /// The contract's documents in force.
+    /// The contract's active documents.
     pub fn set_documents(&self, documents: &[DocumentFile]) {
         self.documents.reset();
         for file in documents {
@@ -406,7 +406,7 @@ impl ProcessMetrics {
         }
     }
 
-    /// Rulings of the ledger that the documents in force drop or alter.
+    /// Rulings in the ledger that the active documents drop or alter.
     pub fn set_rulings_rejected(&self, rulings: usize) {
         self.rulings_rejected.set(int(rulings as u64));
     }
@@ -448,7 +448,7 @@ impl ProcessMetrics {
         self.notifications.with_label_values(&[&visible_name(receiver), outcome.as_str()]).inc_by(alerts as u64);
     }
 
-    /// Alerts that a receiver is still to be told.
+    /// Alerts that are still to be sent to a receiver.
     pub fn set_notifications_pending(&self, receiver: &str, alerts: usize) {
         self.notifications_pending.with_label_values(&[&visible_name(receiver)]).set(int(alerts as u64));
     }

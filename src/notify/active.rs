@@ -1,4 +1,4 @@
-//! What Alertmanagers are to be told: the alerts that fire, and those that have just ended. Decides only.
+//! What is sent to Alertmanagers: the alerts that fire, and those that have just ended. Decisions only.
 //!
 //! Built by replaying the topic from the earliest record it still holds, so nothing has to be remembered elsewhere. Keyed
 //! by labels, as Alertmanager itself does: an alert whose labels change ends under the old ones and begins under the new.
@@ -34,8 +34,8 @@ pub struct ActiveSet {
 }
 
 impl ActiveSet {
-    /// The topic says this, since `written`. `tell`: whether it concerns Alertmanagers; what does not ends what fires all the
-    /// same. Returns whether anything is to be told.
+    /// Applies an alert from the topic, written at `written`. `tell`: whether it concerns Alertmanagers; one that does
+    /// not still ends an alert that fires. Returns whether anything has to be sent.
     pub fn apply(&mut self, alert: Alert, tell: bool, written: DateTime<Utc>) -> bool {
         let before = self.change;
         let labels = alert.labels();
@@ -56,7 +56,7 @@ impl ActiveSet {
         self.change != before
     }
 
-    /// The topic was read again from its beginning: everything is to be told anew.
+    /// The topic was read again from its beginning: everything has to be sent again.
     pub fn replace(&mut self, new: Self) {
         let change = self.change + 1;
         *self = new;

@@ -1,4 +1,4 @@
-//! One alert as it stands in the topic: a CloudEvent, structured or binary.
+//! One alert as it is in the topic: a CloudEvent, structured or binary.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::visible::visible_name;
 
 /// The type of the events this module knows.
 const TYPE: &str = "sla-ledger.alert.v1";
-/// What stands before the ledger's name in an event's source.
+/// The prefix of the ledger's name in an event's source.
 const SOURCE: &str = "/sla-ledger/";
 /// The beginning of the content type of structured mode.
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -18,7 +18,7 @@ const STRUCTURED: &str = "application/cloudevents+json";
 /// Labels or annotations: name to text. What an alert does not have is not in it.
 pub type Texts = BTreeMap<&'static str, String>;
 
-/// What an alert says, as far as receivers are told.
+/// The part of an alert that is sent to receivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     /// The CloudEvent's id: the same for every repetition of this state.
@@ -27,11 +27,11 @@ pub struct Alert {
     pub time: DateTime<Utc>,
     /// The ledger it is about.
     pub ledger: String,
-    /// What is told; the figures behind it are not.
+    /// What is sent; the underlying figures are not.
     pub data: Data,
 }
 
-/// The part of the event's data that receivers are told.
+/// The part of the event's data that is sent to receivers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Data {
     /// The alert's name.
@@ -47,7 +47,7 @@ pub struct Data {
     /// Since when it does not any more; `None` while it fires.
     #[serde(default)]
     pub ends_at: Option<DateTime<Utc>>,
-    /// Another alert speaks for it and for many others: receivers are not told of it.
+    /// Another alert represents it and many others: it is not sent to receivers.
     #[serde(default)]
     pub grouped: bool,
     /// `None`: the whole fleet.
@@ -82,7 +82,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As receivers are told.
+    /// As sent to receivers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Firing => "firing",
@@ -202,7 +202,7 @@ impl Alert {
     }
 }
 
-/// An instant as receivers are told.
+/// An instant as sent to receivers.
 pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

@@ -1,11 +1,13 @@
-//! Alertmanagers, told directly: what fires is sent at once and then again and again, to each of them, as Prometheus does.
+//! Alertmanagers, notified directly: firing alerts are sent at once and then repeatedly, to each of them, as Prometheus
+//! does.
 //!
-//! Every instance replays the topic and sends the whole set; Alertmanager takes alerts with the same labels for one. So
-//! there is nobody to be elected, and no instance whose end silences an alert. A peer that was away has the set again after
-//! one interval. When Kafka does not answer, what was known last is sent on: better an alert too long than none.
+//! Every instance replays the topic and sends the whole set; Alertmanager deduplicates alerts with the same labels. So
+//! no leader election is needed, and the loss of an instance silences no alert. A peer that was down has the set again
+//! after one interval. If Kafka does not answer, the last known set keeps being sent: an alert that lasts too long is
+//! better than a missing one.
 //!
-//! The set is as old as the topic: an alert that has fired for longer than the topic's retention is forgotten by the next
-//! start. `kafka::topics` creates the topic with a retention that is longer than any alert lives.
+//! The set goes back as far as the topic: an alert that has fired for longer than the topic's retention is lost at the
+//! next start. `kafka::topics` creates the topic with a retention that is longer than any alert lives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,15 +30,15 @@ use crate::config::AlertmanagersConfig;
 use crate::kafka::tail::reader_config;
 use crate::metrics::process::{Notification, ProcessMetrics};
 
-/// Longest wait for a record, for an answer of the brokers, and between two looks for partitions that were added.
+/// Longest wait for a record, for an answer of the brokers, and between two checks for added partitions.
 const WAIT: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
-/// Alerts of one request.
+/// Maximum number of alerts in one request.
 const BATCH: usize = 256;
-/// An alert holds for so many intervals after it was last sent, as Prometheus has it.
+/// An alert stays active for this many intervals after it was last sent, as in Prometheus.
 const HOLDS_INTERVALS: u32 = 4;
-/// The name of all of them, where a single one is not meant.
+/// The receiver name for all of them together.
 const ALL: &str = "alertmanager";
 
 /// All Alertmanagers, ready to run.
@@ -62,7 +64,7 @@ pub fn peer(url: &str) -> Result<(String, Url), String> {
     Ok((name, url))
 }
 
-/// What the reader tells the peers' tasks.
+/// What the reader shares with the peers' tasks.
 #[derive(Debug)]
 struct Shared {
     set: Mutex<ActiveSet>,
@@ -82,7 +84,7 @@ impl Shared {
 }
 
 impl Alertmanagers {
-    /// Reads and tells until the service stops. Runs on a thread of its own; each peer has a task on `runtime`.
+    /// Reads and sends until the service stops. Runs on a thread of its own; each peer has a task on `runtime`.
     ///
     /// # Errors
     /// The client cannot be made.
@@ -111,7 +113,7 @@ impl Alertmanagers {
         Ok(())
     }
 
-    /// Reads from the beginning until it must be begun anew.
+    /// Reads from the beginning until it has to start over.
     fn read(&self, consumer: &BaseConsumer, partitions: i32, shared: &Shared) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
@@ -119,7 +121,7 @@ impl Alertmanagers {
         }
         consumer.assign(&list)?;
         let mut unread: Vec<i32> = (0..partitions).collect();
-        // What is told stays as it is until the topic was read to its end.
+        // The set that is sent stays unchanged until the topic was read to its end.
         let mut replayed = Some(ActiveSet::default());
         let mut next_look = Instant::now() + PARTITIONS_INTERVAL;
         while !self.stop.is_cancelled() {
@@ -247,7 +249,7 @@ impl Alertmanagers {
 
     fn postable(&self, told: &Told, now: DateTime<Utc>) -> PostableAlert {
         let ends_at = match told.ended {
-            // An end in the future would be none, and one before the beginning is refused.
+            // An end in the future would not resolve it, and an end before the beginning is refused.
             Some(ended) => ended.min(now).max(told.alert.data.starts_at),
             None => now + self.config.resend_interval * HOLDS_INTERVALS,
         };

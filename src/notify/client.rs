@@ -11,7 +11,7 @@ use crate::config::{HttpAccess, secret};
 /// Bytes of a refusal's body that are logged.
 const BODY_SHOWN: usize = 300;
 
-/// What an attempt came to.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The receiver has it.
@@ -175,7 +175,8 @@ mod tests {
             (params.signed_by(&key, &self.issuer).unwrap(), key)
         }
 
-        /// A server that wants a client's certificate, answers 200 to whoever shows one and the token, and 403 else.
+        /// A server that requests a client certificate, answers 200 to a client that presents one and the token, and
+        /// 403 otherwise.
         fn serve(&self) -> u16 {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let mut roots = rustls::RootCertStore::empty();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::alert::{Alert, Texts, instant};
 
-/// The end of an alert that has none: the zero time of Go, as Alertmanager writes it.
+/// The end of an alert that has not ended: Go's zero time, as Alertmanager writes it.
 const NO_END: &str = "0001-01-01T00:00:00Z";
 
 /// Alertmanager's webhook payload. One alert a message, so that the message's id is the alert's.
@@ -86,7 +86,7 @@ pub struct PostableAlert {
 }
 
 impl PostableAlert {
-    /// The alert, active until `ends_at` unless it is told again.
+    /// The alert, active until `ends_at` unless it is sent again.
     pub fn new(alert: &Alert, ends_at: DateTime<Utc>, external: Option<&Url>) -> Self {
         Self {
             labels: alert.labels(),

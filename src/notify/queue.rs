@@ -1,12 +1,13 @@
-//! What a webhook is still to be told, and when. Decides only: the clock comes in, nothing goes out.
+//! What is still to be sent to a webhook, and when. Decisions only: the time is passed in, and there is no I/O.
 //!
-//! - Of one alert (one fingerprint) only the newest state is told. A state that waits is *superseded* by the next one; who
-//!   was away for an hour hears what holds now, not all that happened.
-//! - An alert that fails waits for itself: the others go on, so that one message a receiver chokes on stops nothing. Its
-//!   pauses double up to a minute, with jitter. As soon as anything is delivered, the receiver is back, and all are due.
-//! - `Retry-After` is about the receiver: nothing is sent before.
-//! - A failure of an alert that was written longer ago than `give_up_after` is its last.
-//! - The offset that may be committed is the first one not done: after a crash everything from there on is told again,
+//! - Of one alert (one fingerprint) only the newest state is sent. A state that waits is *superseded* by the next one;
+//!   a receiver that was down for an hour gets the current state, not the whole history.
+//! - A failed alert is retried on its own schedule while the others go on, so that one message that a receiver cannot
+//!   handle does not block the rest. Its pauses double up to a minute, with jitter. As soon as anything is delivered,
+//!   the receiver is considered up again, and all alerts are due.
+//! - `Retry-After` applies to the receiver: nothing is sent before it.
+//! - An alert that fails is given up if it was written longer ago than `give_up_after`.
+//! - The offset that may be committed is the first one not done: after a crash everything from there on is sent again,
 //!   with the same ids.
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,15 +19,15 @@ use chrono::{DateTime, Utc};
 
 use super::alert::Alert;
 
-/// Alerts that wait for one receiver, at most; the topic keeps the others.
+/// Maximum number of alerts that wait for one receiver; the topic keeps the others.
 pub const MAX_WAITING: usize = 5_000;
 /// The first pause after a failure, and the longest (before jitter, which at most doubles it).
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest `Retry-After` that is believed.
+/// The longest `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// The pauses between the attempts for one alert: without end.
+/// The pauses between the attempts for one alert, unlimited in number.
 pub fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
@@ -51,11 +52,11 @@ struct Waiting {
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Tell the receiver this.
+    /// Send this to the receiver.
     Send(Ticket, Arc<Alert>),
     /// Nothing before this instant.
     Wait(Instant),
-    /// Nothing, until the topic says something.
+    /// Nothing, until the topic has something new.
     Idle,
 }
 
@@ -64,9 +65,9 @@ pub enum Next {
 pub enum Failed {
     /// It will be tried again.
     Again,
-    /// It is given up, for its age.
+    /// It is given up because of its age.
     GivenUp,
-    /// Something newer had taken its place meanwhile.
+    /// A newer state had replaced it meanwhile.
     Superseded,
 }
 
@@ -79,7 +80,7 @@ pub struct Queue {
     /// The next offset to be read, and whether the end was seen, of each partition that is ours.
     positions: BTreeMap<i32, (i64, bool)>,
     next_ticket: Ticket,
-    /// What [`next`](Self::next) said to send, until it is told what became of it.
+    /// What [`next`](Self::next) said to send, until its result is reported.
     in_flight: Option<Ticket>,
     /// The receiver asked to be left alone until then.
     not_before: Option<Instant>,
@@ -99,15 +100,15 @@ impl Queue {
         }
     }
 
-    /// No partition is ours any more: somebody else tells what waits.
+    /// All partitions were revoked: another instance sends what waits.
     pub fn revoke(&mut self) {
         self.waiting.clear();
         self.newest.clear();
         self.positions.clear();
     }
 
-    /// A record was read: an alert that is to be told, or one that only takes the place of an older state (`tell` false), or
-    /// nothing. Returns the alert that will not be told any more; not if it is just being sent, see [`Failed::Superseded`].
+    /// A record was read: an alert to be sent, or one that only replaces an older state (`tell` false), or no alert.
+    /// Returns the alert that will no longer be sent, unless it is in flight; see [`Failed::Superseded`].
     pub fn read(
         &mut self,
         partition: i32,
@@ -129,8 +130,8 @@ impl Queue {
         superseded.filter(|_| older != self.in_flight)
     }
 
-    /// These partitions are ours from now on. Nothing is sent before each was read to its end, or the queue is full: what
-    /// happened while nobody listened is told as it ended.
+    /// These partitions are ours from now on. Nothing is sent before each was read to its end, or the queue is full: of
+    /// changes during an outage only the final state is sent.
     pub fn assign(&mut self, partitions: impl Iterator<Item = i32>) {
         self.revoke();
         self.positions = partitions.map(|partition| (partition, (-1, false))).collect();
@@ -171,7 +172,7 @@ impl Queue {
         Next::Send(*ticket, first.alert.clone())
     }
 
-    /// The receiver has it, or has refused it for good (`delivered` false): nobody will tell it again.
+    /// The receiver has it, or has permanently refused it (`delivered` false): it will not be sent again.
     pub fn done(&mut self, ticket: Ticket, delivered: bool, now: Instant) {
         self.in_flight = None;
         if let Some(done) = self.waiting.remove(&ticket) {
@@ -203,7 +204,7 @@ impl Queue {
         Failed::Again
     }
 
-    /// For each partition the offset up to which everything is done; none before anything was read.
+    /// For each partition the offset up to which everything is done; empty before anything was read.
     pub fn committable(&self) -> Vec<(i32, i64)> {
         let mut offsets: BTreeMap<i32, i64> =
             self.positions.iter().map(|(partition, (offset, _))| (*partition, *offset)).collect();

@@ -1,8 +1,8 @@
-//! One webhook: a reader of the topic in a consumer group of its own, and a task that tells the receiver.
+//! One webhook: a reader of the topic in a consumer group of its own, and a task that sends to the receiver.
 //!
-//! The reader is a thread that polls Kafka, fills the [`Queue`], and commits what is done; the task sends, one message at a
-//! time. They share nothing but the queue, so a receiver that does not answer keeps neither the group nor another receiver
-//! waiting.
+//! The reader is a thread that polls Kafka, fills the [`Queue`], and commits what is done; the task sends, one message
+//! at a time. They share only the queue, so a receiver that does not answer blocks neither the group nor another
+//! receiver.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ use crate::metrics::process::{Notification, ProcessMetrics};
 
 /// Longest wait for a record.
 const WAIT: Duration = Duration::from_millis(100);
-/// Offsets are committed no oftener.
+/// Minimum interval between offset commits.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a message that is on its way may take when the service ends.
 const LAST_MESSAGE: Duration = Duration::from_secs(4);
@@ -140,8 +140,8 @@ fn is_refusal(error: &KafkaError) -> bool {
 }
 
 impl Webhook {
-    /// Gives a group that is new its place: the topic's end as of now, so that a first start does not tell what happened
-    /// months ago. To be called before anything can write alerts. A group that has a place keeps it.
+    /// Commits the topic's current end as a new group's starting offset, so that a first start does not send alerts
+    /// from months ago. Call before anything can write alerts. A group that has committed offsets keeps them.
     ///
     /// # Errors
     /// The brokers do not answer in time, or refuse.
@@ -170,7 +170,7 @@ impl Webhook {
         if places.iter().any(|element| matches!(element.offset(), Offset::Offset(_))) {
             return Ok(());
         }
-        // An open transaction lies behind the last stable offset.
+        // An open transaction is after the last stable offset.
         let partitions = places.iter().map(|element| element.partition());
         let mut ends = TopicPartitionList::new();
         for (partition, end) in batch::offsets(consumer, &self.topic, partitions, Place::Stable, ANSWER)? {
@@ -195,10 +195,10 @@ impl Webhook {
         Ok(())
     }
 
-    /// Reads and tells until the service stops. Runs on a thread of its own; the messages are sent on `runtime`.
+    /// Reads and sends until the service stops. Runs on a thread of its own; the messages are sent on `runtime`.
     ///
     /// # Errors
-    /// The client cannot be made, or its group has thrown it out for good.
+    /// The client cannot be made, or the group has permanently fenced it.
     pub fn run(self, base: &ClientConfig, runtime: &tokio::runtime::Handle) -> Result<(), KafkaError> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(self.config.give_up_after)),
@@ -377,7 +377,7 @@ impl Webhook {
         }
     }
 
-    /// Nobody will tell this receiver of it.
+    /// The alert will not be sent to this receiver.
     fn drop_alert(&self, alert: &Alert, why: &str) {
         self.metrics.notification(&self.config.name, Notification::Dropped, 1);
         let (receiver, id, tenant) = (&self.config.name, &alert.id, alert.data.tenant.as_deref());

@@ -26,7 +26,7 @@ pub struct InputError {
     /// The line that could not be read whole, from 1; 0 when the file could not be opened.
     pub line: u64,
     kind: Kind,
-    /// Bytes of the file read by then; for compressed ones the damage lies before this.
+    /// Bytes of the file read by then; for compressed ones the damage is before this.
     offset: u64,
     error: io::Error,
 }
@@ -243,7 +243,8 @@ pub struct Tried {
     lines: u64,
     /// Some line was a call event, counted or not.
     fits: bool,
-    /// The first line that was none: its number, why, and its beginning; an empty one only where there is no other.
+    /// The first line that was not a call event: its number, why, and its beginning; an empty line only if there is no
+    /// other.
     first: Option<(u64, Rejection, Vec<u8>)>,
 }
 

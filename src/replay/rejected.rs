@@ -1,7 +1,7 @@
 //! Lines of a replay that were not counted, and whose service months they may be missing from.
 //!
-//! A line that is not a call event names no time that can be believed, so it may belong to the month of the call before it or
-//! of the one after it, and to anybody. A call that was refused names its tenant and its month.
+//! A line that is not a call event has no trustworthy time, so it may belong to the month of the call before it or
+//! after it, and to any tenant. A call that was refused names its tenant and its month.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub struct RejectedLines {
     last_ms: Option<i64>,
     /// Lines that are no call event, by month; `None`: no call came before them, nor after.
     unreadable: BTreeMap<(Option<Month>, &'static str), Lines>,
-    /// Calls that were refused and stand in no record of the ledger, by tenant and month.
+    /// Calls that were refused and are in no record of the ledger, by tenant and month.
     refused: BTreeMap<(String, Month, &'static str), u64>,
 }
 

@@ -79,7 +79,7 @@ pub struct DayFacts {
 pub struct NonOk {
     /// The API action.
     pub action: String,
-    /// The error code; `""` = none.
+    /// The error code; `""` if missing.
     pub code: String,
     /// The event's flag.
     pub system_error: Option<bool>,

@@ -1,7 +1,7 @@
-//! An alert as an event: CloudEvents 1.0, structured or binary, and the words in it.
+//! An alert as an event: CloudEvents 1.0, structured or binary, and its texts.
 //!
-//! The id follows from what is told alone (fingerprint, status, generation), so that an event that is written again after
-//! a crash is known for what it is, whatever its standing says by then.
+//! The id is derived only from fingerprint, status and generation, so that an event that is written again after a crash
+//! is recognized as a duplicate, whatever its standing says by then.
 
 use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct Issuer {
     pub encoding: Encoding,
 }
 
-/// A service month as an alert tells it.
+/// A service month as an alert shows it.
 #[derive(Debug, Clone)]
 pub struct Subject<'a> {
     /// What the figures are.
@@ -59,7 +59,7 @@ pub struct Subject<'a> {
 }
 
 impl Issuer {
-    /// What an alert is about, as one word: the same for all its events.
+    /// Identifies an alert: the same for all its events.
     pub fn fingerprint(&self, key: &AlertKey) -> String {
         let period = key.period_start.map(|day| day.to_string()).unwrap_or_default();
         let fields = [&*self.ledger, &*key.tenant, &*period, key.alert.as_str(), &*key.detail];
@@ -72,8 +72,8 @@ impl Issuer {
         hex(&Sha256::digest(format!("{fingerprint}|{}|{}", state.status, state.generation)))
     }
 
-    /// The event, as it goes to the topic. `subject`: the service month; `None` for the fleet, and for a month that is not
-    /// in the ledger any more. `now_ms`: when it is told.
+    /// The event, as it goes to the topic. `subject`: the service month; `None` for the fleet, and for a month that is
+    /// no longer in the ledger. `now_ms`: when it is published.
     pub fn message(
         &self,
         key: &AlertKey,
@@ -142,8 +142,8 @@ impl Issuer {
     }
 }
 
-/// The fields behind one another with a bar between them: of no other fields the same. Where one of them holds a bar, its
-/// length in bytes and a space stand before each; since there are more than four bars then, it is not a join of plain fields.
+/// The fields joined by bars; different fields never give the same text. If any field contains a bar, each is preceded
+/// by its length in bytes and a space; as there are then more than four bars, it cannot be a join of plain fields.
 fn joined(fields: [&str; 5]) -> String {
     match fields.iter().any(|field| field.contains('|')) {
         true => fields.map(|field| format!("{} {field}", field.len())).join("|"),
@@ -190,7 +190,7 @@ fn summary(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) ->
     if resolved { format!("resolved: {what}") } else { what }
 }
 
-/// What stands behind it, and what can be done.
+/// The cause, and what can be done.
 fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> String {
     let why = match state.reason {
         Reason::LevelCrossed => "The use of the error budget has reached the level.",

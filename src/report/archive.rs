@@ -71,7 +71,7 @@ pub enum ArchiveError {
     NotNext {
         /// The revision to be stored.
         revision: u32,
-        /// The latest one held; 0 = none.
+        /// The latest one held; 0 = no revision.
         held: u32,
     },
     /// A file of the numbering does not hold a number.
@@ -86,7 +86,7 @@ pub enum ArchiveError {
     /// A statement that is not valid, or an invalid name of a rendering.
     #[error("it cannot be archived: {0}")]
     Refused(String),
-    /// There is no statement to be stored.
+    /// There is no statement to store.
     #[error(transparent)]
     Issue(#[from] IssueError),
 }
@@ -267,7 +267,7 @@ impl Archive {
     }
 }
 
-/// The number that a file holds; `None` when there is no file.
+/// The number in a file; `None` if the file does not exist.
 fn number_in(path: &Path) -> Result<Option<u32>, ArchiveError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -300,14 +300,15 @@ pub(super) fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Res
     out.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-/// May it stand behind `r1.`? `json` is the statement itself.
+/// May it follow `r1.`? `json` is the statement itself.
 pub(super) fn file_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     (1..=64).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') && name != "json"
 }
 
-/// A tenant as a name of at most `most` bytes and a digest, for files: ASCII letters, digits, `-` and `_` as they are, other bytes as `%2F`. What gets
-/// too long is cut and told apart by a digest behind `~`, which no encoded name holds.
+/// A tenant as a name of at most `most` bytes and a digest, for files: ASCII letters, digits, `-` and `_` as they are,
+/// other bytes as `%2F`. A name that gets too long is cut and made unique by a digest after `~`, which no encoded name
+/// contains.
 pub(super) fn safe_name(tenant: &str, most: usize) -> String {
     let mut name = String::new();
     for byte in tenant.bytes() {

@@ -50,22 +50,23 @@ impl Desk<'_> {
     }
 }
 
-/// When a statement is issued, and what is looked at.
+/// When a statement is issued, and from which data.
 #[derive(Debug, Clone)]
 pub struct Hour {
     /// The hour of issue.
     pub issued_at: DateTime<Utc>,
-    /// Documents recorded later were not looked at; `None` = all were. The contract's own, told here to be shown.
+    /// Documents recorded later were ignored; `None` = all were used. The same value as the contract's, repeated here
+    /// to be shown.
     pub as_of: Option<DateTime<Utc>>,
     /// The statement's place in the archive, counted by the year of its service month; `None` = it is not archived.
     pub sequence: Option<u32>,
-    /// What is known of the calls that the month's figures do not hold, whoever its tenant is.
+    /// What is known about calls that the month's figures do not include, for any tenant.
     pub known: Completeness,
 }
 
 impl Desk<'_> {
-    /// The statement of a service month, or that the previous one still holds. Its evidence is [`rows`]; what they are as CSV
-    /// is written to `csv`, for whoever wants to know how long it is, or to end the work.
+    /// The statement of a service month, or that the previous one is still valid. Its evidence is [`rows`]; they are
+    /// written to `csv` as CSV, so that the caller can measure the length or abort the work.
     ///
     /// # Errors
     /// Those of [`Statement::issue`], and of the writer.
@@ -113,7 +114,7 @@ impl Desk<'_> {
         Facts { topic: self.topic.to_owned(), offsets, gaps }
     }
 
-    /// The files in force, and the rulings about the tenant, one by one.
+    /// The active files, and the rulings about the tenant, one by one.
     fn documents(&self, tenant: &str, month: &ServiceMonth) -> Vec<DocumentRef> {
         let files = self.files.iter().map(|file| DocumentRef {
             kind: file.kind.as_str().into(),

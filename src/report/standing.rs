@@ -30,8 +30,7 @@ pub struct Standing {
     /// Calls of the tenant's month that are in no figure, by reason; only reasons with a count. They make it incomplete.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub uncounted: BTreeMap<String, u64>,
-    /// Records that were rejected while the month ran, by reason; nobody knows whose calls they are. Only reasons with a
-    /// count.
+    /// Records that were rejected while the month ran, by reason; their tenants are unknown. Only reasons with a count.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rejected: BTreeMap<String, u64>,
     /// Documents about the tenant that do nothing in the month, calls that no order covers, and why. Only if there are any.
@@ -81,7 +80,7 @@ pub struct Standing {
     pub fee: Option<Fee>,
     /// What is owed; null = the fee is unknown.
     pub compensation: Option<Compensation>,
-    /// The next tier down; null = there is none, or no traffic.
+    /// The next tier down; null = no lower tier, or no traffic.
     pub next: Option<NextTier>,
     /// When it can be claimed; null = the tenant is not registered.
     pub claim: Option<Claim>,

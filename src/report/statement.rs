@@ -48,7 +48,7 @@ use self::figures::Figures;
 /// The schema of a statement.
 pub const SCHEMA: &str = "sla-ledger/statement/v1";
 
-/// One service month's statement. A changed field breaks the digest: sound ones come from [`Statement::issue`] and
+/// One service month's statement. A changed field breaks the digest: valid ones come from [`Statement::issue`] and
 /// [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
@@ -120,7 +120,7 @@ pub enum Cause {
     DocumentAdded { kind: String, id: String, sha256: String },
     /// A document that says something else now.
     DocumentChanged { kind: String, id: String, before: String, after: String },
-    /// A document that is no longer there.
+    /// A document that was removed.
     DocumentRemoved { kind: String, id: String, sha256: String },
     /// More of the source was counted: `facts: late calls`, or `facts: further calls` where the month was not complete.
     Facts { detail: String, offsets: Vec<OffsetMove> },
@@ -220,7 +220,7 @@ pub enum IssueError {
         /// The tenant and first day asked for.
         this: String,
     },
-    /// The hour of issue lies before the previous statement's.
+    /// The hour of issue is before the previous statement's.
     #[error("the previous statement was issued at {previous}, later than {this}")]
     Backwards {
         /// The previous statement's hour.
@@ -228,7 +228,7 @@ pub enum IssueError {
         /// The hour given.
         this: String,
     },
-    /// Figures that do not agree with each other or with the evidence; nobody must get these.
+    /// Figures that do not agree with each other or with the evidence; such a statement must not be issued.
     #[error("the figures contradict each other: {}", .0.join("; "))]
     Contradictions(Vec<String>),
     /// The standing is not as this program knows it.

@@ -177,8 +177,8 @@ impl Terminal {
         Self(term)
     }
 
-    /// Draws every line anew, cut to the terminal's size as it is now: so nothing wraps, and what a resize or somebody
-    /// else's output left behind is gone.
+    /// Redraws every line, cut to the terminal's current size, so that nothing wraps, and leftovers of a resize or of
+    /// other output are cleared.
     fn draw(&self, lines: &[String]) {
         _ = self.try_draw(lines);
     }

@@ -82,7 +82,7 @@ fn row(tenant: &str, month: &ServiceMonth) -> Cells {
         month.tier().map_or_else(|| "none".into(), |tier| visible(&tier.name).into_owned()),
         availability.failures_left(month.policy.target()).to_string(),
         owed(month),
-        // Nothing is left at 100 %: the longest word without its number.
+        // Nothing is left at 100 %: the longest label without its number.
         month.level().as_str().trim_end_matches("_100").to_owned(),
     ]
 }

@@ -1,4 +1,4 @@
-//! `sla-ledger ruling list` and `ruling export`: the rulings that the ledger has applied, for whoever has lost them.
+//! `sla-ledger ruling list` and `ruling export`: the rulings that the ledger has applied, to recover lost files.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! The evidence: every failing call and what became of it, as CSV. Its digest stands in the statement, so its bytes
-//! depend on nothing but the rows: no language, no local habits.
+//! The evidence: every failing call and what became of it, as CSV. Its digest is in the statement, so its bytes depend
+//! only on the rows, not on language or locale.
 //!
 //! RFC 4180: a header, CRLF, quotes where needed. Request ids, actions and codes come from tenants and may try to be
 //! formulas; a cell that begins like one gets a leading apostrophe (as does one that begins with an apostrophe, so that
@@ -52,7 +52,7 @@ pub struct EvidenceRow {
     pub code: String,
     /// The event's `system_error`.
     pub flag: Option<bool>,
-    /// How many calls the row stands for: 1, unless they were not itemised.
+    /// How many calls the row represents: 1, unless they were not itemised.
     pub calls: u64,
     /// The tenant's calls in its second (clause 5.7).
     pub calls_in_second: Option<u32>,

@@ -86,7 +86,7 @@ pub(super) struct PolicyRef {
     pub sha256: Option<String>,
 }
 
-/// The order in which changed figures are told; exclusions stand behind the failures they are taken from.
+/// The order in which changed figures are listed; exclusions follow the failures they are taken from.
 const ORDER: [&str; 17] = [
     "last_day",
     "complete",
@@ -107,7 +107,7 @@ const ORDER: [&str; 17] = [
     "registration",
 ];
 
-/// Where a changed figure stands, exclusions among themselves by clause.
+/// The position of a changed figure in the list, exclusions among themselves by clause.
 pub(super) fn rank(field: &str) -> (usize, Option<Clause>) {
     let clause = field.strip_prefix("excluded.");
     let name = if clause.is_some() { "excluded" } else { field };
@@ -121,7 +121,7 @@ impl Figures {
         format!("{} from {}", self.tenant.escape_debug(), self.period_start)
     }
 
-    /// The figures that make the result: if none of these moves, a statement stays valid.
+    /// The figures that make the result: if they do not change, a statement stays valid.
     pub fn result(&self) -> Map<String, Value> {
         let mut result = Map::new();
         let mut put = |field: &str, value: Value| _ = result.insert(field.into(), value);

@@ -17,7 +17,7 @@ pub(super) fn incomplete(reasons: &[String], lang: Lang) -> Vec<String> {
     shards.into_iter().map(|(what, shards)| partitions(what, &shards, lang)).chain(others).collect()
 }
 
-/// What the partitions come to: that all of them were counted to the end, or the exceptions.
+/// How far the partitions were counted: all of them to the end, or the exceptions.
 pub(super) fn counted(counted: impl Iterator<Item = i32>, reasons: &[String], lang: Lang) -> String {
     let (exceptions, _) = by_partition(reasons);
     let all: BTreeSet<i32> = exceptions.iter().flat_map(|(_, shards)| shards.iter().copied()).chain(counted).collect();

@@ -1,4 +1,4 @@
-//! The terms that turn a month's counts into money, as the statement tells them, so that it can be recomputed.
+//! The terms that turn a month's counts into money, as the statement lists them, so that it can be recomputed.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,6 @@
 //! The words of a statement in English and in Chinese. The Chinese terms are the contract's own; where the contract has
-//! no term, the one of the trade is taken. Other words stand where they are used, both languages side by side.
+//! no term, the usual one of the industry is used. Other texts are next to the code that uses them, both languages side
+//! by side.
 
 use std::borrow::Cow;
 
@@ -37,7 +38,7 @@ impl Lang {
         self.pick("en", "zh-CN")
     }
 
-    /// What stands between the items of a list in a sentence.
+    /// The separator between the items of a list in a sentence.
     pub(super) fn comma(self) -> &'static str {
         self.pick(", ", "、")
     }
@@ -193,7 +194,7 @@ pub(super) fn zone(name: &str, lang: Lang) -> &str {
     lang.pick(name, zh)
 }
 
-/// A figure that moved; a clause's exclusions are told by the sheet.
+/// A figure that changed; the sheet names a clause's exclusions.
 pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
     let (en, zh) = match field {
         "last_day" => ("last day of service", "服务月度最后一日"),
