@@ -2,7 +2,7 @@
 //!
 //! CPU seconds per million events of the whole service beside bare librdkafka consumption of the same topic,
 //! interleaved in one run: only their ratio means anything on a machine that does other things too. Every run is a
-//! process of its own, whose CPU time the kernel tells at its end, all threads included.
+//! process of its own, whose CPU time the kernel reports at its end, all threads included.
 //!
 //! `SLA_LEDGER_BENCH_EVENTS` (default 2,000,000), `SLA_LEDGER_BENCH_PAIRS` (default 5). With
 //! `SLA_LEDGER_BENCH_BINARY=/path/sla-ledger` another binary of the service runs in every pair too: its figures begin with
@@ -182,7 +182,7 @@ fn floor(brokers: &str, topic: &str, events: u64) {
 /// The whole service, everything on, from its start to its clean end.
 fn run_service(binary: &Binary, cluster: &Cluster, topic: &str, events: u64, run: u64) -> Measured {
     let begin = Instant::now();
-    // The scrapes that tell when it is done must not cost what is measured: few series.
+    // The scrapes that detect the end must not distort the measurement: few series.
     let ledger = format!("bench-{run}-{}", binary.tag());
     let service = Service::start(binary, cluster, topic, &ledger, &ledger, "tenants: at_risk, max_tenants: 10");
     service.wait_for_records(events);

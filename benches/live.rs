@@ -82,7 +82,7 @@ impl Scenario {
     }
 }
 
-/// The usual kinds of calls, with so many failing; where all fail there is no room for others.
+/// The usual mix of calls, with this share failing; if all fail there are no other kinds.
 fn kinds(failing: f64) -> Shares {
     if failing < 0.5 {
         return Shares { system_errors: failing, ..Shares::default() };
@@ -339,8 +339,8 @@ fn watch(service: &Service, settled: impl Fn() -> bool, seconds: u64) -> f64 {
     pauses.longest().as_secs_f64()
 }
 
-/// A tenant in the middle of an incident, and five more of its calls failing each second: the share of a core, beside that
-/// of a service that nobody calls.
+/// A tenant during an incident, with five more of its calls failing each second: the share of a core, compared with
+/// that of an idle service.
 fn evidence_incident(cluster: &Cluster) {
     let scenario = Scenario { failing: 1.0, ..Scenario::new(1, 5.0, 0) };
     let topic = support::unique("live-incident");
@@ -396,7 +396,7 @@ fn evidence_sparse(cluster: &Cluster) {
     }
 }
 
-/// 100,000 tenants exported and asked for every three seconds while calls come, and the same calls without anybody asking.
+/// 100,000 tenants exported and scraped every three seconds while calls come, and the same calls without scrapes.
 fn scrape(cluster: &Cluster) {
     let scenario = Scenario::new(100_000, 10_000.0, 1);
     let topic = support::unique("live-scrape");

@@ -1,8 +1,9 @@
 //! Other programs that count the same topic, beside the service in one run: `make bench-peers`, see `benches/peers/README.md`.
 //!
-//! Every program is a process of its own, whose CPU time the kernel tells at its end; what it prints is compared with the
-//! generator's truth. `SLA_LEDGER_BENCH_EVENTS` (default 1,000,000) events of 10,000 tenants, all of them plain calls and
-//! duplicates, since the peers have no place for others. `cargo bench --bench peers -- go` runs those whose names contain that.
+//! Every program is a process of its own, whose CPU time the kernel reports at its end; its output is compared with the
+//! generator's expected result. `SLA_LEDGER_BENCH_EVENTS` (default 1,000,000) events of 10,000 tenants, all of them
+//! plain calls and duplicates, since the peers do not support others. `cargo bench --bench peers -- go` runs those
+//! whose names contain that.
 
 #![allow(
     missing_docs,

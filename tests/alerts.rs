@@ -1,5 +1,5 @@
-//! When somebody is told: levels, tiers, hysteresis, few calls, months that end, tiers that cannot change, burn rate,
-//! forecast, claims. One line a change: status, alert and detail, severity, reason.
+//! When an alert is published: levels, tiers, hysteresis, few calls, months that end, tiers that cannot change, burn
+//! rate, forecast, claims. One line per change: status, alert and detail, severity, reason.
 
 #[path = "support/sample.rs"]
 mod sample;
@@ -45,7 +45,7 @@ fn open() -> Outlook {
     }
 }
 
-/// What one tenant is told over time.
+/// The alerts of one tenant over time.
 #[derive(Default)]
 struct Story {
     told: BTreeMap<(AlertName, String), AlertState>,
@@ -59,7 +59,7 @@ impl Story {
         Self { outlook: Some(open()), ..Self::default() }
     }
 
-    /// What is told at this time with these figures.
+    /// What is published at this time with these figures.
     fn at(&mut self, now_ms: i64, total: u64, failed: u64) -> Vec<String> {
         let month = month(total, failed);
         self.at_month(now_ms, &month)
@@ -194,7 +194,7 @@ fn few_calls_are_information_until_there_are_enough_or_the_month_ends() {
         ]
     );
 
-    // At the month's end a breach notifies, however few calls there were; a day later it has been told for long enough.
+    // At the month's end a breach notifies, however few calls there were; a day later it has fired long enough.
     let mut story = Story::new();
     story.at(day(2), 100, 1);
     assert_eq!(
@@ -217,12 +217,12 @@ fn after_the_month_a_correction_is_told_at_once() {
     story.at(day(15), 2000, 11);
     story.at(day(32), 2000, 11);
     assert_eq!(story.at(day(33), 2000, 11), ["resolved SlaTierReached T1 critical month_ended 1"]);
-    // Late calls worsen it: only the new tier is told.
+    // Late calls worsen it: only the new tier is published.
     assert_eq!(story.at(day(35), 2000, 21), ["firing SlaTierReached T2 critical tier_reached 1"]);
     // A ruling takes it back to the edge: no nine tenths any more.
     assert_eq!(story.at(day(35) + HOUR, 2000, 20), ["resolved SlaTierReached T2 critical corrected 1"]);
     assert_eq!(story.at(day(35) + 2 * HOUR, 2000, 10), [""; 0]);
-    // And it is breached anew.
+    // And it is breached again.
     assert_eq!(story.at(day(36), 2000, 11), ["firing SlaTierReached T1 critical tier_reached 2"]);
     assert_eq!(story.at(day(37), 2000, 11), ["resolved SlaTierReached T1 critical month_ended 2"]);
 }
@@ -232,7 +232,7 @@ fn a_tier_that_cannot_change_stops_paging() {
     let mut story = Story::new();
     story.at(day(15), 2000, 150);
     story.outlook = Some(Outlook { settled: true, ..open() });
-    // What pages goes at once, but a tier is told for an hour.
+    // Paging alerts resolve at once, but a tier fires for an hour.
     let lines = story.at(day(15) + MINUTE, 2000, 150);
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("SlaBudgetConsumed") && line.contains("tier_settled")), "{lines:?}");
@@ -246,7 +246,7 @@ fn a_tier_that_cannot_change_stops_paging() {
     );
     assert_eq!(story.at(day(16), 3000, 300), [""; 0]);
 
-    // One that is reached when nothing can change any more is told all the same.
+    // One that is reached when nothing can change any more is still published.
     let mut story = Story { outlook: Some(Outlook { settled: true, ..open() }), ..Story::new() };
     assert_eq!(story.at(day(31), 2000, 11), ["firing SlaTierReached T1 critical tier_reached 1"],);
 }
@@ -332,7 +332,8 @@ fn a_claim_opens_and_is_about_to_close() {
 }
 
 proptest! {
-    /// Whatever the figures do: an alert fires and resolves in turn, generations count firings, nothing is told twice.
+    /// Whatever the figures do: an alert fires and resolves in turn, generations count firings, nothing is published
+    /// twice.
     #[test]
     fn an_alert_fires_and_resolves_in_turn(steps in prop::collection::vec((0_u64..5000, 0_u64..60, 1_i64..40_000_000, any::<bool>()), 1..60)) {
         let mut story = Story::new();

@@ -86,7 +86,7 @@ impl Writer {
     }
 
     fn items(&mut self, tenant: &str, day: &str, items: Vec<Item>) {
-        // A record for each tenant: far apart, so that none lies in another one's range.
+        // A record for each tenant: far apart, so that no record is in another one's range.
         let apart: i64 = tenant.bytes().map(i64::from).sum::<i64>() << 32;
         let (day, first, count) = (day.parse().unwrap(), apart + items[0].offset, items.len() as u64);
         let tenants = vec![TenantEvidence::of_items(tenant, first, &items)];
@@ -382,7 +382,7 @@ fn as_of_an_instant_the_documents_of_then_hold() {
     ] {
         assert_eq!(failed(as_of), json!(expected), "{as_of}");
     }
-    // Before the order was written down, the tenant was one that nobody had registered.
+    // Before the order was recorded, the tenant was unregistered.
     let before = service.ok("/api/v1/tenants/acme/months/2026-03?as_of=2026-03-17T00:00:00Z");
     assert_eq!((&before["registration"], &before["fee"]), (&json!("unregistered"), &Value::Null));
     assert_eq!(before["period_start"], json!("2026-03-01"));
@@ -570,7 +570,7 @@ fn a_statement_is_what_finance_sends_and_an_auditor_recomputes() {
     }
     assert_eq!(service.statement(&format!("{STATEMENT}?format=json&lang=zh")).1, text, "JSON has no language");
 
-    // As of the day after the order, nobody had ruled, and no window was announced.
+    // As of the day after the order, there was no ruling, and no window was announced.
     let early = service.ok(&format!("{STATEMENT}?as_of=2026-03-18T00:00:00Z"));
     assert_eq!((&early["standing"]["failed"], &early["as_of"]), (&json!(9), &json!("2026-03-18T08:00:00+08:00")));
     // What is claimable and expired goes by the hour of issue.
@@ -621,7 +621,7 @@ fn a_statement_is_of_facts_that_belong_together() {
     assert!(detail.contains("not all of the ledger has been read yet"), "{detail}");
     second.flush(CALLED);
     assert_eq!(service.ok(STATEMENT)["standing"]["total"], json!(10));
-    // The tail stands between a tally and its checkpoint: what was published before still belongs together.
+    // The tail is between a tally and its checkpoint: what was published before is still consistent.
     first.calls("acme", "2026-03-20", 15, 0);
     assert_eq!(service.ok(STATEMENT)["standing"]["total"], json!(10));
     first.flush(CALLED);

@@ -182,7 +182,7 @@ fn producer(id: &str, timeout: Duration) -> BaseProducer {
     producer
 }
 
-/// Sends one record and returns when it is acknowledged (or has failed, which the commit tells).
+/// Sends one record and returns when it is acknowledged (or has failed, which the commit reports).
 fn send(producer: &BaseProducer, topic: &str, payload: &str) {
     producer
         .send(BaseRecord::<(), str>::to(topic).partition(0).payload(payload))
@@ -396,8 +396,8 @@ fn a_zombie_that_lost_its_membership_cannot_commit() {
                 let _ = second.poll(Duration::from_millis(20));
                 second.context().assigned().is_some_and(|(partitions, _)| partitions == [0])
             });
-            // What its metadata says by now is no longer what was captured: the generation is still there, the
-            // member id is not. So both have to be looked at.
+            // Its metadata is no longer what was captured: the generation is still there, the member id is not. So both
+            // have to be checked.
             let now = Membership::of(zombie);
             println!("zombie: current metadata after leaving: {now:?}");
             assert_eq!(now.member, "", "{now:?}");
@@ -709,8 +709,8 @@ fn the_generation_and_member_id_of_the_metadata_can_be_read() {
     assert_eq!(in_callback.instance.as_deref(), Some("instance-1"));
     assert_eq!(Membership::of(&consumer), in_callback);
 
-    // The serialized form, which is librdkafka's own affair: `CGMDv2:`, generation (i32, native order), group
-    // id, NUL, member id, NUL, 1 if there is no instance id or 0, and then that instance id, NUL.
+    // The serialized form, internal to librdkafka: `CGMDv2:`, generation (i32, native order), group id, NUL, member id,
+    // NUL, 1 if there is no instance id or 0, and then that instance id, NUL.
     let mut expected = b"CGMDv2:".to_vec();
     expected.extend(in_callback.generation.to_ne_bytes());
     for text in [group.as_str(), in_callback.member.as_str()] {
@@ -801,7 +801,7 @@ fn a_revocation_before_the_real_assignment_names_the_partitions_and_a_late_assig
         });
         second
     });
-    // librdkafka learns of the rebalance by a heartbeat, every 500 ms; the queue's length tells.
+    // librdkafka learns of the rebalance by a heartbeat, every 500 ms; the queue's length shows it.
     wait_until("the revocation in the queue", LIMIT, || queue_length(&first) > 0);
     first.assign(&offsets(&source, 0)).expect("assign, too late");
     assert_eq!(first.assignment().expect("assignment").count(), 1);

@@ -48,7 +48,7 @@ impl Place {
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
     }
 
-    /// A notice that is refused for this reason; the calendar stays, and nothing lies beside it.
+    /// A notice that is refused for this reason; the calendar stays unchanged, and no other file is left.
     #[track_caller]
     fn refuses(&self, notice: &str, reason: &str) {
         let before = self.calendar();

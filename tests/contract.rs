@@ -85,7 +85,7 @@ impl Ledger {
         adoption::adopt(&self.view, &mut self.editor, contract);
     }
 
-    /// What was kept current day by day is what evaluating anew comes to.
+    /// What was kept current day by day equals a full re-evaluation.
     fn check_against_evaluating_anew(&self) {
         let value = self.view.published().expect("a value");
         let (kept, book) = (&value.standings, &value.book);
@@ -641,7 +641,7 @@ proptest! {
         as_of in proptest::option::of(0..6i64),
         adopt_at in proptest::collection::vec(0..60usize, 0..3),
         flush_every in 1..20usize,
-        // acme's term, in days around the calls; none: nobody registered it.
+        // acme's term, in days around the calls; `None`: it is not registered.
         term in proptest::option::of((20_532..20_545i32, 0..14i32)),
     ) {
         let registry = Arc::new(registry(term));
@@ -720,8 +720,8 @@ fn a_call_re_evaluates_its_tenant_only() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// In the middle of an incident only what is new is judged: calls come late, into seconds that were judged before, and take
-    /// them over the call rate (5.7). Each flush checks against evaluating anew.
+    /// During an incident only what is new is judged: calls come late, into seconds that were judged before, and take
+    /// them over the call rate (5.7). Each flush is compared with a full re-evaluation.
     #[test]
     fn an_incident_is_judged_by_what_is_new(
         flushes in proptest::collection::vec(

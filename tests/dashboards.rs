@@ -508,7 +508,7 @@ fn serve(exposition: String) -> u16 {
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 exposition.len()
             );
-            // A Prometheus that ends in the middle of a scrape is none of our business.
+            // Ignore a Prometheus that ends in the middle of a scrape.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(exposition.as_bytes()));
         }
     });

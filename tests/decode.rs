@@ -14,7 +14,7 @@ use sla_ledger::pipeline::settings::{CountingSettings, FieldMapping, FieldPath, 
 
 // ---- the reference ----
 
-/// A JSON value with every member of an object, repeats included, and numbers and strings as they stand.
+/// A JSON value with every member of an object, repeats included, and numbers and strings as written.
 enum Json<'a> {
     Null,
     Bool(bool),
@@ -716,7 +716,7 @@ fn quoted(piece: &str, times: usize) -> String {
     format!("\"{}\"", piece.repeat(times))
 }
 
-/// `tenant action code flag` of a call, or the reason it is none.
+/// `tenant action code flag` of a call, or the reason it was rejected.
 fn said(result: Result<Call<'_>, Malformed>) -> String {
     match result {
         Err(reason) => Rejection::from(reason).as_str().to_owned(),
@@ -1071,7 +1071,7 @@ fn cloud_events_are_opened() {
             (envelope(&envelope(&call)), "missing_field"),
         ],
     );
-    // A mapping that speaks of the envelope is taken at its word.
+    // A mapping that names the envelope is used literally.
     let fields = FieldMapping {
         tenant: path("/data/tenant"),
         request_id: path("/id"),

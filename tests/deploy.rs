@@ -29,7 +29,7 @@ fn files(directory: &str) -> Vec<String> {
     found
 }
 
-/// The strings of a list, or of any other value none.
+/// The strings of a list; empty for any other value.
 fn strings(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
@@ -182,7 +182,7 @@ fn compose_speaks_our_command_line_and_configuration() {
     assert_ne!(ids[0], ids[1]);
 }
 
-/// What a kustomization comes to, as text and as objects. A warning, as of a deprecated field, is an error.
+/// The output of a kustomization, as text and as objects. A warning, as of a deprecated field, is an error.
 fn kustomize(directory: &str) -> (String, Vec<Value>) {
     let (text, warnings) = run(tool("kustomize").args(["build", directory]));
     assert_eq!(warnings, "", "{directory}");

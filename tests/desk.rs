@@ -1,5 +1,5 @@
-//! The alert desk over the real counter, book and standings: who is judged when, what is told as one, and what an owner
-//! knows that comes after another. No Kafka: the flushes are handed to the book as the tail would.
+//! The alert desk over the real counter, book and standings: which tenants are judged when, what is published as one
+//! alert, and what a new owner knows. No Kafka: the flushes are passed to the book as the tail would.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 #[path = "support/adoption.rs"]
@@ -131,7 +131,7 @@ impl Rig {
         (0..failing).for_each(|_| self.call(tenant, Some("InternalError")));
     }
 
-    /// Judges, flushes, and lets everybody read it: what was told, one line each.
+    /// Judges, flushes, and lets all readers read it. Returns what was published, one line each.
     fn flush(&mut self) -> Vec<String> {
         self.events().iter().map(line).collect()
     }
@@ -233,7 +233,7 @@ fn what_changed_is_judged_at_the_next_flush_and_told_once() {
         rig.settle(),
         ["firing SlaBudgetConsumed 80 acme", "firing SlaBudgetConsumed 100 acme", "firing SlaTierReached T1 acme"]
     );
-    // The next owner knows what was told.
+    // The next owner knows what was published.
     rig.take_over();
     assert_eq!(rig.settle(), [""; 0]);
     rig.take_over();
@@ -260,7 +260,7 @@ fn a_flush_that_fails_is_told_by_the_next_one() {
     rig.desk.judge(&rig.view, &mut rig.shards, |_| Some(Duration::ZERO), &rig.metrics, rig.now_ms);
     let lost: usize = rig.shards.values_mut().filter(|s| s.wants_flush()).map(|s| s.snapshot().alerts.len()).sum();
     assert_eq!(lost, 1);
-    // Meanwhile it goes on: the alert that waits for its flush is not told twice.
+    // Meanwhile it goes on: the alert that waits for its flush is not published twice.
     rig.calls("acme", 0, 6);
     let lines = rig.flush();
     assert_eq!(lines, ["firing SlaBudgetConsumed 50 acme"]);
@@ -279,7 +279,7 @@ fn a_torn_flush_is_told_again_under_the_same_id() {
         if !counter.wants_flush() {
             continue;
         }
-        // The records arrive, the checkpoint does not; of the alert nobody knows.
+        // The records arrive, the checkpoint does not; whether the alert arrived is unknown.
         let flush = counter.snapshot();
         ids.extend(flush.alerts.iter().map(|a| serde_json::from_slice::<Value>(&a.payload).unwrap()["id"].clone()));
         for (key, value) in &flush.records {
@@ -327,7 +327,7 @@ fn many_tenants_at_once_are_told_as_one() {
     let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
     assert_eq!((of("firing SlaBudgetConsumed"), of("grouped")), (303, 303), "three levels of 101 tenants");
     assert_eq!(rig.settle(), ["firing SlaManyTenantsAtRisk"]);
-    // One more after five minutes is told by itself again, and what was told as one is resolved as one.
+    // Another one after five minutes is published individually again, and what was published as one is resolved as one.
     rig.now_ms += 6 * MINUTE;
     rig.calls("late", 997, 3);
     let lines = rig.settle();
@@ -366,7 +366,7 @@ fn lost_calls_are_told_and_mark_the_months_they_belong_to() {
     rig.now_ms = day("2026-03-20");
     rig.calls("acme", 10, 0);
     rig.settle();
-    // While nobody counted, retention took calls away; only what came after them is left.
+    // While no instance counted, retention removed calls; only later ones are left.
     let home = home_shard("acme", SHARDS) as usize;
     rig.now_ms = day("2026-03-30");
     let lost = rig.source[home].len() as i64 + 3;
@@ -458,7 +458,7 @@ fn alerts_of_the_fleet_that_are_over_are_closed_one_day() {
     rig.adopt(&Arc::new(Contract::of_policy(Policy { codes, ..policy() })));
     assert_eq!(rig.settle(), ["resolved SlaUnknownCode Weird.Code"]);
     assert_eq!(rig.alert_records(0).len(), 2);
-    // Four months later the resolved one is gone, by whoever owns the shard, and the shard's totals hold.
+    // Four months later the shard's owner has removed the resolved one, and the shard's totals agree.
     for (month, left) in [("2026-06-01", 2), ("2026-08-20", 1)] {
         rig.now_ms = day_start_ms(chrono_tz::Asia::Shanghai, month.parse::<LocalDay>().unwrap());
         let day = |n: u64| format!("tenant-{n}");
@@ -470,7 +470,7 @@ fn alerts_of_the_fleet_that_are_over_are_closed_one_day() {
         rig.settle();
         assert_eq!(rig.alert_records(0).len(), left, "{month}");
     }
-    // It comes back: told as what it is, a first time again.
+    // It comes back: published as a first firing again.
     rig.adopt(&Arc::new(Contract::of_policy(policy())));
     rig.call("acme", Some("Weird.Code"));
     let lines = rig.settle();
@@ -495,7 +495,7 @@ fn a_code_is_not_resolved_because_others_come_before_it() {
     let lines = rig.settle();
     assert!(lines.iter().all(|line| line.starts_with("firing SlaUnknownCode A.")), "{lines:?}");
     assert_eq!(lines.len(), 10, "fifty at once");
-    // One tenant with so many that not all of its codes are named: those told stay.
+    // One tenant with so many that not all of its codes are named: those published stay.
     for n in 0..12 {
         rig.call("m-0", Some(&format!("B.{n:02}")));
         rig.call("m-7", Some(&format!("B.{n:02}")));

@@ -443,7 +443,7 @@ fn policies_are_checked_together() {
         "policies/b.yaml:4:11: policy `tccc` from 2022-08-22, revision 1, is in policies/a.yaml too; \
          give the correction a higher `revision`, or another policy an `id` of its own"
     );
-    // The table's mistake is the table's, and told once for two policies.
+    // The table's error is reported for the table, once for two policies.
     let files = [
         ("policies/error_codes.csv", "code,class\nA,throttled\nB,thortled\n"),
         tables[1],
@@ -1064,7 +1064,7 @@ fn a_hundred_thousand_tenants_load_quickly() {
     assert_eq!((set.registry.order_count(), set.registry.fee_count()), (100_000, 100_000));
     assert!(taken.as_secs_f64() < 6.0, "{taken:?}");
 
-    // A wholly wrong file is told about as quickly.
+    // A completely invalid file is reported as quickly.
     let folder = directory(&[("tenants.csv", orders.replace("2026-03-17,3", "17.3.2026,3").as_bytes())]);
     let start = Instant::now();
     let errors = DocumentSet::load(folder.path(), &ExpectedLedger::default()).expect_err("mistakes");

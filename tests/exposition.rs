@@ -394,7 +394,7 @@ fn a_tenant_is_exported_where_it_is_at_home_and_complete_as_it_is() {
     assert_eq!(by_label(&samples, "sla_tenants", "state")["ok"], "2");
 }
 
-/// Tenants nobody should have, but may.
+/// Tenant names that are unreasonable but possible.
 const UGLY: [&str; 9] = [
     "a\"b",
     "back\\slash",
@@ -407,7 +407,7 @@ const UGLY: [&str; 9] = [
     "\u{feff}\u{202e}\u{1}\u{1b}[2J\u{9b}1m\u{7f}",
 ];
 
-/// The name behind a label: what could steer a terminal stands there as `\u{1b}`.
+/// The name shown by a label: terminal control characters are escaped there, such as `\u{1b}`.
 fn named(label: &str) -> String {
     let mut parts = label.split("\\u{");
     let first = parts.next().unwrap_or_default().to_owned();

@@ -1,5 +1,5 @@
 //! Inputs from the field that were counted wrongly once, black box against the binary. A case is a directory of
-//! `tests/cases`; its expected values stand in its test.
+//! `tests/cases`; its expected values are in its test.
 
 mod support;
 
@@ -49,7 +49,7 @@ fn every_case_has_its_test() {
     }
 }
 
-/// One dead clock must reach nobody but itself: no month closes, no call becomes late, nothing is forgotten.
+/// One broken clock must affect only its own calls: no month closes, no call becomes late, nothing is forgotten.
 #[test]
 fn future_clock() {
     const NOW: &[&str] = &["--now", "2026-04-10T00:00:00+08:00"];
@@ -312,7 +312,7 @@ fn placeholder_instance_id() {
     {
         assert!(summary.contains(part), "no `{part}` in {summary}");
     }
-    // Kubernetes leaves a name that it does not know as it stands.
+    // Kubernetes leaves an unknown variable name unchanged.
     let whole = files.put("whole.yaml", least("", ""));
     let mut command = Command::new(env!("CARGO_BIN_EXE_sla-ledger"));
     let said = command.args(["check-config", &whole]).env("SLA_LEDGER_INSTANCE_ID", "$(POD_NAME)").output();
@@ -397,7 +397,7 @@ fn wrong_file_kinds() {
             }
         }
         assert!(statement.output.stdout.is_empty(), "{name}: a statement");
-        // Beside a sound file it is still said.
+        // It is also reported beside a valid file.
         let both = binary(&["replay", "--now", NOW, "--calls", &sound, &file]);
         assert!(text(&both.output.stderr).contains(name), "{name} goes unnoticed beside another");
     }
@@ -685,7 +685,7 @@ fn rejected_lines_are_said_beside_every_figure() {
         (&statement["standing"]["complete"], &statement["standing"]["incomplete_reasons"]),
         (&json!(false), &json!([lines]))
     );
-    // Nothing readable before them: they may be anybody's, of any month.
+    // Nothing readable before them: they may belong to any tenant and any month.
     std::fs::write(&file, ["garbage\n", &call("acme", "a", "2026-03-20T10:00:00+08:00", "")].concat()).expect("a file");
     let (output, _) = replay(&file, &NOW);
     assert_eq!(standing(&output, "acme", "2026-03")["complete"], json!(false));
@@ -721,7 +721,7 @@ fn calls_too_old_to_count_leave_their_month_incomplete() {
     assert_eq!(standing(&output, "gone", "2026-03")["tier"], "no_traffic");
 }
 
-/// More tenants than a month has room for: those counted stay exact, and whoever may be missing says so.
+/// More tenants than a month has room for: those counted stay exact, and months that may lack calls say so.
 #[test]
 fn a_tenant_of_every_call_meets_a_limit() {
     let dir = tempfile::tempdir().expect("a directory");

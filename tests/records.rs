@@ -218,7 +218,7 @@ fn keys_of_version_3() {
     }
 }
 
-/// Every field of the schema file stands in `record.rs` with the same tag and kind, in the same message.
+/// Every field of the schema file is in `record.rs` with the same tag and kind, in the same message.
 #[test]
 fn the_schema_file_says_what_the_code_writes() {
     let schema = include_str!("../src/pipeline/ledger.proto");

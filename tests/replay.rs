@@ -397,7 +397,7 @@ fn text_is_for_people() {
 /// A forged line, escapes of a terminal in both forms, a turn of the direction of writing, what cannot be seen.
 const HOSTILE: &str = "=x\n2 lines\r\u{1b}[2J\u{9b}1m\u{7f}\u{202e}\u{200b}\u{7}";
 
-/// What people look at holds no character of anybody else's that steers a terminal; what machines read holds all of them.
+/// Output for people contains no terminal control characters from the input; output for machines contains all of them.
 #[test]
 fn no_name_steers_a_terminal() {
     use sla_ledger::visible::{is_hidden, visible};

@@ -162,7 +162,7 @@ fn every_alert_says_how_bad_what_and_what_to_do() {
         let (_, anchor) = text(&annotations["runbook_url"]).split_once("deploy/runbook.md#").expect("a section");
         assert_eq!(anchor, name.to_lowercase(), "the section's anchor is its heading in lower case");
     }
-    // A section that does not help is none.
+    // Every section has the parts that an operator needs.
     for section in runbook.split("\n### ").skip(1) {
         let name = section.lines().next().unwrap_or_default();
         for part in ["**Means:**", "**Costs:**", "**Look", "**Ends:**", "**Do"] {

@@ -1,5 +1,5 @@
-//! `ruling add`: shows what a ruling changes, writes it only when told to, and keeps what was there. And what becomes of
-//! the statements that `statement --archive` issued before it.
+//! `ruling add`: shows what a ruling changes, writes it only on request, and keeps existing rulings. Also: its effect
+//! on statements that `statement --archive` issued before it.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

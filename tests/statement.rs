@@ -445,7 +445,7 @@ fn tampering_is_found() {
         let error = replaced(from, to);
         assert!(error.contains(said), "{from} -> {to}: {error}");
     }
-    // White space and the order of members are nobody's business.
+    // White space and the order of members do not matter.
     let value: Value = serde_json::from_str(&json).expect("JSON");
     assert!(verify(&value.to_string()).is_ok());
 }

@@ -40,7 +40,7 @@ fn the_readme_starts_without_entries() {
     let run = readme.lines().find_map(|line| line.strip_prefix("sla-ledger run ")).expect("the command");
     assert_eq!(run.split(" #").next().unwrap_or(run).trim(), arguments, "what is checked is what is run");
     let said = output(&format!("check-config {arguments}"));
-    // Whoever runs it applies nobody's rulings, orders or claims.
+    // The example must not bring rulings, orders or claims of its own.
     for empty in [
         "tenants.csv: 0 ",
         "fees.csv: 0 ",

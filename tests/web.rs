@@ -269,7 +269,7 @@ fn connections_are_encrypted_as_the_file_says() {
         let client = authority.client().min_tls_version(version).max_tls_version(version).build().unwrap();
         let answer = client.get(service.https("/metrics")).send();
         assert_eq!(answer.as_ref().is_ok_and(|r| r.status() == 200), expected, "{version:?}: {answer:?}");
-        // A client that does not know better gets nothing, and holds nobody up.
+        // A client without TLS gets nothing, and does not block others.
         assert!(self::client().get(service.url("/metrics")).send().is_err());
         let stranger = Authority::new("stranger").client().build().unwrap();
         assert!(stranger.get(service.https("/metrics")).send().is_err());
@@ -502,7 +502,7 @@ fn one_mistake_a_line() {
     assert!(alone[0].to_string().contains("without users every address is open; add `basic_auth_users`"), "{alone:?}");
 }
 
-/// The example is right as it stands, and so is every key it shows.
+/// The example is valid as it is, and so is every key it shows.
 #[test]
 fn the_example_holds() {
     let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
@@ -591,7 +591,8 @@ fn check_config_reads_them_and_warns() {
     );
 }
 
-/// Who guesses costs one core at most, and nobody a place: those whose password is known to be right do not queue.
+/// A client that guesses passwords costs one core at most and does not displace others: users whose password was
+/// verified before do not queue.
 #[test]
 fn guessing_keeps_nobody_out() {
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
@@ -624,7 +625,7 @@ fn guessing_keeps_nobody_out() {
     assert!(!busy.is_empty() && answers.iter().all(|answer| [401, 503].contains(&answer.status().as_u16())));
 }
 
-/// Neither names nor the costs of their hashes can be told from the time of an answer.
+/// The time of an answer reveals neither names nor the costs of their hashes.
 #[test]
 fn every_wrong_password_takes_as_long() {
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
@@ -637,7 +638,7 @@ fn every_wrong_password_takes_as_long() {
         let answer = client().get(service.url("/")).basic_auth(user, Some(password)).send().unwrap();
         (answer.status().as_u16(), began.elapsed())
     };
-    // The hash that stands in for nobody's is of this word, at each of the costs.
+    // The dummy hash for unknown users is of this password, at each of the costs.
     for user in ["cheap", "dear", "late", "nobody"] {
         assert_eq!(ask(user, "fakepassword").0, 401, "{user}");
     }
@@ -694,7 +695,7 @@ fn a_handshake_has_the_time_of_a_header() {
     for (stream, drip) in [(silent, false), (begun, false), (dripping, true)] {
         until_closed(stream, drip);
     }
-    // One that does come to its end has the time left only: the handshake does not start the clock anew.
+    // One that completes has only the remaining time: the handshake does not restart the timeout.
     let slow = authority.connect(service.address).unwrap();
     let took = until_closed(slow.sock, false);
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -741,7 +742,7 @@ fn a_thousand_stuck_clients_do_not_hold_up_a_scrape() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
-/// Prometheus itself, told to use TLS and a password, finds the target up; with a wrong password it does not.
+/// Prometheus itself, configured with TLS and a password, finds the target up; with a wrong password it does not.
 #[test]
 fn prometheus_scrapes_with_tls_and_a_password() {
     let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);

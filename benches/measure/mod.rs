@@ -35,7 +35,7 @@ impl Binary {
         bench(&format!("{}{name}", self.prefix), value, unit);
     }
 
-    /// What tells its topics from those of another binary.
+    /// Distinguishes its topics from those of another binary.
     pub fn tag(&self) -> &'static str {
         if self.prefix.is_empty() { "this" } else { "other" }
     }
@@ -108,7 +108,7 @@ impl Service {
         Self { child, address, _directory: directory }
     }
 
-    /// The answer to a path; `None` while there is none, or none that is a success.
+    /// The answer to a path; `None` without an answer, or if its status is not a success.
     pub fn get(&self, path: &str) -> Option<String> {
         let answer = reqwest::blocking::get(format!("http://{}{path}", self.address)).ok()?;
         if answer.status().is_success() { answer.text().ok() } else { None }
@@ -142,7 +142,7 @@ impl Service {
         ticks / ticks_per_second()
     }
 
-    /// How far each partition is counted according to `/api/v1/shards`; `None` while there is no answer.
+    /// How far each partition is counted according to `/api/v1/shards`; `None` without an answer.
     pub fn next_offsets(&self) -> Option<Vec<i64>> {
         let answer: serde_json::Value = serde_json::from_str(&self.get("/api/v1/shards")?).ok()?;
         answer["shards"].as_array()?.iter().map(|shard| shard["next_offset"].as_i64()).collect()

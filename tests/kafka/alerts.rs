@@ -1,5 +1,5 @@
-//! Alerts with real parts: an incident takes a tenant through the levels of its budget, into the first tier and back, while
-//! instances are killed; at each step the alerts topic, a webhook and an Alertmanager are told, once.
+//! Alerts with real parts: an incident takes a tenant through the levels of its budget, into the first tier and back,
+//! while instances are killed; at each step the alerts topic, a webhook and an Alertmanager get each alert once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// The next owner first waits for the group to notice that its predecessor is gone.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
-/// Everybody who is told.
+/// All receivers.
 struct Told {
     reader: Reader,
     webhook: Receiver,
@@ -38,7 +38,7 @@ impl Told {
         Told { reader, webhook, alertmanager, brokers, names, events: Vec::new(), next_offset: 0 }
     }
 
-    /// Has the webhook's consumer group committed all that was told?
+    /// Has the webhook's consumer group committed everything that was sent?
     fn is_committed(&self) -> bool {
         let group = format!("{}-notify-ops", self.names.group);
         write::committed(&self.brokers, &group, &self.names.alerts, 1)[0] >= Some(self.next_offset)
@@ -70,8 +70,8 @@ impl Told {
         self.events.iter().map(line).collect()
     }
 
-    /// Waits until there are as many events as `lines` behind the first `before`, and compares those; then until the webhook
-    /// was told the same, each once, and the Alertmanager has what fires.
+    /// Waits until there are as many events as `lines` after the first `before`, and compares those; then until the
+    /// webhook got the same, each once, and the Alertmanager has what fires.
     #[track_caller]
     fn expect(&mut self, before: usize, lines: &[&str], within: Duration) {
         let begin = Instant::now();
@@ -98,7 +98,7 @@ impl Told {
         firing.sort();
         wait_until(&format!("{firing:?} in Alertmanager"), PROMPT, || self.in_alertmanager() == firing);
         // What was delivered and not committed would come again, under the same id, if its instance were killed now:
-        // `notify` shows that. Here everybody is told once.
+        // `notify` shows that. Here each receiver gets each alert once.
         wait_until("the webhook's offsets", PROMPT, || self.is_committed());
     }
 
@@ -206,7 +206,8 @@ fn an_incident_is_told_step_by_step_over_crashes() {
     traffic.send(0, 3);
     told.expect(1, &["firing SlaBudgetConsumed 80"], PROMPT + Duration::from_secs(2));
 
-    // The instance that speaks for the tenant is killed; the calls that cross the next level come while nobody does.
+    // The instance that speaks for the tenant is killed; the calls that cross the next level come while no instance
+    // does.
     let victim = speaker(&mut instances, "acme");
     instances[victim].kill();
     traffic.send(0, 3);

@@ -1,11 +1,11 @@
 //! Exact counts while everything that can fail does: three brokers, three instances, and faults at random times.
 //!
-//! Three hands work at once: one kills instances (SIGKILL) and starts them again, one stops instances (SIGSTOP) for longer
-//! than their session and continues them, one hurts the brokers: kills one (SIGKILL), stops one (SIGSTOP), leaves one no room
-//! on its disk, and makes the alerts topic anew. Three more go on all along: one reloads, by signal and by request, with a
-//! policy that is another file each time; one asks the API; one changes orders in a registry topic. Events come in all the
-//! while. Two observers watch: a reader that follows the ledger from its first record and checks it at every end, and a
-//! scraper that sees to it that no exported count ever goes back.
+//! Three fault injectors work at once: one kills instances (SIGKILL) and restarts them, one stops instances (SIGSTOP)
+//! for longer than their session and continues them, one attacks the brokers: kills one (SIGKILL), stops one (SIGSTOP),
+//! fills a disk, and recreates the alerts topic. Three more threads run throughout: one reloads, by signal and by
+//! request, with a policy that is another file each time; one queries the API; one changes orders in a registry topic.
+//! Events come in all the while. Two observers watch: a reader that follows the ledger from its first record and checks
+//! it at every end, and a scraper that checks that no exported count ever goes down.
 //!
 //! The seed is printed; `SLA_LEDGER_CHAOS_SEED` repeats its draws (not the machine's timing). The dose:
 //! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`, `_PAUSES`, `_DISKS`, `_TOPICS`; `SLA_LEDGER_SOAK=1` multiplies
@@ -224,7 +224,7 @@ impl Order {
     }
 }
 
-/// What is done to the instances and to what they stand on.
+/// What is done to the instances and to the infrastructure below them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Kill,
@@ -271,7 +271,7 @@ impl Fault {
     }
 }
 
-/// What the threads tell each other.
+/// What the threads share.
 struct Running {
     /// Faults and events are over: the hands that go on all along end.
     over: AtomicBool,
@@ -374,7 +374,7 @@ impl Fleet {
         self.instances[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whichever instance nobody else has in hand.
+    /// Any instance that no other thread is using.
     fn any(&self, random: &mut impl Rng) -> MutexGuard<'_, Instance> {
         loop {
             if let Ok(instance) = self.instances[random.random_range(0..INSTANCES)].try_lock() {
@@ -499,7 +499,7 @@ fn reload(fleet: &Fleet, mut random: ChaCha8Rng, running: &Running) {
         let index = random.random_range(0..INSTANCES);
         // Somebody else has it in hand: it is dead, stopped or starting.
         let Ok(mut instance) = fleet.instances[index].try_lock() else { continue };
-        // Before it is ready for the first time a signal may find nobody who listens for it.
+        // Before it is ready for the first time, a signal may find no handler installed.
         if instance.get("/readyz").is_none_or(|(status, _)| status != 200) {
             continue;
         }
@@ -565,7 +565,7 @@ fn register(brokers: &str, topic: &str, mut random: ChaCha8Rng, running: &Runnin
     }
 }
 
-/// An instance ends when it is told to, and never by itself.
+/// An instance ends only when it is stopped, never by itself.
 fn assert_alive(instance: &mut Instance) {
     let name = instance.name().to_owned();
     if let Some(status) = instance.program().exited() {

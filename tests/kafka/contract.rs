@@ -130,7 +130,7 @@ fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &st
     assert!(status.code() == Some(1) && output.contains(refusal), "{status} {output}");
     assert!(instance.log().contains(refusal), "{}", instance.log());
     lost_rulings_are_in_the_ledger(instance);
-    // What the rejected file would add is not written down; another wrong one does not come into force.
+    // What the rejected file would add is not recorded; another invalid one does not take effect.
     let applied = || {
         read_ledger(brokers, &names.ledger).book().applied_rulings().map(|(id, _)| id.to_owned()).collect::<Vec<_>>()
     };

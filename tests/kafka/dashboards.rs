@@ -136,7 +136,8 @@ fn every_query_of_the_dashboards_finds_what_the_service_says() {
     prometheus.wait_for("count(sla_ledger_shards_owned == 1) == 2");
     let from = now as f64 / 1000.0;
 
-    // The last ten days of last month: 90 of acme's 6000 calls failed, none of umbrella's 3000. A forecast goes by them.
+    // The last ten days of last month: 90 of acme's 6000 calls failed, none of umbrella's 3000. The forecast is based
+    // on them.
     let mut calls: Vec<Sent> = Vec::new();
     for day in 0..10 {
         let noon_ms = (midnight_s(last_day(&last_month) - chrono::Days::new(9 - day)) as i64 + 12 * 3600) * 1000;
@@ -167,7 +168,7 @@ fn every_query_of_the_dashboards_finds_what_the_service_says() {
     prometheus.wait_for("sum(sla_ledger_notifications_total{receiver=\"ops\",outcome=\"delivered\"}) > 3");
     prometheus.wait_for("ALERTS{alertname=\"SlaTest\",tenant=\"acme\",alertstate=\"firing\"}");
     prometheus.wait_for("month:sla_tenants_in_breach:count == 1");
-    // Both instances say the fleet's figures; none of them counts twice.
+    // Both instances export the fleet's figures; neither counts twice.
     prometheus.wait_for(&format!("count(sla_fleet_calls{{month=\"{month}\",result=\"failed\"}} == 6) == 2"));
 
     let variables: Variables<'_> = [

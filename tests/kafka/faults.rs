@@ -1,5 +1,5 @@
-//! Faults of the broker's side: topics that refuse what is written, that are gone, made anew, or have grown. The service says
-//! so wherever somebody looks, and what it counts stays exact.
+//! Faults on the broker's side: topics that refuse writes, are deleted, recreated, or have more partitions. The service
+//! reports it everywhere, and its counts stay exact.
 
 use std::time::Duration;
 
@@ -168,7 +168,7 @@ fn says_remade(instance: &mut Instance, names: &Names, partitions: usize) {
     }
 }
 
-/// Counts so many calls in each of two partitions, then deletes the topic and makes it anew with so many others.
+/// Counts `before` calls in each of two partitions, then deletes the topic and recreates it with `after` others.
 fn count_then_remake(stem: &str, before: u32, after: u32) -> (Names, Instance) {
     let (cluster, names) = (shared(), Names::new(stem));
     let brokers = cluster.bootstrap();
@@ -420,7 +420,7 @@ fn a_record_from_the_future_holds_its_shard_alone_until_it_is_set_aside() {
         assert!(all[shard]["lag_records"].as_u64().is_some_and(|n| n >= 4), "{}", all[shard]);
     }
     assert!(all[2]["held"].is_null());
-    // Nothing is closed, nobody is gone.
+    // Nothing is closed, no tenant is gone.
     assert_eq!(read_ledger(brokers, &names.ledger).counted().totals.counted, 17);
     for tenant in 0..3 {
         assert_eq!(instance.get(&format!("/api/v1/tenants/tenant-{tenant}")).map(|(status, _)| status), Some(200));

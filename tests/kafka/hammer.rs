@@ -19,7 +19,7 @@ const TENANTS: usize = 4_000;
 const HAMMER: Duration = Duration::from_secs(60);
 /// No answer takes longer, whatever else goes on.
 const LONGEST: Duration = Duration::from_secs(10);
-/// No scrape takes longer: it reads one published value and waits for nobody.
+/// No scrape takes longer: it reads one published value and never blocks.
 const LONGEST_SCRAPE: Duration = Duration::from_millis(500);
 
 /// What was seen of one kind of request.
@@ -133,7 +133,7 @@ fn nothing_waits_for_ever() {
             // Some adoptions begin while others run, and some do not.
             std::thread::sleep(Duration::from_millis(50 * (round as u64 % 4)));
         }
-        // In the middle of all that it is told to end.
+        // In the middle of all that it is terminated.
         instance.program().terminate();
         stop.store(true, Ordering::Relaxed);
         let told = Instant::now();

@@ -66,7 +66,7 @@ fn nothing_from_outside_steers_a_terminal() {
     wait_until("the tenant's series", LIMIT, shown);
     let text = instance.metrics().expect("an exposition");
     assert!(!text.contains(|c| c != '\n' && is_hidden(c)), "{text:?}");
-    // The name itself stands where machines read.
+    // Machine-readable output has the name itself.
     let (status, tenants) = instance.get("/api/v1/tenants?limit=10").expect("an answer");
     let tenants: Value = serde_json::from_str(&tenants).expect("JSON");
     assert_eq!((status, &tenants["tenants"][0]["tenant"]), (200, &json!(HOSTILE)));
@@ -116,7 +116,7 @@ fn client() -> reqwest::blocking::Client {
     client.build().expect("a client")
 }
 
-/// Asks for a page and reads it to its end. `sha256`: what the evidence must come to, if it does come.
+/// Asks for a page and reads it to its end. `sha256`: the digest that the evidence must have, if it is served.
 fn ask(url: &str, sha256: Option<&str>) -> Option<Answered> {
     let mut response = client().get(url).send().ok()?;
     let headers = response.headers().clone();

@@ -1,4 +1,4 @@
-//! How far a shard is behind, as an instance tells that does not own it.
+//! How far a shard is behind, as reported by an instance that does not own it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn shards(instance: &Instance) -> Vec<Value> {
     answer["shards"].as_array().expect("shards").clone()
 }
 
-/// Records and seconds; `None` while nobody knows.
+/// Records and seconds; `None` while unknown.
 fn lag(instance: &Instance, shard: usize) -> Option<(u64, u64)> {
     let shard = &shards(instance)[shard];
     Some((shard["lag_records"].as_u64()?, shard["lag_seconds"].as_u64()?))
@@ -39,7 +39,7 @@ fn wait_lag(instance: &Instance, shard: usize, what: &str, holds: impl Fn(u64, u
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// Waits until the instance tells of every one of so many shards that nothing is left to count.
+/// Waits until the instance reports for each of this many shards that nothing is left to count.
 #[track_caller]
 pub fn wait_no_lag(instance: &Instance, count: usize) {
     assert_eq!(shards(instance).len(), count);
@@ -62,7 +62,7 @@ fn others_tell_how_far_a_frozen_owner_is_behind() {
     let (cluster, names) = (shared(), Names::new("lag"));
     let brokers = cluster.bootstrap();
     names.create_calls(cluster, 2);
-    // Long enough to look at what an owner leaves that stands still.
+    // Long enough to observe what a stuck owner leaves behind.
     let mut frozen =
         Instance::new("frozen", cluster, &names).with("/kafka/librdkafka/session.timeout.ms", json!(25_000));
     let mut other = Instance::new("other", cluster, &names);
@@ -130,7 +130,8 @@ fn what_transactions_leave_behind_is_no_lag() {
     wait_no_lag(&late, 1);
     late.stop();
 
-    // Behind the markers comes a call that nobody counts, for there is nobody: who starts next tells how long it waits.
+    // After the markers comes a call that is not counted, because no instance runs: the next one to start reports how
+    // long it has waited.
     owner.stop();
     let late = calls_at(0, "late", 1, wall_clock_ms() - HOUR_MS);
     write::send_transaction(brokers, &names.calls, &late, true);

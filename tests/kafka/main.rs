@@ -1,4 +1,4 @@
-//! The service against a real Apache Kafka: processes that are killed, stopped and told to end, brokers that go away,
+//! The service against a real Apache Kafka: processes that are killed, stopped and terminated, brokers that go away,
 //! topics that are wrong, and after all of it exact counts.
 //!
 //! What is expected comes from the generator, which knows what it sent, and what is found is read by the tests' own

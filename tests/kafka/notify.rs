@@ -1,4 +1,4 @@
-//! Alerts from their topic to those who are told: the tests write the alerts, as the counter does, and are the receivers.
+//! Alerts from their topic to receivers: the tests write the alerts, as the counter does, and are the receivers.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use crate::support::kafka::shared;
 use crate::support::{Program, free_port, wait_for, wait_until};
 use crate::write::{self, Sent, rfc3339};
 
-/// How soon a receiver that is well is told, once the alert's transaction is committed.
+/// How soon a healthy receiver gets an alert after its transaction is committed.
 const SOON: Duration = Duration::from_secs(2);
 const SECRET: [u8; 24] = *b"an-independent-signature";
 
@@ -49,7 +49,7 @@ impl Request {
 #[derive(Debug, Clone)]
 pub enum Answer {
     Status(u16, &'static str),
-    /// Nothing, until it is told otherwise.
+    /// Nothing, until it is set to answer.
     Silence,
 }
 
@@ -330,11 +330,11 @@ fn a_receiver_that_is_dead_or_does_not_answer_delays_nobody() {
         instance.wait_metric(&outcome(receiver, "retried"), |n| n >= 2.0);
         instance.wait_metric(&pending(receiver), |n| n == 10.0);
     }
-    // It comes to itself, and hears all of it.
+    // It recovers, and gets all of it.
     silent.answer(WELL);
     instance.wait_metric(&outcome("silent", "delivered"), |n| n == 10.0);
     assert_eq!(silent.ids().into_iter().collect::<BTreeSet<_>>().len(), 10);
-    // The end waits for nobody either.
+    // The shutdown does not wait for a receiver either.
     instance.stop();
     assert_eq!(well.ids().len(), 10);
 }
@@ -399,7 +399,7 @@ fn a_state_that_could_not_be_told_gives_way_to_the_next() {
     instance.stop();
 }
 
-/// The receiver has the message, and the instance dies before it can know: told again, with the same id.
+/// The receiver has the message, and the instance dies before it knows: sent again, with the same id.
 #[test]
 fn a_crash_between_delivery_and_commit_repeats_and_loses_nothing() {
     let _machine = beside_others();
@@ -435,7 +435,7 @@ fn a_new_receiver_begins_at_the_end_and_a_restart_skips_nothing() {
     let in_partition_1 = |event: Event| Sent { partition: 1, ..event.sent() };
     stage.commit(&[Event::firing("history")]);
     let mut instance = stage.instance("a");
-    // Ended before anything was told: the place is kept all the same.
+    // Stopped before anything was sent: the committed offset is kept all the same.
     instance.start_ready();
     instance.kill();
     stage.commit(&[Event::firing("one")]);
@@ -443,7 +443,7 @@ fn a_new_receiver_begins_at_the_end_and_a_restart_skips_nothing() {
     receiver.wait(1, LIMIT);
     instance.stop();
     stage.write(&[in_partition_1(Event::firing("two"))], true);
-    // What has changed meanwhile is told as it ended.
+    // Of what has changed meanwhile only the final state is sent.
     stage.commit(&[Event::new("f1", "f", "firing"), Event::new("f2", "f", "resolved")]);
     instance.start_ready();
     instance.wait_metric(&outcome("ops", "delivered"), |n| n == 2.0);

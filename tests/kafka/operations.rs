@@ -55,7 +55,7 @@ fn sigterm_flushes_leaves_the_group_and_ends() {
     let log = first.log();
     assert!(log.contains("\"draining\"") && !log.contains("\"level\":\"ERROR\""), "{log}");
 
-    // The group is empty: whoever comes next has the partitions at once.
+    // The group is empty: the next member gets the partitions at once.
     let begin = Instant::now();
     second.start_ready();
     second.wait_metric("sla_ledger_shards_owned", |shards| shards == 4.0);
@@ -222,7 +222,7 @@ fn the_service_manager_knows_start_reload_and_end() {
     let mut instance = Instance::new("a", cluster, &names);
     instance.start_in(&[("NOTIFY_SOCKET", &manager.address()), ("WATCHDOG_USEC", "2000000")]);
 
-    // The status may stand in the message that says ready, or come later, with the lag.
+    // The status may be in the message that says ready, or come later, with the lag.
     let mut said = manager.wait_for("READY=1");
     assert!(instance.log().contains("takeover done, counting"), "ready before it counts: {}", instance.log());
     assert!(said[0].starts_with("STATUS=no assignment from the consumer group yet"), "{said:?}");
@@ -363,7 +363,7 @@ fn an_emptied_ledger_is_not_filled_with_less() {
     instance.stop();
     assert_eq!(ends(brokers, &names.ledger), end, "something was written");
 
-    // What the message says, done: everything is counted anew.
+    // Follow the message's advice: everything is recounted.
     write::delete_group(brokers, &names.group);
     instance.start_ready();
     read_ledger(brokers, &names.ledger).wait_counted(&[2; 2], LIMIT);
@@ -559,8 +559,8 @@ fn ready_after_the_takeover_and_not_before() {
     instance.stop();
 }
 
-/// A process that stood still for longer than its session and goes on must not show what it knew then: somebody else has
-/// shown more since. The scrape waits at its door while it stands still, so that it is answered first of all.
+/// A process that was stopped for longer than its session and goes on must not show what it knew then: another instance
+/// has shown more since. The scrape is sent while the process is stopped, so that it is answered first of all.
 #[test]
 fn a_zombie_shows_no_old_figures() {
     let _machine = beside_others();
@@ -597,7 +597,7 @@ fn a_zombie_shows_no_old_figures() {
     other.stop();
 }
 
-/// Told to end while it stands still: it wakes up to find its session over, its flush refused, and the end to come.
+/// Terminated while it is stopped: it continues with its session expired, its flush refused, and the signal pending.
 #[test]
 fn a_zombie_that_is_told_to_end_ends() {
     let _machine = beside_others();

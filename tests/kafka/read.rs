@@ -19,7 +19,7 @@ use crate::support::wait_for;
 const LIMIT: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A record as it stands in a topic.
+/// A record as it is in a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub partition: i32,
@@ -115,7 +115,7 @@ fn client(brokers: &str) -> ClientConfig {
     client
 }
 
-/// How many partitions a topic has; `None` when there is no such topic.
+/// How many partitions a topic has; `None` if it does not exist.
 pub fn partition_count(brokers: &str, topic: &str) -> Option<i32> {
     let consumer: BaseConsumer = client(brokers).create().expect("a consumer");
     partitions(&consumer, topic)

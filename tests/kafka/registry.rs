@@ -1,4 +1,4 @@
-//! The registry from a compacted topic: rows, corrections, tombstones, and messages that are none.
+//! The registry from a compacted topic: rows, corrections, tombstones, and messages that are not rows.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const MARCH: &str = "2026-03-17T09:00:00+08:00";
 const APRIL: &str = "2026-04-17T09:00:00+08:00";
 
-/// A reader on a thread of its own, and what it tells.
+/// A reader on a thread of its own, and what it reports.
 struct Reader {
     files: Arc<ArcSwap<Registry>>,
     metrics: Arc<ProcessMetrics>,
@@ -48,13 +48,13 @@ impl Reader {
         Reader { files, metrics, told, stop, thread: Some(thread) }
     }
 
-    /// The next registry that is told.
+    /// The next registry that is reported.
     #[track_caller]
     fn next(&self) -> Arc<Registry> {
         self.told.recv_timeout(LIMIT).expect("a registry").1
     }
 
-    /// The first registry told that is as wanted.
+    /// The first reported registry that is as wanted.
     #[track_caller]
     fn until(&self, wanted: impl Fn(&Registry) -> bool) -> Arc<Registry> {
         loop {
@@ -122,7 +122,7 @@ fn orders_and_bills_come_from_the_topic() {
     assert_eq!(registry.fees("acme")[0].gross_minor, 90_000);
     assert_eq!(reader.rejected(), "0");
 
-    // Wrong messages leave what stands; the one behind them is taken.
+    // Invalid messages change nothing; the one after them is applied.
     let wrong = [
         order(0, "acme", "2026-02-30", APRIL),
         message(0, "order/acme/o-1", Some(json!({"tenant": "acme", "moths": "3"}))),
@@ -144,7 +144,7 @@ fn orders_and_bills_come_from_the_topic() {
     let registry = reader.until(|registry| registry.fees("acme").is_empty());
     assert_eq!((registry.order_count(), registry.fee_count()), (2, 0));
 
-    // The files are read anew: both are told together.
+    // The files are read again: both are reported together.
     let mine = Reader::start(&topic);
     mine.next();
     reader.files.store(mine.files.load_full());
@@ -163,7 +163,7 @@ fn changes_are_told_twice_a_second_at_most() {
     let (brokers, topic) = (shared().bootstrap(), topic("registry-pace"));
     let reader = Reader::start(&topic);
     assert_eq!(reader.next().order_count(), 0);
-    // Each sending takes a while: several at once, so that they come faster than they may be told.
+    // Each send takes a while: several at once, so that they come faster than they may be reported.
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let topic = &topic;

@@ -101,7 +101,7 @@ fn the_service_authenticates_and_the_password_stays_out_of_the_log() {
         let log = instance.log();
         assert!(log.contains(USER) || log.contains(broker), "{protocol}: nothing was logged: {log}");
         assert!(!log.contains(PASSWORD), "{protocol}: the password is in the log");
-        // `check-config` shows what is in force.
+        // `check-config` shows the effective settings.
         let (status, output) = instance.command(&["check-config"], LIMIT);
         assert!(status.success() && !output.contains(PASSWORD), "{output}");
     }

@@ -12,10 +12,10 @@ use crate::support::{Program, free_port, poll_for, unique};
 /// How long anything here may take at most, unless a test says otherwise.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long an instance that is told to end may take (the promise of the service).
+/// How long an instance may take to shut down (the service's guarantee).
 pub const DRAIN: Duration = Duration::from_secs(10);
 
-/// The names that make up one ledger, none of them used by another test.
+/// The names that make up one ledger, not used by any other test.
 #[derive(Debug, Clone)]
 pub struct Names {
     pub calls: String,
@@ -37,7 +37,7 @@ impl Names {
         }
     }
 
-    /// Creates the calls topic for dated events: retention goes by their timestamps, so there must be none.
+    /// Creates the calls topic for dated events: retention uses their timestamps, so it must be off.
     pub fn create_calls(&self, cluster: &Cluster, partitions: i32) {
         cluster.create_topic(&self.calls, partitions, &[("retention.ms", "-1")]);
     }
@@ -119,7 +119,7 @@ impl Instance {
         path
     }
 
-    /// Writes the policy anew, as this revision of it: another file that says the same, there at once and whole.
+    /// Rewrites the policy as this revision: another file with the same meaning, replaced atomically.
     pub fn write_policy(&self, revision: u32) {
         let new = self.write_file("policy.new", &format!("{PLAIN_POLICY}revision: {revision}\n"));
         std::fs::rename(new, self.directory.path().join("policies/plain.yaml")).expect("a file of the test");
@@ -222,7 +222,7 @@ impl Instance {
         }
     }
 
-    /// A metric's value at present; the series as it stands in the text, labels included.
+    /// A metric's current value; the series as written in the text, labels included.
     pub fn metric(&self, series: &str) -> Option<f64> {
         value(&self.metrics()?, series)
     }
@@ -266,7 +266,7 @@ impl Instance {
     }
 }
 
-/// `GET` on a local port; `None` when nobody answers within 2 s.
+/// `GET` on a local port; `None` without an answer within 2 s.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     thread_local! {
         static CLIENT: reqwest::blocking::Client = reqwest::blocking::Client::builder()

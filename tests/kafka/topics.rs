@@ -156,7 +156,7 @@ fn brokers_that_do_not_answer_are_named_and_waited_for() {
     instance.wait_not_ready("kafka_unreachable", &[&expected], LIMIT);
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port");
     let broker = cluster.bootstrap().split(',').next().expect("a broker").to_owned();
-    // Only to find the brokers: they tell their own addresses.
+    // Only for bootstrapping: the brokers advertise their own addresses.
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(&broker).expect("the broker");

@@ -103,7 +103,7 @@ pub fn send_transaction(brokers: &str, topic: &str, records: &[Sent], commit: bo
     }
 }
 
-/// Takes a transactional id away from whoever has it, as another process of the same name would.
+/// Fences the current holder of a transactional id, as another process of the same name would.
 #[track_caller]
 pub fn steal_transactional_id(brokers: &str, id: &str) {
     producer(brokers, &[("transactional.id", id)]).init_transactions(LIMIT).expect("a coordinator");
@@ -156,7 +156,7 @@ pub fn reset_offsets(brokers: &str, group: &str, topic: &str, to: &[(i32, i64)])
     group_client(brokers, group).commit(&offsets(topic, to), CommitMode::Sync).expect("the group has no members");
 }
 
-/// The offsets of a group; `None` where it has none.
+/// The committed offsets of a group, if any.
 #[track_caller]
 pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
     let mut list = TopicPartitionList::new();
@@ -192,7 +192,7 @@ pub fn delete_records(brokers: &str, topic: &str, below: &[(i32, i64)]) {
     }
 }
 
-/// A topic's setting in force; `None` when there is no such topic.
+/// A topic's effective setting; `None` if the topic does not exist.
 #[track_caller]
 pub fn setting(brokers: &str, topic: &str, name: &str) -> Option<String> {
     let answer = block_on(admin(brokers).describe_configs(&[ResourceSpecifier::Topic(topic)], &AdminOptions::new()));

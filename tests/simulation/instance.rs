@@ -151,7 +151,7 @@ pub struct Flushing {
     pub stage: Stage,
     /// Give the shards up and join again afterwards.
     leave: bool,
-    /// Rulings in force at the snapshot of their shard.
+    /// Rulings that were active at the snapshot of their shard.
     noted: Vec<NotedRuling>,
 }
 
@@ -195,7 +195,7 @@ pub struct Instance {
     published: Vec<i64>,
     /// The rulings it goes by.
     rulings: Vec<NotedRuling>,
-    /// What it took over last: before the tail has passed that, it judges nobody.
+    /// What it took over last: until the tail has passed that, it judges no tenant.
     taken_over: Option<Takeover>,
 }
 
@@ -435,7 +435,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Judges the tenants of its home shards by what it has read; what there is to tell goes out with the next flush.
+    /// Judges the tenants of its home shards by what it has read; alerts go out with the next flush.
     pub fn judge(&mut self, env: &mut Env) {
         let Some(value) = &self.value else { return };
         if !self.taken_over.as_ref().is_some_and(|takeover| takeover.may_judge(&value.book)) {
@@ -500,13 +500,12 @@ impl Instance {
         }
     }
 
-    /// Tells its shards which rulings are in force.
+    /// Sets the active rulings of its shards.
     pub fn note_rulings(&mut self) {
         self.shards.values_mut().for_each(|shard| shard.note_rulings(&self.rulings));
     }
 
-    /// Reads `rulings.yaml` anew, at times a copy that somebody has spoiled. What the book knows to be spoiled is
-    /// refused.
+    /// Reads `rulings.yaml` again, sometimes an altered copy. A copy that contradicts the book is refused.
     pub fn reload_rulings(&mut self, env: &mut Env, spoil: bool) -> Check {
         let mut read = env.rulings.clone();
         let mut spoiled = None;
@@ -811,7 +810,7 @@ pub fn verdict(calls: u64) -> Verdict {
     }
 }
 
-/// The alert as it stands in the alerts topic: its ledger key, and its id.
+/// The alert as it is in the alerts topic: its ledger key, and its id.
 fn alert_message(key: &AlertKey, state: &AlertState) -> AlertMessage {
     let key = Key::Alert(key.clone()).encode(0).into_bytes();
     AlertMessage { key: Some(key), payload: alert_id(state).into_bytes(), headers: Vec::new() }

@@ -100,7 +100,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The high watermark: what a `read_uncommitted` client is told.
+    /// The high watermark: what a `read_uncommitted` client gets.
     pub fn high(&self) -> i64 {
         self.end
     }
@@ -216,7 +216,7 @@ pub struct Transaction {
 pub struct Produce {
     pub epoch: u32,
     pub partition: usize,
-    /// The client tells the coordinator of this partition first.
+    /// The client registers this partition with the coordinator first.
     pub add: bool,
     pub key: Rc<[u8]>,
     pub value: Option<Rc<[u8]>>,

@@ -101,7 +101,7 @@ const BY_TRACE: &[Mutation] = &[
     Mutation::ParkedOverTorn,
     Mutation::ParkedPastSource,
 ];
-/// Rounds in which everything must come to rest once nothing goes wrong any more.
+/// Rounds in which everything must settle once there are no more faults.
 const CALM_ROUNDS: usize = 3000;
 
 /// Prints a line past the test harness's capture.
@@ -570,7 +570,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Lets `body` panic without a word: a broken rule may well trip an assertion.
+/// Lets `body` panic silently: a broken rule may well trip an assertion.
 pub fn quietly<T>(body: impl FnOnce() -> T) -> T {
     thread_local! {
         static QUIET: Cell<bool> = const { Cell::new(false) };

@@ -110,11 +110,11 @@ pub struct Oracle {
     pub rulings: BTreeMap<String, [u8; 32]>,
     /// The same at every checkpoint of the rulings' shard, by its sequence number.
     rulings_at: HashMap<u64, BTreeMap<String, [u8; 32]>>,
-    /// Rulings that were in force at a flush that committed.
+    /// Rulings that were active at a flush that committed.
     pub promised: BTreeSet<String>,
     /// Rulings that a torn flush left behind.
     pub torn_rulings: u64,
-    /// Alerts by key and id: how often a torn flush told them.
+    /// Alerts by key and id: how often a torn flush published them.
     torn_alerts: HashMap<(Vec<u8>, Vec<u8>), u32>,
     /// Alerts that became visible in the ledger, by key and id.
     alerts_written: BTreeSet<(Vec<u8>, Vec<u8>)>,
@@ -293,7 +293,7 @@ impl Recount {
         self.facts = self.facts.wrapping_add(hash((&key, *calls)));
     }
 
-    /// What came in a month that is closed by now is not told.
+    /// What came in a month that is closed by now is not reported.
     fn reject(&mut self, month: Option<i32>, reason: &'static str) {
         if month.is_some_and(|month| month < self.horizon) {
             return;
@@ -314,7 +314,7 @@ impl Recount {
         self.quarantine(offset);
     }
 
-    /// The distinct ids held whose earliest held occurrence lies in the call's second.
+    /// The distinct ids held whose earliest held occurrence is in the call's second.
     fn calls_in_second(&self, call: &PlainCall) -> u32 {
         let mut earliest: BTreeMap<&(String, String), i64> = BTreeMap::new();
         for occurrence in self.held().filter(|o| o.call.tenant == call.tenant) {
@@ -532,7 +532,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// What the ledger says of an alert must have been told by the end.
+    /// What the ledger says of an alert must have been published by the end.
     fn alert(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         let (_, key) = Key::decode(key).map_err(|e| e.to_string())?;
         let Some(value) = value else { return Ok(()) };
@@ -542,8 +542,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// Everybody has read everything: was each alert told, once but for torn flushes, in its order, and is what was last
-    /// told what holds?
+    /// All instances have read everything: was each alert published, once except for torn flushes, in order, and is the
+    /// last published state the valid one?
     pub fn alerts_told(&self, broker: &Broker, book: &Book) -> Result<u64, String> {
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (told, _, _) = broker.logs[broker.alerts()].read(0, usize::MAX);
@@ -726,7 +726,8 @@ impl Oracle {
                 return Err(format!("dead letter {id}/{offset} is there {all} times, {torn} times torn"));
             }
         }
-        // A letter of a torn flush stands, although settings changed afterwards may have counted its record.
+        // A dead letter of a torn flush remains, although with settings changed afterwards its record may have been
+        // counted.
         let excused = |copies: (u32, u32)| copies.0 == copies.1 && self.settings_change;
         match self.letters.iter().find(|((s, o), copies)| *s == id && !recount.dead.contains(o) && !excused(**copies)) {
             Some(((_, offset), _)) => Err(format!("dead letter {id}/{offset} was none")),

@@ -448,7 +448,7 @@ fn a_ruling_of_a_torn_flush_is_vouched_for_by_the_next_owner() {
         hand.env.rulings.push(crate::instance::ruling(0));
         hand.instances[0].reload_rulings(&mut hand.env, false)?;
         hand.torn_flush(0, 1)?;
-        // The next owner never heard of it, and there is no call to count: it only warms its windows.
+        // The next owner does not know it, and there is no call to count: it only warms its windows.
         hand.expel(0);
         hand.become_owner(1)?;
         hand.count(1, 12);
@@ -499,7 +499,8 @@ fn totals_settled_past_a_gap_leave_void_days_out() {
         hand.flush(0)?;
         hand.reveal(5);
         hand.count(0, 1);
-        // The fold is torn: the day stands beside the month that has it. The source has lost what the window was made of.
+        // The fold is torn: the day is beside the month that contains it. The source has lost the records of the
+        // window.
         hand.torn_flush(0, 1)?;
         hand.expel(0);
         hand.env.broker.source[0].deleted = 4;
@@ -519,8 +520,8 @@ fn an_alert_is_told_one_state_at_a_time() {
         hand.flush(0)?;
         hand.reveal(6);
         hand.count(0, 3);
-        // The tail reads the first three calls while the others are on their way: it fires, and the flush that tells it is
-        // aborted.
+        // The tail reads the first three calls while the others are on their way: it fires, and the flush that
+        // publishes it is aborted.
         hand.produce_all_but(0, 0)?;
         hand.instances[0].tail(&mut hand.env, 0, 1000)?;
         hand.finish_flush(0)?;

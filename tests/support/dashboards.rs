@@ -14,7 +14,7 @@ pub struct Dashboard {
     pub json: Value,
 }
 
-/// Where a query stands, and so what is asked of Prometheus.
+/// Where a query is used, and so which Prometheus API evaluates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A panel's, at the end of the chosen time.
@@ -37,7 +37,7 @@ pub struct Query {
     /// The panel's `refId`; empty for others.
     pub reference: String,
     pub kind: Kind,
-    /// As it stands in the file.
+    /// As written in the file.
     pub expression: String,
     /// Labels that the panel, or the annotation's text, makes use of.
     pub labels: BTreeSet<String>,
@@ -64,12 +64,12 @@ pub fn load() -> Vec<Dashboard> {
     paths.into_iter().map(read).collect()
 }
 
-/// An array's values; none where there is no array.
+/// An array's values; empty if it is not an array.
 pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A text; empty where there is none.
+/// A text; empty if it is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

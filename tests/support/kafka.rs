@@ -81,7 +81,7 @@ impl Options {
         self
     }
 
-    /// Sets one of Kafka's own settings. `{broker}` and `{controller}` in the value stand for the node's ports.
+    /// Sets one of Kafka's own settings. `{broker}` and `{controller}` in the value are replaced by the node's ports.
     pub fn property(mut self, key: &str, value: impl ToString) -> Options {
         self.properties.push((key.to_owned(), value.to_string()));
         self
@@ -231,7 +231,7 @@ impl Cluster {
         self.wait_ready();
     }
 
-    /// The broker with a disk of its own; `None` where none was asked for or could be mounted.
+    /// The broker with a disk of its own; `None` if it was not requested or could not be mounted.
     pub fn own_disk(&self) -> Option<usize> {
         self.nodes.iter().position(|node| node.disk.is_some())
     }
@@ -396,7 +396,7 @@ fn unready(metadata: &Metadata, brokers: usize) -> Option<String> {
 /// The cluster as the broker at `address` sees it. A new client each time: one with a memory would answer for
 /// another broker.
 fn metadata_from(address: &str) -> Result<Metadata, String> {
-    // A client for a port nobody listens on logs each failure; ask the port first.
+    // A client for a port without a listener logs each failure; try the port first.
     let first = address.split(',').next().unwrap_or(address);
     std::net::TcpStream::connect(first).map_err(|error| error.to_string())?;
     let consumer: BaseConsumer = ClientConfig::new()

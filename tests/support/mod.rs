@@ -60,7 +60,7 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     wait_for(what, timeout, || condition().then_some(()));
 }
 
-/// Waits until `probe` gives a value, and panics with `what` if it gives none within `timeout`.
+/// Waits until `probe` gives a value, and panics with `what` if that takes longer than `timeout`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, timeout: Duration, probe: impl FnMut() -> Option<T>) -> T {
     match poll_for(timeout, probe) {
@@ -94,10 +94,10 @@ pub fn unique(stem: &str) -> String {
     format!("{stem}-{}-{}-{n}", std::process::id(), *RUN)
 }
 
-/// A loopback port nobody listens on, which this process does not hand out again.
+/// A loopback port without a listener, which this process does not hand out again.
 ///
-/// It lies below the kernel's ephemeral ports: a broker that is down must find its port free when it comes
-/// back, and an outgoing connection (even a client's connection to that very port) must not have taken it.
+/// It is below the kernel's ephemeral ports: a broker that was down must find its port free when it comes back, so no
+/// outgoing connection (not even a client's connection to that same port) may take it.
 pub fn free_port() -> u16 {
     static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     let first_ephemeral = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")

@@ -43,7 +43,7 @@ pub fn rows(file: &str, id: &str, check: impl Fn(&Row) -> Vec<(&'static str, Str
     assert!(failures.is_empty(), "{} of {seen} rows\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The text of a value; of none, that of an empty cell.
+/// The text of a value; for `None`, that of an empty cell.
 pub fn shown(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
 }

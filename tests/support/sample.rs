@@ -22,7 +22,7 @@ use sla_ledger::pipeline::record::{Checkpoint, Digest, Evidence, Item, Key, Tall
 use sla_ledger::pipeline::standings::Standings;
 use sla_ledger::view::View;
 
-/// What a tenant's month is to come to.
+/// The intended result of a tenant's month.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures<'a> {
     /// Who called.
@@ -86,7 +86,7 @@ pub fn standings_under<'a>(contract: Contract, figures: impl IntoIterator<Item =
     standings
 }
 
-/// What judging all tenants anew takes.
+/// What re-evaluating all tenants takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Rejudged {
     /// From the new documents until all standings follow them.

@@ -38,7 +38,8 @@ impl Terminal {
         (terminal, program)
     }
 
-    /// Shows what is written, on a thread that ends with the program: a terminal that nobody is on cannot be read.
+    /// Collects what is written, on a thread that ends with the program: a terminal whose other end is closed cannot be
+    /// read.
     fn listen(&self) {
         let mut reading = self.control.try_clone().expect("a second handle of the terminal");
         let shown = self.shown.clone();
@@ -98,7 +99,7 @@ fn open(size: [u16; 2]) -> (File, OwnedFd) {
     let size = winsize(size);
     #[expect(unsafe_code, reason = "std knows no terminals")]
     // SAFETY: openpty writes the two descriptors and reads the size; all live until it returns. On success both
-    // descriptors are open and owned by nobody else.
+    // descriptors are open and not owned elsewhere.
     unsafe {
         let result = libc::openpty(&mut control, &mut line, ptr::null_mut(), ptr::null(), &size);
         assert_eq!(result, 0, "no terminal: {}", io::Error::last_os_error());

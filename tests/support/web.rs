@@ -53,7 +53,7 @@ impl Authority {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// A client that trusts this authority and nobody else, and opens a new connection each time.
+    /// A client that trusts only this authority, and opens a new connection each time.
     pub fn client(&self) -> ClientBuilder {
         Client::builder()
             .tls_built_in_root_certs(false)
@@ -156,7 +156,7 @@ impl Stuck<'_> {
 }
 
 impl StuckClient {
-    /// Whether it is still connected, as far as it can tell.
+    /// Whether it is still connected, as far as it knows.
     fn tick(&mut self) -> bool {
         match self {
             Self::Silent(stream) => {
