@@ -57,10 +57,10 @@ pub struct Desk {
     home: Arc<Home>,
 }
 
-/// How far each shard is behind, and what else speaks against judging by it.
+/// Per shard, the reason not to judge by it, if any.
 type Holds = HashMap<u32, Option<Held>>;
 
-/// Everything one pass looks at.
+/// The inputs of one pass.
 struct Pass<'a> {
     view: &'a View,
     book: &'a Book,
@@ -171,7 +171,7 @@ fn is_due(last_ms: Option<i64>, every_ms: i64, now_ms: i64) -> bool {
     last_ms.is_none_or(|last| !(last..last + every_ms).contains(&now_ms))
 }
 
-/// What speaks against judging by a shard.
+/// The reason not to judge by a shard, if any.
 fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
     let book = book.shard(shard)?;
     if book.trouble().is_some() {

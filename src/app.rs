@@ -35,10 +35,10 @@ mod render;
 /// How long a stop may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(9);
 
-/// How often the worker and the tail are looked at.
+/// How often the worker and the tail are checked.
 const PULSE: Duration = Duration::from_secs(1);
-/// Looks without a round of the worker or of the tail after which it is taken for hung: longer than anything that they wait
-/// for.
+/// After this many checks without a loop iteration the worker or the tail is considered hung: longer than anything that
+/// they wait for.
 const MISSED_LOOKS: u32 = 90;
 
 /// Are worker and tail alive? A hung one ends the process: the service manager restarts it, and the other instances
@@ -275,7 +275,7 @@ impl Service {
         tokio::spawn(watch_rulings(self.office.clone(), self.stop.clone()));
         let mut pulse = Pulse::default();
         let mut looks = tokio::time::interval(PULSE);
-        // A process that was stopped and goes on has not stood still by its own fault: the time away is one look.
+        // A process that was stopped and continued is not hung: the time it was stopped counts as one check.
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let hung = loop {
             tokio::select! {
@@ -447,7 +447,7 @@ fn watch_topics(
     }
 }
 
-/// The worker, and what it needs beside it. `news`: to the worker from the tail, whose is the `editor`.
+/// The worker, and what it needs beside it. `news`: from the tail, which owns the `editor`, to the worker.
 fn start_threads(setup: worker::Setup, editor: Editor, news: mpsc::Sender<TailNews>) -> Result<Vec<NamedThread>> {
     let config = setup.config.load_full();
     let tail = {

@@ -261,7 +261,8 @@ impl Generator {
         self.recent.expect(in_window);
     }
 
-    /// Draws what comes next. A duplicate with nothing to repeat at `arrival` comes earlier, right behind the last event.
+    /// Draws what comes next. A duplicate with nothing to repeat at `arrival` comes earlier, right after the last
+    /// event.
     fn choose(&mut self, arrival: &mut i64) -> Next {
         let shares = &self.plan.shares;
         let (malformed, quarantined, duplicates) = (shares.malformed, shares.quarantined, shares.duplicates);
@@ -287,7 +288,7 @@ impl Generator {
         Next::Call
     }
 
-    /// A call whose repeat, arriving at this instant, is a duplicate without doubt.
+    /// A call whose repeat, arriving at this instant, is certainly a duplicate.
     fn repeatable(&mut self, arrival_ms: i64) -> Option<Remembered> {
         let oldest_ms = arrival_ms - (self.plan.dedupe_window_ms - plan::DEDUPE_MARGIN_MS);
         self.recent.draw(oldest_ms, &mut self.random)

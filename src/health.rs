@@ -1,4 +1,4 @@
-//! Is the service ready? The worker and the tail say what they know, `/readyz` answers from it.
+//! Is the service ready? The worker and the tail report their state, and `/readyz` answers from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A thread that makes no round for so long keeps the service from being ready. Longer than one answer of the brokers may
-/// take, much shorter than the watchdog's patience.
+/// A thread without a loop iteration for this long makes the service not ready. Longer than one answer of the brokers
+/// may take, much shorter than the watchdog's timeout.
 const STALLED_AFTER: Duration = Duration::from_secs(15);
 
 /// What the worker and the tail know about their own state. Ready means: joined the group, read the ledger, lag under the
@@ -25,7 +25,7 @@ pub struct Health {
     faults: Mutex<BTreeMap<FaultKind, String>>,
 }
 
-/// A kind of fault that keeps calls from being counted and that somebody should look at. Each kind has one detail at a time.
+/// A kind of fault that keeps calls from being counted and needs an operator. Each kind has one detail at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
     /// No broker can be reached since the start.
@@ -100,17 +100,17 @@ pub enum NotReady {
     Lagging {
         /// Age of the oldest record that is not in the ledger.
         lag: Duration,
-        /// The most that is ready.
+        /// The highest lag that counts as ready.
         limit: Duration,
     },
-    /// A thread makes no round: what it asked for does not come back.
+    /// A thread is stuck in a call that does not return.
     Stalled {
         /// The thread.
         thread: Beating,
-        /// Since its last round, in whole seconds.
+        /// Time since its last loop iteration, in whole seconds.
         since: Duration,
     },
-    /// Something is wrong that somebody must see to.
+    /// A fault that needs an operator.
     Fault {
         /// What kind of thing.
         kind: FaultKind,
@@ -185,8 +185,8 @@ impl Health {
         Beating::ALL.map(|thread| self.rounds[thread as usize].made.load(Ordering::Relaxed))
     }
 
-    /// The threads that have stood still for too long at this instant. One that has not begun yet is not among them: what it
-    /// has not done yet is another reason.
+    /// The threads that are stuck at this instant. A thread that has not started is not included: what it has not done
+    /// yet is another reason.
     fn stalled(&self, now_ms: u64) -> impl Iterator<Item = NotReady> {
         Beating::ALL.into_iter().filter_map(move |thread| {
             let rounds = &self.rounds[thread as usize];

@@ -1,5 +1,5 @@
-//! The dull shell around the pipeline: consumers, the transactional producer, topics. Everything that decides lives
-//! in [`crate::pipeline`].
+//! The plain I/O shell around the pipeline: consumers, the transactional producer, topics. All decisions are in
+//! [`crate::pipeline`].
 
 pub mod batch;
 pub mod embedded;
@@ -47,8 +47,8 @@ pub fn without_consumers_keys(base: &ClientConfig) -> ClientConfig {
     config
 }
 
-/// Ends a client on a thread of its own. librdkafka waits for the client's own threads then, and these may be waiting for a
-/// broker that does not answer; nothing that must go on may wait for them.
+/// Drops a client on a thread of its own. Dropping it joins librdkafka's own threads, and these may be waiting for a
+/// broker that does not answer; no other work may block on that.
 pub fn discard(name: &'static str, client: impl Send + 'static) {
     let thread = std::thread::Builder::new().name(format!("end-{name}"));
     if let Err(error) = thread.spawn(move || drop(client)) {

@@ -11,17 +11,18 @@ use sd_notify::NotifyState;
 use crate::health::{Beating, Health, NotReady};
 use crate::visible::visible;
 
-/// How often the worker and the tail are looked at, unless the watchdog wants it more often.
+/// How often the worker and the tail are checked, unless the watchdog requires it more often.
 const LOOK: Duration = Duration::from_secs(1);
 /// A start may take this much longer than the last sign of life of its threads. More than the longest wait of the worker for
 /// one answer of the brokers.
 const START_EXTENSION_US: u32 = 60_000_000;
 
-/// Speaks to the service manager.
+/// Notifies the service manager.
 ///
-/// *Ready* is said once, when the group was joined and the ledger is loaded: from then on calls are counted, and a rolling
-/// restart may go on to the next host. Unlike `/readyz` it does not wait for the lag: a first start on a topic with months
-/// of calls has long begun to work. Until then the start's timeout is extended while worker and tail go round.
+/// *Ready* is sent once, when the group was joined and the ledger is loaded: from then on calls are counted, and a
+/// rolling restart may go on to the next host. Unlike `/readyz` it does not wait for the lag: on a first start with
+/// months of calls to read, the service is long at work before it has caught up. Until it is ready the start timeout is
+/// extended while worker and tail are alive.
 #[derive(Debug)]
 pub struct Supervisor {
     health: Arc<Health>,
@@ -29,13 +30,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Speaks of what `health` knows.
+    /// Reports the state of `health`.
     pub fn new(health: Arc<Health>) -> Self {
         Self { health, ready: AtomicBool::new(false) }
     }
 
-    /// Says when the service is ready, how it is, and that worker and tail are alive, as long as both are. Ends with the runtime, or
-    /// at once without a service manager.
+    /// Reports when the service is ready, its status, and that worker and tail are alive, as long as both are. Ends
+    /// with the runtime, or at once without a service manager.
     pub async fn watch(&self) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;

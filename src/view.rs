@@ -238,9 +238,9 @@ impl View {
         read
     }
 
-    /// Judges everybody by another contract. Counting and reading go on meanwhile: the standings are evaluated on this and
-    /// other threads, from the value that is published now; the tail adds whose facts have changed since, and publishes.
-    /// `false`: the service is ending, and the old ones stay.
+    /// Adopts another contract for all tenants. Counting and reading go on meanwhile: the standings are evaluated on
+    /// this and other threads, from the currently published value. The tail then re-evaluates the tenants whose facts
+    /// have changed since, and publishes. `false`: the service is ending, and the old standings stay.
     pub fn adopt(&self, contract: &Arc<Contract>) -> bool {
         let _turn = lock(&self.adopting);
         let evaluated = self.published().map(|from| {
@@ -311,8 +311,8 @@ impl View {
         self.home.store(Arc::new(Home { shards, of: self.shards }));
     }
 
-    /// The worker is alive: what it said of its home holds until then. A process that stood still finds itself
-    /// without a home, for somebody else may have shown newer figures meanwhile.
+    /// The worker is alive: the home it set is valid until then. A process that was stopped finds itself without a
+    /// home, because another instance may have shown newer figures meanwhile.
     pub fn keep_home(&self, until: Instant) {
         *lock(&self.home_until) = until;
     }

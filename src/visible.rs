@@ -1,6 +1,6 @@
-//! Text from outside, safe to look at. Tenants, actions, codes, file names and what brokers say can hold characters that
-//! break a line, steer a terminal or turn the direction of writing. Wherever text is shown to people (logs, tables,
-//! errors, statements, labels) they are written as `\u{1b}`.
+//! Makes text from outside safe to print. Tenants, actions, codes, file names and what brokers say can hold characters
+//! that break a line, steer a terminal or turn the direction of writing. Wherever text is shown to people (logs,
+//! tables, errors, statements, labels) they are written as `\u{1b}`.
 //!
 //! JSON and CSV are for machines and keep every character: JSON has escapes of its own, and a CSV cell its quotes.
 

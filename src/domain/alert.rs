@@ -45,7 +45,7 @@ macro_rules! names {
         pub enum $type { $($(#[doc = $doc])+ $name,)+ }
 
         impl $type {
-            /// Every one of them.
+            /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// As it is written in records, events and labels.
@@ -68,7 +68,7 @@ macro_rules! names {
 }
 
 names! {
-    /// What is told.
+    /// Which alert.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     AlertName {
         /// A level of the error budget is used up; the detail is the level in percent.
@@ -79,7 +79,7 @@ names! {
         Recovered = "SlaRecovered",
         /// The budget is being used up too fast; the detail is `fast` or `slow`.
         BurnRateHigh = "SlaBurnRateHigh",
-        /// A tier will be reached before the month's end if the last hour goes on; the detail is the tier.
+        /// A tier will be reached before the month's end if the last hour continues; the detail is the tier.
         ForecastBreach = "SlaForecastBreach",
         /// The claim window is open.
         ClaimOpens = "SlaClaimOpens",
@@ -102,9 +102,9 @@ names! {
     Severity {
         /// Good to know.
         Info = "info",
-        /// To be looked at within the day.
+        /// To be handled within the day.
         Warning = "warning",
-        /// To be looked at now.
+        /// To be handled now.
         Critical = "critical",
     }
 }
@@ -121,7 +121,7 @@ names! {
 }
 
 names! {
-    /// Why it is told.
+    /// Why it is published.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Reason {
         /// The use of the budget has reached the level.
@@ -146,7 +146,7 @@ names! {
         BurningFast = "burning_fast",
         /// Nothing is left of the budget for the rest of the month.
         BudgetGone = "budget_gone",
-        /// The last hour, if it goes on, leads there before the month's end.
+        /// If the last hour continues, the tier is reached before the month's end.
         ForecastCrosses = "forecast_crosses",
         /// The claim window has opened.
         ClaimOpened = "claim_opened",
@@ -199,7 +199,7 @@ pub struct AlertKey {
     pub tenant: Arc<str>,
     /// First day of the service month; `None` for the fleet.
     pub period_start: Option<LocalDay>,
-    /// What is told.
+    /// Which alert.
     pub alert: AlertName,
     /// Level, tier, days, code, year or shard; may be empty.
     pub detail: Arc<str>,
@@ -259,9 +259,9 @@ pub struct AlertState {
     pub status: Status,
     /// Counts firings, from 1. One that becomes more urgent is a new one.
     pub generation: u64,
-    /// As told.
+    /// As last published.
     pub severity: Severity,
-    /// As told.
+    /// As last published.
     pub reason: Reason,
     /// When it began to fire, in ms.
     pub starts_at_ms: i64,
@@ -283,7 +283,7 @@ impl AlertState {
 /// A new state of an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What is told.
+    /// Which alert.
     pub alert: AlertName,
     /// Level, tier, days; may be empty.
     pub detail: Arc<str>,
@@ -468,7 +468,7 @@ impl<'a> Judge<'a> {
 
     fn tier(&self, below: Ppm, old: Option<AlertState>) -> Verdict {
         let reached = !self.availability.at_least(below);
-        // Told as urgently as it is, and for so long since then.
+        // Has it fired at this severity or higher for this long?
         let told_for = |severity: Severity, since_ms: i64, long_ms: i64| {
             let old = old.filter(|old| old.is_firing() && old.severity >= severity);
             old.is_some_and(|old| self.watched.now_ms >= old.starts_at_ms.max(since_ms) + long_ms)

@@ -1,9 +1,9 @@
 //! What people write down about the contract: notices, declarations, rulings, claims. Plain values; how they are read from
 //! files is the business of [`crate::documents`], what they do to a call that of [`super::decision`].
 //!
-//! Instants are milliseconds since 1970-01-01T00:00:00Z, ranges half-open, an empty list means all. Of several documents
-//! with one id the one recorded last holds, then the one further down in its file; looked at "as of" an instant, documents
-//! recorded later are not there.
+//! Instants are milliseconds since 1970-01-01T00:00:00Z, ranges half-open, an empty list means all. Of several
+//! documents with one id the one recorded last applies, then the one further down in its file. "As of" an instant,
+//! documents recorded later are ignored.
 
 use std::sync::Arc;
 

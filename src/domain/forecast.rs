@@ -28,7 +28,7 @@ pub const WINDOW: usize = 42;
 const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
 /// A day weighs so much of the day after it: half after five days.
 const DECAY: f64 = 0.870_6;
-/// A day is taken for at most so many times a usual busy one, unless its neighbours are as busy.
+/// A day counts as at most this many times a usual busy one, unless its neighbours are as busy.
 const SPIKE: f64 = 3.0;
 /// A weekend day is taken for so much of a working day before there was one.
 const WEEKEND: f64 = 0.6;
@@ -47,7 +47,7 @@ const DAY_VARIANCE_DAYS: f64 = 5.0;
 /// Change of the level within a week (relative, squared) before there is history, and the weeks this counts for.
 const WEEK_VARIANCE: f64 = 0.008;
 const WEEK_VARIANCE_WEEKS: f64 = 4.0;
-/// The level is on average so many weeks old.
+/// The average age of the level, in weeks.
 const LEVEL_AGE_WEEKS: f64 = 0.7;
 /// Over a horizon of n days the mean of a wandering level is off by so much of a week's change, times n.
 const DRIFT_PER_DAY: f64 = 1.0 / 21.0;
@@ -97,7 +97,7 @@ pub struct Outlook {
     /// `calls.high` calls, nor if every day is as busy as the busiest known one. A tenant whose tier is reported as
     /// settled must not be surprised by a day as busy as an earlier one.
     pub settled: bool,
-    /// Availability at the end if the last hour's ratio goes on.
+    /// Availability at the end if the last hour's ratio continues.
     pub at_end: Availability,
     /// Per tier: when it is reached if the last hour goes on, in ms since 1970; later than now, and not after the
     /// period's end. `None`: not before the end, or reached already.

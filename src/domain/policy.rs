@@ -195,7 +195,7 @@ pub struct ExclusionRules {
     pub order: Vec<Clause>,
     /// Clause 5.7.
     pub call_rate_mode: CallRateMode,
-    /// Clause 5.7 applies to a second with at least so many calls.
+    /// Clause 5.7 applies to a second with at least this many calls.
     pub calls_per_second: u32,
     /// Clause 5.8.
     pub trial_actions: Vec<TrialAction>,
@@ -208,7 +208,7 @@ pub struct ExclusionRules {
 pub struct AlertRules {
     /// Parts of the error budget.
     pub levels: Vec<Ppm>,
-    /// Below so many calls it is information only.
+    /// Below this many calls it is information only.
     pub min_calls: u64,
     /// A level resolves below this part of itself.
     pub resolve_factor: Ppm,
@@ -353,7 +353,7 @@ impl Policies {
         Ok(Self { versions, default_id: default_id.into() })
     }
 
-    /// One policy, for everybody.
+    /// One policy for all tenants.
     pub fn single(policy: Policy) -> Self {
         Self { default_id: policy.id.clone(), versions: vec![Arc::new(policy)] }
     }

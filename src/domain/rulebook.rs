@@ -1,4 +1,4 @@
-//! The documents as they stood at an instant, ready to be asked about a tenant.
+//! The documents as of an instant, indexed by tenant.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Rulebook {
     claims: HashMap<String, Vec<Arc<ClaimEvent>>>,
 }
 
-/// Documents for everybody and those for some tenants, each list in the order of their force.
+/// Documents for all tenants and those for some, each list in ascending precedence.
 #[derive(Debug, Clone)]
 struct Concerned<T> {
     everybody: Vec<(usize, Arc<T>)>,

@@ -178,7 +178,7 @@ pub struct Unreached {
     pub request_ids: u64,
 }
 
-/// Calls of a service month that were not counted, or not looked at one by one, so that its figures cannot be complete.
+/// Calls of a service month that were not counted, or not judged one by one, so that its figures cannot be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Uncounted {
     /// Refused because the tenant's month had `limits.rows_per_tenant_month` rows.

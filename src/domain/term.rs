@@ -35,7 +35,7 @@ pub struct Order {
 pub enum OrderEnd {
     /// It does not.
     Open,
-    /// After so many months.
+    /// After this many months.
     Months(u32),
     /// With this day.
     LastDay(LocalDay),

@@ -89,7 +89,7 @@ pub const COLUMNS: [[&str; 3]; 5] = [
     ["year", "year", "The year of the notice that says so."],
     ["name", "text", "The holiday, or where the notice is published."],
 ];
-/// A line covers so many days at most: more is a slip of the pen.
+/// Maximum number of days in a line: more is taken for a typo.
 const LONGEST_RUN: i32 = 366;
 
 impl Workdays {

@@ -15,7 +15,7 @@ use super::sink::{Sink, SinkError};
 
 /// How long brokers and topic may take to answer at the start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The producer is polled once in so many events.
+/// The producer is polled once per this many events.
 const POLL_EVERY: u64 = 512;
 /// Larger than the counter's limit, so that events above it can be sent at all.
 const MAX_MESSAGE_BYTES: &str = "4194304";

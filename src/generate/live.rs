@@ -1,4 +1,4 @@
-//! Events at the wall clock: the month's past days first if asked for, then so many a second.
+//! Events at the wall clock: the month's past days first if requested, then at a fixed rate.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub struct Live {
     pub backfill_rate: Option<f64>,
     /// Events a second after it.
     pub rate: f64,
-    /// Ends after so many live events; `None` = when stopped.
+    /// Ends after this many live events; `None` = when stopped.
     pub events: Option<u64>,
 }
 
@@ -179,9 +179,9 @@ pub fn send_all(
     Ok(())
 }
 
-/// How often a paced run looks at the clock.
+/// How often a paced run checks the clock.
 const TICK: Duration = Duration::from_millis(5);
-/// Events between two looks at `stop` when flat out, and at most between two ticks.
+/// Events between two checks of `stop` at full speed, and at most between two ticks.
 const BATCH: u64 = 4_096;
 
 /// Events due at a rate. What a slow sink kept from being sent in time is caught up for at most one second's worth.

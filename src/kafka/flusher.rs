@@ -1,7 +1,7 @@
 //! The flush thread: it owns the ledger's producer and writes one flush at a time, while the worker goes on counting.
 //!
-//! The worker hands over snapshots and asks now and then what has come of them. One order at a time: a second one before
-//! the first has ended is a mistake of the caller.
+//! The worker hands over snapshots and polls for their result. One order at a time: a second one before the first has
+//! ended is a bug in the caller.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,7 +19,7 @@ use crate::pipeline::shard::Flush;
 
 /// How long to wait before a broken producer is replaced.
 const RETRY_PRODUCER: Duration = Duration::from_secs(1);
-/// How often an idle producer hands over what librdkafka has to say.
+/// How often an idle producer polls librdkafka's events.
 const SERVE_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer of the brokers.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ enum Busy {
     Renewing,
 }
 
-/// The thread is gone.
+/// The thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the flush thread has ended")]
 pub struct Gone;
@@ -219,7 +219,7 @@ impl Body {
         Done::Flushed(Box::new(Flushed { flushes, begin, took, end, aftermath, error, fence, new_producer }))
     }
 
-    /// A topic that is gone shows as a time that runs out: the brokers are asked which one it is.
+    /// A deleted topic shows up as a timeout: the brokers are asked which topic it is.
     fn explained(&self, error: FlushError) -> FlushError {
         if !matches!(error.reason, FlushFailure::Timeout | FlushFailure::Other) {
             return error;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::pipeline::clock::Hold;
 
-/// Offsets that are named for one shard at most.
+/// Maximum number of offsets that are named for one shard.
 const NAMED: usize = 1000;
-/// Lines of configuration that are written out for one shard at most.
+/// Maximum number of configuration lines that are written out for one shard.
 const LINES: usize = 20;
 
 /// Shards that wait.
@@ -16,14 +16,14 @@ pub struct Holds(BTreeMap<u32, Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
-    /// Before this record the shard waits.
+    /// The shard waits before this record.
     hold: Hold,
-    /// Further ones behind it, as far as they have been fetched.
+    /// Further such records after it, as far as they have been fetched.
     more: Vec<i64>,
 }
 
 impl Holds {
-    /// Nobody waits.
+    /// No shard waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -53,7 +53,7 @@ impl Holds {
         self.0.extend(found.0);
     }
 
-    /// Lets those go on whose time has come. True: there were some.
+    /// Releases the shards whose time has come. True: at least one was released.
     pub fn let_go(&mut self, now_ms: i64) -> bool {
         let before = self.0.len();
         self.0.retain(|_, waiting| now_ms < waiting.hold.until_ms);

@@ -1,4 +1,4 @@
-//! Writing to the ledger: one transactional producer an instance, one transaction a flush.
+//! Writing to the ledger: one transactional producer per instance, one transaction per flush.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ pub struct LedgerLog {
     message_bytes: MessageBytes,
     /// A topic has refused something: when the topics were last asked what they take.
     asked: Option<Instant>,
-    /// The dead-letter or the alerts topic wants a key in every record: somebody made it a compacted one.
+    /// The dead-letter or the alerts topic wants a key in every record: it was made a compacted topic.
     keyed: bool,
     producer: Arc<BaseProducer<Deliveries>>,
 }
@@ -204,7 +204,7 @@ impl LedgerLog {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("linger.ms", "5")
-            // Alerts of one tenant keep their order, wherever a Java client would look for them.
+            // Alerts of one tenant keep their order, in the same partition that a Java client would use.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
             .set("batch.size", batch_bytes(message_bytes).to_string())
@@ -214,9 +214,9 @@ impl LedgerLog {
         Ok(Self { base: base.clone(), config, topics, message_bytes, asked: None, keyed: false, producer })
     }
 
-    /// What a topic has refused it will refuse again, and with it every flush of all shards: from now on it gets smaller
-    /// batches and smaller letters, or letters with a key. To be called before [`LedgerLog::renew`], with which it takes
-    /// effect. `false`: it is as small as it gets.
+    /// What a topic has refused it will refuse again, and with it every flush of all shards: from now on it gets
+    /// smaller batches and smaller letters, or letters with a key. Call before [`LedgerLog::renew`], which applies it.
+    /// `false`: it cannot get any smaller.
     pub fn adapt(&mut self, refused: &Refused) -> bool {
         let Refused { topic, too_large } = refused;
         if !too_large {
@@ -304,7 +304,7 @@ impl LedgerLog {
         Ok(())
     }
 
-    /// Hands over what librdkafka has to say. To be called now and then while nothing is written.
+    /// Polls librdkafka's events. Call periodically while nothing is written.
     pub fn serve(&self) {
         (0..SERVED).for_each(|_| self.producer.poll(Duration::ZERO));
     }
@@ -324,7 +324,7 @@ impl LedgerLog {
             Ok(Some(Ok(()))) => self.commit(),
             Ok(Some(Err(error))) => self.abort(&error.into()),
             Err(failed) => self.abort(&failed),
-            // Its producer hears nothing any more; the next one ends the transaction.
+            // Its producer is abandoned; the next one ends the transaction.
             Ok(None) => FlushEnd {
                 end: TransactionEnd::Fatal,
                 retried: true,
@@ -422,9 +422,9 @@ impl LedgerLog {
         self.producer.context().take().map_or(Ok(()), Err)
     }
 
-    /// Takes the acknowledgements that are there, or waits a moment for the next. rdkafka's own `poll` with a time comes back
-    /// when all of it is over, whatever has come in between, and spins through its last millisecond; its `flush` polls in
-    /// steps of 100 ms.
+    /// Takes available acknowledgements, or waits a moment for the next. rdkafka's own `poll` with a timeout returns
+    /// only when the timeout is over, whatever has arrived in between, and spins through its last millisecond; its
+    /// `flush` polls in steps of 100 ms.
     fn hear(&self) {
         let before = self.producer.in_flight_count();
         self.serve();

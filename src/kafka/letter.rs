@@ -1,8 +1,8 @@
-//! A dead letter as a record that its topic takes, whatever the record was like that it is about.
+//! A dead letter as a record that its topic accepts, whatever the original record was like.
 //!
-//! A flush is one transaction for all shards, so one letter that the broker refuses would stop them all. What is larger
-//! than the topic takes is therefore left out, with its size and SHA-256 in headers: first the body, then the headers,
-//! then the key. The calls topic still has all of it.
+//! A flush is one transaction for all shards, so one letter that the broker refuses would stop them all. Anything
+//! larger than the topic accepts is therefore left out, with its size and SHA-256 in headers: first the body, then the
+//! headers, then the key. The calls topic still has all of it.
 
 use std::borrow::Cow;
 

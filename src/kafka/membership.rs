@@ -1,7 +1,8 @@
 //! The consumer group's side: what was assigned, under which generation, and what was revoked.
 //!
-//! Callbacks only take notes; the worker answers an assignment with an empty one (below), takes the shards over, and
-//! assigns them with their exact start offsets when it is done. A revocation is answered when the worker has flushed.
+//! Callbacks only record what happened; the worker answers an assignment with an empty one (below), takes the shards
+//! over, and assigns them with their exact start offsets when it is done. A revocation is answered when the worker has
+//! flushed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Membership {
 pub enum Rebalanced {
     /// These partitions are ours now. `None`: the membership could not fence a commit, so nothing may be counted.
     Assigned(Vec<i32>, Option<Membership>),
-    /// All partitions go. `lost`: somebody else may have them already.
+    /// All partitions are taken away. `lost`: another member may have them already.
     Revoked {
         /// A flush can no longer succeed.
         lost: bool,

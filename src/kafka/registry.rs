@@ -1,4 +1,4 @@
-//! Reads the registry topic from its beginning and keeps reading: orders and bills as soon as they are written down.
+//! Reads the registry topic from its beginning and keeps reading: orders and bills as soon as they are recorded.
 
 use std::collections::HashSet;
 use std::sync::{Arc, mpsc};

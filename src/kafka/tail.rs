@@ -16,7 +16,7 @@ use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::{Event, Trouble};
 use crate::view::{Editor, View};
 
-/// How long records are waited for: so long a message may wait.
+/// How long to wait for records, and so the longest delay of a message to the tail.
 const WAIT: Duration = Duration::from_millis(25);
 
 /// What the worker must know of the ledger as soon as it is read.

@@ -1,4 +1,4 @@
-//! The topics: what must exist, with which settings, and what is wrong with those that are there.
+//! The topics: what must exist, with which settings, and what is wrong with existing ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,9 @@ const ALERTS_RETENTION_LEAST_MS: i64 = 92 * 86_400_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a further event of the client.
 const EVENTS: Duration = Duration::from_millis(10);
-/// Between two looks at what keeps the brokers from answering.
+/// Interval between two checks why the brokers do not answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Between two lines of the log about brokers that cannot be reached.
+/// Interval between two log lines about unreachable brokers.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Before a broker that knows too little is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);

@@ -1,8 +1,8 @@
-//! Looks at the topics while the service runs: are they still there, are they still the same, were partitions added, do the
-//! calls' timestamps still have a bound? Every instance looks, whether it owns a shard or not.
+//! Watches the topics while the service runs: do they still exist, are they the same, were partitions added, are the
+//! calls' timestamps still bounded? Every instance does so, whether it owns a shard or not.
 //!
-//! What stops a shard is decided by the worker, which asks before each flush; this is for everything that can be wrong while
-//! nothing flows, and for what the worker cannot do: partitions that were added are counted after a start of the service
+//! The worker decides what stops a shard, and checks before each flush. This module covers what can be wrong while
+//! there is no traffic, and what the worker cannot do: added partitions are counted after the service has restarted
 //! within the process.
 
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::protocol::{TopicFault, same_source};
 use crate::view::View;
 
-/// How often the topics are looked at.
+/// How often the topics are checked.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often the settings of the calls topic are read.
 const SETTINGS_INTERVAL: Duration = Duration::from_secs(60);

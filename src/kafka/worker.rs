@@ -1,6 +1,6 @@
-//! The worker: one thread that consumes, counts, takes snapshots and takes shards over. Their transactions are the flush
-//! thread's ([`Flusher`]), one at a time: counting goes on meanwhile. No rebalance is answered, and no shard given up, before
-//! the flush under way has ended and what follows from its end is done.
+//! The worker: one thread that consumes, counts, takes snapshots and takes shards over. The flush thread ([`Flusher`])
+//! runs their transactions, one at a time, while counting goes on. No rebalance is answered, and no shard given up,
+//! before the flush in flight has ended and its result has been handled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,11 +55,11 @@ const MOST_LETTERS: usize = 32 << 20;
 const MOST_FACTS: usize = 64 << 20;
 /// Every this many records one arrival is kept for the freshness figure.
 const FRESHNESS_SAMPLE: i64 = 64;
-/// How often lag and readiness are looked at.
+/// How often lag and readiness are checked.
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it is looked whether a flush has ended, where no records come in; then the next one may begin.
+/// How often to check whether a flush has ended while no records come in; then the next one may begin.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a rebalance or a stop waits for a new producer, without which the last flush cannot be.
+/// How long a rebalance or a stop waits for a new producer, which the last flush needs.
 const LAST_PRODUCER: Duration = Duration::from_secs(2);
 /// Silence after which the group gives a member's partitions away, unless the user says otherwise.
 const SESSION: Duration = Duration::from_secs(15);
@@ -112,7 +112,7 @@ pub enum WorkerError {
     /// The system refuses a thread.
     #[error("no thread for flushes: {0}")]
     NoThread(std::io::Error),
-    /// The ledger topic holds records that this version cannot go on from.
+    /// The ledger topic holds records that this version cannot continue from.
     #[error("`{topic}` cannot be used: {error}")]
     Outdated {
         /// The ledger topic.
@@ -146,7 +146,7 @@ struct Worker {
     consumer: Arc<BaseConsumer<Notes>>,
     reader: Arc<BaseConsumer>,
     flusher: Flusher,
-    /// For so long the flush under way, or the last one, has kept the worker from counting.
+    /// How long the flush in flight, or the last one, has kept the worker from counting.
     standstill: Duration,
     desk: Desk,
     state: State,
@@ -207,7 +207,7 @@ fn consumer_config(base: &ClientConfig, config: &Config, instance: &str) -> Clie
         ("fetch.queue.backoff.ms", "5"),
         ("queued.min.messages", "20000"),
         ("queued.max.messages.kbytes", "32768"),
-        // The broker answers with what came in so long, not with every few calls.
+        // The broker answers with what has come in during the wait, not with every few calls.
         ("fetch.min.bytes", "65536"),
         ("fetch.wait.max.ms", "40"),
     ];
@@ -581,7 +581,7 @@ impl Worker {
         Ok(list)
     }
 
-    /// A shard from what the ledger holds of it.
+    /// A shard loaded from the ledger.
     fn take_over_shard(
         &mut self,
         shard: u32,
@@ -613,7 +613,7 @@ impl Worker {
         Ok(counter)
     }
 
-    /// The shard as it was parked, if it was and may go on.
+    /// The parked shard, if there is one and it may resume.
     fn resume(&mut self, shard: u32, read: &Book, bounds: SourceBounds) -> Option<Shard> {
         let (limits, now) = (self.parking_limits(), self.began.elapsed());
         let source = Source { bounds, id: self.identity.source() };
@@ -718,7 +718,7 @@ impl Worker {
             by_partition.resize_with(*partition as usize + 1, || None);
             // A shard that warms its windows may get to where its settings change in the middle of a batch.
             let watched = !shard.may_flush();
-            // What is still in the queues of a shard that waits is read again when it goes on.
+            // What is still in the queues of a waiting shard is read again when it resumes.
             by_partition[*partition as usize] = Some((shard, watched)).filter(|_| !self.holds.holds(*partition));
         }
         let deferred = &mut self.deferred;
@@ -732,7 +732,7 @@ impl Worker {
                     deferred.push(Deferred::new(partition as u32, &record));
                     return;
                 }
-                // Records behind one that waits are looked at, so that all of them are named, and not counted.
+                // Records after the one that waits are checked, so that all such records are named, but not counted.
                 let hold = shard.must_hold(&record, now_ms, bound);
                 if found.must_wait(partition as u32, hold) {
                     return;
@@ -754,7 +754,7 @@ impl Worker {
         }
     }
 
-    /// These shards wait; the others go on.
+    /// These shards wait; the others continue.
     fn hold(&mut self, found: Holds) {
         if found.is_empty() {
             return;
@@ -860,7 +860,7 @@ impl Worker {
         self.standstill += begin.elapsed();
     }
 
-    /// Does what follows from the end of a flush, or of a producer's replacement; waits so long for that end.
+    /// Handles the end of a flush or of a producer's replacement, waiting up to `wait` for it.
     fn look_at_flush(&mut self, wait: Duration) {
         let begin = Instant::now();
         let done = self.flusher.done(wait);
@@ -962,7 +962,7 @@ impl Worker {
         }
     }
 
-    /// Is all that is there in the ledger? After a failed flush, what was given up is read again first.
+    /// Is everything in the source also in the ledger? After a failed flush, what was given up is read again first.
     fn nothing_waits(&self) -> bool {
         let now_ms = now_ms();
         let clear = |shard: &u32| self.setup.view.lag(*shard, now_ms).is_some_and(|lag| lag.records == 0);
@@ -1245,7 +1245,7 @@ fn source_bounds(
         let start = match start {
             Start::Earliest => low,
             Start::Latest => high,
-            // Nothing as young as that is there yet.
+            // The source has nothing that recent yet.
             Start::At(_) => starts.get(&partition).copied().unwrap_or(high),
         };
         (partition as u32, SourceBounds { low, high, start })

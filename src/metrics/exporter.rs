@@ -24,7 +24,7 @@ use crate::visible::visible_name;
 
 /// Months before the current one that are exported: a claim can be open for 60 days after its month.
 pub const PAST_MONTHS: i32 = 3;
-/// How long the fleet's forecast holds, in ms: it looks at every tenant.
+/// How long the fleet's forecast is cached, in ms: it evaluates every tenant.
 const FLEET_FORECAST_MS: i64 = 60_000;
 
 /// Which tenants get series of their own.
@@ -56,7 +56,7 @@ pub enum Exported {
     All,
 }
 
-/// How the standings are looked at.
+/// How the standings are viewed.
 #[derive(Debug, Clone, Copy)]
 pub struct TenantView<'a, H, C, W> {
     /// Does this instance export the tenant?
@@ -151,7 +151,7 @@ fn claim_window(month: &ServiceMonth) -> Option<ClaimWindow> {
     owed.then(|| ClaimWindow::of(month.period.last, &month.policy.claim, &month.policy.workdays))
 }
 
-/// A tenant and what speaks for showing it; the greater, the more.
+/// A tenant and its export priority; the greatest rank first.
 struct Candidate<'a> {
     tenant: &'a Arc<str>,
     months: &'a [ServiceMonth],
@@ -227,7 +227,7 @@ impl Exporter {
         self.stats.suppressed_by_plan = left_out(&candidates[chosen..]);
     }
 
-    /// What all tenants will owe, exported or not; now and then, for it looks at all of them.
+    /// What all tenants will owe, exported or not. Refreshed at intervals, because it evaluates all of them.
     fn forecast_fleet<H, C, W>(&mut self, standings: &Standings, view: &TenantView<'_, H, C, W>)
     where
         W: Fn(&str) -> Windows,

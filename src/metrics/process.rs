@@ -28,7 +28,7 @@ use crate::visible::visible_name;
 /// Upper bounds of the flush histogram, in seconds: from an idle flush to Kafka's transaction timeout.
 const FLUSH_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// What became of a parked shard that goes on.
+/// The result for a parked shard that resumes.
 const RESUMED: &str = "resumed";
 /// Upper bounds of the standstill histogram, in seconds: from an idle snapshot to a wait for a whole transaction.
 const STANDSTILL_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0, 10.0];
@@ -296,7 +296,7 @@ impl ProcessMetrics {
         let _ = self.lag_seconds.remove_label_values(&[&partition]);
     }
 
-    /// A flush ended, so long after its snapshot.
+    /// A flush ended, `took` after its snapshot.
     pub fn flush(&self, end: TransactionEnd, took: Duration) {
         self.flushes.with_label_values(&[result(end)]).inc();
         self.flush_duration.observe(took.as_secs_f64());
@@ -308,12 +308,12 @@ impl ProcessMetrics {
         self.parked.with_label_values(&[result]).inc_by(shards as u64);
     }
 
-    /// About so many bytes of shards are parked.
+    /// The approximate size of all parked shards.
     pub fn set_parked_bytes(&self, bytes: u64) {
         self.parked_bytes.set(int(bytes));
     }
 
-    /// Counting stood still for so long for one flush.
+    /// Counting was blocked this long by one flush.
     pub fn stood_still(&self, took: Duration) {
         self.standstill.observe(took.as_secs_f64());
     }
@@ -345,17 +345,17 @@ impl ProcessMetrics {
         self.last_commit.set(at_ms as f64 / 1000.0);
     }
 
-    /// Something has been waiting to be committed for so long.
+    /// How long something has been waiting to be committed.
     pub fn set_commit_overdue(&self, waits: Duration) {
         self.commit_overdue.set(waits.as_secs_f64());
     }
 
-    /// A call became visible so many milliseconds after its arrival.
+    /// A call became visible `ms` milliseconds after its arrival.
     pub fn record_freshness(&self, ms: u64) {
         self.record_freshness_of(ms, 1);
     }
 
-    /// So many calls became visible, each so many milliseconds after its arrival.
+    /// This many calls became visible, each `ms` milliseconds after its arrival.
     pub fn record_freshness_of(&self, ms: u64, calls: u64) {
         self.freshness().record(Instant::now(), ms, calls);
     }
@@ -432,7 +432,7 @@ impl ProcessMetrics {
         self.topic_faults.with_label_values(&[fault.as_str()]).set(wrong.into());
     }
 
-    /// Tenants whose calls lie in several shards.
+    /// Tenants whose calls are in several shards.
     pub fn set_split_tenants(&self, tenants: usize) {
         self.split_tenants.set(int(tenants as u64));
     }

@@ -18,11 +18,11 @@ pub enum Answer {
     Accepted,
     /// The receiver does not want it, now or later.
     Refused(String),
-    /// Another attempt may succeed; not before so long, if the receiver said so.
+    /// Another attempt may succeed, but not before this delay if the receiver asked for one.
     Failed(String, Option<Duration>),
 }
 
-/// An HTTP client for one receiver. Follows no redirects: what is signed is for the one it is addressed to.
+/// An HTTP client for one receiver. Follows no redirects: a signed message is for its addressee only.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,

@@ -28,7 +28,7 @@ use crate::domain::term::Period;
 
 mod chunks;
 
-/// Why a month is not complete while it runs; behind the shard.
+/// Why a month is not complete while it runs; follows the shard in the text.
 pub const STILL_RUNNING: &str = "has not passed the end of the month";
 
 /// The ledger as read so far. A copy shares what it holds.
@@ -263,7 +263,7 @@ impl Book {
         Arc::make_mut(self.shards.get_mut(partition as usize)?).reached_end(position)
     }
 
-    /// Puts a copy of a shard of another book in the place of this one's, as far as readers look at it.
+    /// Replaces a shard with a copy of another book's, as far as readers see it.
     pub(super) fn show(&mut self, partition: u32, of: &Self) {
         if let (Some(own), Some(shard)) = (self.shards.get_mut(partition as usize), of.shard(partition)) {
             *own = Arc::new(shard.shown());
@@ -326,7 +326,7 @@ impl Book {
         Completeness { reasons, rejected, ..Completeness::default() }
     }
 
-    /// Dead letters that arrived in a month, by reason, but those whose tenant and month are known.
+    /// Dead letters that arrived in a month, by reason, except those whose tenant and month are known.
     pub fn rejected(&self, month: Month) -> BTreeMap<String, u64> {
         let mut all = BTreeMap::new();
         let checkpoints = self.shards.iter().filter_map(|shard| shard.checkpoint());
@@ -354,7 +354,7 @@ impl Book {
             .collect()
     }
 
-    /// Tenants of all shards; a tenant whose calls lie in several shards comes once for each.
+    /// Tenants of all shards; a tenant whose calls are in several shards occurs once for each.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<str>> {
         self.shards.iter().flat_map(|shard| shard.tenants.keys())
     }
@@ -711,7 +711,7 @@ impl ShardBook {
     }
 
     fn put_alert(&mut self, key: Key, stored: Option<Stored>) {
-        // Neither removed nor closed is what is there.
+        // The key exists again: neither removed nor closed.
         self.closed_keys.remove(&key);
         let known = match &key {
             Key::Alert(alert) => Arc::make_mut(&mut self.alerts).remove(alert).map(|(_, stored)| stored),
@@ -848,7 +848,7 @@ impl TenantRecords {
         self.tallies.is_empty() && self.days.is_empty() && self.evidence.is_empty()
     }
 
-    /// Puts a value in the place of the one there, which comes back; `None` only removes that.
+    /// Replaces a value and returns the old one; `None` only removes it.
     fn replace(&mut self, key: &Key, stored: Option<Stored>) -> Option<Stored> {
         match (key, stored) {
             (Key::Tally { month, .. }, Some(new)) => insert(&mut self.tallies, *month, new),

@@ -38,7 +38,7 @@ impl HoldBound {
 }
 
 impl Default for HoldBound {
-    /// The widest bound: for sources whose broker refuses nothing, or only what is further ahead than an hour.
+    /// The widest bound: for sources whose broker refuses no timestamp, or only those more than an hour ahead.
     fn default() -> Self {
         Self::new(MAX_AHEAD_MS)
     }

@@ -90,7 +90,7 @@ pub enum Headers<'a> {
     Unread(&'a dyn UnreadHeaders),
 }
 
-/// Headers that are parsed when somebody asks.
+/// Headers that are parsed on demand.
 pub trait UnreadHeaders: fmt::Debug {
     /// All of them, in order.
     fn read(&self) -> Vec<Header<'_>>;
@@ -124,7 +124,7 @@ pub struct Decoder {
     success_codes: Vec<Box<str>>,
     not_itemised: HashSet<Box<str>, FixedState>,
     max_bytes: usize,
-    /// Structured CloudEvents are opened; not when the mapping speaks of their envelope.
+    /// Structured CloudEvents are opened, unless the mapping names their envelope.
     opens_events: bool,
     /// Some field may be in a header.
     reads_headers: bool,
@@ -138,7 +138,7 @@ struct Attribute {
     header: Box<str>,
 }
 
-/// A place in an event that a mapping speaks of.
+/// A place in an event that a mapping refers to.
 #[derive(Debug, Clone, Default)]
 struct Node {
     /// The members looked for in an object here.
@@ -149,7 +149,7 @@ struct Node {
 /// What a member of an object means.
 #[derive(Debug, Clone, Copy, Default)]
 struct Member {
-    /// The mapping goes on in it.
+    /// The mapping continues inside it.
     node: Option<u32>,
     /// Part of a CloudEvent's envelope, in the outermost object.
     envelope: Option<Envelope>,
@@ -851,7 +851,7 @@ impl<'a, 'd> Scan<'a, 'd> {
         }
     }
 
-    /// The first quote, backslash or control character from here on; the end if there is none.
+    /// The first quote, backslash or control character from here on, or the end.
     #[inline(always)]
     fn special_from(&mut self, at: usize) -> usize {
         let (block, specials) = (at / BLOCK * BLOCK, self.specials & u64::MAX << (at % BLOCK));
@@ -891,7 +891,7 @@ impl<'a, 'd> Scan<'a, 'd> {
     fn last_specials(&self, block: usize) -> u64 {
         let rest = self.bytes.get(block..).unwrap_or_default();
         match self.bytes.last_chunk() {
-            // None of a block that begins behind the end.
+            // Nothing of a block that begins after the end.
             Some(last) if !rest.is_empty() => special(last) >> (BLOCK - rest.len()),
             Some(_) => 0,
             None => {

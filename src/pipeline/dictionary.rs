@@ -22,7 +22,7 @@ impl Dictionary {
     /// Takes in the names of an `N` record whose key says `first`.
     ///
     /// # Errors
-    /// They do not follow those that are there.
+    /// They do not follow the existing ones.
     pub fn append(&mut self, first: u32, new: NewNames) -> Result<(), RecordError> {
         let end = self.0.len() + new.names.len();
         if first != self.len() || end > DICTIONARY_NAMES as usize {

@@ -26,12 +26,12 @@ use crate::domain::call::Flag;
 
 /// About how many bytes a record of failing calls takes at the most.
 pub const RECORD_BYTES: usize = 256 << 10;
-/// A run of so many small records of a day is merged.
+/// A run of this many small records of a day is merged.
 pub const MERGE_FROM: usize = 16;
 /// What a failing call takes in a record beside its request id, and a second that changed afterwards.
 const ITEM_BYTES: usize = 16;
 
-/// A failing call to be written down.
+/// A failing call to be recorded.
 #[derive(Debug)]
 pub struct NewItem<'a> {
     /// Event time in ms.
@@ -82,11 +82,11 @@ pub struct DayEvidence {
     written: BTreeMap<i64, WrittenRecord>,
     /// Of those, the merged ones that are not in the ledger yet.
     merged: BTreeSet<i64>,
-    /// What is written has changed since it was last looked at what may be merged.
+    /// Records have changed since it was last checked what may be merged.
     grown: bool,
 }
 
-/// A record in the ledger, or a merged one that is to take its place.
+/// A record in the ledger, or a merged one that is to replace it.
 #[derive(Debug)]
 struct WrittenRecord {
     cov: i64,
@@ -454,7 +454,7 @@ impl ShardEvidence {
         before.is_some_and(|(_, record)| record.cov > first)
     }
 
-    /// Loads a value taken over from the book, which has checked it. `cov`: below it the day's calls are not looked at.
+    /// Loads a value taken over from the book, which has checked it. `cov`: below it the day's calls are skipped.
     /// `counted_from`: from here on calls are counted again, those that a torn flush holds among them.
     pub fn load(
         &mut self,
@@ -510,8 +510,8 @@ impl ShardEvidence {
         }
     }
 
-    /// Ends the records of all days at this offset and hands out those that the ledger does not hold, with the digest of the
-    /// one that each takes the place of.
+    /// Ends the records of all days at this offset and returns those that the ledger does not hold, with the digest of
+    /// the record that each replaces.
     pub fn snapshot(
         &mut self,
         cov: i64,

@@ -1,5 +1,5 @@
-//! Looks at what counting keeps out: limits that fill up, records that are mostly rejected, tenants that are mostly new. It
-//! says what is worth a line of the log, each thing once in a while, however many calls bring it about.
+//! Watches what counting keeps out: limits that fill up, records that are mostly rejected, tenants that are mostly new.
+//! It decides what is worth a log line, rate-limited per topic, however many calls cause it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,15 +26,15 @@ pub struct LimitUse {
 }
 
 impl LimitUse {
-    /// Is there hardly room for a failing call more? One takes less than 256 bytes.
+    /// Is there hardly room for another failing call? One takes less than 256 bytes.
     fn evidence_is_full(&self) -> bool {
         self.most_evidence.saturating_sub(self.evidence) < 256 && self.most_evidence > 0
     }
 }
 
-/// Records and tenants of so long a time make a pattern.
+/// Records and tenants over this period make a pattern, in ms.
 const SPAN_MS: i64 = 15_000;
-/// The same thing is not said again for so long.
+/// The same remark is not repeated for this long, in ms.
 const AGAIN_MS: i64 = 600_000;
 /// Fewer rejected records in that time are ignored.
 const LEAST_REJECTED: u64 = 10;
@@ -83,16 +83,16 @@ impl fmt::Display for Remark {
     }
 }
 
-/// What a look at a shard found.
+/// The result of checking a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Look {
-    /// Tenants that were not known at the last look.
+    /// Tenants that were not known at the last check.
     pub new_tenants: u64,
     /// What the log should say now.
     pub remarks: Vec<Remark>,
 }
 
-/// The looks at all shards of a process.
+/// The checks of all shards of a process.
 #[derive(Debug, Default)]
 pub struct LimitWatch {
     shards: BTreeMap<u32, Watched>,
@@ -109,7 +109,7 @@ struct Watched {
 }
 
 impl LimitWatch {
-    /// A shard was taken over: it is looked at from here on.
+    /// A shard was taken over: it is watched from here on.
     pub fn begin(&mut self, shard: u32, limits: LimitUse, totals: &Totals, now_ms: i64) {
         let watched = Watched { known: limits.known, began: (now_ms, limits.known, *totals) };
         self.shards.insert(shard, watched);
@@ -147,7 +147,7 @@ impl LimitWatch {
         Look { new_tenants, remarks }
     }
 
-    /// Only these shards are looked at from now on.
+    /// Only these shards are watched from now on.
     pub fn keep(&mut self, owned: impl Fn(u32) -> bool) {
         self.shards.retain(|shard, _| owned(*shard));
     }

@@ -101,7 +101,7 @@ mutations! {
     FoldTombstoneAtOnce,
     /// A void day stays in the digest until its tombstone, which goes out with the fold.
     VoidInDigest,
-    /// The book counts a day whose month has it already.
+    /// The book counts a day that its month already contains.
     VoidCounted,
     /// A month's tally keeps its `cov` when a day is folded into it.
     TallyKeepsCoverage,
@@ -117,11 +117,11 @@ mutations! {
     FoldBelowBarrier,
     /// Totals settled past a gap count void days as well.
     SettledWithVoid,
-    /// A parked shard goes on although a torn flush's values come after its last checkpoint.
+    /// A parked shard resumes although a torn flush's values come after its last checkpoint.
     ParkedOverTorn,
     /// A parked shard resumes no matter which instance wrote the last checkpoint.
     ParkedOverCheckpoint,
-    /// A parked shard goes on although the source no longer holds what it would read next.
+    /// A parked shard resumes although the source no longer holds what it would read next.
     ParkedPastSource,
     /// A new owner does not load the rulings that the ledger holds.
     ForgetRulings,
@@ -133,7 +133,7 @@ mutations! {
     ToldBeforeWritten,
     /// Two states of one alert are published in one flush.
     ToldTwiceAtOnce,
-    /// Whose figures have changed since somebody looked is overwritten by the next value.
+    /// The set of tenants with changed figures is overwritten by the next value, not extended.
     ChangedOverwritten,
     /// A new owner is given the shard's state without the values that wait for a checkpoint.
     StateWithoutWaiting,

@@ -18,7 +18,7 @@ use super::shard::Shard;
 pub struct ParkingLimits {
     /// About how many bytes all parked shards may take; 0: parking is off.
     pub max_bytes: u64,
-    /// For so long one is kept.
+    /// How long a shard is kept.
     pub keep: Duration,
 }
 

@@ -126,7 +126,7 @@ pub struct Begin {
     pub offset_differs: Option<(i64, i64)>,
 }
 
-/// Why a shard must not be counted until somebody has looked at it.
+/// Why a shard must not be counted until an operator has checked it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     /// The ledger's values do not add up.

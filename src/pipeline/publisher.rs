@@ -22,7 +22,7 @@ use crate::domain::contract::Contract;
 /// Tenants that are evaluated between two signs of life.
 const AT_ONCE: usize = 1024;
 
-/// What everybody reads: one state of ledger, contract and standings. A copy shares it.
+/// What all readers see: one state of ledger, contract and standings. A copy shares it.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// The ledger, every shard as of its last good end.
@@ -47,7 +47,7 @@ impl Default for Unjudged {
 }
 
 impl Unjudged {
-    /// Adds more. Readers skip values, so that what has changed adds up until somebody takes it.
+    /// Adds more. Readers skip values, so changes accumulate until they are taken.
     pub fn extend(&mut self, more: Self) {
         match (&mut *self, more) {
             (Self::All, _) => {}
@@ -127,8 +127,8 @@ impl Publisher {
         self.is_news && (self.shown.is_loaded() || mutated(Mutation::PublishWhileLagging))
     }
 
-    /// The next value, and whose standing is another one than in the value before. `None`: nothing has changed, or not all
-    /// of the ledger was read yet. `alive` is called now and then while tenants are evaluated.
+    /// The next value, and the tenants whose standing differs from the previous value. `None`: nothing has changed, or
+    /// not all of the ledger was read yet. `alive` is called periodically while tenants are evaluated.
     pub fn publish(&mut self, alive: impl FnMut()) -> Option<(Published, Unjudged)> {
         if !self.is_due() {
             return None;
@@ -153,9 +153,9 @@ impl Publisher {
         }
     }
 
-    /// Judges everybody by another contract from now on. `evaluated`: the standings under it, and the value they were
-    /// evaluated from; whose facts have changed since is evaluated here. Without them, everybody is. The former standings come
-    /// back: to end those of all tenants takes a while.
+    /// Adopts another contract for all tenants. `evaluated`: the standings under it, and the value they were evaluated
+    /// from; tenants whose facts have changed since are evaluated here. Without it, all tenants are. Returns the former
+    /// standings, because dropping those of all tenants takes a while.
     pub fn adopt(
         &mut self,
         contract: &Arc<Contract>,

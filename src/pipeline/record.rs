@@ -238,7 +238,7 @@ pub enum RecordError {
     /// The value cannot be decoded.
     #[error("a ledger value is damaged: {0}")]
     Value(String),
-    /// The record stands in a partition that is not its shard's.
+    /// The record is in a partition that is not its shard's.
     #[error("a record of shard {key} stands in ledger partition {partition}")]
     Partition {
         /// Shard in the key.
@@ -417,7 +417,7 @@ impl Tally {
     }
 }
 
-/// A [`Tally`] whose days are still encoded: to check or judge one, all of it is looked at and nothing is kept.
+/// A [`Tally`] whose days are still encoded: checking or judging one reads all of it and keeps nothing.
 #[derive(Debug)]
 pub struct TallyView<'a> {
     /// See [`Tally::cov`].
@@ -428,7 +428,7 @@ pub struct TallyView<'a> {
 }
 
 impl<'a> TallyView<'a> {
-    /// Finds the days in a value. What is in them is not looked at.
+    /// Finds the days in a value. Their contents are not checked.
     ///
     /// # Errors
     /// Another version, or damage.

@@ -283,7 +283,7 @@ struct Pending {
 #[derive(Debug)]
 struct AlertSlot {
     state: AlertState,
-    /// Of the pair in the ledger; `None`: there is none yet.
+    /// Of the pair in the ledger; `None`: not in the ledger yet.
     digest: Option<Digest>,
     dirty: bool,
     /// The snapshot generation in which it changed.
@@ -540,7 +540,7 @@ impl Shard {
         if warming {
             return Outcome::Warmed;
         }
-        // A record without a timestamp that can be believed arrived when the watermark stood there.
+        // A record without a trustworthy timestamp is taken to have arrived at the current watermark.
         let believed = record.timestamp_ms.filter(|_| reason != Rejection::Quarantined(Quarantined::Clock));
         let month = believed.or(self.watermark_ms()).map(|ms| self.clock.day(ms).month());
         *self.rejected.entry((month, reason.as_str())).or_default() += 1;
@@ -614,9 +614,9 @@ impl Shard {
     /// Is there room for the call's tenant in the month, and for its row in the tenant's month? Only what is admitted
     /// gets a number, so that made-up tenants, actions and codes cost no memory.
     ///
-    /// Neither tenants nor rows of a month are ever taken away, so what is there was counted whenever it came, and what is
-    /// missing from a full month was not: the rule also holds for offsets counted before, and after a torn flush, of whose
-    /// tenants some may be there already.
+    /// Tenants and rows of a month are never removed, so what exists was admitted whenever it came, and what is missing
+    /// from a full month was refused. So the rule also holds for offsets counted before, and after a torn flush, some
+    /// of whose tenants may already exist.
     #[inline]
     fn admit(&mut self, call: &Call<'_>, day: LocalDay, month: Month) -> Result<(TenantId, Row), Refusal> {
         let settings = &self.epochs[self.epoch].settings;
@@ -686,8 +686,8 @@ impl Shard {
         }
     }
 
-    /// Changes a tenant's day, in the key that owns it, unless the value loaded of that key holds the call at this offset
-    /// already. `change` says how many rows are new; the month's rows come back.
+    /// Changes a tenant's day, in the key that owns it, unless the value loaded of that key holds the call at this
+    /// offset already. `change` returns how many rows are new; the result is the month's rows.
     ///
     /// `T` owns a day that it has, then a live `D` does, then, for a day long past, `T` again, and a new `D` else.
     #[inline]

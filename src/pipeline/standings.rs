@@ -274,7 +274,7 @@ impl Standings {
         true
     }
 
-    /// Takes over what only this instance knows of these tenants, from the standings that these take the place of.
+    /// Takes over what only this instance knows of these tenants, from the standings that these replace.
     pub fn inherit<'a>(&mut self, old: &Self, tenants: impl IntoIterator<Item = &'a Arc<str>>) {
         // A tenant's revision only ever grows.
         self.revisions = self.revisions.max(old.revisions) + 1;
@@ -359,7 +359,7 @@ impl Standings {
         &self.unknown_codes
     }
 
-    /// Tenants whose calls lie in several shards.
+    /// Tenants whose calls are in several shards.
     pub fn split_tenants(&self) -> usize {
         self.split
     }

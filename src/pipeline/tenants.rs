@@ -1,8 +1,9 @@
 //! A map by tenant that is cheap to copy: a copy shares what neither side has changed since.
 //!
-//! It is a hash table of small buckets, and the buckets lie in blocks. A copy takes a pointer a block; a change copies its
-//! block's pointers and its bucket, once a copy. So what is published costs what has changed, however many tenants there are,
-//! and a reader keeps its copy for as long as it likes. A bucket is small because a copied one touches all it holds.
+//! It is a hash table of small buckets, grouped in blocks. A copy costs one pointer per block; the first change after a
+//! copy copies its block's pointers and its bucket. So publishing costs only what has changed, however many tenants
+//! there are, and a reader may keep its copy for as long as it likes. Buckets are small because copying one touches all
+//! its entries.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct TenantMap<V> {
 
 #[derive(Debug, Clone)]
 struct Entry<V> {
-    /// Tells most others apart without a look at their names.
+    /// Distinguishes most tenants without comparing their names.
     hash: u64,
     tenant: Arc<str>,
     value: V,
@@ -123,7 +124,7 @@ impl<V: Clone> TenantMap<V> {
         Some(&mut Arc::make_mut(self.bucket_mut(at))[index].value)
     }
 
-    /// Sets a tenant's value; the one before comes back.
+    /// Sets a tenant's value and returns the previous one.
     pub fn insert(&mut self, tenant: Arc<str>, value: V) -> Option<V> {
         if let Some(known) = self.get_mut(&tenant) {
             return Some(std::mem::replace(known, value));
@@ -139,7 +140,7 @@ impl<V: Clone> TenantMap<V> {
         None
     }
 
-    /// Removes a tenant; its value comes back.
+    /// Removes a tenant and returns its value.
     pub fn remove(&mut self, tenant: &str) -> Option<V> {
         let at = self.place(tenant);
         let index = self.find(at, tenant)?;
@@ -164,7 +165,7 @@ impl<V: Clone> TenantMap<V> {
 }
 
 impl<T> TenantMap<Arc<T>> {
-    /// The tenants whose value has changed between `older` and this copy of it, those that came and went among them.
+    /// The tenants whose value has changed between `older` and this copy of it, including added and removed ones.
     pub fn changed_since(&self, older: &Self) -> Vec<Arc<str>> {
         let (ours, theirs): (Vec<&Bucket<_>>, Vec<&Bucket<_>>) = if self.blocks.len() == older.blocks.len() {
             let blocks = self.blocks.iter().zip(&older.blocks).filter(|(new, old)| !Arc::ptr_eq(new, old));

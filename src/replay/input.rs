@@ -45,7 +45,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// By the first bytes. The name only speaks where they are neither text nor known: then the data is damaged.
+    /// By the first bytes. The name is used only if they are neither text nor known: then the data is damaged.
     fn of(start: &[u8], extension: Option<&str>) -> Self {
         let text = start.first().is_some_and(|b| b.is_ascii_graphic() || b.is_ascii_whitespace());
         match (FileKind::of(start), extension) {

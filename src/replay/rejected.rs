@@ -36,7 +36,7 @@ pub struct RejectedLines {
 }
 
 impl RejectedLines {
-    /// None yet, of so many files; months are those of this zone.
+    /// No lines yet, of this many files; months are those of this zone.
     pub fn new(zone: Tz, files: u32) -> Self {
         Self {
             clock: LocalClock::new(zone),

@@ -23,7 +23,7 @@ pub const SCHEMA: &str = "sla-ledger/replay/v1";
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// Documents recorded later are not looked at; null = all.
+    /// Documents recorded later are ignored; null = all are used.
     pub as_of: Option<String>,
     /// The instant the states are judged at.
     pub now: String,
@@ -138,7 +138,7 @@ pub struct Judgement<'a> {
     pub contract: &'a Contract,
     /// The instant the states are judged at.
     pub now: DateTime<Utc>,
-    /// Documents recorded later are not looked at.
+    /// Documents recorded later are ignored.
     pub as_of: Option<DateTime<Utc>>,
 }
 
@@ -334,7 +334,7 @@ fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// Columns, those in `left` aligned to the left; safe to look at, whatever the cells hold.
+/// Columns, those in `left` aligned to the left; safe to print, whatever the cells contain.
 fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

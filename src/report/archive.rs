@@ -66,7 +66,7 @@ pub enum ArchiveError {
         /// What is wrong with it.
         what: String,
     },
-    /// The statement is not the next one: somebody else has issued it meanwhile, or it was not made from the latest.
+    /// The statement is not the next one: another process has issued it meanwhile, or it was not made from the latest.
     #[error("revision {revision} cannot be stored, the archive holds {held}: issue it again from the latest one")]
     NotNext {
         /// The revision to be stored.

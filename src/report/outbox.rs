@@ -1,7 +1,7 @@
 //! A directory of statements to be sent: one file for each tenant and service month, `DIR/<tenant>.<month>.<suffix>`.
 //!
-//! A file is there whole or not at all, and one that would be the same is not touched. Deliberately not here: revisions, which the
-//! [archive](super::archive) keeps.
+//! A file is written whole or not at all, and an identical one is not touched. Deliberately not here: revisions, which
+//! the [archive](super::archive) keeps.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -41,8 +41,8 @@ impl Outbox {
     /// Puts a tenant's file of a month there. `month` is its label, `suffix` like `zh.html`.
     ///
     /// # Errors
-    /// Those of the file system and of `write`; a month or a suffix with other characters than ASCII letters, digits, `.`, `-`,
-    /// `_`. Whatever was there before is there still.
+    /// Those of the file system and of `write`; a month or a suffix with other characters than ASCII letters, digits,
+    /// `.`, `-`, `_`. Existing files are unchanged.
     pub fn put(
         &self,
         tenant: &str,

@@ -56,11 +56,11 @@ pub struct Statement {
     pub schema: String,
     /// When it was issued, RFC 3339 in the policy's zone.
     pub issued_at: String,
-    /// Documents recorded later were not looked at; null = all.
+    /// Documents recorded later were ignored; null = all were used.
     pub as_of: Option<String>,
     /// 1, 2, …
     pub revision: u32,
-    /// The revision it takes the place of.
+    /// The revision it replaces.
     pub supersedes: Option<Supersedes>,
     /// The figures that are no longer what the superseded revision said.
     pub changes: Vec<Change>,
@@ -184,7 +184,7 @@ pub struct Inputs<'a> {
     pub policy: &'a Policy,
     /// The hour of issue.
     pub issued_at: DateTime<Utc>,
-    /// Documents recorded later were not looked at.
+    /// Documents recorded later were ignored.
     pub as_of: Option<DateTime<Utc>>,
     /// What it is filed under, if the previous statement has no number.
     pub number: Option<String>,
@@ -349,7 +349,7 @@ impl Statement {
 /// What is wrong with a statement that was handed in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// No JSON, or a member is there twice.
+    /// Not JSON, or a member occurs twice.
     #[error("invalid JSON: {0}")]
     NotJson(String),
     /// Another schema.
@@ -378,7 +378,7 @@ pub enum VerifyError {
         /// Figures that contradict each other: where to look first.
         contradictions: Vec<String>,
     },
-    /// The digest fits, but the figures cannot be right: somebody made a new digest for altered figures.
+    /// The digest matches, but the figures cannot be right: the digest was recomputed for altered figures.
     #[error("the digest fits, but the figures contradict each other: {}", .0.join("; "))]
     Contradictions(Vec<String>),
     /// The evidence is not the one the statement was issued with.

@@ -21,7 +21,7 @@ use crate::view::View;
 /// Tenants of the table on a terminal, if it is high enough, and of each report elsewhere.
 const ROWS: usize = 16;
 const PLAIN_ROWS: usize = 6;
-/// The greeting gives way to so many tenants.
+/// The greeting makes room for at least this many tenants.
 const LEAST_ROWS: usize = 8;
 
 /// xterm's alternate screen: what was on the terminal before comes back afterwards.

@@ -28,7 +28,7 @@ const COLUMNS: [(&str, usize); 9] = [
 /// A line of the table.
 type Cells = [String; COLUMNS.len()];
 
-/// The table, with at most so many tenants. `sent`: events sent to the calls topic so far.
+/// The table, with at most `rows` tenants. `sent`: events sent to the calls topic so far.
 pub(super) fn table(value: Option<&Published>, sent: u64, rows: usize) -> Vec<String> {
     let newest = |value: &Published| value.standings.fleet().keys().next_back().copied();
     let Some((value, month)) = value.and_then(|value| Some((value, newest(value)?))) else {

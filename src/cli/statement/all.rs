@@ -1,5 +1,5 @@
-//! `sla-ledger statement --all`: everybody's statements of a month, one after the other, as a list, or as files to be sent. What
-//! fails for one tenant stops no other's.
+//! `sla-ledger statement --all`: all tenants' statements of a month, one after the other, as a list, or as files to be
+//! sent. A failure for one tenant does not stop the others.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -81,7 +81,7 @@ pub struct DayChunks {
     blocks: Vec<Arc<Vec<Chunk>>>,
 }
 
-/// How far somebody has looked at a day.
+/// How much of a day a reader has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     edited: u64,
@@ -183,8 +183,8 @@ impl DayChunks {
         self.bytes
     }
 
-    /// What is new since `seen`: the items of the seconds that new parts speak of. `None`: parts have gone or were put between,
-    /// so that all have to be looked at.
+    /// What is new since `seen`: the items of the seconds that new parts affect. `None`: parts were removed or
+    /// inserted, so all have to be read again.
     pub fn since(&self, seen: Seen, names: &Dictionary) -> Option<News> {
         if seen.edited != self.edited {
             return None;
@@ -217,7 +217,7 @@ impl DayChunks {
         Some(News { before, after })
     }
 
-    /// The parts from this place on; the blocks before it are not looked at.
+    /// The parts from this index on; the blocks before it are not read.
     fn blocks_from(&self, mut place: usize) -> impl Iterator<Item = &Chunk> {
         let mut at = 0;
         while let Some(block) = self.blocks.get(at).filter(|block| block.len() <= place) {

@@ -3,7 +3,7 @@
 /// Wanted keys, found by their length and first byte: nearly every other key ends there.
 #[derive(Debug, Clone)]
 pub struct Keys<T> {
-    /// By length and first byte: the first such key; `NONE`: there is none.
+    /// By length and first byte: the first such key; `NONE`: no such key.
     slots: [u8; SLOTS],
     keys: Vec<Key<T>>,
 }

@@ -1,4 +1,4 @@
-//! How a shard begins: from what the ledger holds of it.
+//! How a shard is loaded from the ledger.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -87,7 +87,7 @@ impl Shard {
         let epoch = epochs.iter().rposition(|e| e.from <= position).unwrap_or(0);
         let mut start = GenerationStart { offset: last.floor_offset, watermark_ms: last.floor_watermark_ms };
         if read_from > last.floor_offset {
-            // The floor is gone from the source: the window begins where the source does, at the watermark recorded.
+            // The source no longer has the floor: the window begins where the source does, at the recorded watermark.
             start.offset = read_from;
             if !mutated(Mutation::WatermarkLostInGap) {
                 start.watermark_ms = last.watermark_ms;

@@ -1,4 +1,4 @@
-//! What one day of one shard comes to, under the contract.
+//! The result of one day of one shard under the contract.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) const UNKNOWN_CODES: usize = 8;
 /// The results of the days that are not folded, by shard and day.
 pub(super) type DayParts = SmallVec<[((u32, LocalDay), Arc<DayPart>); 1]>;
 
-/// What one day of one shard comes to.
+/// The result of one day of one shard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DayPart {
     pub(super) figures: Figures,

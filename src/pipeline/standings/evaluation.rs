@@ -23,7 +23,7 @@ use crate::pipeline::book::{Book, MonthFacts};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::record::TallyDay;
 
-/// Days of a tenant's own past that a forecast looks at.
+/// Days of a tenant's own past that a forecast uses.
 const FORECAST_DAYS: usize = 42;
 
 /// The evaluation of one tenant.
@@ -106,8 +106,8 @@ impl<'a> Evaluation<'a> {
         Self { contract, book, tenant, terms, rules, shards, split, patience: Patience(&|| true) }
     }
 
-    /// The same, as long as somebody waits for it: once `somebody_waits` says no, whatever is asked for ends early. What came
-    /// of it is then worth nothing, so the one who says no must look at nothing more.
+    /// The same, with cancellation: once `somebody_waits` returns false, the evaluation ends early. Its results are
+    /// then meaningless, so the caller must discard them.
     pub fn while_awaited(self, somebody_waits: &'a dyn Fn() -> bool) -> Self {
         Self { patience: Patience(somebody_waits), ..self }
     }
