@@ -63,7 +63,7 @@ impl Writer {
         self.offset += 1;
     }
 
-    /// `total` calls on the tenant's day, `failed` of them failures that are not held one by one.
+    /// `total` calls on the tenant's day, `failed` of them failures that are not itemised.
     fn calls(&mut self, tenant: &str, day: &str, total: u64, failed: u64) {
         self.tally(tenant, day, total, &[("InternalError", failed)]);
     }

@@ -37,7 +37,7 @@ struct Ledger {
 impl Ledger {
     fn new(contract: &Arc<Contract>) -> Self {
         let owner = Owner::new(0, "test", (1, 2));
-        // Every failing call is held one by one: what is not, only a whole day's ruling can touch.
+        // Every failing call is itemised: what is not, only a whole day's ruling can touch.
         let settings = CountingSettings { not_itemised: Vec::new(), ..CountingSettings::default() };
         let shard = Shard::take_over(owner, &settings, ShardState::default(), 0).expect("settings");
         let (view, editor) = View::new(1, contract.clone());

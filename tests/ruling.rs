@@ -213,8 +213,8 @@ fn what_was_issued_stays_until_a_ruling_changes_it() {
     assert!(err.contains("is damaged or was altered"), "{err}");
 }
 
-/// A ruling over whole local days reaches calls that are not held one by one; where it cuts a day, it says how many it
-/// does not reach, and so does the standing.
+/// A ruling over whole local days reaches calls that are not itemised; where it cuts a day, it says how many it does
+/// not reach, and so does the standing.
 #[test]
 fn a_ruling_says_what_it_cannot_reach() {
     let directory = tempfile::tempdir().expect("a directory");

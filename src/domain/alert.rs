@@ -364,7 +364,7 @@ pub struct Watched<'a> {
     pub month: &'a ServiceMonth,
     /// The last hours.
     pub windows: Windows,
-    /// Where the month is going; `None`: it is over, or there is nothing to go by.
+    /// Where the month is going; `None`: it is over, or there is not enough data.
     pub outlook: Option<&'a Outlook>,
     /// The state of the claim.
     pub claim: ClaimState,

@@ -30,7 +30,7 @@ pub struct FailingCall<'a> {
     pub calls_in_second: u32,
 }
 
-/// Calls of one local day that did not go well and are not held one by one.
+/// Calls of one local day that did not go well and are not itemised.
 #[derive(Debug, Clone, Copy)]
 pub struct Unitemised<'a> {
     /// First instant of the day, in ms.
@@ -105,7 +105,7 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// Decides about a call that is held one by one.
+    /// Decides about a call that is itemised.
     pub fn call(&self, call: &FailingCall<'_>) -> Decision<'a> {
         if !self.policy.is_bound(call.action) {
             return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };
@@ -127,8 +127,8 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Decides about calls that are not held one by one, all of the same day, action, code and flag. No window, call rate
-    /// or request id can touch them; a range must cover the whole day.
+    /// Decides about calls that are not itemised, all of the same day, action, code and flag. No window, call rate or
+    /// request id can touch them; a range must cover the whole day.
     pub fn unitemised(&self, calls: &Unitemised<'_>) -> Decision<'a> {
         if !self.policy.is_bound(calls.action) {
             return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };

@@ -27,7 +27,7 @@ pub struct Notice {
     pub tenants: Vec<String>,
     /// Which actions; empty = all.
     pub actions: Vec<String>,
-    /// When it was written down.
+    /// When it was recorded.
     pub recorded_at_ms: i64,
 }
 
@@ -46,7 +46,7 @@ pub struct Declaration {
     pub from_ms: i64,
     /// … until before here.
     pub to_ms: i64,
-    /// When it was written down.
+    /// When it was recorded.
     pub recorded_at_ms: i64,
 }
 
@@ -55,7 +55,7 @@ pub struct Declaration {
 pub struct Ruling {
     /// Its id.
     pub id: String,
-    /// When it was written down; a later one beats an earlier one.
+    /// When it was recorded; a later one beats an earlier one.
     pub recorded_at_ms: i64,
     /// Who decided.
     pub actor: String,
@@ -156,7 +156,7 @@ pub struct ClaimEvent {
     pub amount_minor: Option<i64>,
     /// The ticket.
     pub ticket: Option<String>,
-    /// When it was written down.
+    /// When it was recorded.
     pub recorded_at_ms: i64,
 }
 

@@ -108,7 +108,7 @@ pub struct Outlook {
 }
 
 /// Calls from `now` to the end of the day `last`. `days`: calls of the tenant's own past days in order of time; days
-/// without calls may be absent, and today may be among them, as far as counted. `None`: nothing to go by (no day has
+/// without calls may be absent, and today may be among them, as far as counted. `None`: not enough data (no day has
 /// passed, and too little of today).
 pub fn remaining_calls(
     days: &[(LocalDay, u64)],

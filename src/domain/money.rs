@@ -30,7 +30,7 @@ pub struct FeeItem {
     pub voucher_minor: i64,
     /// When it was paid.
     pub charged_on: LocalDay,
-    /// When it was written down; of one id the latest holds.
+    /// When it was recorded; of one id the latest applies.
     pub recorded_at_ms: i64,
 }
 

@@ -225,9 +225,9 @@ pub struct Policy {
     pub effective_from: LocalDay,
     /// Of versions with the same first day, the highest holds.
     pub revision: u32,
-    /// When it was written down, in ms; `None`: the one compiled in.
+    /// When it was recorded, in ms; `None`: the compiled-in one.
     pub recorded_at_ms: Option<i64>,
-    /// Of the file, and of the code table it names; `None`: the one compiled in.
+    /// Of the file, and of the code table it names; `None`: the compiled-in one.
     pub sha256: Option<String>,
     /// The zone of its days.
     pub time_zone: Tz,

@@ -23,7 +23,7 @@ pub struct Figures {
     excluded: SmallVec<[(Clause, u64); 2]>,
     /// Failures that clause 5.7 might exclude; they count.
     pub suspect: u64,
-    /// Failures that the ledger does not hold one by one.
+    /// Failures that the ledger does not itemise.
     pub unitemised: u64,
     /// Calls of actions that are not bound to the service; in no other figure.
     pub unbound: u64,
@@ -132,7 +132,7 @@ impl Figures {
         Availability { total: self.total(), failed: self.failed_raw() }
     }
 
-    /// The same with every doubtful call taken for a failure: ambiguous, unknown, no response.
+    /// The same with every doubtful call counted as a failure: ambiguous, unknown, no response.
     pub fn worst_case(&self, rule: Denominator) -> Availability {
         let doubtful = Class::ALL.into_iter().filter(|c| c.fails_in_worst_case() && *c != Class::SystemError);
         let failed = self.failed() + doubtful.map(|c| self.of(c)).sum::<u64>();
@@ -172,9 +172,9 @@ pub struct ServiceMonth {
 /// What rulings name and cannot reach, because it is not held call by call. It stays as it was without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unreached {
-    /// Calls that are not held one by one, of days that a ruling's interval cuts; how many of them it means is not known.
+    /// Calls that are not itemised, of days that a ruling's interval cuts; how many of them it means is not known.
     pub calls: u64,
-    /// Request ids that no call held one by one has.
+    /// Request ids that no itemised call has.
     pub request_ids: u64,
 }
 
@@ -187,7 +187,7 @@ pub struct Uncounted {
     pub too_old: u64,
     /// Those of both that did not go well.
     pub not_ok: u64,
-    /// Failing calls that are counted and not held one by one, for `limits.evidence_per_month`.
+    /// Failing calls that are counted and not itemised, for `limits.evidence_per_month`.
     pub unheld: u64,
     /// The tenant was refused earlier in the month, for `limits.tenants_per_month`, or may have been.
     pub admitted_late: bool,
@@ -244,7 +244,7 @@ pub const AGE_LIMIT: &str = "older than limits.max_age when they arrived";
 /// The same, for the calls of further tenants.
 pub const TENANT_LIMIT: &str = "limits.tenants_per_month reached";
 
-/// Why failing calls are not held one by one.
+/// Why failing calls are not itemised.
 pub const EVIDENCE_LIMIT: &str = "limits.evidence_per_month reached";
 
 /// What is known of calls that a service month's figures do not hold, beyond the month's own [`Uncounted`].
@@ -301,7 +301,7 @@ impl ServiceMonth {
         self.figures.availability(self.policy.exclusions.denominator)
     }
 
-    /// With every doubtful call taken for a failure.
+    /// With every doubtful call counted as a failure.
     pub fn worst_case(&self) -> Availability {
         self.figures.worst_case(self.policy.exclusions.denominator)
     }

@@ -26,7 +26,7 @@ pub struct Order {
     pub policy: Option<Arc<str>>,
     /// Who ordered, by the legal name; `None`: not recorded.
     pub customer: Option<Arc<Party>>,
-    /// When it was written down; of one key the latest holds.
+    /// When it was recorded; of one key the latest applies.
     pub recorded_at_ms: i64,
 }
 

@@ -52,7 +52,7 @@ pub enum Fetched<'a> {
 }
 
 impl BatchQueue {
-    /// A queue into which these partitions will be fetched. To be called before they are assigned.
+    /// A queue into which these partitions will be fetched. Call before they are assigned.
     pub fn of_partitions<C: ConsumerContext + 'static>(
         consumer: &Arc<BaseConsumer<C>>,
         topic: &str,

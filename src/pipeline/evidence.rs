@@ -185,8 +185,8 @@ impl DayEvidence {
         self.cov
     }
 
-    /// A call at `offset` happened at `time_ms`. `in_window`: the calls of its second by now, as far as the window holds them.
-    /// `item`: it failed, and is to be written down.
+    /// A call at `offset` happened at `time_ms`. `in_window`: the calls of its second by now, as far as the window
+    /// holds them. `item`: it failed, and is to be recorded.
     ///
     /// Its second's figure is what the window says, and at least one more than it was: the items of a second know of calls that
     /// the window has forgotten.

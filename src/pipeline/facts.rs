@@ -106,13 +106,13 @@ struct Outcome {
     calls: u64,
 }
 
-/// Calls that are in no row, or not held one by one.
+/// Calls that are in no row, or not itemised.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct UncountedCalls {
     limit: u64,
     too_old: u64,
     not_ok: u64,
-    /// In a row, but not held one by one.
+    /// In a row, but not itemised.
     unheld: u64,
 }
 
@@ -150,7 +150,7 @@ impl DayTally {
         calls.not_ok += u64::from(not_ok);
     }
 
-    /// Takes down a failing call that is not held one by one.
+    /// Takes down a failing call that is not itemised.
     pub fn add_unheld(&mut self) {
         self.uncounted.get_or_insert_default().unheld += 1;
     }
@@ -402,7 +402,7 @@ pub struct Tenant {
     pub months: SmallVec<[MonthSlot; 1]>,
     /// Days that are not folded yet, in order.
     pub live: SmallVec<[DaySlot; 1]>,
-    /// Days with failing calls that are held one by one, in order.
+    /// Days with failing calls that are itemised, in order.
     evidence: SmallVec<[LocalDay; 2]>,
 }
 
@@ -451,13 +451,13 @@ impl Tenant {
         missing(&folded.unwrap_or_default())
     }
 
-    /// Has it failing calls on this day that are held one by one?
+    /// Has it failing calls on this day that are itemised?
     #[inline]
     pub fn has_evidence(&self, day: LocalDay) -> bool {
         self.evidence.binary_search(&day).is_ok()
     }
 
-    /// It has failing calls on this day that are held one by one.
+    /// It has failing calls on this day that are itemised.
     pub fn note_evidence(&mut self, day: LocalDay) {
         if let Err(at) = self.evidence.binary_search(&day) {
             self.evidence.insert(at, day);

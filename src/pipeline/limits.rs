@@ -19,7 +19,7 @@ pub struct LimitUse {
     pub rows: usize,
     /// `limits.rows_per_tenant_month`.
     pub most_rows: usize,
-    /// Bytes of failing calls held one by one, of the month that has most of them.
+    /// Bytes of failing calls itemised, of the month that has most of them.
     pub evidence: u64,
     /// `limits.evidence_per_month`.
     pub most_evidence: u64,

@@ -25,9 +25,9 @@ mutations! {
     EndFromReadCommitted,
     /// The group's committed offset is preferred to C.
     GroupOffsetPreferred,
-    /// An unknown outcome of a commit is taken for success.
+    /// An unknown outcome of a commit is treated as success.
     UnknownIsSuccess,
-    /// An unknown outcome of a commit is taken for failure, without reloading.
+    /// An unknown outcome of a commit is treated as failure, without reloading.
     UnknownIsFailure,
     /// No new producer after a commit or abort that was retried.
     KeepProducerAfterRetry,

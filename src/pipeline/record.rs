@@ -349,7 +349,7 @@ pub struct TallyDay {
     /// Those of both that did not go well.
     #[prost(uint64, tag = "11")]
     pub not_ok: u64,
-    /// Failing calls of the rows that are not held one by one, for `limits.evidence_per_month`.
+    /// Failing calls of the rows that are not itemised, for `limits.evidence_per_month`.
     #[prost(uint64, tag = "12")]
     pub unheld: u64,
 }

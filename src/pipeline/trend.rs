@@ -11,7 +11,7 @@ use crate::domain::standing::ServiceMonth;
 pub struct Trend {
     /// The last hours; empty once the month is over.
     pub windows: Windows,
-    /// `None`: the month is over, has not begun, or there is nothing to go by.
+    /// `None`: the month is over, has not begun, or there is not enough data.
     pub outlook: Option<Outlook>,
 }
 

@@ -133,7 +133,7 @@ impl Window {
         before.map(|w| w.div_euclid(1000)) != Some(timestamp_ms.div_euclid(1000))
     }
 
-    /// Begins a new generation at this record if W has moved `window_s` since the present one began. To be called at every
+    /// Begins a new generation at this record if W has moved `window_s` since the present one began. Call at every
     /// record, after [`Window::advance`]; one step at most, however far W has moved. True when one began.
     #[inline]
     pub fn rotate(&mut self, offset: i64, window_s: u32) -> bool {

@@ -48,13 +48,13 @@ pub struct Standing {
     pub failed: u64,
     /// Failures that clause 5.7 might exclude; they count until a person decides.
     pub suspect_5_7: u64,
-    /// Failures that the ledger does not hold one by one: no window, call rate or request id can touch them.
+    /// Failures that the ledger does not itemise: no window, call rate or request id can touch them.
     pub unitemised: u64,
-    /// Calls that are not held one by one, of days that a ruling's interval cuts: the ruling does not reach them. Only if
+    /// Calls that are not itemised, of days that a ruling's interval cuts: the ruling does not reach them. Only if
     /// there are any.
     #[serde(skip_serializing_if = "is_zero")]
     pub unreached: u64,
-    /// Request ids named by rulings that no call held one by one has: the rulings do not reach them. Only if there are any.
+    /// Request ids named by rulings that no itemised call has: the rulings do not reach them. Only if there are any.
     #[serde(skip_serializing_if = "is_zero")]
     pub unknown_request_ids: u64,
     /// The tenant's calls lie in several partitions: clause 5.7 can only suspect.
@@ -68,7 +68,7 @@ pub struct Standing {
     pub availability_pct: Option<String>,
     /// The same before exclusions.
     pub availability_pct_raw: Option<String>,
-    /// The same with every doubtful call taken for a failure.
+    /// The same with every doubtful call counted as a failure.
     pub availability_pct_worst_case: Option<String>,
     /// The tier's name, `none`, or `no_traffic`.
     pub tier: String,
@@ -150,7 +150,7 @@ pub struct PolicyRef {
     pub id: String,
     pub effective_from: String,
     pub revision: u32,
-    /// Null: the one compiled in.
+    /// Null: the compiled-in one.
     pub sha256: Option<String>,
 }
 

@@ -231,7 +231,7 @@ impl DayPart {
         }
     }
 
-    /// Adds the calls of a row that are not held one by one.
+    /// Adds the calls of a row that are not itemised.
     pub(super) fn add_unitemised(
         &mut self,
         judge: &Judge<'_>,

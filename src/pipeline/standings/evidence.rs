@@ -29,7 +29,7 @@ pub struct Evidence {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Every failing call of a service month that is held one by one, by partition and offset, and what became of it. Calls
+    /// Every failing call of a service month that is itemised, by partition and offset, and what became of it. Calls
     /// that are no failures are left out unless `all`.
     pub fn evidence<'m>(&'m self, month: &'m ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
@@ -43,8 +43,9 @@ impl<'a> Evaluation<'a> {
         items.filter_map(move |(partition, item)| decided(judge, partition, item, all))
     }
 
-    /// The failures of a service month that are held one by one, in order of time, then of the source. So that a month of any
-    /// size can be written down, no more than [`CALLS_AT_ONCE`] of them are in memory at once, and their places of one day.
+    /// The failures of a service month that are itemised, in order of time, then of the source. So that a month of any
+    /// size can be written down, no more than [`CALLS_AT_ONCE`] of them are in memory at once, and their places of one
+    /// day.
     pub fn evidence_by_time<'m>(&'m self, month: &'m ServiceMonth) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
@@ -117,7 +118,7 @@ pub(super) fn decided(judge: Judge<'_>, partition: u32, item: Item, all: bool) -
     wanted.then_some(Evidence { partition, item, class, outcome, document })
 }
 
-/// Failures of a service month that are not held one by one: one day, action, code and flag.
+/// Failures of a service month that are not itemised: one day, action, code and flag.
 #[derive(Debug, Clone)]
 pub struct UnitemisedEvidence {
     /// Source partition.
@@ -139,7 +140,7 @@ pub struct UnitemisedEvidence {
 }
 
 impl<'a> Evaluation<'a> {
-    /// The failures of a service month that are not held one by one; those of one shard are in memory at once.
+    /// The failures of a service month that are not itemised; those of one shard are in memory at once.
     pub fn unitemised<'m>(&'m self, month: &'m ServiceMonth) -> impl Iterator<Item = UnitemisedEvidence> + use<'a, 'm> {
         self.book.shards().iter().zip(0u32..).flat_map(move |(shard, partition)| {
             let policy = &month.policy;

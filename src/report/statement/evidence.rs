@@ -39,7 +39,7 @@ pub const COLUMNS: [&str; 13] = [
     "offset",
 ];
 
-/// One failing call, or a number of them that the ledger does not hold one by one.
+/// One failing call, or a number of them that the ledger does not itemise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvidenceRow {
     /// When it was received.
@@ -88,7 +88,7 @@ pub enum Decision {
     Excluded,
     /// Clause 5.7 might take it out; it counts until a person decides.
     Suspect,
-    /// It counts; the ledger does not hold it one by one.
+    /// It counts; the ledger does not itemise it.
     Unitemised,
 }
 

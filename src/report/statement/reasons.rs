@@ -116,7 +116,7 @@ fn other_reason(reason: &str, lang: Lang) -> String {
     }
 }
 
-/// Why a call or a line was not counted, or is not held one by one.
+/// Why a call or a line was not counted, or is not itemised.
 fn why_zh(why: &str) -> &str {
     match why {
         AGE_LIMIT => "到达时已超过允许的最长时限",
