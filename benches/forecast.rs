@@ -1,5 +1,5 @@
-//! How good the forecast is, on 10,000 generated tenant-months: `cargo bench --bench forecast`. One line a figure:
-//! `bench <name> <value> <unit>`. The same every time: every draw follows from the seed.
+//! How good the forecast is, on 10,000 generated tenant-months: `cargo bench --bench forecast`. One line per figure:
+//! `bench <name> <value> <unit>`. Reproducible: every draw follows from the seed.
 //!
 //! The traffic is made by other rules than the forecast's: tenants of 10 to a million calls a day with a course of the
 //! day and the week of their own, holidays and worked weekends by China's calendar, growth, ramps, steps, quiet and hot

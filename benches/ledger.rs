@@ -1,8 +1,8 @@
-//! The product's figures, measured on a real broker: `make bench`. One line a figure: `bench <name> <value> <unit>`.
+//! The product's figures, measured on a real broker: `make bench`. One line per figure: `bench <name> <value> <unit>`.
 //!
 //! CPU seconds per million events of the whole service beside bare librdkafka consumption of the same topic,
-//! interleaved in one run: only their ratio means anything on a machine that does other things too. Every run is a
-//! process of its own, whose CPU time the kernel reports at its end, all threads included.
+//! interleaved in one run: only their ratio is meaningful on a machine with other load. Every run is a process of its
+//! own, whose CPU time the kernel reports at its end, all threads included.
 //!
 //! `SLA_LEDGER_BENCH_EVENTS` (default 2,000,000), `SLA_LEDGER_BENCH_PAIRS` (default 5). With
 //! `SLA_LEDGER_BENCH_BINARY=/path/sla-ledger` another binary of the service runs in every pair too: its figures begin with
@@ -190,7 +190,7 @@ fn run_service(binary: &Binary, cluster: &Cluster, topic: &str, events: u64, run
     Measured { cpu: service.stop(), wall }
 }
 
-/// Resident memory with so many tenants, each with a few calls.
+/// Resident memory with this many tenants, each with a few calls.
 fn memory(cluster: &Cluster, tenants: u32) {
     let topic = format!("bench-tenants-{tenants}");
     let events = u64::from(tenants) * 10;

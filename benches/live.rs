@@ -1,9 +1,9 @@
-//! What a call costs while it comes, on a real broker: `cargo bench --bench live`. One line a figure.
+//! The cost of a call in live traffic, on a real broker: `cargo bench --bench live`. One line per figure.
 //!
-//! Tenants call evenly at a rate, on the first day of a month (no history) and on today's, with all days before counted. CPU is
-//! that of the whole process, from the kernel, while so many calls came (`SLA_LEDGER_BENCH_SECONDS`, default 30, 20 at least).
-//! `cargo bench --bench live -- 10k_tenants_2000` runs the scenarios whose names contain that; `standby`, `takeover`,
-//! `evidence`, `scrape` and `compaction` are others.
+//! Tenants call evenly at a rate, on the first day of a month (no history) and on today's, with all days before
+//! counted. CPU is that of the whole process, from the kernel, during the measured time (`SLA_LEDGER_BENCH_SECONDS`,
+//! default 30, 20 at least). `cargo bench --bench live -- 10k_tenants_2000` runs the scenarios whose names contain
+//! that; `standby`, `takeover`, `evidence`, `scrape` and `compaction` are others.
 //!
 //! With `SLA_LEDGER_BENCH_BINARY=/path/sla-ledger` every scenario is run by that binary too, on the same topic right after:
 //! its figures begin with `other_`.
@@ -72,7 +72,7 @@ impl Scenario {
         Plan { tenants: self.tenants, zipf: 0.0, random_incidents: 0, in_trouble: 0, shares, ..Plan::default() }
     }
 
-    /// Sends calls at the rate until `stop`, at most for so long, and returns how many.
+    /// Sends calls at the rate until `stop`, for at most `seconds`, and returns how many.
     fn send(&self, cluster: &Cluster, topic: &str, seconds: u64, stop: impl Fn() -> bool) -> u64 {
         let events = (self.rate * seconds as f64) as u64;
         let now = Live::at(live::wall_clock_ms(), self.plan(), 0, self.rate);
@@ -208,7 +208,7 @@ fn seconds() -> u64 {
     number("SLA_LEDGER_BENCH_SECONDS", 30).max(20)
 }
 
-/// Lets a service count what is there; the next one starts on its ledger.
+/// Lets a service count all existing calls; the next one starts on its ledger.
 fn count(binary: &Binary, cluster: &Cluster, topic: &str, ledger: &str, events: u64) {
     let service = Service::start(binary, cluster, topic, ledger, "a", METRICS);
     service.wait_for_records(events);
@@ -323,7 +323,7 @@ fn takeover(cluster: &Cluster) {
     }
 }
 
-/// The longest pause of a partition, in seconds, until `settled` and all partitions moved on, and for so many seconds more.
+/// The longest pause of a partition, in seconds, until `settled` and all partitions moved on, and for `seconds` more.
 fn watch(service: &Service, settled: impl Fn() -> bool, seconds: u64) -> f64 {
     let mut pauses = Pauses::new();
     let look = |pauses: &mut Pauses| pauses.look(service);

@@ -3,7 +3,7 @@
 //! Every program is a process of its own, whose CPU time the kernel reports at its end; its output is compared with the
 //! generator's expected result. `SLA_LEDGER_BENCH_EVENTS` (default 1,000,000) events of 10,000 tenants, all of them
 //! plain calls and duplicates, since the peers do not support others. `cargo bench --bench peers -- go` runs those
-//! whose names contain that.
+//! whose names contain the argument.
 
 #![allow(
     missing_docs,

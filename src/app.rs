@@ -1,4 +1,4 @@
-//! The only wiring: start, reload, drain, stop.
+//! All the wiring: start, reload, drain, stop.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
@@ -283,7 +283,7 @@ impl Service {
                 _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
                 _ = hang_up.recv() => {
                     let reloads = self.reloads.clone();
-                    // Beside this loop, which must go on. The outcome is in the log and in the metrics.
+                    // In a separate task, because this loop must go on. The outcome is in the log and in the metrics.
                     tokio::spawn(async move { _ = reloads.reload().await });
                     continue;
                 }
@@ -352,7 +352,8 @@ impl Service {
         let result = tokio::time::timeout(DRAIN, drained).await;
         self.http_stop.cancel();
         self.watching.abort();
-        // The port is free for a start within this process once its task is gone; open requests have had their grace then.
+        // The port is free for a restart within this process once its task has ended; by then open requests have had
+        // their grace period.
         let (abort, http) = (self.http.abort_handle(), self.http);
         if self.again.is_cancelled() {
             _ = tokio::time::timeout(http::Limits::default().grace * 2, http).await;

@@ -1,4 +1,4 @@
-//! The command line: one file a command. Exit codes: 0 fine, 1 it failed (or `verify` found differences), 2 invalid
+//! The command line: one file per command. Exit codes: 0 success, 1 failure (or `verify` found differences), 2 invalid
 //! usage or configuration.
 
 pub mod calendar;
@@ -106,8 +106,8 @@ fn complain(text: &str) {
     _ = writeln!(std::io::stderr(), "{}", visible_lines(text.trim_end()));
 }
 
-/// Writes mistakes of files to stderr, as [`FileErrors::render`](crate::yaml::FileErrors::render) gives them: with colours,
-/// and safe to look at.
+/// Writes mistakes of files to stderr, as [`FileErrors::render`](crate::yaml::FileErrors::render) gives them: with
+/// colours, and safe to print.
 fn complain_of(report: &str) {
     _ = writeln!(std::io::stderr(), "{}", report.trim_end());
 }

@@ -1,9 +1,9 @@
-//! What a file is when it is not what was asked for: packed by another tool, saved in another encoding, a workbook. Said by
-//! its first bytes, whatever its name. Pure: nothing is opened here.
+//! What a file is if it is not the expected text: compressed, in another encoding, a workbook. Detected from its first
+//! bytes, whatever its name. Pure: nothing is opened here.
 
 use std::fmt;
 
-/// The bytes of a file's beginning that [`FileKind::of`] looks at, at most.
+/// The maximum number of bytes of a file's beginning that [`FileKind::of`] inspects.
 pub const START_BYTES: usize = 512;
 
 /// A kind of file that is not a text in UTF-8.

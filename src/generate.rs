@@ -13,7 +13,7 @@
 //! - a call that was repeated with another content is not repeated again;
 //! - a malformed event has exactly one mistake.
 //!
-//! Not here: the pipeline. Nothing of it is used, so that both can be wrong only in different ways.
+//! Not here: the pipeline. None of its code is used, so that the same bug cannot be in both.
 
 pub mod expected;
 pub mod kafka;
@@ -246,8 +246,8 @@ impl Generator {
         true
     }
 
-    /// Makes an event that arrives at an instant of the caller's choice, beyond the plan's number of events.
-    /// Instants that go back are taken for the last one.
+    /// Makes an event that arrives at an instant of the caller's choice, beyond the plan's number of events. Instants
+    /// that go back are clamped to the last one.
     pub fn fill_at(&mut self, arrival_ms: i64, event: &mut Event) {
         self.last_ms = self.last_ms.max(arrival_ms);
         let mut arrival = self.last_ms;

@@ -1,8 +1,8 @@
 //! Logs: lower-case messages with structured fields, as text or JSON lines, to stderr. The level can change while running.
 //!
 //! Nothing here redacts: secrets do not print in the first place (see `config::Secret`). But everything here is
-//! [visible](crate::visible): whatever tenants, files and brokers put into a message or a field, an event is one line, and
-//! no character of it steers a terminal.
+//! [visible](crate::visible): whatever tenants, files and brokers put into a message or a field, an event is one line
+//! without terminal control characters.
 
 use std::fmt::{self as text, Write as _};
 use std::io::{self, IsTerminal};

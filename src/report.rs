@@ -1,4 +1,4 @@
-//! What outputs say about standings: the JSON object that all of them share, statements, the archive that keeps them, and the
+//! Standings in outputs: the JSON object that all of them share, statements, the archive that keeps them, and the
 //! directory they are sent from.
 
 pub mod alert;

@@ -1,4 +1,4 @@
-//! What is published and everything else reads, and which tenants are this instance's to export.
+//! What is published and read by everything else, and which tenants this instance exports.
 //!
 //! Only the tail owns ledger and standings ([`Editor`]). It publishes one immutable value ([`Published`]): a reader
 //! loads it once and makes the whole answer from it, however long that takes. No thread blocks another: a new contract
@@ -43,7 +43,7 @@ pub struct View {
     /// Tenants whose standing may have changed since their alerts were judged.
     unjudged: Mutex<Unjudged>,
     home: ArcSwap<Home>,
-    /// Until when the home holds, unless the worker says so again.
+    /// Until when the home is valid, unless the worker renews it.
     home_until: Mutex<Instant>,
     arrivals: Mutex<Arrivals>,
     /// Held while all tenants are re-evaluated.
@@ -139,7 +139,7 @@ impl Editor {
                     let former = self.publisher.adopt(&contract, from.as_deref().zip(standings), &mut alive);
                     let published = view.published();
                     self.publish(view, &mut alive);
-                    // Whoever waited may be gone.
+                    // The waiting caller may have given up.
                     _ = done.send((former, [from, published]));
                 }
                 Message::Takeover { takeover, reply } => self.takeovers.push((takeover, reply)),
@@ -233,7 +233,7 @@ impl View {
     /// All that the tail has read, as soon as that is enough for this takeover.
     pub fn read_for(&self, takeover: Takeover) -> Receiver<Book> {
         let (reply, read) = mpsc::channel();
-        // Without a tail nothing comes, and the receiver says so.
+        // Without a tail nothing arrives, and the receiver reports that.
         _ = self.to_editor.send(Message::Takeover { takeover, reply });
         read
     }

@@ -1,6 +1,6 @@
-//! Makes text from outside safe to print. Tenants, actions, codes, file names and what brokers say can hold characters
-//! that break a line, steer a terminal or turn the direction of writing. Wherever text is shown to people (logs,
-//! tables, errors, statements, labels) they are written as `\u{1b}`.
+//! Makes text from outside safe to print. Tenants, actions, codes, file names and what brokers say may contain
+//! characters that break a line, control a terminal or change the writing direction. Wherever text is shown to people
+//! (logs, tables, errors, statements, labels) they are escaped, such as `\u{1b}`.
 //!
 //! JSON and CSV are for machines and keep every character: JSON has escapes of its own, and a CSV cell its quotes.
 

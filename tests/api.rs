@@ -459,7 +459,7 @@ fn a_thousand_tenants_come_once_each() {
         let rows = service.walk(&format!("/api/v1/tenants?limit={limit}"), "tenants", |_| {});
         assert_eq!(Some(&rows), one["tenants"].as_array(), "limit {limit}");
     }
-    // One in four changes while somebody walks, up and down; the others come exactly once all the same.
+    // One in four changes during the walk, up and down; the others still occur exactly once.
     let changing = || everybody.iter().enumerate().filter(|(i, _)| i % 4 == 0);
     let rows = service.walk("/api/v1/tenants?limit=37", "tenants", |page| {
         for (i, tenant) in changing() {

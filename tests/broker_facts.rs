@@ -741,7 +741,7 @@ fn an_assignment_can_be_answered_empty_and_given_later() {
     assert_eq!(partitions, [0]);
     assert_eq!(consumer.assignment().expect("assignment").count(), 0);
 
-    // Longer than the session: heartbeats go on with nothing assigned, and nothing is delivered.
+    // Longer than the session: heartbeats continue with nothing assigned, and nothing is delivered.
     let early = poll_for(longer_than_a_session, || consumer.poll(Duration::ZERO).map(|polled| format!("{polled:?}")));
     assert_eq!(early, None);
     assert_eq!(consumer.context().seen().len(), 1, "{:?}", consumer.context().seen());

@@ -256,7 +256,8 @@ fn orders() -> impl Strategy<Value = Vec<Order>> {
     })
 }
 
-/// Does an order cover a day? By definition: days are counted from the month so many months on to the same day number.
+/// Does an order cover a day? By definition: days are counted from the month that many months later to the same day
+/// number.
 fn covers(order: &Order, day: LocalDay) -> bool {
     let last = match order.end {
         OrderEnd::Open => return order.start <= day,

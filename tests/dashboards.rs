@@ -86,7 +86,7 @@ fn every_dashboard_is_whole() {
         };
         assert_eq!(variables, expected, "{uid}");
         assert_eq!(dashboard.variables().next().map(|variable| text(&variable["type"])), Some("datasource"), "{uid}");
-        // Whatever is a template names only variables that are there.
+        // Templates name only existing variables.
         for key in ["expr", "query", "url", "uid", "title", "legendFormat"] {
             for template in under(json, key).into_iter().filter_map(Value::as_str) {
                 for name in variables_in(template) {
@@ -94,7 +94,7 @@ fn every_dashboard_is_whole() {
                 }
             }
         }
-        // Links lead to dashboards that are there.
+        // Links lead to existing dashboards.
         let tags: Vec<&str> = list(&json["tags"]).map(text).collect();
         assert_eq!(tags, ["sla-ledger"], "{uid}");
         for link in list(&json["links"]).filter(|link| link["type"] != "link") {
@@ -159,7 +159,7 @@ fn every_panel_is_whole() {
     }
 }
 
-/// What a table's transformations and what its order name is there.
+/// The columns named by a table's transformations and its order exist.
 fn check_columns(at: &str, panel: &Value, references: &BTreeSet<&str>) {
     let merged = references.len() > 1;
     for organize in list(&panel["transformations"]).filter(|t| t["id"] == "organize").map(|t| &t["options"]) {

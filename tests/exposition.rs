@@ -542,7 +542,7 @@ fn promtool(text: &str) -> (bool, String) {
             "promtool cannot be run ({error}): install it with `apt-get install prometheus` (Debian's package holds it)"
         )
     });
-    // It stops reading at what it cannot parse; its output says so.
+    // It stops reading at what it cannot parse; its output shows it.
     let _ = promtool.stdin.take().unwrap().write_all(text.as_bytes());
     let output = promtool.wait_with_output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())

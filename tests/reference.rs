@@ -1,4 +1,4 @@
-//! The documents that are made from the code are what the code says. `UPDATE_REFERENCE=1` writes them.
+//! The documents that are generated from the code are up to date. `UPDATE_REFERENCE=1` writes them.
 
 use sla_ledger::config::Config;
 use sla_ledger::documents::{self, DocumentKind, DocumentSet, ExpectedLedger};

@@ -252,7 +252,7 @@ fn a_file_is_a_partition_and_their_order_decides_nothing() {
     assert_eq!(output["facts"][0]["itemised"], 6);
     assert_eq!(json_of(&replay(&["--now", NOW, "--facts", "--calls", &b, &a])), output, "the other way round");
 
-    // Joined in one file they are not in order of arrival: it says so.
+    // Joined in one file they are not in order of arrival, and that is reported.
     let joined = files.put("joined.jsonl", [first, second].concat());
     let ran = replay(&["--now", NOW, "--calls", &joined]);
     assert_eq!(ran.code, 0);

@@ -402,7 +402,7 @@ fn the_same_inputs_give_the_same_bytes() {
 }
 
 /// Canonical JSON by other code than the crate's: ASCII and integers only, where sorted `serde_json` maps will do; and
-/// by Python, if it is there.
+/// by Python, if installed.
 #[test]
 fn the_digest_is_recomputed_by_others() {
     use sha2::{Digest, Sha256};
@@ -797,7 +797,7 @@ fn an_index_has_a_line_per_statement() {
     assert_eq!((parsed.len(), &parsed[0]["payout_minor"], &parsed[1]["currency"]), (2, &json!(7337), &json!("JPY")));
 }
 
-/// `STATEMENT_SAMPLES=DIR cargo test --test statement samples -- --ignored` writes files to look at.
+/// `STATEMENT_SAMPLES=DIR cargo test --test statement samples -- --ignored` writes files for inspection.
 #[test]
 #[ignore = "writes samples for a person"]
 fn samples() {
@@ -818,7 +818,8 @@ fn samples() {
     }
 }
 
-/// Files are looked at together when all are read: no month is closed before, as a ledger closes months below its horizon.
+/// Files are evaluated together after all are read: no month is closed before that, unlike in a ledger, which closes
+/// months below its horizon.
 #[test]
 fn statements_from_files_know_every_month() {
     let directory = tempfile::tempdir().unwrap();

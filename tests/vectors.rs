@@ -56,7 +56,7 @@ fn error_budgets() {
             found.push((most, left.to_string(), row.text(most).into()));
             let above = (total > 0).then_some(left + 1);
             found.push((first, shown(above), row.text(first).into()));
-            // The figures say what they say: so many failures do not reach the tier, one more does.
+            // The figures are exact: this many failures do not reach the tier, one more does.
             for (column, reached) in [(most, false), (first, true)] {
                 if !row.text(column).is_empty() {
                     let failed: u64 = row.number(column);

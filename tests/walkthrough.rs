@@ -1,4 +1,4 @@
-//! The README's walk-through is what a reader gets who types it.
+//! The README's walk-through shows what a reader gets who types it.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Who may look: encryption, client certificates, users, tokens, and the files that say so.
+//! Access control: encryption, client certificates, users, tokens, and the files that configure them.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that panics says where")]
 
 mod support;

@@ -121,7 +121,7 @@ impl Service {
         Some(values.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
-    /// Waits until so many records are counted or rejected.
+    /// Waits until this many records are counted or rejected.
     pub fn wait_for_records(&self, events: u64) {
         support::wait_until("all events counted", LIMIT, || {
             self.metric("sla_ledger_records_total").is_some_and(|n| n >= events as f64)
@@ -172,7 +172,7 @@ impl Service {
     }
 }
 
-/// For how long at most a partition's count stood still between two looks at it.
+/// The longest time that a partition's count did not change between two checks.
 pub struct Pauses {
     /// Of each partition: how far, and since when.
     seen: Vec<(i64, Instant)>,

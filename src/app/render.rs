@@ -1,4 +1,4 @@
-//! The whole exposition: the tenants this instance speaks for, then the process.
+//! The whole exposition: the tenants this instance exports, then the process.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::metrics::exporter::{CardinalityPlan, Exported, Exporter, TenantView};
 use crate::metrics::process::ProcessMetrics;
 use crate::view::View;
 
-/// Writes one exposition: the tenants this instance speaks for, then the process.
+/// Writes one exposition: the tenants this instance exports, then the process.
 pub(super) fn render(
     view: Arc<View>,
     config: Arc<ArcSwap<Config>>,

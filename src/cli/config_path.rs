@@ -1,4 +1,4 @@
-//! Where the configuration is: one way to say it, the same in every command.
+//! The path of the configuration, given the same way in every command.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `sla-ledger generate`: call events to a JSONL file or a Kafka topic, and what must come out beside them.
+//! `sla-ledger generate`: call events to a JSONL file or a Kafka topic, together with the expected result.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};

@@ -1,4 +1,4 @@
-//! `sla-ledger ruling`: rulings as the ledger has them (`list`, `export`), and a new one with what it would change (`add`).
+//! `sla-ledger ruling`: rulings in the ledger (`list`, `export`), and a new ruling with its effect (`add`).
 
 mod list;
 

@@ -1,4 +1,4 @@
-//! `sla-ledger verify`: is the ledger what a recount of the calls topic gives?
+//! `sla-ledger verify`: compares the ledger with a recount of the calls topic.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, Offset, TimeDelta, Time
 use chrono_tz::Tz;
 
 const DAY_MS: i64 = 86_400_000;
-/// Instants further from 1970 than this (about 200,000 years) are taken for this: chrono knows no days out there.
+/// Instants further from 1970 than this (about 200,000 years) are clamped to it: chrono has no days beyond.
 const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 
 /// Reads an RFC 3339 instant with its offset. All instants in all inputs are read by this function.

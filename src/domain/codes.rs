@@ -68,7 +68,7 @@ pub struct CodeMap {
 
 const ERROR_CODES: &str = include_str!("../../config/policies/error_codes.csv");
 
-/// The code that says no answer came.
+/// The code that means no response.
 pub const NO_RESPONSE: &str = "NoResponse";
 
 impl CodeMap {

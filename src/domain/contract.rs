@@ -23,7 +23,7 @@ pub struct Contract {
     pub registry: Arc<Registry>,
     /// Notices, declarations, rulings, claims.
     pub rulebook: Rulebook,
-    /// Records of the registry and policies written down later do not exist; `None`: all do.
+    /// Registry records and policies recorded later are ignored; `None`: none are.
     pub as_of_ms: Option<i64>,
 }
 

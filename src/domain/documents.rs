@@ -1,5 +1,5 @@
-//! What people write down about the contract: notices, declarations, rulings, claims. Plain values; how they are read from
-//! files is the business of [`crate::documents`], what they do to a call that of [`super::decision`].
+//! What people record about the contract: notices, declarations, rulings, claims. Plain values: [`crate::documents`]
+//! reads them from files, [`super::decision`] applies them to calls.
 //!
 //! Instants are milliseconds since 1970-01-01T00:00:00Z, ranges half-open, an empty list means all. Of several
 //! documents with one id the one recorded last applies, then the one further down in its file. "As of" an instant,
@@ -23,7 +23,7 @@ pub struct Notice {
     pub start_ms: i64,
     /// First instant after it.
     pub end_ms: i64,
-    /// Whose calls; empty = everybody's.
+    /// Whose calls; empty = all tenants'.
     pub tenants: Vec<String>,
     /// Which actions; empty = all.
     pub actions: Vec<String>,
@@ -126,7 +126,7 @@ pub enum Scope {
     },
     /// Calls by what they have in common; at least one of the fields says something.
     Range {
-        /// Whose; empty = everybody's.
+        /// Whose; empty = all tenants'.
         tenants: Vec<String>,
         /// From this instant.
         from_ms: Option<i64>,

@@ -2,13 +2,13 @@
 //! own days.
 //!
 //! An estimate, so `f64` is allowed here. It never judges money: [`Outlook::allowed`] and [`Outlook::settled`] are
-//! decided in integers once the number of calls is estimated, and what is owed never asks this module.
+//! decided in integers once the number of calls is estimated, and what is owed never depends on this module.
 //!
-//! The model: calls of a day = level × factor of the weekday; a holiday is taken for a Sunday, a weekend day that is
-//! worked for a Friday. The factors come from the last [`WINDOW`] days, drawn towards those of working days or weekends,
-//! and these towards 1, as long as there are few days to learn from. The level weighs recent days more. A trend is not
-//! drawn out: on the benchmark's tenants that made the forecast worse. The interval comes from the days' own scatter and the level's own changes from week
-//! to week, which weigh more the longer the horizon.
+//! The model: calls of a day = level × factor of the weekday; a holiday counts as a Sunday, a weekend day that is
+//! worked as a Friday. The factors come from the last [`WINDOW`] days. While there are few days to learn from, they are
+//! shrunk towards those of working days or weekends, and these towards 1. The level weighs recent days more. A trend is
+//! not extrapolated: on the benchmark's tenants that made the forecast worse. The interval comes from the scatter of
+//! the days and the level's changes from week to week, which weigh more the longer the horizon.
 //!
 //! Not here: the course within a day. The ledger keeps days, so calls are spread evenly over the hours of a day; an
 //! instant given here can be off by some hours, but not by a day.
@@ -30,7 +30,7 @@ const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
 const DECAY: f64 = 0.870_6;
 /// A day counts as at most this many times a usual busy one, unless its neighbours are as busy.
 const SPIKE: f64 = 3.0;
-/// A weekend day is taken for so much of a working day before there was one.
+/// The share of a working day assumed for a weekend day before there was one.
 const WEEKEND: f64 = 0.6;
 /// How far the factor of working days or weekends can be off before there was one (relative, squared), and how much
 /// each one that came takes of that.

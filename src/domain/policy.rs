@@ -78,7 +78,7 @@ pub enum MonthEnd {
     /// The month's last day is the term's last: 31 January + 1 month ends with 28 February.
     #[default]
     MonthEnd,
-    /// The month's last day takes the place of the missing one: 31 January + 1 month ends before 28 February.
+    /// The month's last day replaces the missing one: 31 January + 1 month ends before 28 February.
     Clamp,
 }
 
@@ -178,7 +178,7 @@ pub enum CallRateMode {
 pub struct TrialAction {
     /// The API action.
     pub action: String,
-    /// Whose; empty = everybody's.
+    /// Whose; empty = all tenants'.
     pub tenants: Vec<String>,
     /// From this instant, in ms; `None` = always.
     pub from_ms: Option<i64>,
@@ -186,7 +186,7 @@ pub struct TrialAction {
     pub to_ms: Option<i64>,
 }
 
-/// Which failures do not count (clause 5), as far as no person must decide.
+/// Which failures do not count (clause 5), as far as it can be decided automatically.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExclusionRules {
     /// What becomes of them in the number of calls.

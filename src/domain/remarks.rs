@@ -1,5 +1,5 @@
-//! Documents that are valid and do nothing, or not what they seem to, and calls that no order covers: said beside the figures
-//! that they do not change.
+//! Documents that are valid but have no effect, or not the apparent one, and calls that no order covers: reported
+//! beside the figures that they do not change.
 
 use super::calendar::day_start_ms;
 use super::contract::Contract;

@@ -1,7 +1,7 @@
 //! Terms of service and their service months (clause 1.2).
 //!
-//! A term is whole local days; its service months are the calendar months it touches, cut to it. They are computed
-//! where they are asked for and never listed, so an open-ended term is as cheap as a short one.
+//! A term is whole local days; its service months are the calendar months it touches, cut to it. They are computed on
+//! demand and never listed, so an open-ended term is as cheap as a short one.
 
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 const ACTIONS_CSV: &str = include_str!("api_actions.csv");
 const CODES_CSV: &str = include_str!("../../config/policies/error_codes.csv");
 
-/// Failing calls name one of the first so many actions. Together with the few codes an action can fail with this
-/// keeps a tenant's month below the counter's default of 20,000 rows, however many calls it gets.
+/// Failing calls use only the first actions, this many. Together with the few codes an action can fail with this keeps
+/// a tenant's month below the counter's default of 20,000 rows, however many calls it gets.
 pub(super) const FAILING_ACTIONS: usize = 24;
 /// Caller faults an action can fail with.
 pub(super) const FAULTS_PER_ACTION: usize = 4;

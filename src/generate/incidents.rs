@@ -1,4 +1,4 @@
-//! Times in which calls fail.
+//! Periods in which calls fail.
 
 /// All incidents of a stream, and which of them are on.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +12,7 @@ pub(super) struct Incidents {
 /// One incident at its instants, half-open.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    /// By rank; `None` = everybody.
+    /// By rank; `None` = all tenants.
     pub(super) tenant: Option<u32>,
     pub(super) from_ms: i64,
     pub(super) to_ms: i64,

@@ -107,7 +107,7 @@ pub struct Progress {
     pub backfill: bool,
 }
 
-/// Runs until `stop` says so or the events are sent, waits until all have arrived, and returns what a counter must find.
+/// Runs until `stop` is set or the events are sent, waits until all have arrived, and returns what a counter must find.
 /// Meant for a thread of its own; `report` is called at least ten times a second.
 ///
 /// # Errors

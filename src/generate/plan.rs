@@ -100,7 +100,7 @@ impl Shares {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Incident {
-    /// Whose calls; `None` = everybody's.
+    /// Whose calls; `None` = all tenants'.
     pub tenant: Option<String>,
     /// From the start of the plan (of the live part, where there is one).
     pub starts_after_ms: i64,

@@ -39,7 +39,7 @@ struct Entry {
 pub(super) struct Recent {
     near: Ring,
     spread: Ring,
-    /// One call in so many that leave `near` goes on to `spread`.
+    /// One in this many calls that leave `near` moves to `spread`.
     spread_every: u64,
 }
 

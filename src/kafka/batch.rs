@@ -84,7 +84,7 @@ impl BatchQueue {
         Self { queue, partitions: Vec::new(), messages, _consumer: consumer.clone() }
     }
 
-    /// Waits for a whole batch of records, for `timeout` at most, and hands over those that are there; returns how many.
+    /// Waits up to `timeout` for a whole batch of records, passes on those available, and returns how many.
     ///
     /// It looks every few milliseconds: librdkafka wakes a thread that waits in its own call for every response of a
     /// broker, which costs more than the records of a small one.

@@ -1,5 +1,5 @@
 //! A broker inside the process, for the demo only: librdkafka's mock cluster. It keeps a few megabytes a partition,
-//! does not compact, and does not fence: it proves nothing.
+//! does not compact, and does not fence, so it proves nothing about correctness.
 
 use rdkafka::error::KafkaError;
 use rdkafka::mocking::MockCluster;

@@ -61,7 +61,7 @@ pub struct LedgerLog {
     base: ClientConfig,
     config: ClientConfig,
     topics: Topics,
-    /// The most that the topics take, as far as known.
+    /// The topics' message size limit, as far as known.
     message_bytes: MessageBytes,
     /// A topic has refused something: when the topics were last asked what they take.
     asked: Option<Instant>,

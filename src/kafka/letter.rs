@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// What is left out at this limit: the names of the headers that say so.
+    /// What is left out at this limit: the names of the headers that record it.
     fn omitted(letter: &DeadLetter, limit: usize) -> Vec<&str> {
         let made = Letter::of(letter, "calls", 3, limit, false);
         assert!(made.bytes() <= limit, "{} bytes in {limit}", made.bytes());

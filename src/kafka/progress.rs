@@ -79,7 +79,7 @@ impl Progress {
         self.failing
     }
 
-    /// A takeover cannot go on yet.
+    /// A takeover cannot continue yet.
     pub fn takeover_waits(&mut self, error: FlushError) {
         if !self.failing {
             self.error = Some(error);

@@ -916,7 +916,7 @@ impl Worker {
             self.setup.metrics.fenced();
         }
         if flushed.fence == Some(Fence::Group) {
-            // Somebody else has the shards, or will have: wait for the group to say so.
+            // Another member has the shards, or will have them: wait for the group to report it.
             self.drop_shards();
             self.progress.settled();
             self.state = State::Waiting;

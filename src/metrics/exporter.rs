@@ -1,7 +1,7 @@
 //! The tenants' series as text, straight from the standings into a reused buffer.
 //!
-//! Two steps, so that the standings need to be locked only for the first: [`Exporter::collect`] chooses the tenants and
-//! copies their counts, [`Exporter::write`] renders them. A tenant's labels are escaped once and copied into each line.
+//! Two steps, so that the standings are needed only for the first: [`Exporter::collect`] chooses the tenants and copies
+//! their counts, [`Exporter::write`] renders them. A tenant's labels are escaped once and copied into each line.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -101,7 +101,8 @@ pub struct Exporter {
     /// First instants after days, in seconds since 1970.
     ends: HashMap<LocalDay, i64>,
     fleet: Vec<(Month, Fleet)>,
-    /// By how much, in minor units, the fleet will owe more than now if the last hour goes on; and when that was found.
+    /// By how much, in minor units, the fleet will owe more than now if the last hour continues; and when that was
+    /// computed.
     fleet_forecast: BTreeMap<(Month, Currency), i64>,
     fleet_forecast_ms: Option<i64>,
     states: [u64; Level::ALL.len()],

@@ -1,7 +1,7 @@
 //! The two formats of an exposition: Prometheus' text format 0.0.4, and OpenMetrics.
 //!
-//! They differ in the lines above a family, in a counter's family name, in bounds of buckets (`1.0` instead of `1`) and in the last
-//! line, and in nothing else: the samples of tenants are the same bytes in both.
+//! They differ only in the lines above a family, in a counter's family name, in bounds of buckets (`1.0` instead of
+//! `1`) and in the last line: the samples of tenants are the same bytes in both.
 
 use prometheus::proto::{Histogram, LabelPair, MetricFamily, MetricType};
 

@@ -1,4 +1,4 @@
-//! What this process does, for those who run it. Counters begin at 0 with the process.
+//! The process's own metrics, for operators. Counters start at 0 with the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -262,7 +262,7 @@ impl Alertmanagers {
         for batch in alerts.chunks(BATCH) {
             match self.client.post(url.clone(), &[], json(&batch)).await {
                 Answer::Accepted => {}
-                // Alertmanager takes the valid ones of a batch all the same, so the others go on.
+                // Alertmanager still accepts the valid ones of a batch, so the others are delivered.
                 Answer::Refused(why) => refused = Some(Answer::Refused(why)),
                 failed => return failed,
             }

@@ -210,7 +210,7 @@ mod tests {
                     let knows = String::from_utf8_lossy(&request).contains("authorization: Bearer open-sesame\r\n");
                     let status = if knows { 200 } else { 403 };
                     let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
-                    // Who was not let in is gone.
+                    // A refused client may already have disconnected.
                     let _ = tls.write_all(answer.as_bytes());
                     tls.conn.send_close_notify();
                     let _ = tls.flush();
@@ -243,7 +243,7 @@ mod tests {
         let trusts_the_system = HttpAccess { ca_file: None, ..all.clone() };
         let Answer::Failed(why, None) = post(&trusts_the_system).await else { panic!("trusted a stranger") };
         assert!(why.contains("certificate") && !why.contains("/hook"), "{why}");
-        // A rotated token is found at the next use; one that is gone is a failure, not a refusal.
+        // A rotated token is found at the next use; a missing one is a failure, not a refusal.
         authority.file("token", "another");
         assert_eq!(post(&all).await, Answer::Refused("status 403: no".into()));
         std::fs::remove_file(authority.directory.path().join("token")).unwrap();

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(queue.committable(), [(0, 1)]);
         let second = sends(&mut queue, "b", now);
         queue.done(second, true, now);
-        // One that is not for this receiver takes the place of what waits all the same.
+        // One that is not for this receiver still replaces what waits.
         let ticket = sends(&mut queue, "c", now);
         queue.failed(ticket, None, now, state("", "").time);
         let older = queue.read(0, 3, Some(state("f", "d")), false, now);

@@ -1,5 +1,5 @@
-//! Signatures of webhooks, as the Standard Webhooks specification has them: HMAC-SHA256 over `id.timestamp.body`, in base64
-//! behind `v1,`. One for each key, so that a key can be replaced without a moment in which either side refuses the other.
+//! Signatures of webhooks, as defined by the Standard Webhooks specification: HMAC-SHA256 over `id.timestamp.body`, in
+//! base64 after `v1,`. One for each key, so that a key can be rotated without any message being refused.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,11 +1,12 @@
-//! The wall clock may delay, never decide.
+//! The wall clock may delay counting, never decide it.
 //!
-//! A record's own timestamp moves the log's clock: it rotates the windows and closes months. A producer whose clock is wrong
-//! (or that writes microseconds for milliseconds) would close every month at once. So the reader of the source asks
-//! [`Shard::must_hold`](super::shard::Shard::must_hold) before it counts a record: one from the future holds its shard, and
-//! nothing else happens. It goes on by itself when the real time has come near enough, or when somebody excludes the record by
-//! name: `counting.ignore_timestamps` ([`IgnoredRange`](super::settings::IgnoredRange)) makes it a dead letter that moves
-//! nothing. So what is counted depends on the log and the recorded settings alone, never on when it was read.
+//! A record's own timestamp moves the log's clock: it rotates the windows and closes months. A producer whose clock is
+//! wrong (or that writes microseconds for milliseconds) would close every month at once. So the reader of the source
+//! asks [`Shard::must_hold`](super::shard::Shard::must_hold) before it counts a record: one from the future holds its
+//! shard, and nothing else happens. The shard resumes when the real time has come near enough, or when an operator
+//! excludes the record by name: `counting.ignore_timestamps` ([`IgnoredRange`](super::settings::IgnoredRange)) makes it
+//! a dead letter that does not advance the watermark. So what is counted depends only on the log and the recorded
+//! settings, never on when it was read.
 
 /// Clock skew that is tolerated as normal.
 pub const CLOCK_SKEW_MS: i64 = 5 * 60 * 1000;
@@ -51,7 +52,7 @@ pub struct Hold {
     pub offset: i64,
     /// Its timestamp, in ms.
     pub timestamp_ms: i64,
-    /// When the hold ends by itself: a reading of the wall clock, in ms.
+    /// When the hold ends without intervention: wall-clock time, in ms.
     pub until_ms: i64,
 }
 

@@ -76,7 +76,7 @@ pub enum Subject {
         day: LocalDay,
         /// The call's offset in the source partition.
         offset: i64,
-        /// The call's request id, in the ledger if it is there.
+        /// The call's request id, from the ledger if it has the call.
         request_id: String,
         /// The field; `None` if only one side has the item.
         field: Option<&'static str>,

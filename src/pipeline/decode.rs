@@ -306,7 +306,7 @@ impl Decoder {
         Ok(Call { tenant, request_id, time_ms, action, code, system_error })
     }
 
-    /// Is this outcome written down call by call (and not only counted)? Flag true, or a non-ok code that is not in
+    /// Is this outcome recorded call by call (and not only counted)? Flag true, or a non-ok code that is not in
     /// `counting.not_itemised`.
     pub fn itemised(&self, call: &Call<'_>) -> bool {
         call.system_error == Flag::True

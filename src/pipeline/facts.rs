@@ -150,7 +150,7 @@ impl DayTally {
         calls.not_ok += u64::from(not_ok);
     }
 
-    /// Takes down a failing call that is not itemised.
+    /// Records a failing call that is not itemised.
     pub fn add_unheld(&mut self) {
         self.uncounted.get_or_insert_default().unheld += 1;
     }
@@ -310,7 +310,7 @@ impl Folded {
         record::TallyDay::decode(found).ok()
     }
 
-    /// Puts a day in, in place of what is there of it.
+    /// Inserts a day, replacing an existing one.
     fn put(&mut self, day: &record::TallyDay) {
         let mut bytes = Vec::with_capacity(self.encoded().len() + 64);
         let mut rest = EncodedDays(self.encoded());

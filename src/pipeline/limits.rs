@@ -1,5 +1,5 @@
 //! Watches what counting keeps out: limits that fill up, records that are mostly rejected, tenants that are mostly new.
-//! It decides what is worth a log line, rate-limited per topic, however many calls cause it.
+//! It decides what is worth a log line, each remark rate-limited, however many calls cause it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct LimitUse {
     pub rows: usize,
     /// `limits.rows_per_tenant_month`.
     pub most_rows: usize,
-    /// Bytes of failing calls itemised, of the month that has most of them.
+    /// Bytes of itemised failing calls, of the month that has most of them.
     pub evidence: u64,
     /// `limits.evidence_per_month`.
     pub most_evidence: u64,
@@ -174,7 +174,7 @@ mod tests {
         watch.begin(3, limits(700, 700, 5), &totals(700, 700), 0);
         let mut at = 0;
         let mut look = |limits, totals| {
-            // Within a span nothing is said.
+            // Within a span nothing is logged.
             assert_eq!(watch.look(3, limits, &totals, at + 1).remarks, []);
             at += SPAN_MS;
             let Look { new_tenants, remarks } = watch.look(3, limits, &totals, at);

@@ -1,5 +1,5 @@
-//! The protocol broken on purpose, one rule at a time, so that the simulator can show that it would notice.
-//! Without the `mutations` feature every switch is a constant `false`.
+//! Breaks the protocol on purpose, one rule at a time, to show that the simulator detects it. Without the `mutations`
+//! feature every switch is a constant `false`.
 
 macro_rules! mutations {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {

@@ -166,7 +166,7 @@ impl Publisher {
             Some((from, standings)) => (self.shown.changed_since(&from.book), standings),
             None => (self.shown.tenants().cloned().collect(), Standings::new(contract.clone())),
         };
-        // What is due would be taken for news of the last minute twice.
+        // Otherwise what is due would count as news of the last minute twice.
         self.evaluate(alive);
         new.refresh(&self.shown, &tenants);
         new.inherit(&self.standings, &tenants);

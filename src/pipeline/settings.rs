@@ -150,7 +150,8 @@ pub enum TimestampFormat {
     EpochNs,
 }
 
-/// Records whose own timestamps are wrong: they are dead letters (`clock`), and their timestamps move nothing.
+/// Records whose own timestamps are wrong: they are dead letters (`clock`), and their timestamps do not advance the
+/// watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IgnoredRange {

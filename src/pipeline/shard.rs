@@ -1,12 +1,12 @@
 //! The counter: one shard is one partition of the calls topic. Records go in, in order of their offsets; facts, dead
 //! letters and, at every flush, ledger records come out.
 //!
-//! A shard is a deterministic function of the source log and the recorded settings: it knows no clock but the record
+//! A shard is a deterministic function of the source log and the recorded settings: its only clock is the record
 //! timestamps. `offset < counted_from` only warms the windows; `offset < cov` of a key leaves that key alone (a torn
 //! flush holds the call already); everything else counts.
 //!
-//! A flush is `snapshot` → (a Kafka transaction) → `committed`. Calls may be counted in between; a snapshot that did
-//! not commit is simply forgotten, the next one says it all again.
+//! A flush is `snapshot` → (a Kafka transaction) → `committed`. Calls may be counted in between. A snapshot that did
+//! not commit is discarded; the next one contains everything again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

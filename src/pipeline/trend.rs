@@ -1,4 +1,4 @@
-//! Where a tenant's running service month is going: its last hours and its own days, put together.
+//! Where a tenant's running service month is heading, from its last hours and its own days.
 
 use super::standings::TenantStanding;
 use crate::domain::alert::Windows;

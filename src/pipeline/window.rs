@@ -1,13 +1,14 @@
 //! What is remembered of the recent past: request ids (dedupe) and calls per second (clause 5.7).
 //!
-//! The clock is W, the running maximum of the record timestamps: *arrival*, never the event's own time. So a buffer that is
-//! flushed two hours late and twice counts once, and a late burst is still a burst. Memory is two generations, `cur` and
-//! `prev`: at a record by which W has moved one window since `cur` began, `prev` is dropped and `cur` takes its place. An id is
-//! remembered for at least one window of the log's time after it last came and, in steady flow, for less than two.
+//! The clock is W, the running maximum of the record timestamps: *arrival*, never the event's own time. So a buffer
+//! that is flushed two hours late and twice counts once, and a late burst is still a burst. Memory is two generations,
+//! `cur` and `prev`: at a record by which W has moved one window since `cur` began, `prev` is dropped and `cur` becomes
+//! `prev`. An id is remembered for at least one window of log time after its last occurrence and, with steady traffic,
+//! for less than two.
 //!
 //! What is entered is a function of the records alone: an id and its second are entered before it is decided whether
 //! the call can be counted. Therefore a new owner that reads from the beginning of `prev` holds the same generations,
-//! whatever became of those calls.
+//! whether or not those calls were counted.
 
 use std::hash::{BuildHasher, Hasher};
 

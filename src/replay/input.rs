@@ -1,4 +1,4 @@
-//! Lines of files and of stdin, plain or compressed, with the place of whatever is wrong.
+//! Lines of files and of stdin, plain or compressed, with the position of any error.
 
 use std::fmt;
 use std::fs::File;

@@ -64,7 +64,7 @@ impl RejectedLines {
         lines.lines += 1;
     }
 
-    /// A call was refused, and no record of the ledger says so.
+    /// A call was refused, and no record of the ledger shows it.
     pub fn refused(&mut self, call: &Call<'_>, reason: Rejection) {
         let key = (call.tenant.to_string(), self.clock.day(call.time_ms).month(), reason.as_str());
         *self.refused.entry(key).or_default() += 1;

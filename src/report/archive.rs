@@ -1,8 +1,8 @@
 //! The archive of issued statements, a directory: `DIR/<tenant>/<period_start>/r1.json`, beside it `r1.<rendering>`.
 //!
-//! A statement's JSON is written last and by a rename, so a revision is in the archive wholly or not at all; one that
-//! is there is never written again. Whatever is read is verified first, the whole chain of revisions: a statement that was
-//! altered on disk must not become the ground of the next one.
+//! A statement's JSON is written last and by a rename, so a revision is in the archive completely or not at all, and it
+//! is never rewritten. Reading verifies the whole chain of revisions first: a statement that was altered on disk must
+//! not become the basis of the next one.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

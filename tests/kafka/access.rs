@@ -1,4 +1,4 @@
-//! Who may look, at the running service: what a reload changes, and clients that are stuck.
+//! Access control at the running service: what a reload changes, and clients that are stuck.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

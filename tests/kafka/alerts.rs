@@ -16,7 +16,7 @@ use crate::write::{self, Sent};
 
 /// From a flush that crosses a level to the alert in the topic.
 const PROMPT: Duration = Duration::from_secs(5);
-/// The next owner first waits for the group to notice that its predecessor is gone.
+/// The next owner first waits for the group to notice that its predecessor has left.
 const TAKEOVER: Duration = Duration::from_secs(30);
 
 /// All receivers.
@@ -132,7 +132,7 @@ fn away_from_the_months_end() {
     poll_for(Duration::from_millis(ahead_ms as u64) + LIMIT, same).expect("another month");
 }
 
-/// Sends calls of one tenant, of which so many fail.
+/// Sends calls of one tenant, some of which fail.
 struct Traffic<'a> {
     brokers: &'a str,
     topic: &'a str,

@@ -101,7 +101,7 @@ fn chaos() {
     let _machine = crate::alone();
     let running = Running::default();
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| run(&running)));
-    // By now everybody's log has been shown, and what is said last is what is read first.
+    // By now all logs have been printed; the last line is the first one people read.
     if let Err(panic) = result {
         let (who, why) = running.first_failure().unwrap_or_else(|| ("the comparison", message(&*panic)));
         panic!("chaos: FAILED because of {who}: {why}");
@@ -273,9 +273,9 @@ impl Fault {
 
 /// What the threads share.
 struct Running {
-    /// Faults and events are over: the hands that go on all along end.
+    /// Faults and events are over: the threads that run throughout end.
     over: AtomicBool,
-    /// Something failed: everybody ends, so that the failure shows.
+    /// Something failed: all threads end, so that the failure is reported.
     failed: AtomicBool,
     /// All is counted: the observers end.
     observed: AtomicBool,
@@ -306,7 +306,7 @@ impl Running {
         self.tried[fault as usize].1.load(Ordering::Relaxed)
     }
 
-    /// For the hands that go on all along: lets some time pass; false when it is over.
+    /// For the threads that run throughout: lets some time pass; false when it is over.
     fn goes_on(&self, time: Duration) -> bool {
         self.pass(time) && !self.over.load(Ordering::Relaxed)
     }
@@ -391,7 +391,7 @@ impl Fleet {
     }
 }
 
-/// Times at which something happens so often within the time of the events, each followed by a pause.
+/// A random pause between faults, so that `times` of them, each taking `each`, fit into the time of the events.
 fn gap(random: &mut impl Rng, dose: &Dose, times: u64, each: Duration) -> Duration {
     let free = dose.time().saturating_sub(each * times as u32);
     free.mul_f64(random.random_range(0.2..1.6) / times.max(1) as f64)

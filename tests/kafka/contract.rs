@@ -114,7 +114,7 @@ fn rulings_that_the_ledger_knows_otherwise(instance: &mut Instance, brokers: &st
     write::send(brokers, &names.calls, later.collect::<Vec<_>>());
     instance.wait_metric("sla_ledger_records_total{outcome=\"counted\"}", |counted| counted == 5.0);
     assert!(instance.get("/readyz").is_some_and(|(status, _)| status == 200), "{}", instance.log());
-    // Every figure says so.
+    // Every figure is marked.
     let path = "/api/v1/tenants/acme/months/2026-03";
     let standing = || instance.get(path).and_then(|(_, text)| serde_json::from_str::<Value>(&text).ok());
     crate::support::wait_until("the new calls", LIMIT, || standing().is_some_and(|standing| standing["total"] == 205));

@@ -409,7 +409,7 @@ fn a_record_from_the_future_holds_its_shard_alone_until_it_is_set_aside() {
     instance.wait_metric("sla_ledger_shards_held", |n| n == 2.0);
     prometheus.wait_for("ALERTS{alertname=\"SlaLedgerShardHeld\",alertstate=\"firing\"}");
     read_ledger(brokers, &names.ledger).wait_counted(&[3, 3, 6], LIMIT);
-    // The others go on, also with what comes after the hold.
+    // The others continue, also with what comes after the hold.
     for round in 0..5 {
         write::send(brokers, &names.calls, one_each(3, &format!("r4-{round}")));
         read_ledger(brokers, &names.ledger).wait_counted(&[3, 3, 7 + round], LIMIT);

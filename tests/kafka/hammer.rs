@@ -1,5 +1,5 @@
 //! Everything at once: traffic, scrapes, the API, reloads by signal and by request, and a registry topic that changes.
-//! Nothing may wait for ever, and nothing may be lost or counted twice.
+//! Nothing may block forever, and nothing may be lost or counted twice.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ use crate::write::{self, Sent};
 
 const PARTITIONS: i32 = 4;
 const TENANTS: usize = 4_000;
-/// For so long everything happens at once.
+/// How long everything runs at once.
 const HAMMER: Duration = Duration::from_secs(60);
-/// No answer takes longer, whatever else goes on.
+/// No answer takes longer, whatever else is running.
 const LONGEST: Duration = Duration::from_secs(10);
 /// No scrape takes longer: it reads one published value and never blocks.
 const LONGEST_SCRAPE: Duration = Duration::from_millis(500);
@@ -125,7 +125,7 @@ fn nothing_waits_for_ever() {
         let mut round = 1;
         while began.elapsed() < HAMMER && !is_silent(&scrapes, &api, &reloads, began) {
             round += 1;
-            // Whole or not at all: somebody may be reading it.
+            // Atomically, because the service may be reading it.
             let new = instance.write_file("fees.new", &fees(round));
             std::fs::rename(&new, new.with_file_name("fees.csv")).expect("a file of the test");
             instance.program().signal(Signal::HangUp);

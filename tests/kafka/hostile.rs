@@ -1,4 +1,4 @@
-//! Who may hurt it: names that steer terminals, and clients that ask for more than there is.
+//! Hostile input: names with terminal control characters, and clients that ask for too much.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -219,7 +219,7 @@ fn statements_at_once_stay_within_bounds() {
     assert!(whole >= 2 && cut == 0, "{whole} whole, {later} later, {cut} cut");
     assert!(most <= before + 256, "memory grew from {before} to {most} MiB");
 
-    // Whose client has gone ends: the next one does not wait behind them.
+    // A request whose client disconnects is cancelled: the next one does not queue behind it.
     let leave = |_: usize| {
         let client =
             reqwest::blocking::Client::builder().timeout(Duration::from_millis(100)).build().expect("a client");

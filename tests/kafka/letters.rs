@@ -1,5 +1,5 @@
-//! Dead letters that their topic would not take, and flushes that fail for long: no shard stops for a letter, and what
-//! waits for a flush has a bound.
+//! Dead letters that their topic would refuse, and flushes that fail for long: no shard stops because of a letter, and
+//! what waits for a flush is bounded.
 
 use serde_json::json;
 use sha2::Digest;
@@ -88,7 +88,7 @@ fn no_record_makes_a_letter_that_stops_the_shards() {
         let letters = read_all(brokers, &names.dead_letters);
         letters.iter().any(|letter| letter.header("sla.omitted_bytes") == Some("50000") && letter.payload.is_none())
     };
-    // A broker hears of its new setting a moment later.
+    // A broker applies its new setting a moment later.
     wait_until("a letter without its body", LIMIT, smaller);
     write::send(brokers, &names.calls, calls("r2"));
     wait_until("the calls behind larger ones", LIMIT, || counted(4));

@@ -1,5 +1,5 @@
-//! What counting keeps out of the figures, on a real broker: limits that are reached, across a kill, and mappings that do
-//! not fit. Nothing of it may look well.
+//! What counting keeps out of the figures, on a real broker: limits that are reached, across a kill, and mappings that
+//! do not fit. None of it may appear healthy.
 
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ fn limits_leave_months_incomplete_and_survive_a_takeover() {
     assert!(status.success() && verified.contains("differences=0 not_verifiable=0"), "{verified}");
 }
 
-/// More failing calls than a month may hold one by one: all are counted, and it is said that some are no evidence; also by
-/// the instance that takes over, and a recount finds it so.
+/// More failing calls than a month may itemise: all are counted, and it is reported that some are not in the evidence,
+/// also by the instance that takes over. A recount agrees.
 #[test]
 fn evidence_beyond_its_limit_is_counted_and_said() {
     let _machine = beside_others();

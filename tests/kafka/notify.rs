@@ -100,7 +100,7 @@ impl Receiver {
         self.requests().iter().map(|request| request.id().to_owned()).collect()
     }
 
-    /// The first so many requests.
+    /// Waits for this many requests.
     #[track_caller]
     pub fn wait(&self, requests: usize, limit: Duration) -> Vec<Request> {
         let what = format!("{requests} requests; there are {:?}", self.ids());

@@ -161,7 +161,7 @@ fn sighup_reloads_and_a_mistake_keeps_the_old_configuration() {
     assert_eq!(instance.metric(reloaded), Some(1.0));
     assert_eq!(instance.metric(&calls), None, "the tenant is not at risk");
 
-    // A wrong one: nothing changes, log and metric say so.
+    // An invalid one: nothing changes; log and metric report it.
     instance.set("/metrics", json!({"tenants": "everybody"}));
     hang_up(&mut instance);
     instance.wait_metric(reloaded, |ok| ok == 0.0);
@@ -381,7 +381,7 @@ fn current_month() -> String {
     month_of(wall_clock_ms())
 }
 
-/// The middle of the month so many months back.
+/// The middle of the month this many months ago.
 pub fn middle_of_month(back: i32) -> i64 {
     let (mut at, mut months) = (wall_clock_ms(), 0);
     let mut month = month_of(at);
@@ -505,7 +505,7 @@ fn a_second_process_of_the_same_static_id_ends_the_first() {
     second.stop();
 }
 
-/// Changed settings are written down before anything is counted under them.
+/// Changed settings are recorded before anything is counted under them.
 #[test]
 fn changed_settings_are_recorded_before_they_count() {
     let _machine = beside_others();

@@ -1,4 +1,4 @@
-//! Topics with hundreds of partitions: a question about all of them takes one answer of each broker, not one a partition.
+//! Topics with hundreds of partitions: a query about all of them takes one response per broker, not one per partition.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

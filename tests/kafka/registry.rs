@@ -116,7 +116,7 @@ fn orders_and_bills_come_from_the_topic() {
     let (brokers, topic) = (shared().bootstrap(), topic("registry"));
     write::send(brokers, &topic, [order(0, "acme", "2026-03-17", MARCH), fee(1, "acme", "900.00")]);
     let reader = Reader::start(&topic);
-    // Told for the first time with all that is there.
+    // The first report contains everything in the topic.
     let registry = reader.next();
     assert_eq!((registry.orders("acme").len(), registry.fees("acme").len()), (1, 1));
     assert_eq!(registry.fees("acme")[0].gross_minor, 90_000);

@@ -12,7 +12,7 @@ use crate::service::{Instance, Names};
 use crate::support::kafka::shared;
 
 const TENANTS: u32 = 100_000;
-/// The promise: ready within this time on a ledger of so many tenants.
+/// The guarantee: ready within this time on a ledger of this many tenants.
 const READY: Duration = Duration::from_secs(10);
 
 #[test]

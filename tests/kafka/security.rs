@@ -1,4 +1,4 @@
-//! Brokers that want to know who comes, and brokers that encrypt.
+//! Brokers that require authentication, and brokers that encrypt.
 
 use std::path::Path;
 use std::process::Command;

@@ -207,7 +207,7 @@ impl Instance {
         self.program().wait_until("ready", timeout, || get(port, "/readyz").is_some_and(|(status, _)| status == 200));
     }
 
-    /// Waits until the metric is there and `holds`.
+    /// Waits until the metric exists and `holds`.
     #[track_caller]
     pub fn wait_metric(&mut self, series: &str, holds: impl Fn(f64) -> bool) {
         let port = self.port;

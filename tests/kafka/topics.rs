@@ -1,4 +1,4 @@
-//! Topics: those that `run` makes, and what it says of those it finds.
+//! Topics: those that `run` creates, and what it reports about existing ones.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -74,7 +74,7 @@ fn a_ledger_topic_that_stays_uncompacted_is_named_and_used() {
     instance.stop();
 }
 
-/// One topic is not as it must be: the service ends at once with code 1 and says so.
+/// A topic has the wrong settings: the service exits at once with code 1 and reports it.
 #[track_caller]
 fn refuses(stem: &str, make: impl FnOnce(&Names, &mut Instance), says: &[&str]) {
     let _machine = beside_others();
@@ -132,7 +132,7 @@ fn nothing_is_created_when_that_is_not_wanted() {
     );
 }
 
-/// The probes answer before Kafka does, the log says it once, and the service starts when a broker is there.
+/// The probes answer before Kafka does, the log reports it once, and the service starts when a broker is available.
 #[test]
 fn brokers_that_do_not_answer_are_named_and_waited_for() {
     let _machine = beside_others();

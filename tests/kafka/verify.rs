@@ -1,4 +1,4 @@
-//! `verify` on a ledger with a history: settings that changed between runs, and records that somebody forged.
+//! `verify` on a ledger with a history: settings that changed between runs, and forged records.
 
 use std::time::Duration;
 

@@ -97,7 +97,7 @@ impl Env {
         *self.stats.entry(what).or_default() += 1;
     }
 
-    /// Somebody puts back what the ledger says of spoiled rulings.
+    /// Restores altered rulings to what the ledger has.
     pub fn restore_rulings(&mut self) {
         for ruling in &mut self.rulings {
             if let Some(sha256) = self.oracle.rulings.get(&ruling.id).filter(|written| **written != ruling.sha256) {
@@ -122,7 +122,7 @@ impl Env {
     }
 }
 
-/// A parked shard is kept for so many steps.
+/// A parked shard is kept for this many steps.
 const PARKING: ParkingLimits = ParkingLimits { max_bytes: u64::MAX, keep: Duration::from_secs(20_000) };
 
 /// What an instance is doing.
@@ -297,7 +297,7 @@ impl Instance {
         }
     }
 
-    /// One step of whatever it is doing but counting. `false`: it waits for somebody else.
+    /// One step of whatever it is doing except counting. `false`: it waits for another instance.
     pub fn advance(&mut self, env: &mut Env) -> Check<bool> {
         match &mut self.phase {
             Phase::Out => {
@@ -730,7 +730,7 @@ impl Instance {
         Ok(progress)
     }
 
-    /// Publishes what is due. What everybody sees must be the checkpoints' own figures, and never goes back.
+    /// Publishes what is due. Published figures must be the checkpoints' own, and never go down.
     fn publish(&mut self, env: &mut Env) -> Check {
         let Some((value, changed)) = self.publisher.publish(|| ()) else { return Ok(()) };
         env.hit("published");
@@ -821,7 +821,7 @@ pub fn alert_id(state: &AlertState) -> String {
     format!("{} {}", state.status, state.generation)
 }
 
-/// What a spoiled copy says.
+/// The text of an altered ruling.
 const SPOILED: &str = "spoiled";
 
 /// A ruling of this number, as it was first written.

@@ -239,7 +239,7 @@ pub enum Refused {
     Fenced,
     /// The transaction is not in a state for this.
     Invalid,
-    /// The consumer group has gone on without this member.
+    /// The consumer group has moved on without this member.
     Generation,
 }
 
@@ -257,7 +257,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Joins, as a new member or again; everybody else must join again too.
+    /// Joins, as a new member or again; all other members must rejoin too.
     pub fn join(&mut self, member: Option<u64>) -> u64 {
         let member = member.filter(|m| self.members.contains_key(m)).unwrap_or_else(|| {
             self.next_member += 1;

@@ -33,7 +33,7 @@ use workload::{Rng, Shape};
 const SEEDS: u64 = 10_000;
 /// Seeds of a soak.
 const SOAK_SEEDS: u64 = 2_000_000;
-/// What must have happened at least so often in [`SEEDS`] runs, or the simulator has lost its teeth.
+/// What must have happened at least this often in [`SEEDS`] runs, or the simulator has lost its teeth.
 const TEETH: &[(&str, u64)] = &[
     ("alerts", 10_000),
     ("alerts_told_again", 50),

@@ -186,7 +186,7 @@ impl Hand {
         }
     }
 
-    /// The owner counts and writes the rest; everybody reads it.
+    /// The owner counts and writes the rest; all instances read it.
     fn end(&mut self, owner: usize) -> Check {
         let all = self.env.broker.source[0].entries.len();
         self.reveal(all);
@@ -427,7 +427,7 @@ fn a_tail_behind_the_compaction_says_nothing() {
         hand.reveal(12);
         hand.count(0, 6);
         hand.flush(0)?;
-        // Compacted up to the last checkpoint alone: its values are gone from under the one before.
+        // Compacted up to the last checkpoint only: the values of the one before it are gone.
         let last = hand.env.broker.logs[0].entries.iter().rfind(|e| e.key.starts_with(b"C ")).map_or(0, |e| e.offset);
         hand.env.broker.logs[0].compact(last, false);
         for _ in 0..30 {

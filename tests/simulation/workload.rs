@@ -1,5 +1,5 @@
-//! What is called: hot request ids, duplicates that agree and that do not, calls at the edges of seconds, windows,
-//! skew, days and months, and records that are no calls.
+//! The generated calls: hot request ids, duplicates with equal and with different content, calls at the edges of
+//! seconds, windows, skew, days and months, and records that are not calls.
 
 use chrono::TimeZone;
 use sla_ledger::domain::call::{Flag, Malformed};

@@ -1,4 +1,4 @@
-//! A contract that is adopted beside the reading, as in the service.
+//! Adopting a contract while the ledger is read, as in the service.
 
 use std::sync::Arc;
 

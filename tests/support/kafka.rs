@@ -248,8 +248,8 @@ impl Cluster {
         });
     }
 
-    /// Gives the disk of broker `index` (from 0) its room back. The broker itself does not come back from that: it is killed,
-    /// unless it has ended, and started again.
+    /// Frees the disk of broker `index` (from 0). The broker does not recover from a full disk by itself: it is killed,
+    /// unless it has ended, and restarted.
     pub fn free_disk(&mut self, index: usize) {
         let node = self.own_node("free the disk of", index);
         node.disk.as_ref().expect("a disk of its own").free();
@@ -477,7 +477,7 @@ impl Node {
             .enumerate()
             .map(|(index, ports)| format!("{}@127.0.0.1:{}", index + 1, ports.controller))
             .collect();
-        // With three, one may be down and writes go on.
+        // With three, one may be down and writes continue.
         let min_in_sync = brokers.div_ceil(2);
         let session = BROKER_SESSION_TIMEOUT.as_millis();
         let mut text = format!(
@@ -569,7 +569,7 @@ struct Disk {
     path: PathBuf,
 }
 
-/// What a disk holds while nothing is said: more than any test writes. Memory is taken only for what is written.
+/// The default capacity of a disk: more than any test writes. Memory is taken only for what is written.
 const ROOMY: &str = "16g";
 
 impl Disk {

@@ -22,7 +22,7 @@ pub struct Prometheus {
 /// One series of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// Its labels, the name included where it is there.
+    /// Its labels, including the name if present.
     pub labels: BTreeMap<String, String>,
     /// Its samples: seconds since 1970, value. One for an instant.
     pub samples: Vec<(f64, f64)>,

@@ -1,4 +1,4 @@
-//! What the tests share that run other programs over this repository's files.
+//! Shared by tests that run other programs over this repository's files.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 

@@ -118,8 +118,8 @@ impl Stuck<'_> {
         Stuck { authority, address, credentials: credentials.into(), clients }
     }
 
-    /// Sends a byte from everybody who sends, and connects those who are not connected, or not any more. Returns how many
-    /// are.
+    /// Sends a byte from every sending client, and connects those that are not, or no longer, connected. Returns how
+    /// many are connected.
     pub fn tick(&mut self) -> usize {
         for n in 0..self.clients.len() {
             let open = self.clients[n].as_mut().is_some_and(StuckClient::tick);
@@ -188,7 +188,7 @@ pub fn hash(password: &str) -> String {
     bcrypt::hash(password, 4).expect("a hash")
 }
 
-/// Sets the flag when dropped: whatever fails, the threads that look at it end.
+/// Sets the flag when dropped: whatever fails, the threads that check it end.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -1,4 +1,4 @@
-//! Finds a key of an object among few wanted ones.
+//! Looks up an object's key among the few that are mapped.
 
 /// Wanted keys, found by their length and first byte: nearly every other key ends there.
 #[derive(Debug, Clone)]

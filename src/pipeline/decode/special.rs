@@ -1,7 +1,7 @@
 //! Finds the bytes that end or interrupt a JSON string, 64 at a time.
 //!
-//! SSE2 belongs to every x86-64, so that its instructions need no detection, and are compiled into the scanner. Wider ones
-//! would have to be detected, and be a call each.
+//! Every x86-64 CPU has SSE2, so its instructions need no detection and are compiled into the scanner. Wider ones would
+//! need detection and a function call each.
 
 /// The text of these bytes, if they are UTF-8. Nearly all events are ASCII, which is quicker to see than UTF-8.
 #[inline]

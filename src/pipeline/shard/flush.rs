@@ -1,4 +1,4 @@
-//! A flush: what a shard writes down, and what it forgets once that is committed.
+//! A flush: what a shard writes, and what it drops once that is committed.
 
 use super::told::is_before;
 use super::{DirtyKey, Flush, Pending, Shard};

@@ -298,7 +298,7 @@ pub(super) fn add_failing(all: &mut Vec<FailingCalls>, more: &FailingCalls) {
     }
 }
 
-/// Sorts failures, the most frequent first; those come back.
+/// Sorts failures by frequency, and returns the most frequent ones.
 pub(super) fn most_frequent(all: &mut [FailingCalls]) -> Box<[FailingCalls]> {
     all.sort_unstable_by(|a, b| b.failures.cmp(&a.failures).then_with(|| a.cmp(b)));
     all.iter().take(TOP_FAILING).cloned().collect()

@@ -44,8 +44,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The failures of a service month that are itemised, in order of time, then of the source. So that a month of any
-    /// size can be written down, no more than [`CALLS_AT_ONCE`] of them are in memory at once, and their places of one
-    /// day.
+    /// size can be written, at most [`CALLS_AT_ONCE`] of them are in memory at once, plus the positions of one day.
     pub fn evidence_by_time<'m>(&'m self, month: &'m ServiceMonth) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
@@ -91,7 +90,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// Failing calls that are in memory at once while a service month is written down.
+/// Maximum number of failing calls in memory while a service month is written.
 pub(super) const CALLS_AT_ONCE: usize = 16_384;
 
 /// Time, partition, offset: no two calls have the same.

@@ -1,9 +1,9 @@
 //! JSON as one sequence of bytes: RFC 8785 (JCS), restricted to integers.
 //!
 //! Own code instead of a crate on purpose. The crates write every number by way of a double, so two amounts above 2^53
-//! would share a digest in silence; a statement holds integers only, and one that a double cannot hold exactly is
-//! refused. Strict reading belongs here too: an object that names a member twice shows one figure to a reader and another one to
-//! the digest.
+//! could silently share a digest; a statement holds integers only, and one that a double cannot hold exactly is
+//! refused. Strict reading belongs here too: an object that names a member twice shows one figure to a reader and
+//! another one to the digest.
 
 use std::fmt;
 

@@ -115,7 +115,7 @@ pub struct Evidence {
     pub sha256: String,
 }
 
-/// Writes the CSV, row by row, and says what it holds.
+/// Writes the CSV row by row and returns its summary.
 ///
 /// # Errors
 /// Those of the writer.

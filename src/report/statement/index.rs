@@ -1,4 +1,4 @@
-//! Many statements, a line each.
+//! A list of statements, one line each.
 
 use std::io::{self, Write};
 

@@ -1,7 +1,7 @@
-//! Why figures are not complete, and what has no effect on them: the ledger's sentences, as a statement says them to people.
+//! Why figures are not complete, and what has no effect on them: the ledger's sentences, as a statement presents them.
 //!
-//! A statement holds the sentences in English, as every output does. The Chinese ones are made from them, so that a statement of
-//! another version can be shown too: a sentence that is not known here stays as it is.
+//! A statement holds the sentences in English, as every output does. The Chinese ones are made from them, so that a
+//! statement of another version can be shown too: an unknown sentence stays unchanged.
 
 use std::collections::BTreeSet;
 

@@ -17,12 +17,12 @@ pub enum Format {
     Json,
     /// Its evidence, a failing call a line.
     Csv,
-    /// One file to look at, send or print.
+    /// One file to view, send or print.
     Html,
 }
 
 impl Format {
-    /// Are the rows of the evidence looked at?
+    /// Does it need the rows of the evidence?
     pub fn needs_evidence(self) -> bool {
         matches!(self, Self::Csv | Self::Html)
     }

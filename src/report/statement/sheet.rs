@@ -1,4 +1,4 @@
-//! What a statement says to people, in order and in words, before it becomes text or HTML: both show the same.
+//! A statement's content for people, in order, before it is rendered as text or HTML: both show the same.
 
 use std::iter;
 
