@@ -138,7 +138,7 @@ impl Reading {
             cpu: service.cpu(),
             records: service.metric("sla_ledger_records_total").expect("the service answers"),
             flushes,
-            // Binaries without this metric stood still for the whole flush.
+            // Binaries without this metric were blocked for the whole flush.
             standstill: if standstill.count > 0.0 { standstill } else { flushes },
         }
     }

@@ -255,7 +255,8 @@ impl Generator {
         self.make(next, self.last_ms.max(arrival), event);
     }
 
-    /// Tells the rate of [`Generator::fill_at`], events a second, so that duplicates reach all over the window.
+    /// Sets the expected rate of [`Generator::fill_at`], in events per second, so that duplicates cover the whole
+    /// window.
     pub fn expect_rate(&mut self, per_second: f64) {
         let in_window = per_second * self.plan.dedupe_window_ms as f64 / 1_000.0;
         self.recent.expect(in_window);
@@ -347,7 +348,7 @@ impl Generator {
             5 + i64::from(self.random.below(400))
         };
         let at_ms = arrival_ms - delay;
-        // Not from an event ahead of its arrival: the rest of its second might lie beyond the limit.
+        // Not from an event ahead of its arrival: the rest of its second might be beyond the limit.
         if self.random.chance(bursts) && delay > 0 {
             let second_ms = at_ms - at_ms.rem_euclid(1_000);
             self.burst = Some(Burst { tenant, second_ms, left: 4 + self.random.below(8) });

@@ -36,9 +36,9 @@ pub enum FaultKind {
     ShardsStopped,
     /// Shards of this instance wait behind a record from the future.
     ShardsHeld,
-    /// The calls topic is gone, is another one, or has partitions that are not counted.
+    /// The calls topic was deleted or recreated, or has partitions that are not counted.
     CallsTopic,
-    /// The ledger topic is gone, is another one, or has too few partitions.
+    /// The ledger topic was deleted or recreated, or has too few partitions.
     LedgerTopic,
     /// The calls topic accepts timestamps from the future.
     Timestamps,
@@ -148,7 +148,7 @@ impl Health {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The consumer group gave an assignment (be it empty), or took it away.
+    /// The consumer group gave an assignment (possibly empty), or revoked it.
     pub fn set_joined(&self, joined: bool) {
         self.joined.store(joined, Ordering::Relaxed);
     }
@@ -296,7 +296,7 @@ mod tests {
     fn a_thread_that_makes_no_round_is_named() {
         let health = Health::new(Duration::from_secs(30));
         let at = |s: u64| health.stalled(s * 1000).map(|reason| reason.to_string()).collect::<Vec<_>>();
-        // Neither has begun.
+        // Neither has started.
         assert_eq!(at(3600), [""; 0]);
         health.count_round(Beating::Tail);
         assert_eq!(at(15), [""; 0]);

@@ -178,8 +178,8 @@ impl<W: io::Write> io::Write for EscapedJsonWriter<W> {
 /// The filter for a directive such as `info` or `info,sla_ledger::kafka=debug`.
 ///
 /// # Errors
-/// With what is wrong. A word that is not a log level is refused: `EnvFilter` would take it for the name of a module
-/// and show everything that module logs, and nothing else.
+/// The reason. A word that is not a log level is refused: `EnvFilter` would take it for the name of a module and show
+/// everything that module logs, and nothing else.
 pub fn filter(directive: &str) -> Result<EnvFilter, String> {
     let parts: Vec<_> = directive.split(',').map(str::trim).collect();
     let level = |part: &str| !part.is_empty() && LevelFilter::from_str(part).is_ok();

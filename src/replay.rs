@@ -167,7 +167,7 @@ impl Replay {
     /// The lines that follow are the next partition's.
     ///
     /// # Errors
-    /// A ledger that does not add up.
+    /// An inconsistent ledger.
     pub fn next_partition(&mut self) -> std::result::Result<(), ReplayError> {
         self.end_partition()?;
         self.shard = shard(self.shard.id() + 1, &self.settings)?;
@@ -327,7 +327,7 @@ impl Replay {
     /// The input has ended: the ledger as an instance reads it, but that no month is closed, and the lines that are not in it.
     ///
     /// # Errors
-    /// A ledger that does not add up.
+    /// An inconsistent ledger.
     pub fn into_book(mut self) -> std::result::Result<(Book, RejectedLines), ReplayError> {
         self.end_partition()?;
         Ok((self.book, self.rejected_lines))
@@ -336,7 +336,7 @@ impl Replay {
     /// The input has ended.
     ///
     /// # Errors
-    /// A ledger that does not add up.
+    /// An inconsistent ledger.
     pub fn finish(mut self) -> std::result::Result<Result, ReplayError> {
         self.end_partition()?;
         self.standings.refresh(&self.book, &std::mem::take(&mut self.published));

@@ -155,7 +155,7 @@ impl Editor {
             let publisher = &self.publisher;
             self.takeovers.retain(|(takeover, reply)| match publisher.read_for(takeover) {
                 Some(read) => {
-                    // Whoever asked may have lost the shards meanwhile.
+                    // The caller may have lost the shards meanwhile.
                     _ = reply.send(read);
                     false
                 }

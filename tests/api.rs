@@ -626,7 +626,7 @@ fn a_statement_is_of_facts_that_belong_together() {
     assert_eq!(service.ok(STATEMENT)["standing"]["total"], json!(10));
     first.flush(CALLED);
     assert_eq!(service.ok(STATEMENT)["standing"]["total"], json!(15), "it comes when the checkpoint does");
-    // No statement is issued from a ledger that does not add up.
+    // No statement is issued from an inconsistent ledger.
     let key = Key::Checkpoint.encode(0);
     let mut editor = service.editor.lock().unwrap();
     let event = editor.apply(0, 100, key.as_bytes(), Some(&Checkpoint::default().encode_value()));

@@ -111,7 +111,8 @@ fn late_duplicates() {
     assert_eq!((&output["records"]["duplicate"], &output["records"]["quarantined"]), (&json!(10), &json!(0)));
 }
 
-/// A producer whose clock is 20 minutes fast must not make the others' ids forgotten: by their own times they lie behind.
+/// A producer whose clock is 20 minutes fast must not make the others' ids forgotten: by their own times they are in
+/// the past.
 #[test]
 fn a_fast_producer_switches_no_dedupe_off() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -281,8 +281,8 @@ fn alerts_go_to_those_who_can_act() {
     }
 }
 
-/// Tells a real Alertmanager these alerts, one a line as `name label=value …`, and returns those that are muted. The last
-/// one must mute another: Alertmanager learns of them in order, so when that one acts all have acted.
+/// Sends these alerts to a real Alertmanager, one per line as `name label=value …`, and returns those that are muted.
+/// The last one must mute another: Alertmanager learns of them in order, so when that one acts all have acted.
 #[track_caller]
 fn muted(alerts: &str) -> BTreeSet<String> {
     let last = alerts.trim().lines().last().expect("an alert").trim().to_owned();

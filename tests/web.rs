@@ -19,7 +19,7 @@ use support::web::{Authority, HELLO, Pair, StopOnDrop, Stuck, hash};
 use support::{Program, free_port, wait_for};
 use tokio_util::sync::CancellationToken;
 
-/// Tests that time something take the machine for themselves, as far as this binary is concerned.
+/// Tests that measure time run exclusively, as far as this binary is concerned.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 const TOKEN: &str = "0123456789abcdef-token";

@@ -177,7 +177,7 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     let new =
         NewRuling { id: args.id.clone(), actor, reason, evidence: args.evidence.clone(), verdict: verdict.clone() };
     let path = directory(config)?.join("rulings.yaml");
-    // Nobody is asked about what would be rejected afterwards.
+    // Check first, so that the user is not asked to confirm what would be rejected afterwards.
     check(&path, &new, now_ms).with_context(|| path.display().to_string())?;
     let Effect { changes, unreached } = effect(&documents, &verdict, now_ms, book);
     let mut out = io::stdout();

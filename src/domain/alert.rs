@@ -128,7 +128,7 @@ names! {
         LevelCrossed = "level_crossed",
         /// The availability has fallen below the tier's threshold.
         TierReached = "tier_reached",
-        /// What was information has enough calls behind it now.
+        /// An alert that was information only now has enough calls.
         MinCallsReached = "min_calls_reached",
         /// The service month is over.
         MonthEnded = "month_ended",
@@ -180,7 +180,7 @@ names! {
 }
 
 names! {
-    /// Why a tenant is not judged at present, mildest first.
+    /// Why a tenant is currently not judged, mildest first.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Held {
         /// A shard with its calls lags.
@@ -269,7 +269,7 @@ pub struct AlertState {
     pub ends_at_ms: Option<i64>,
     /// It was resolved although what it watches holds; it fires again only after that has passed.
     pub settled: bool,
-    /// Told to the topic alone, since many tenants alerted at once.
+    /// Published to the topic only, since many tenants alerted at once.
     pub grouped: bool,
 }
 

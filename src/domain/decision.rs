@@ -13,7 +13,7 @@ use super::documents::{Scope, Verdict};
 use super::policy::{CallRateMode, Clause, Policy};
 use super::rulebook::TenantRules;
 
-/// A call that did not go well, as the ledger holds it.
+/// An unsuccessful call, as the ledger holds it.
 #[derive(Debug, Clone, Copy)]
 pub struct FailingCall<'a> {
     /// Event time in ms.
@@ -30,7 +30,7 @@ pub struct FailingCall<'a> {
     pub calls_in_second: u32,
 }
 
-/// Calls of one local day that did not go well and are not itemised.
+/// Unsuccessful calls of one local day that are not itemised.
 #[derive(Debug, Clone, Copy)]
 pub struct Unitemised<'a> {
     /// First instant of the day, in ms.
@@ -100,7 +100,8 @@ pub struct Judge<'a> {
     pub rules: &'a TenantRules,
     /// The tenant.
     pub tenant: &'a str,
-    /// The tenant's calls lie in several partitions: how many fell into a second is not known, clause 5.7 only suspects.
+    /// The tenant's calls are in several partitions: how many fell into a second is unknown, so clause 5.7 is only
+    /// suspected.
     pub split: bool,
 }
 

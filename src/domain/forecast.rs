@@ -26,7 +26,7 @@ pub const WINDOW: usize = 42;
 
 /// Below this part of its first day a tenant is not forecast.
 const ENOUGH_OF_FIRST_DAY: f64 = 0.25;
-/// A day weighs so much of the day after it: half after five days.
+/// The weight of a day relative to the day after it: half after five days.
 const DECAY: f64 = 0.870_6;
 /// A day counts as at most this many times a usual busy one, unless its neighbours are as busy.
 const SPIKE: f64 = 3.0;

@@ -185,10 +185,10 @@ impl Fees {
 /// Allocates one tenant's bills to its service months (clause 1.3). Of one bill id the version recorded last applies
 /// (by `as_of_ms`, if given), then the later one in the slice. All bills are in one currency; their reader ensures it.
 ///
-/// Bills for the same days are summed, so that a refund takes away from what it refunds. A sum below zero, or for days
-/// without service, goes to the bills whose days it overlaps most, the earliest of several; what is still negative then
-/// is 0. Gross and cash are allocated the same way. A month that a bill touches has a fee, even if its share is 0;
-/// other months have no fee.
+/// Bills for the same days are summed, so that a refund reduces what it refunds. A sum below zero, or for days without
+/// service, goes to the bills whose days it overlaps most, the earliest of several; what is still negative then is 0.
+/// Gross and cash are allocated the same way. A month that a bill touches has a fee, even if its share is 0; other
+/// months have no fee.
 pub fn allocate(items: &[FeeItem], as_of_ms: Option<i64>, terms: &Terms, allocation: Allocation) -> Fees {
     let holding = holding(items, as_of_ms);
     let Some(currency) = holding.first().map(|item| item.currency) else { return Fees::default() };

@@ -155,7 +155,7 @@ pub struct ServiceMonth {
     pub figures: Figures,
     /// The most frequent of the failures that count, those first.
     pub top_failing: Box<[FailingCalls]>,
-    /// The tenant's calls lie in several partitions.
+    /// The tenant's calls are in several partitions.
     pub split: bool,
     /// Its fee and what is owed; `None`: no bill is known.
     pub money: Option<Money>,

@@ -362,7 +362,7 @@ struct Row {
     kind: Kind,
     first: LocalDay,
     last: LocalDay,
-    /// Of the notice; its days may lie in the years next to it.
+    /// Of the notice; its days may be in adjacent years.
     year: i32,
 }
 

@@ -274,11 +274,11 @@ pub enum Place {
     Stable,
 }
 
-/// Where this place is in each of these partitions at present. One request a broker for all of them, so that the time it
-/// takes does not grow with their number.
+/// The current offset of this place in each of these partitions. One request per broker for all of them, so that the
+/// time does not grow with their number.
 ///
 /// # Errors
-/// Somebody does not answer in time, or a partition has no leader at present.
+/// A broker does not answer in time, or a partition currently has no leader.
 pub fn offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -297,7 +297,7 @@ pub fn offsets<C: ConsumerContext>(
 /// As [`offsets`]; a partition without an answer is left out.
 ///
 /// # Errors
-/// Nobody answers in time.
+/// No answer in time.
 pub fn known_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -459,7 +459,7 @@ unsafe fn topic_id(id: *const sys::rd_kafka_Uuid_t) -> Option<String> {
     }
 }
 
-/// The generation and member id the client has in its group at present.
+/// The client's current generation and member id in its group.
 pub fn generation_and_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> (i32, String) {
     // SAFETY: the metadata is a copy, destroyed after the strings were copied out of it.
     unsafe {

@@ -52,10 +52,10 @@ impl Identity {
         &self.ids
     }
 
-    /// Asks which topics these are. An answer without ids is that of old brokers: then offsets must do.
+    /// Fetches the topics' ids. Old brokers answer without ids: then only offsets can be compared.
     ///
     /// # Errors
-    /// Nobody answers in time, or one of them does not exist.
+    /// No answer in time, or one of them does not exist.
     pub fn find(&mut self, reader: &BaseConsumer, topics: &Topics) -> Result<(), KafkaError> {
         let found = batch::describe_topics(reader, &[&topics.source, &topics.ledger], ANSWER)?;
         let missing = || KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);

@@ -26,7 +26,7 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of one batch of records, unless a topic takes less: librdkafka's own default.
 const BATCH_BYTES: usize = 1_000_000;
-/// A topic that takes less than this is of no use: a letter's own headers need as much.
+/// A topic that accepts less than this is unusable: a letter's own headers need as much.
 const LEAST_BYTES: usize = 1024;
 /// How long offsets may be on their way before their producer is given up. The client's own limit, which is
 /// [`TRANSACTION_TIMEOUT`], does not always hold: where the group's coordinator dies with the request, librdkafka 2.12 can
@@ -34,7 +34,7 @@ const LEAST_BYTES: usize = 1024;
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
 /// The key of an alert about no tenant, where the topic takes no record without one.
 const FLEET_KEY: &[u8] = b"fleet";
-/// How often a topic that has refused something is asked whether it takes more by now.
+/// How often a topic that has refused something is asked whether it now accepts more.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Events that are handed over in one go at most, while nothing is written.
 const SERVED: usize = 8;
@@ -237,7 +237,7 @@ impl LedgerLog {
             topic if topic == dead_letters => &mut self.message_bytes.dead_letters,
             _ => &mut self.message_bytes.alerts,
         };
-        // Nobody says, or it refuses what it says it takes.
+        // No answer, or it refuses what it claims to accept.
         let half = (*known).min(BATCH_BYTES) / 2;
         let asked = asked.map(|bytes| bytes.min(MAX_MESSAGE_BYTES as usize)).filter(|bytes| bytes != known);
         let bytes = asked.unwrap_or(half).max(LEAST_BYTES);
@@ -253,8 +253,8 @@ impl LedgerLog {
         true
     }
 
-    /// After a refusal: do the topics take more by now? Small batches make large flushes too slow to commit. `true`: they do;
-    /// it takes effect with [`LedgerLog::renew`].
+    /// After a refusal: do the topics accept more now? Small batches make large flushes too slow to commit. `true`:
+    /// they do; it takes effect with [`LedgerLog::renew`].
     pub fn ask_again(&mut self) -> bool {
         if self.asked.is_none_or(|asked| asked.elapsed() < ASK_AGAIN) {
             return false;

@@ -65,7 +65,7 @@ pub enum TopicError {
 pub struct Checked {
     /// Number of shards.
     pub shards: u32,
-    /// How far ahead of the wall clock the timestamp of a call may lie.
+    /// How far ahead of the wall clock the timestamp of a call may be.
     pub bound: HoldBound,
     /// Settings that are allowed but questionable.
     pub warnings: Vec<String>,

@@ -194,7 +194,7 @@ impl Watch {
         faults
     }
 
-    /// Tells of what is wrong: readiness, metrics, and the log when it is news.
+    /// Reports what is wrong: in readiness, in metrics, and in the log when it is new.
     fn report(&mut self, setup: &Setup<'_>, faults: &[Fault]) {
         for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
             tracing::error!(fault = fault.kind.as_str(), "{}", fault.detail);

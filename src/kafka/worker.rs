@@ -80,9 +80,9 @@ pub struct Setup {
     pub metrics: Arc<ProcessMetrics>,
     /// Readiness.
     pub health: Arc<Health>,
-    /// The most that the topics take.
+    /// The topics' message size limits.
     pub message_bytes: MessageBytes,
-    /// How far ahead of the wall clock the timestamp of a call may lie.
+    /// How far ahead of the wall clock the timestamp of a call may be.
     pub bound: HoldBound,
     /// Can the brokers describe their topics? The demo's embedded one cannot: its topics have no id.
     pub topics_have_ids: bool,
@@ -98,15 +98,15 @@ pub enum WorkerError {
     /// Kafka refuses.
     #[error("{0}: {1}")]
     Kafka(&'static str, KafkaError),
-    /// The consumer is of no use any more, as when another process has its static id.
+    /// The consumer is no longer usable, for example because another process has its static id.
     #[error("the consumer cannot go on: {reason} ({code})")]
     Fatal {
         /// librdkafka's code.
         code: RDKafkaErrorCode,
-        /// librdkafka's words.
+        /// librdkafka's message.
         reason: String,
     },
-    /// A mistake of this program.
+    /// A bug in this program.
     #[error(transparent)]
     FlushThread(#[from] Gone),
     /// The system refuses a thread.
@@ -130,7 +130,7 @@ enum State {
         takeover: Takeover,
         membership: Membership,
         since: Instant,
-        /// What the tail has read, when that is enough: it was asked for.
+        /// The requested book, once the tail has read far enough.
         read: Option<mpsc::Receiver<Book>>,
     },
     /// Counting.
@@ -153,10 +153,10 @@ struct Worker {
     shards: BTreeMap<u32, Shard>,
     /// Shards that the group has taken away.
     parked: ParkedShards,
-    /// From which time is counted in `parked`.
+    /// The start of the time used in `parked`.
     began: Instant,
     queue: Option<BatchQueue>,
-    /// Records that were fetched behind one after which a checkpoint must be written first.
+    /// Records that were fetched after one that requires a checkpoint to be written first.
     deferred: Vec<Deferred>,
     arrivals: BTreeMap<u32, Vec<i64>>,
     /// Shards that wait behind a record from the future; they are not read meanwhile.
@@ -171,12 +171,12 @@ struct Worker {
     progress: Progress,
     identity: Identity,
     next_flush: Instant,
-    /// No flush comes earlier, however much waits: the last one failed, or wrote as much as may be written in that time.
+    /// No flush begins earlier, however much waits: the last one failed, or used up the write budget of that time.
     earliest_flush: Instant,
     next_lag: Instant,
     next_complaint: Instant,
     limit_watch: LimitWatch,
-    /// The group's session timeout: a worker that stood still for longer may have been replaced.
+    /// The group's session timeout: a worker that was stuck for longer may have been replaced.
     session: Duration,
     last_round: Instant,
     reread: bool,
@@ -186,7 +186,7 @@ struct Worker {
 /// Counts until stopped. Runs on a thread of its own.
 ///
 /// # Errors
-/// Kafka cannot be used at all; what can heal is retried.
+/// Kafka cannot be used at all; transient errors are retried.
 pub fn run(setup: Setup) -> Result<(), WorkerError> {
     let stop = setup.stop.clone();
     let mut worker = Worker::new(setup)?;
@@ -344,7 +344,7 @@ impl Worker {
             Rebalanced::Assigned(shards, membership) => {
                 let known = self.setup.view.shards();
                 let shards = shards.into_iter().filter_map(|s| u32::try_from(s).ok());
-                // Those that were added are counted after the start that the watch of the topics asks for.
+                // Added partitions are counted after the restart that the topic watch requests.
                 let (shards, added): (Vec<u32>, Vec<u32>) = shards.partition(|shard| *shard < known);
                 if !added.is_empty() {
                     tracing::warn!(?added, known, "partitions were added to the calls topic; they are not counted yet");
@@ -494,7 +494,7 @@ impl Worker {
         }
     }
 
-    /// Some errors come at once and again at once, while a broker is away.
+    /// Some errors return immediately, again and again, while a broker is down.
     fn takeover_waits(&mut self, error: &KafkaError, step: &str) {
         let mut why = flush_error(error);
         why.text = format!("a takeover waits ({step}): {}", why.text);
@@ -503,8 +503,8 @@ impl Worker {
             self.next_complaint = Instant::now() + COMPLAINT_INTERVAL;
             tracing::info!(%error, step, "takeover waits");
         }
-        // librdkafka takes a partition that it once saw without a leader for unknown until its metadata is minutes old,
-        // unless it is asked to look again. What it answers does not matter here.
+        // librdkafka considers a partition that it once saw without a leader unknown until its metadata is minutes old,
+        // unless it is asked to refresh it. The answer does not matter here.
         _ = self.reader.fetch_metadata(Some(&self.topics.ledger), ANSWER);
         _ = self.consumer.fetch_metadata(Some(&self.topics.source), ANSWER);
         std::thread::sleep(ROUND);
@@ -687,7 +687,7 @@ impl Worker {
         }
     }
 
-    /// A checkpoint is to be written before anything is counted on. `false`: it is not there yet.
+    /// Writes a checkpoint before counting continues. `false`: it is not written yet.
     fn flush_first(&mut self) -> bool {
         if !self.flusher.is_flushing() {
             self.begin_flush();
@@ -716,7 +716,7 @@ impl Worker {
         let mut by_partition: Vec<Option<(&mut Shard, bool)>> = Vec::new();
         for (partition, shard) in &mut self.shards {
             by_partition.resize_with(*partition as usize + 1, || None);
-            // A shard that warms its windows may get to where its settings change in the middle of a batch.
+            // A shard that warms its windows may reach a change of its settings in the middle of a batch.
             let watched = !shard.may_flush();
             // What is still in the queues of a waiting shard is read again when it resumes.
             by_partition[*partition as usize] = Some((shard, watched)).filter(|_| !self.holds.holds(*partition));
@@ -791,7 +791,7 @@ impl Worker {
         }
     }
 
-    /// Counts what was put off for a checkpoint, which is written by now.
+    /// Counts the records that were deferred for a checkpoint, which is written now.
     fn count_deferred(&mut self) {
         let mut counts = OutcomeCounts::default();
         let (now_ms, bound) = (now_ms(), self.setup.bound);
@@ -811,7 +811,7 @@ impl Worker {
 
     fn source_error(&mut self, partition: i32, code: Option<RDKafkaErrorCode>, text: &str) {
         tracing::warn!(partition, code = ?code, text, "reading the calls topic failed");
-        // The last one: a record came past the queue that is read, and is lost to it.
+        // The last one: a record bypassed the queue that is read, and is lost to it.
         if matches!(
             code,
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::State)
@@ -874,7 +874,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the end of the flush under way, and does what follows from it. The flush thread gives up what takes too long.
+    /// Waits for the end of the flush in flight, and handles it. The flush thread gives up what takes too long.
     fn await_flush(&mut self) {
         while self.flusher.is_flushing() && self.failure.is_none() {
             self.look_at_flush(ROUND);
@@ -902,11 +902,11 @@ impl Worker {
         if aftermath.committed {
             self.committed(&flushed);
         } else {
-            // After a failure reading has its turn, however long the attempt took.
+            // After a failure reading goes first, however long the attempt took.
             self.next_flush = Instant::now() + self.setup.config.load().flush.interval;
             self.earliest_flush = self.next_flush;
         }
-        // If it must be replaced, the producer is best ready when the next flush is due.
+        // If the producer must be replaced, it should be ready when the next flush is due.
         self.can_flush();
         self.setup.metrics.stood_still(std::mem::take(&mut self.standstill) + begin.elapsed());
         if let Some(error) = flushed.error {
@@ -969,7 +969,7 @@ impl Worker {
         matches!(self.state, State::Counting { .. }) && (!self.progress.is_failing() || self.shards.keys().all(clear))
     }
 
-    /// Says so, now and then, and remembers it for `/readyz`.
+    /// Logs it periodically, and remembers it for `/readyz`.
     fn flush_failed(&mut self, error: FlushError) {
         self.setup.metrics.flush_failed(error.reason);
         let text = error.describe();
@@ -978,7 +978,7 @@ impl Worker {
         }
     }
 
-    /// Says what counting keeps out of the figures, in the log and in the metrics.
+    /// Reports what counting keeps out of the figures, in the log and in the metrics.
     fn look_at_limits(&mut self, now_ms: i64) {
         let shards = &self.shards;
         self.limit_watch.keep(|shard| shards.contains_key(&shard));
@@ -1001,7 +1001,7 @@ impl Worker {
         self.setup.metrics.set_limits(&all);
     }
 
-    /// Lag, readiness, and which tenants this instance speaks for.
+    /// Updates lag, readiness, and the tenants that this instance exports.
     fn report(&mut self) {
         if let Some((code, reason)) = self.consumer.client().fatal_error() {
             self.failure = Some(WorkerError::Fatal { code, reason });
@@ -1035,7 +1035,8 @@ impl Worker {
         }
     }
 
-    /// How far the ledger of each assigned shard is behind, and the worst of them. What is only read is not in the ledger.
+    /// How far the ledger of each assigned shard is behind, and the worst of them. Records that were only read are not
+    /// in the ledger.
     fn report_lag(&mut self) {
         let mut worst = Duration::ZERO;
         let now_ms = now_ms();
@@ -1099,7 +1100,7 @@ impl Worker {
         self.consumer.context().close();
         let Self { consumer, reader, flusher, .. } = self;
         drop(flusher);
-        // Leaves the group. The others have nothing to say goodbye to.
+        // Leaves the group. The other clients are in no group.
         drop(consumer);
         super::discard("reader", reader);
         tracing::info!("worker stopped");

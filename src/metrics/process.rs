@@ -246,7 +246,7 @@ impl ProcessMetrics {
         self.alerts.with_label_values(&[alert.as_str(), status.as_str()]).inc();
     }
 
-    /// Tenants that are not judged at present.
+    /// Tenants that are currently not judged.
     pub fn set_alerts_held(&self, tenants: &BTreeMap<Held, u64>) {
         for held in Held::ALL {
             let tenants = tenants.get(held).copied().unwrap_or(0);
@@ -371,7 +371,7 @@ impl ProcessMetrics {
         self.fenced.inc();
     }
 
-    /// A ledger partition does not add up.
+    /// A ledger partition is inconsistent.
     pub fn control_total_mismatch(&self) {
         self.mismatches.inc();
     }

@@ -174,7 +174,7 @@ impl Alertmanagers {
         Ok(())
     }
 
-    /// Tells one peer what changes, and everything once in an interval, until the service stops.
+    /// Sends changes to one peer, and the whole set once per interval, until the service stops.
     async fn tell(self: Arc<Self>, name: String, url: Url, shared: Arc<Shared>) {
         let mut newest = shared.newest.subscribe();
         let (mut sent, mut everything_due) = (0, Instant::now());

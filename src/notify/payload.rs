@@ -45,7 +45,7 @@ pub fn webhook(receiver: &str, alert: &Alert, external: Option<&Url>) -> Vec<u8>
     let status = alert.data.status.as_str();
     let message = Webhook {
         version: "4",
-        // A key for each alert: receivers take what shares a key for one incident.
+        // A key for each alert: receivers treat alerts with the same key as one incident.
         group_key: format!("{{}}:{{{}}}", matchers(&identity)),
         truncated_alerts: 0,
         status,

@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(queue.next(now), Next::Wait(now + Duration::from_secs(90)));
         let later = now + Duration::from_secs(90);
         sends(&mut queue, "b", later);
-        // Nobody believes a year.
+        // A `Retry-After` of a year is not honoured.
         let ticket = sends(&mut queue, "b", later);
         queue.failed(ticket, Some(365 * DAY), later, clock);
         assert_eq!(queue.next(later), Next::Wait(later + LONGEST_RETRY_AFTER));

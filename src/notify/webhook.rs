@@ -264,7 +264,7 @@ impl Webhook {
                 (queue.is_full(), queue.len())
             };
             self.metrics.set_notifications_pending(&self.config.name, waiting);
-            // Polling goes on, or the group would take this member for dead.
+            // Polling goes on, or the group would consider this member dead.
             if full || paused {
                 let assigned = consumer.assignment()?;
                 if full { consumer.pause(&assigned) } else { consumer.resume(&assigned) }?;
@@ -277,7 +277,7 @@ impl Webhook {
         }
     }
 
-    /// Tells the receiver what the queue says, until the service stops.
+    /// Sends the queue's alerts to the receiver until the service stops.
     async fn tell(self: Arc<Self>, shared: Arc<Shared>) {
         let mut complaints = Complaints::default();
         while !self.stop.is_cancelled() {

@@ -41,7 +41,7 @@ pub struct Book {
 #[derive(Debug, Clone, Default)]
 pub struct ShardBook {
     checkpoint: Option<Checkpoint>,
-    /// The numbers of actions and codes, and the records that say them, by their first number.
+    /// The numbers of actions and codes, and the records that define them, by their first number.
     names: Dictionary,
     name_records: Few<u32>,
     tenants: TenantMap<Arc<TenantRecords>>,
@@ -64,7 +64,7 @@ pub struct ShardBook {
     held: Held,
     /// Position of the tail in the ledger partition.
     position: i64,
-    /// Position when it last stood at the partition's end.
+    /// Its position when it was last at the partition's end.
     last_end: Option<i64>,
     /// Tenants whose facts changed since they were last published, and which.
     changed: Changed,
@@ -72,7 +72,7 @@ pub struct ShardBook {
     trouble: Option<Trouble>,
 }
 
-/// What the values held add up to.
+/// The sums of the values held.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
     digest: Digest,
@@ -165,7 +165,7 @@ pub enum Trouble {
         /// The checkpoint's total.
         counted: u64,
     },
-    /// The failing calls held are not those the checkpoint says.
+    /// The failing calls held are not as many as the checkpoint says.
     #[error("the ledger holds {found} failing calls one by one, the checkpoint says {expected}")]
     Items {
         /// Items found.
@@ -221,7 +221,7 @@ impl ChangedFacts {
     }
 }
 
-/// What reading a record or reaching the end brought about.
+/// The result of reading a record or reaching the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A checkpoint was read: who wrote it, and its sequence number.
@@ -305,7 +305,8 @@ impl Book {
             if checkpoint.start_offset > 0 && checkpoint.start_timestamp_ms.is_none_or(|t| t > begin_ms) {
                 reasons.push(format!("shard {shard} was first counted after the month had begun"));
             }
-            // What is missing arrived between the records around the gap, at most so much before it was made.
+            // What is missing arrived between the records around the gap; a call's own time is at most `MAX_FUTURE_S`
+            // after its arrival.
             let may_miss = |gap: &Gap| {
                 let until = gap.until_ms.is_none_or(|until| until + MAX_FUTURE_S * 1000 >= begin_ms);
                 gap.calls && until && gap.watermark_ms.is_none_or(|w| w < end_ms)
@@ -414,7 +415,7 @@ impl ShardBook {
         !self.waiting.is_empty()
     }
 
-    /// Where the tail stood when it was last at the partition's end: what is published is as of there.
+    /// The tail's position when it was last at the partition's end: what is published is as of there.
     pub fn last_end(&self) -> Option<i64> {
         self.last_end
     }
@@ -457,7 +458,7 @@ impl ShardBook {
         &self.names
     }
 
-    /// What the tenant called in this shard, month by month.
+    /// The tenant's calls in this shard, month by month.
     pub fn months(&self, tenant: &str) -> impl Iterator<Item = MonthFacts<'_>> {
         let records = self.tenants.get(tenant);
         let months: BTreeSet<Month> = records.into_iter().flat_map(|records| records.months()).collect();
@@ -636,7 +637,7 @@ impl ShardBook {
         self.void_evidence(day, first, cov);
     }
 
-    /// Changes what is held of a tenant's day. `change` is given a number for the edit, which no other has.
+    /// Changes what is held of a tenant's day. `change` receives a unique number for the edit.
     fn change_evidence(&mut self, tenant: &Arc<str>, day: LocalDay, change: impl FnOnce(&mut DayChunks, u64)) {
         self.edits += 1;
         if !self.tenants.contains(tenant) {
@@ -825,7 +826,7 @@ impl ShardBook {
             values.insert(key.clone(), stored.loaded(key.clone()));
         }
         let horizon = Month(self.checkpoint.as_ref().map_or(0, |c| c.horizon));
-        // A torn flush: its values are newer than the checkpoint; their `cov` says what they hold already.
+        // A torn flush: its values are newer than the checkpoint; their `cov` says what they already hold.
         let waiting = if mutated(Mutation::StateWithoutWaiting) { &[][..] } else { &self.waiting };
         for (key, stored) in waiting {
             match stored {
@@ -893,7 +894,7 @@ impl TenantRecords {
     }
 }
 
-/// What a tenant called in one month, as counted by one shard: folded and live days together.
+/// A tenant's calls in one month, as counted by one shard: folded and live days together.
 #[derive(Debug)]
 pub struct MonthFacts<'a> {
     /// The month.
@@ -906,7 +907,7 @@ pub struct MonthFacts<'a> {
 }
 
 impl MonthFacts<'_> {
-    /// Every local day, the folded ones first; behind it, whether it is not folded. `day` is written over and over.
+    /// Every local day, the folded ones first, and whether it is not folded. `day` is overwritten each time.
     pub fn for_each_day(&self, day: &mut TallyDay, mut each: impl FnMut(LocalDay, &TallyDay, bool)) {
         let folded = self.folded.iter().map(|view| (view, false));
         for (view, is_live) in folded.chain(self.live.iter().map(|(_, view)| (view, true))) {

@@ -10,10 +10,10 @@
 
 /// Clock skew that is tolerated as normal.
 pub const CLOCK_SKEW_MS: i64 = 5 * 60 * 1000;
-/// The most a broker may let timestamps lie ahead of its clock (`message.timestamp.after.max.ms`).
+/// The furthest that a broker may allow timestamps to be ahead of its clock (`message.timestamp.after.max.ms`).
 pub const MAX_AHEAD_MS: i64 = 60 * 60 * 1000;
 
-/// How far ahead of the wall clock a record's timestamp may lie.
+/// How far ahead of the wall clock a record's timestamp may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldBound {
     ahead_ms: i64,
@@ -26,7 +26,7 @@ impl HoldBound {
         Self { ahead_ms: after_max_ms.clamp(0, MAX_AHEAD_MS) + CLOCK_SKEW_MS }
     }
 
-    /// Does this timestamp lie in the future?
+    /// Is this timestamp in the future?
     #[inline]
     pub fn is_exceeded(self, timestamp_ms: i64, now_ms: i64) -> bool {
         timestamp_ms > now_ms.saturating_add(self.ahead_ms)

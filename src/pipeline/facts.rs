@@ -28,7 +28,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The number of a name, a new one if need be.
+    /// The number of a name, a new one if needed.
     #[inline]
     pub fn intern(&mut self, name: &str) -> u32 {
         let hash = hash(name);
@@ -51,7 +51,7 @@ impl Names {
         &self.names[id as usize]
     }
 
-    /// How a record refers to a name; `own`: those that it brings along.
+    /// How a record refers to a name; `own`: the names that it carries itself.
     pub fn number(&self, id: Name, own: &mut Vec<String>) -> u32 {
         if id < DICTIONARY_NAMES { id } else { own_number(own, self.name(id)) }
     }
@@ -351,7 +351,7 @@ impl MonthSlot {
         self.folded.has(day)
     }
 
-    /// Changes a day of `T`, a new one if need be, by the call at an offset.
+    /// Changes a day of `T`, a new one if needed, by the call at an offset.
     pub fn change<T>(
         &mut self,
         day: LocalDay,
@@ -482,7 +482,7 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// The tenant's number, a new one if need be.
+    /// The tenant's number, a new one if needed.
     #[inline]
     pub fn id(&mut self, name: &str) -> TenantId {
         let id = self.names.intern(name);

@@ -29,7 +29,7 @@ pub enum Found {
         /// Its arrival.
         timestamp_ms: Option<i64>,
     },
-    /// No record before this offset, which is where reading ends at present.
+    /// No record before this offset, which is where reading currently ends.
     Nothing {
         /// It.
         until: i64,
@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(source.lag(at_ms), Some(expected));
         }
         assert_eq!(source.seen(20, 115_000), None, "there is a record: no need to look again");
-        // Somebody takes over.
+        // Another instance takes over.
         source.counted(20, 109_000);
         assert_eq!(source.lag(115_100), Some((0, 0)));
         assert_eq!(source.seen(20, 118_000), None);

@@ -102,9 +102,9 @@ pub struct LimitWatch {
 /// A shard under watch.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
-    /// Tenants known at the last look.
+    /// Tenants known at the last check.
     known: usize,
-    /// Where the shard stood when the present span began.
+    /// The shard's totals when the current span began.
     began: (i64, usize, Totals),
 }
 

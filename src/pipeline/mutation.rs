@@ -41,7 +41,7 @@ mutations! {
     NoEvidenceCoverage,
     /// A record of failing calls is keyed by a count of them, not by an offset.
     EvidenceByCount,
-    /// Whoever counts a torn flush again takes a call that the limit of evidence refused for one that is held.
+    /// An owner that counts a torn flush again treats a call that the evidence limit refused as itemised.
     TornEvidenceAdmitted,
     /// A merged record of failing calls covers more than those it was made of.
     MergedCoversMore,

@@ -12,12 +12,12 @@ use super::shard::ShardState;
 /// transaction of the same producer.
 pub const SLOW_TRANSACTION_END: Duration = Duration::from_secs(1);
 
-/// What was assigned and must be taken over, and how far that has come. The order of the steps is the protocol:
-/// producer initialised → O (waiting for pending offsets) → E (high watermark, read uncommitted) → tail past E → load.
+/// The assigned shards to be taken over, and the progress of that. The order of the steps is the protocol: producer
+/// initialised → O (waiting for pending offsets) → E (high watermark, read uncommitted) → tail past E → load.
 #[derive(Debug, Clone)]
 pub struct Takeover {
     shards: BTreeMap<u32, ShardEnds>,
-    /// High watermark of every ledger partition, so that nothing is judged on an older view than the predecessor's.
+    /// High watermark of every ledger partition, so that no decision is based on an older view than the predecessor's.
     ledger_ends: Option<Vec<i64>>,
 }
 
@@ -34,7 +34,7 @@ pub enum Need {
     Committed,
     /// Fetch the high watermarks of the ledger partitions with a `read_uncommitted` client.
     Ends,
-    /// Let the tail read on.
+    /// Let the tail keep reading.
     Tail,
     /// Nothing: load the shards.
     Nothing,
@@ -69,14 +69,15 @@ impl Takeover {
         if let Some(need) = self.to_fetch() {
             return need;
         }
-        // At the end as well: an owner that was frozen since may find more than E, half of it compacted away.
+        // It must be at the end as well: an owner that was frozen meanwhile may find more than E, half of it compacted
+        // away.
         let passed = |(shard, ends): (&u32, &ShardEnds)| {
             book.shard(*shard).is_some_and(|b| Some(b.position()) >= ends.end && b.is_at_end())
         };
         if self.shards.iter().all(passed) { Need::Nothing } else { Need::Tail }
     }
 
-    /// What must be asked of Kafka before it is known how far the tail has to read; `None`: nothing more.
+    /// What must be fetched from Kafka to know how far the tail has to read; `None`: nothing more.
     pub fn to_fetch(&self) -> Option<Need> {
         if self.shards.values().any(|s| s.committed.is_none()) {
             return Some(Need::Committed);
@@ -104,9 +105,9 @@ impl Takeover {
         self.shards.get(&shard)?.committed.flatten()
     }
 
-    /// Is published, of every ledger partition, at least what was there at this takeover? Before, nothing that spans
-    /// shards (gauges, alerts) may be shown as this owner's: the predecessor has shown it. What was read is not enough,
-    /// for between two ends of the partition it is not published.
+    /// Is everything published, for every ledger partition, that existed at this takeover? Before that, nothing that
+    /// spans shards (gauges, alerts) may be shown as this owner's, because the predecessor has shown newer figures.
+    /// Having read it is not enough: between two ends of the partition it is not published.
     pub fn may_judge(&self, book: &Book) -> bool {
         let shown = |(shard, end): (usize, &i64)| {
             book.shard(shard as u32).is_some_and(|b| b.is_published() && b.last_end() >= Some(*end))
@@ -129,7 +130,7 @@ pub struct Begin {
 /// Why a shard must not be counted until an operator has checked it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// The ledger's values do not add up.
+    /// The ledger's values are inconsistent.
     #[error("the ledger of shard {shard} is damaged: {trouble}")]
     Damaged {
         /// The shard.
@@ -158,7 +159,7 @@ pub enum Stop {
              `source.topic` to the topic that was counted"
     )]
     SourceRemade {
-        /// The topic's id at present.
+        /// The topic's current id.
         found: String,
         /// The id in the checkpoint.
         recorded: String,
@@ -190,11 +191,11 @@ pub struct SourceBounds {
     pub start: i64,
 }
 
-/// Is the calls topic the one that a shard's ledger counts? `found`: its id, where the brokers give topics one. `accepted`:
-/// the id of a topic that continues the recorded one offset by offset, as an operator says.
+/// Is the calls topic the one that a shard's ledger counts? `found`: its id, if the brokers assign topic ids.
+/// `accepted`: the id of a topic that, as configured by an operator, continues the recorded one offset by offset.
 ///
 /// # Errors
-/// It is another one.
+/// It is a different topic.
 pub fn same_source(recorded: &str, found: Option<&str>, accepted: Option<&str>) -> Result<(), Stop> {
     match found {
         Some(found) if !recorded.is_empty() && found != recorded && accepted != Some(found) => {
@@ -250,7 +251,7 @@ pub enum TransactionEnd {
     Aborted,
     /// The producer or the group member was fenced, or the producer is broken beyond use.
     Fatal,
-    /// Nobody knows: the commit timed out or its answer was lost.
+    /// Unknown: the commit timed out or its answer was lost.
     Unknown,
 }
 
@@ -259,13 +260,13 @@ pub enum TransactionEnd {
 pub enum TopicFault {
     /// The calls topic does not exist any more.
     CallsMissing,
-    /// The calls topic is another one than the ledger counts.
+    /// The calls topic is not the one that the ledger counts.
     CallsRemade,
     /// The calls topic has partitions that are not counted.
     PartitionsAdded,
     /// The ledger topic does not exist any more.
     LedgerMissing,
-    /// The ledger topic is another one than before.
+    /// The ledger topic was recreated.
     LedgerRemade,
     /// The ledger topic has too few partitions.
     LedgerPartitions,
@@ -299,7 +300,7 @@ impl TopicFault {
     }
 }
 
-/// Why a flush did not commit, as far as Kafka says it: the label of its metric.
+/// Why a flush did not commit, as far as Kafka reports it: the label of its metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushFailure {
     /// A topic refuses messages of this size.
@@ -312,9 +313,9 @@ pub enum FlushFailure {
     NotEnoughReplicas,
     /// The brokers do not answer in time.
     Timeout,
-    /// Somebody else has the place in the group or the transactional id.
+    /// Another process has the place in the group or the transactional id.
     Fenced,
-    /// Anything else; the log has the client's words.
+    /// Anything else; the log has the client's message.
     Other,
 }
 

@@ -34,7 +34,7 @@ pub struct Published {
 /// Whose alerts are to be judged.
 #[derive(Debug)]
 pub enum Unjudged {
-    /// Everybody's.
+    /// All tenants'.
     All,
     /// Those of these tenants.
     Some(HashSet<Arc<str>>),

@@ -33,7 +33,7 @@ use super::dictionary::Dictionary;
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use crate::domain::calendar::{LocalDay, Month};
 
-/// The shard that all rulings belong to: its owner writes them down.
+/// The shard that all rulings belong to: its owner records them.
 pub const RULINGS_SHARD: u32 = 0;
 /// The version byte of every value.
 pub const VALUE_VERSION: u8 = 3;
@@ -41,7 +41,7 @@ pub const VALUE_VERSION: u8 = 3;
 /// itself, so that made-up names are not kept forever.
 pub const DICTIONARY_NAMES: u32 = 4096;
 
-/// The number of a name that no `N` record has, among those that a record brings along: a new one if need be.
+/// The number of a name that is in no `N` record, among those that a record carries itself: a new one if needed.
 pub fn own_number(own: &mut Vec<String>, name: &str) -> u32 {
     let at = own.iter().position(|known| known == name).unwrap_or_else(|| {
         own.push(name.to_owned());
@@ -92,7 +92,7 @@ pub enum Key {
     ForeignAlert {
         /// First day of the service month, if that can be read; `None` else, and for the fleet.
         period_start: Option<LocalDay>,
-        /// The key behind its shard.
+        /// The key after its shard.
         rest: Arc<str>,
     },
 }
@@ -118,7 +118,7 @@ impl Key {
     /// Reads a key.
     ///
     /// # Errors
-    /// The bytes are no key this version knows.
+    /// The bytes are not a key that this version knows.
     pub fn decode(bytes: &[u8]) -> Result<(u32, Self), RecordError> {
         let bad = || RecordError::Key(String::from_utf8_lossy(bytes).into_owned());
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
@@ -179,7 +179,7 @@ impl Key {
     }
 }
 
-/// The most frequent key: put together without the formatting machinery.
+/// The most frequent key: assembled without the formatting machinery.
 fn day_key(shard: u32, day: LocalDay, tenant: &str) -> String {
     let date = day.date();
     let mut number = itoa::Buffer::new();
@@ -202,7 +202,7 @@ fn day_key(shard: u32, day: LocalDay, tenant: &str) -> String {
     key
 }
 
-/// An alert's key behind its shard, as this version writes it.
+/// An alert's key after its shard, as this version writes it.
 fn alert_key(rest: &str) -> Option<AlertKey> {
     let mut parts = rest.splitn(4, ' ');
     let (day, alert, length, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -307,7 +307,7 @@ pub struct Tally {
     /// Source offset of the first call in it, counted or not.
     #[prost(int64, tag = "3")]
     pub first_offset: i64,
-    /// One entry a local day, in order.
+    /// One entry per local day, in order.
     #[prost(message, repeated, tag = "4")]
     pub days: Vec<TallyDay>,
 }
@@ -346,7 +346,7 @@ pub struct TallyDay {
     /// Calls in no other figure: older than `limits.max_age` at their arrival.
     #[prost(uint64, tag = "10")]
     pub too_old: u64,
-    /// Those of both that did not go well.
+    /// The unsuccessful ones of both.
     #[prost(uint64, tag = "11")]
     pub not_ok: u64,
     /// Failing calls of the rows that are not itemised, for `limits.evidence_per_month`.
@@ -565,7 +565,7 @@ pub struct Evidence {
     /// First source offset it does not cover; it begins at its key's.
     #[prost(int64, tag = "1")]
     pub cov: i64,
-    /// One entry a tenant.
+    /// One entry per tenant.
     #[prost(message, repeated, tag = "2")]
     pub tenants: Vec<TenantEvidence>,
 }
@@ -608,7 +608,7 @@ pub struct TenantEvidence {
     /// before.
     #[prost(sint64, repeated, tag = "11")]
     pub raised_seconds: Vec<i64>,
-    /// The tenant's calls in each of them, at the end of the range. Of all figures of a second the greatest holds.
+    /// The tenant's calls in each of them, at the end of the range. Of all figures of a second the greatest is valid.
     #[prost(uint32, repeated, tag = "12")]
     pub raised_calls: Vec<u32>,
 }
@@ -873,7 +873,7 @@ pub struct AlertRecord {
     /// It was resolved although what it watches still holds.
     #[prost(bool, tag = "8")]
     pub settled: bool,
-    /// Told to the topic alone, since many tenants alerted at once.
+    /// Published to the topic only, since many tenants alerted at once.
     #[prost(bool, tag = "9")]
     pub grouped: bool,
 }

@@ -85,8 +85,8 @@ impl fmt::Display for RefusedRuling {
     }
 }
 
-/// The rulings that these documents drop or alter, by id; documents with any are refused. Sound only of a book that has
-/// been read to its end: what it has not read it cannot miss.
+/// The rulings that these documents drop or alter, by id; documents that do so are refused. Valid only for a book that
+/// has been read to its end: it cannot miss rulings that it has not read.
 pub fn refused_rulings(book: &Book, rulings: &[Arc<Ruling>]) -> Vec<RefusedRuling> {
     let given: HashMap<&str, &[u8; 32]> = rulings.iter().map(|r| (r.id.as_str(), &r.sha256)).collect();
     let refused = book.applied_rulings().filter_map(|(id, sha256)| {

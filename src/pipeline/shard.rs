@@ -30,22 +30,22 @@ mod fold;
 mod load;
 mod told;
 
-/// What a dead letter, or one of its headers, costs beside its bytes.
+/// Overhead of a dead letter, or of one of its headers, in bytes.
 const LETTER_BYTES: usize = 256;
 const HEADER_BYTES: usize = 48;
-/// What a failing call, a new row of a tally and a record to be written cost beside their names, in bytes.
+/// Overhead of a failing call, a new row of a tally or a record to be written, beside their names, in bytes.
 const ITEM_BYTES: usize = 96;
 const ROW_BYTES: usize = 64;
 const KEY_BYTES: usize = 192;
-/// Seconds a call may lie in the future of its arrival.
+/// How many seconds a call may be later than its arrival.
 pub const MAX_FUTURE_S: i64 = 300;
-/// Days a month is kept after its end at the least: the last claim closes after 60 days; 30 more to settle.
+/// Minimum number of days a month is kept after its end: the last claim closes after 60 days; 30 more to settle.
 const KEEP_DAYS: i64 = 90;
 
 const DAY_MS: i64 = 86_400_000;
-/// A day is folded into its month when the watermark is so far past its end.
+/// A day is folded into its month when the watermark is this far past its end.
 const FOLD_AFTER_MS: i64 = 3_600_000;
-/// About how many bytes of tallies a flush may fold days into, so that midnight is not a storm; as often as there are days that
+/// About how many bytes of tallies one flush may fold days into, to spread the load after midnight. Repeated while days
 /// wait.
 pub const FOLD_BYTES: usize = 1 << 20;
 
@@ -56,15 +56,15 @@ pub struct Owner {
     pub shard: u32,
     /// Instance and incarnation; part of every checkpoint it writes.
     pub writer: String,
-    /// Keys of the request-id fingerprints; any values do.
+    /// Keys of the request-id fingerprints; any values will do.
     pub fingerprint_keys: (u64, u64),
-    /// About how many bytes a record of failing calls takes at the most; [`RECORD_BYTES`] but in tests.
+    /// Approximate maximum size of a record of failing calls; [`RECORD_BYTES`] except in tests.
     pub evidence_bytes: usize,
-    /// So many small records of failing calls are merged; [`MERGE_FROM`] but in tests.
+    /// This many small records of failing calls are merged; [`MERGE_FROM`] except in tests.
     pub merge_from: usize,
-    /// About how many bytes of tallies a flush folds days into at the most; [`FOLD_BYTES`], shared by an instance's shards.
+    /// About how many bytes of tallies a flush folds days into at most; [`FOLD_BYTES`], shared by an instance's shards.
     pub fold_bytes: usize,
-    /// Are months dropped that no claim can be about any more? Always in a service.
+    /// Are months dropped when no claim can concern them any more? Always in a service.
     pub closes_months: bool,
     /// The id of the calls topic, where the brokers give topics one.
     pub source_id: Option<String>,
@@ -112,14 +112,14 @@ pub struct LoadedValue {
     pub calls: u64,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// A call was counted.
     Counted,
     /// A call seen before.
     Duplicate {
-        /// The first occurrence said something else.
+        /// The first occurrence had different content.
         conflict: bool,
     },
     /// It went to the dead letters.
@@ -179,7 +179,7 @@ pub struct AlertMessage {
 
 /// Everything one flush of one shard writes, in this order: dead letters, `records`, alerts, `checkpoint`. An alert is
 /// sent once the records are acknowledged. A torn flush may then hold a record whose alert was never delivered; it is
-/// published again. In the other order, an alert could be out there without a record to resolve it by.
+/// published again. In the other order, an alert could be delivered without a record to resolve it by.
 #[derive(Debug, Clone)]
 pub struct Flush {
     /// The shard.
@@ -244,7 +244,7 @@ impl Epoch {
         Ok(Self { from, settings, json, decoder, ignored })
     }
 
-    /// Is the record at this offset one that moves nothing?
+    /// Is the record at this offset one that does not advance the watermark?
     #[inline]
     fn ignores(&self, offset: i64) -> bool {
         self.ignored.iter().any(|range| range.holds(offset))
@@ -312,7 +312,7 @@ pub struct Shard {
     items: u64,
     start_timestamp_ms: Option<i64>,
     gaps: Vec<Gap>,
-    /// Dead letters by the month they arrived in, but those that a tally or `unadmitted` has.
+    /// Dead letters by the month they arrived in, except those in a tally or in `unadmitted`.
     rejected: BTreeMap<(Option<Month>, &'static str), u64>,
     /// Calls of tenants that a month had no room for, and the source offset of the first one.
     unadmitted: BTreeMap<Month, (u64, i64)>,
@@ -322,11 +322,11 @@ pub struct Shard {
     names: Names,
     /// Names that the ledger numbers.
     names_written: u32,
-    /// Whose days are not folded, by day.
+    /// Tenants with days that are not folded, by day.
     live_days: BTreeMap<LocalDay, Vec<TenantId>>,
     /// Folded days and merged records that are still in the ledger, with their digests: void with the next C.
     void_keys: Vec<(Key, Digest)>,
-    /// What a flush folded that has not committed; only a broken rule wants it back.
+    /// What an uncommitted flush folded; only used when a rule is broken on purpose.
     folded: Vec<(TenantId, DaySlot)>,
     /// The last flush folded as much as it may, and more is due.
     folds_wait: bool,
@@ -362,7 +362,7 @@ impl Shard {
         self.owner.shard
     }
 
-    /// The next offset wanted.
+    /// The next expected offset.
     pub fn position(&self) -> i64 {
         self.position
     }
@@ -372,12 +372,12 @@ impl Shard {
         self.counted_from
     }
 
-    /// The last committed checkpoint, or what stood in the ledger at the takeover.
+    /// The last committed checkpoint, or the ledger's at the takeover.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.last
     }
 
-    /// What became of all records so far.
+    /// The outcomes of all records so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
@@ -509,7 +509,7 @@ impl Shard {
         self.start_timestamp_ms.get_or_insert(timestamp_ms);
         let before_ms = self.window.watermark_ms();
         let new_second = self.window.advance(timestamp_ms);
-        // One from before the gap says nothing of where it ends.
+        // A timestamp from before the gap does not show where the gap ends.
         let moved = self.window.watermark_ms() > before_ms;
         if let Some(gap) = self.gaps.last_mut().filter(|gap| moved && gap.until_ms.is_none() && offset >= gap.to_offset)
         {
@@ -561,7 +561,7 @@ impl Shard {
 
     fn ingest_call(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, warming: bool) -> Outcome {
         let settings = &self.epochs[self.epoch].settings;
-        // A record without a timestamp arrived when the watermark stood there.
+        // A record without a timestamp is taken to have arrived at the current watermark.
         let arrival_ms = record.timestamp_ms.or(self.watermark_ms()).unwrap_or(call.time_ms);
         let day = self.clock.day(call.time_ms);
         let month = day.month();
@@ -612,7 +612,7 @@ impl Shard {
     }
 
     /// Is there room for the call's tenant in the month, and for its row in the tenant's month? Only what is admitted
-    /// gets a number, so that made-up tenants, actions and codes cost no memory.
+    /// gets a number, so that made-up tenants, actions and codes use no memory.
     ///
     /// Tenants and rows of a month are never removed, so what exists was admitted whenever it came, and what is missing
     /// from a full month was refused. So the rule also holds for offsets counted before, and after a torn flush, some
@@ -751,7 +751,7 @@ impl Shard {
         Some(rows)
     }
 
-    /// The month's `T` is to be written.
+    /// The month's `T` has to be written.
     fn soil_month(&mut self, tenant: TenantId, month: Month) {
         let Some(slot) = self.tenants.get_mut(tenant).month(month) else { return };
         slot.written.changed = self.generation;

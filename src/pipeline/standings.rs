@@ -55,7 +55,7 @@ pub struct TenantStanding {
     pub months: Vec<ServiceMonth>,
     /// Calls on days that no registered term holds, by calendar month; empty for an unregistered tenant.
     pub out_of_term: BTreeMap<Month, u64>,
-    /// Its calls lie in several shards: counts are exact, but duplicates across shards are not seen.
+    /// Its calls are in several shards: counts are exact, but duplicates across shards are not detected.
     pub split: bool,
     /// The shards that hold facts of it.
     pub shards: SmallVec<[u32; 2]>,

@@ -217,7 +217,7 @@ impl Report {
         out.write_all(b"}\n")
     }
 
-    /// The service months that are not complete, with the reasons, but those that only run.
+    /// The service months that are not complete, with the reasons, except those that are merely still running.
     fn write_incomplete(&self, out: &mut String) {
         let reasons = |standing: &Standing| -> Vec<String> {
             standing.incomplete_reasons.iter().filter(|reason| *reason != RUNNING).cloned().collect()

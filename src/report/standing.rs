@@ -57,7 +57,7 @@ pub struct Standing {
     /// Request ids named by rulings that no itemised call has: the rulings do not reach them. Only if there are any.
     #[serde(skip_serializing_if = "is_zero")]
     pub unknown_request_ids: u64,
-    /// The tenant's calls lie in several partitions: clause 5.7 can only suspect.
+    /// The tenant's calls are in several partitions, so clause 5.7 can only be suspected.
     pub split: bool,
     /// Calls of actions that are not bound.
     pub unbound: u64,

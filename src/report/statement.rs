@@ -438,7 +438,7 @@ fn read(mut value: Value, sha256: &str) -> Result<(Statement, Figures), String> 
 /// Recomputes the digest of the evidence in CSV, byte by byte; a byte order mark in front is not part of it.
 ///
 /// # Errors
-/// It is another one, or cannot be read.
+/// It is different, or cannot be read.
 pub fn verify_evidence(statement: &Statement, mut csv: impl Read) -> Result<(), VerifyError> {
     let mut hash = Sha256::new();
     let mut start = Vec::new();

@@ -342,7 +342,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.split("\n--- ").next().unwrap_or(text).to_owned()
 }
 
-/// Tells of a fault at its time, to be laid beside the logs.
+/// Prints a fault with its time, to compare with the logs.
 fn tell(fault: &str) {
     println!("chaos: {} {fault}", chrono::Utc::now().format("%H:%M:%S%.3f"));
 }
@@ -497,7 +497,7 @@ fn reload(fleet: &Fleet, mut random: ChaCha8Rng, running: &Running) {
     let mut revision = 1;
     while running.goes_on(Duration::from_secs_f64(random.random_range(0.1..0.6))) {
         let index = random.random_range(0..INSTANCES);
-        // Somebody else has it in hand: it is dead, stopped or starting.
+        // Another thread is using it: it is dead, stopped or starting.
         let Ok(mut instance) = fleet.instances[index].try_lock() else { continue };
         // Before it is ready for the first time, a signal may find no handler installed.
         if instance.get("/readyz").is_none_or(|(status, _)| status != 200) {
@@ -604,7 +604,7 @@ fn scrape(fleet: &Fleet, end: &AtomicBool) -> (u64, usize) {
     while !end.load(Ordering::Relaxed) {
         let mut round: HashMap<String, u64> = HashMap::new();
         for (index, port) in fleet.ports.iter().enumerate() {
-            // Nobody answers while an instance is dead or stopped.
+            // There is no answer while an instance is dead or stopped.
             let Some((200, text)) = crate::service::get(*port, "/metrics") else { continue };
             for (series, calls) in counts(&text) {
                 let last = by_instance[index].entry(series.to_owned()).or_default();

@@ -77,7 +77,8 @@ fn api_gives_the_commands_bytes(instance: &Instance) {
     }
 }
 
-/// Whoever has lost `rulings.yaml` is shown what is wrong, before a restart too, and gets the ledger's rulings.
+/// An operator who has lost `rulings.yaml` sees what is wrong, before a restart too, and can export the ledger's
+/// rulings.
 fn lost_rulings_are_in_the_ledger(instance: &Instance) {
     let list = |output: &str| instance.command(&["ruling", "list", "--output", output, "--config"], LIMIT);
     let (status, text) = list("text");

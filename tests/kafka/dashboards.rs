@@ -24,7 +24,7 @@ tiers: [{name: T1, below: "99.50", rate: "10"}, {name: T2, below: "99.00", rate:
 claim: {calendar: days.csv}
 exclusions: {order: ["5.8"], clause_5_8: {actions: [{action: TrialCall}]}}
 "#;
-/// Nobody's; but its calendar has a year long ago only.
+/// Used by no tenant, but its calendar has only a year long ago.
 const OLD_POLICY: &str = r#"
 schema: sla-ledger/policy/v1
 id: old

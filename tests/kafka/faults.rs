@@ -153,7 +153,7 @@ fn a_dead_letter_topic_that_is_gone_is_named() {
     instance.stop();
 }
 
-/// What `/readyz`, the API and the metrics say of shards whose calls topic is another one.
+/// What `/readyz`, the API and the metrics say of shards whose calls topic was replaced.
 #[track_caller]
 fn says_remade(instance: &mut Instance, names: &Names, partitions: usize) {
     let texts = ["deleted and made anew", "`ledger.topic`", "`kafka.group`"];
@@ -380,7 +380,7 @@ fn create_unbounded(names: &Names, partitions: i32) {
     shared().create_topic(&names.calls, partitions, &settings);
 }
 
-/// A call that was made just now; the clock that stamped its record is another one.
+/// A call that was made just now; its record was stamped by a different clock.
 fn stamped(partition: i32, request_id: &str, timestamp_ms: i64) -> Sent {
     Sent { timestamp_ms, ..Sent::call(partition, &format!("tenant-{partition}"), request_id, wall_clock_ms()) }
 }

@@ -30,7 +30,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Asks again and again until `stop`; every answer must come in time.
+    /// Queries repeatedly until `stop`; every answer must come in time.
     fn ask(
         &self,
         stop: &AtomicBool,

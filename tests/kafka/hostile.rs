@@ -82,7 +82,7 @@ const STATEMENT: &str = "statement?now=2100-01-01T00:00:00Z";
 enum Answered {
     /// The whole body came, and is what its entity tag and the statement say.
     Whole,
-    /// Told to come again.
+    /// Asked to retry.
     Later,
     /// The connection ended before the body did.
     Cut,

@@ -124,7 +124,7 @@ fn what_transactions_leave_behind_is_no_lag() {
     let beyond = ends(brokers, &names.calls)[0] - next_offset;
     assert!(beyond >= 3, "a marker, an aborted record and its marker: {beyond}");
     wait_no_lag(&owner, 1);
-    // Somebody who sees it for the first time, too.
+    // Also for an instance that sees it for the first time.
     let mut late = Instance::new("late", cluster, &names);
     late.start_ready();
     wait_no_lag(&late, 1);

@@ -40,7 +40,7 @@ fn no_record_makes_a_letter_that_stops_the_shards() {
     let (cluster, names) = (shared(), Names::new("letters"));
     let brokers = cluster.bootstrap();
     cluster.create_topic(&names.calls, 2, &[("retention.ms", "-1"), ("max.message.bytes", "8388608")]);
-    // Somebody made it with a limit of his own.
+    // The topic was created with a limit of its own.
     cluster.create_topic(&names.dead_letters, 1, &[("max.message.bytes", "100000")]);
     let mut instance = Instance::new("a", cluster, &names);
     instance.start_ready();

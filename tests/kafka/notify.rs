@@ -364,7 +364,7 @@ fn failures_are_retried_refusals_are_not() {
     assert!(pause >= Duration::from_millis(2_900), "{pause:?}");
     instance.wait_metric(&outcome("ops", "delivered"), |n| n == 2.0);
 
-    // The receiver does not want this one; those behind it come.
+    // The receiver refuses this one; those after it are delivered.
     receiver.answer(Answer::Status(400, ""));
     stage.commit(&[Event::firing("three")]);
     instance.wait_metric(&outcome("ops", "rejected"), |n| n == 1.0);

@@ -140,7 +140,7 @@ fn record(message: &impl Message) -> Record {
     }
 }
 
-/// Everything committed in a topic by now.
+/// Everything committed in a topic so far.
 #[track_caller]
 pub fn read_all(brokers: &str, topic: &str) -> Vec<Record> {
     let mut reader = Reader::new(brokers, topic);
@@ -234,7 +234,7 @@ impl Ledger {
     }
 }
 
-/// The whole ledger by now.
+/// The whole ledger so far.
 #[track_caller]
 pub fn read_ledger(brokers: &str, topic: &str) -> Ledger {
     let mut ledger = Ledger::new(brokers, topic);

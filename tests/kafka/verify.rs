@@ -96,7 +96,7 @@ fn verify_counts_by_the_settings_as_they_were_and_finds_what_is_forged() {
     let (status, output) = instance.command(&["verify"], PATIENCE);
     assert!(status.success() && output.contains("differences=0 not_verifiable=0"), "{status}: {output}");
 
-    // Somebody writes one call more, and everything else so that it fits.
+    // A forgery: one more call, with everything else made to match.
     let (tally_key, old) = last(brokers, &names, |key| key.starts_with("D 0 ") && key.ends_with(" acme"));
     let mut tally = Tally::decode_value(&old).expect("a tally");
     let calls = tally.days[0].calls[0];

@@ -397,7 +397,7 @@ impl World {
                     env.broker.time_out(id);
                 }
                 if ignore_what_is_held(env, me, variants) {
-                    // Whoever named the record starts the instance again.
+                    // The operator who excluded the record restarts the instance.
                     let settings = variants[0].clone();
                     me.member.into_iter().for_each(|member| env.broker.group.remove(member));
                     me.crash();
@@ -409,7 +409,7 @@ impl World {
                     read |= me.tail(env, partition, 1000)?;
                 }
                 let advanced = me.advance(env)?;
-                // Somebody restores what the ledger refuses, and every instance reads all of it.
+                // The altered rulings are restored, and every instance reads everything.
                 if !env.rulings.is_empty() {
                     env.restore_rulings();
                     me.reload_rulings(env, false)?;

@@ -259,7 +259,7 @@ fn a_late_copy_of_a_commit_finds_its_producer_gone() {
         hand.env.next_end = Some(End::Retried);
         hand.flush(0)?;
         hand.become_owner(0)?;
-        // It is expelled without noticing; another one takes over and counts on.
+        // It is expelled without noticing; another one takes over and continues counting.
         hand.expel(0);
         hand.reveal(8);
         hand.own(1)?;
@@ -381,7 +381,7 @@ fn an_id_below_the_horizon_is_entered() {
 fn a_window_gap_leaves_the_watermark_where_it_was() {
     caught_by(&[Mutation::WatermarkLostInGap], || {
         let mut records = steady(20);
-        // It has no timestamp, so it arrived when the watermark stood at 19 s; its own clock is ahead by 299 s.
+        // It has no timestamp, so it arrived when the watermark was at 19 s; its own clock is ahead by 299 s.
         records.push(SourceEntry { timestamp_ms: None, ..record(20, 19, 318, "last") });
         let mut hand = Hand::new(records, 20);
         hand.own(0)?;

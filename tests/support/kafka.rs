@@ -65,7 +65,7 @@ pub struct Options {
     pub properties: Vec<(String, String)>,
     /// Heap of each broker in MiB.
     pub heap_mib: u32,
-    /// The broker whose data lie on a disk of its own, see [`Cluster::fill_disk`].
+    /// The broker whose data are on a disk of its own, see [`Cluster::fill_disk`].
     pub own_disk: Option<usize>,
 }
 
@@ -643,7 +643,7 @@ fn version() -> &'static str {
         .expect("kafka.version in the pom")
 }
 
-/// The directory of one cluster. Whoever holds the lock on its file `lock` still uses it.
+/// The directory of one cluster. A process that holds the lock on its file `lock` still uses it.
 struct Home {
     directory: tempfile::TempDir,
     _lock: fs::File,

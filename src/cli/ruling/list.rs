@@ -100,7 +100,7 @@ pub(super) fn export(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The rulings of the ledger in Kafka. A shard that does not add up does not keep them back: they may be what it needs.
+/// The rulings of the ledger in Kafka. An inconsistent shard does not prevent that: they may be needed to repair it.
 fn applied(config: &Config) -> Result<Vec<(Arc<str>, AppliedRuling)>> {
     let book = read_ledger(config)?.with_context(|| no_ledger(&config.ledger.topic))?;
     if let Some(trouble) = book.shard(RULINGS_SHARD).and_then(|shard| shard.trouble()) {

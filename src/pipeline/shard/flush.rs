@@ -215,8 +215,8 @@ impl Shard {
         open.map(one).collect()
     }
 
-    /// Takes into the totals what only a torn flush knows, past a gap in the source: calls that lie in the gap, and
-    /// duplicates of calls that the windows no longer hold.
+    /// Adds to the totals what only a torn flush knows, past a gap in the source: calls in the gap, and duplicates of
+    /// calls that the windows no longer hold.
     pub(super) fn settle_totals(&mut self) {
         let mut calls = self.last.closed;
         if mutated(Mutation::SettledWithVoid) {

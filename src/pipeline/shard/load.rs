@@ -272,7 +272,7 @@ fn recorded_epochs(shard: u32, recorded: &[SettingsEpoch]) -> Result<Vec<Epoch>,
     recorded.iter().map(epoch).collect()
 }
 
-/// The gaps known, with the one that there is if the source begins at this offset by now.
+/// The known gaps, plus the new one if the source now begins at this offset.
 fn gaps(last: &Checkpoint, first_offset: i64) -> Vec<Gap> {
     let mut gaps = last.gaps.clone();
     if first_offset > last.floor_offset {

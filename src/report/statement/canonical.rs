@@ -109,7 +109,7 @@ fn string(text: &str, out: &mut String) {
 /// Reads JSON in which no object names a member twice.
 ///
 /// # Errors
-/// No JSON, something behind it, or a repeated name.
+/// Not JSON, trailing data, or a repeated name.
 pub fn parse(text: &str) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Strict.deserialize(&mut deserializer)?;
