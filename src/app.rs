@@ -50,7 +50,7 @@ struct Pulse {
 }
 
 impl Pulse {
-    /// The thread that hangs, if one does.
+    /// The hung thread, if any.
     fn look(&mut self, rounds: [u64; Beating::ALL.len()]) -> Option<Beating> {
         for (missed, (before, now)) in self.missed.iter_mut().zip(self.rounds.iter().zip(rounds)) {
             *missed = if now == *before { *missed + 1 } else { 0 };
@@ -84,7 +84,7 @@ pub struct Service {
     door: Arc<Door>,
     config_file: Option<PathBuf>,
     logging: Option<logging::Handle>,
-    /// Cancelled when the service must start again, in this process.
+    /// Cancelled when the service must restart within this process.
     again: CancellationToken,
     stop: CancellationToken,
     http_stop: CancellationToken,
@@ -92,7 +92,7 @@ pub struct Service {
     http: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-/// The signals that a process heeds.
+/// The signals that the process handles.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -125,7 +125,7 @@ impl Signals {
 pub enum Ending {
     /// It was asked to stop.
     Stopped,
-    /// It must start again with these options, to count partitions that were added.
+    /// It must restart with these options, to count added partitions.
     Again(Box<Options>),
 }
 
@@ -135,7 +135,7 @@ pub struct Options {
     pub config: Config,
     /// The contract's documents.
     pub documents: DocumentSet,
-    /// Who may look.
+    /// Access control.
     pub access: Access,
     /// Reloads the configuration; `None` where there is no file (the demo).
     pub config_file: Option<PathBuf>,
@@ -146,10 +146,10 @@ pub struct Options {
 }
 
 impl Service {
-    /// Connects, checks the topics, and starts to count and to serve.
+    /// Connects, checks the topics, and starts counting and serving.
     ///
     /// # Errors
-    /// The first thing that keeps it from starting.
+    /// The first problem that prevents the start.
     pub async fn start(options: Options) -> Result<Self> {
         let config = options.config;
         let base = config.kafka.client().context("the Kafka client cannot be configured")?;
@@ -265,8 +265,8 @@ impl Service {
         })
     }
 
-    /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT, and when it must start
-    /// again.
+    /// Waits for a signal or a thread's failure; reloads on SIGHUP; drains on SIGTERM and SIGINT, and when it must
+    /// restart.
     ///
     /// # Errors
     /// What made a thread end.
@@ -308,7 +308,7 @@ impl Service {
     /// current files. The only error is a thread that does not end; then the service manager restarts the process.
     async fn end_to_start_again(self) -> Result<Ending> {
         let mut config = Config::clone(&self.config.load());
-        // Port 0 has become a port that others know.
+        // Port 0 has become an actual port that clients know.
         config.http.listen = self.address;
         let options = Options {
             config,
@@ -369,7 +369,7 @@ impl Service {
     }
 }
 
-/// The shards of the ledger, how large a message may be, and how far its records may be ahead, as the brokers say.
+/// The number of shards, the message size limits, and how far timestamps may be ahead, as reported by the brokers.
 async fn look_at_topics(
     base: &ClientConfig,
     config: &Config,
@@ -400,7 +400,7 @@ fn serve(
     tokio::spawn(http::serve_router(listener, routes, http::Limits::default(), stop.clone()))
 }
 
-/// What the thread does that reads orders and bills from a topic.
+/// The body of the thread that reads orders and bills from a topic.
 fn read_registry(
     base: ClientConfig,
     topic: String,
@@ -415,7 +415,7 @@ fn read_registry(
     }
 }
 
-/// What the thread does that watches the topics.
+/// The body of the thread that watches the topics.
 fn watch_topics(
     base: ClientConfig,
     config: &Arc<ArcSwap<Config>>,
@@ -438,7 +438,7 @@ fn watch_topics(
             stop: &stop,
         };
         watch::run(&setup, &view)?;
-        // Its end would end the service; a start within the process comes first.
+        // Returning would end the service; a restart within the process comes first.
         if again.is_cancelled() {
             while !stop.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(50));
@@ -448,7 +448,7 @@ fn watch_topics(
     }
 }
 
-/// The worker, and what it needs beside it. `news`: from the tail, which owns the `editor`, to the worker.
+/// Starts the worker and the threads it needs. `news`: from the tail, which owns the `editor`, to the worker.
 fn start_threads(setup: worker::Setup, editor: Editor, news: mpsc::Sender<TailNews>) -> Result<Vec<NamedThread>> {
     let config = setup.config.load_full();
     let tail = {
@@ -487,10 +487,10 @@ fn spawn(
     std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| format!("cannot start the {name} thread"))
 }
 
-/// Lines of the log for documents that do nothing, at most.
+/// Maximum number of log lines about documents without effect.
 const MOST_REMARKS: usize = 20;
 
-/// Says which documents do nothing, where they are all there: orders that a topic brings come later. Each is also said
+/// Logs documents without effect, if all documents are known: orders from a topic arrive later. Each is also reported
 /// beside the figures of its tenant.
 fn warn_of_documents(config: &Config, contract: &Contract) {
     if config.contract.registry_topic.is_some() {

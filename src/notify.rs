@@ -45,11 +45,11 @@ use webhook::Webhook;
 /// Rate limit for the same complaint.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a thread is to do until the service stops.
+/// The body of a thread, which runs until the service stops.
 pub type Body = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// Prepares all receivers of the configuration: checks their files, gives new webhooks their place in the topic, and returns a
-/// body for each thread they need. To be awaited before anything can write alerts.
+/// Prepares all receivers of the configuration: checks their files, commits the starting offset of new webhooks, and
+/// returns a body for each thread they need. Await it before anything can write alerts.
 ///
 /// # Errors
 /// A file that cannot be used, or brokers that refuse a webhook's group.
@@ -149,7 +149,7 @@ fn partition_count<C: ConsumerContext>(
     }
 }
 
-/// Says that something does not work when it begins and once in a while, and when it is over.
+/// Logs a problem when it begins and periodically, and when it is over.
 #[derive(Debug, Default)]
 struct Complaints {
     next: Option<Instant>,

@@ -27,7 +27,7 @@ use crate::pipeline::standings::Standings;
 /// Arrivals (ms) of some records of flushes that are not visible yet, by shard and sequence number.
 type Arrivals = HashMap<u32, Vec<(u64, Vec<i64>)>>;
 
-/// The shard whose owner speaks for the fleet.
+/// The shard whose owner exports the fleet's figures and alerts.
 pub const FLEET_SHARD: u32 = 0;
 /// Tenants that are re-evaluated between two checks whether the service is ending.
 const TENANTS_AT_ONCE: usize = 64;
@@ -63,11 +63,11 @@ pub struct View {
     shards: u32,
 }
 
-/// What the tail is asked.
+/// Messages to the tail.
 enum Message {
-    /// To judge by this contract from now on, given the standings under it and the value they were evaluated from.
+    /// Use this contract from now on, given the standings under it and the value they were evaluated from.
     Contract { contract: Arc<Contract>, evaluated: Option<(Arc<Published>, Standings)>, done: Sender<Former> },
-    /// All that was read, as soon as that is enough for this takeover.
+    /// Request everything read, as soon as that is enough for this takeover.
     Takeover { takeover: Takeover, reply: Sender<Book> },
 }
 
@@ -87,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shards this instance speaks for.
+/// The shards this instance is responsible for.
 #[derive(Debug, Clone, Default)]
 pub struct Home {
     /// Shards owned, and judged on a view as new as any predecessor's.
@@ -97,12 +97,12 @@ pub struct Home {
 }
 
 impl Home {
-    /// Does it speak for no tenant?
+    /// Is it responsible for no tenant?
     pub fn is_empty(&self) -> bool {
         self.shards.is_empty()
     }
 
-    /// Does it speak for the fleet? The owner of shard 0 does.
+    /// Is it responsible for the fleet? The owner of shard 0 is.
     pub fn speaks_for_fleet(&self) -> bool {
         self.shards.contains(&FLEET_SHARD)
     }
@@ -124,13 +124,13 @@ impl Editor {
         self.publisher.reached_end(partition, position)
     }
 
-    /// All that was read, up to the last record.
+    /// Everything read, up to the last record.
     pub fn read(&self) -> &Book {
         self.publisher.read()
     }
 
-    /// Answers the messages that have come, and publishes if there is news and the last value is old enough. How long the
-    /// caller may wait before the next call; `None`: as long as it likes. `alive` is called now and then meanwhile.
+    /// Answers pending messages, and publishes if there is news and the last value is old enough. Returns how long the
+    /// caller may wait before the next call; `None`: as long as it likes. `alive` is called periodically meanwhile.
     pub fn serve(&mut self, view: &View, mut alive: impl FnMut()) -> Option<Duration> {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -165,7 +165,7 @@ impl Editor {
         (due && !rest.is_zero()).then_some(rest)
     }
 
-    /// Publishes what there is to publish.
+    /// Publishes any news.
     pub fn publish(&mut self, view: &View, alive: impl FnMut()) {
         if let Some((value, changed)) = self.publisher.publish(alive) {
             self.last = Some(Instant::now());
@@ -202,7 +202,7 @@ impl View {
         (view, editor)
     }
 
-    /// The value published last. To be loaded once for an answer. `None`: not all of the ledger has been read yet.
+    /// The value published last. Load it once per answer. `None`: not all of the ledger has been read yet.
     pub fn published(&self) -> Option<Arc<Published>> {
         self.published.load_full()
     }
@@ -230,7 +230,7 @@ impl View {
         self.rejected_rulings.load_full()
     }
 
-    /// All that the tail has read, as soon as that is enough for this takeover.
+    /// Everything the tail has read, as soon as that is enough for this takeover.
     pub fn read_for(&self, takeover: Takeover) -> Receiver<Book> {
         let (reply, read) = mpsc::channel();
         // Without a tail nothing arrives, and the receiver reports that.
@@ -292,7 +292,7 @@ impl View {
         new
     }
 
-    /// The service is ending: a contract that is being adopted is given up.
+    /// The service is ending: adopting a contract is cancelled.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
@@ -306,7 +306,7 @@ impl View {
         std::mem::take(&mut *lock(&self.unjudged))
     }
 
-    /// Sets the shards this instance speaks for.
+    /// Sets the shards this instance is responsible for.
     pub fn set_home(&self, shards: Vec<u32>) {
         self.home.store(Arc::new(Home { shards, of: self.shards }));
     }
@@ -317,7 +317,7 @@ impl View {
         *lock(&self.home_until) = until;
     }
 
-    /// The shards this instance speaks for.
+    /// The shards this instance is responsible for.
     pub fn home(&self) -> Arc<Home> {
         let until = *lock(&self.home_until);
         if Instant::now() < until { self.home.load_full() } else { Arc::default() }
@@ -328,7 +328,7 @@ impl View {
         let mut all = lock(&self.arrivals);
         let waiting = all.entry(shard).or_default();
         match waiting.last_mut().filter(|(last, _)| *last == seq) {
-            // The flush before did not commit; this one says it all again, under the same number.
+            // The previous flush did not commit; this one contains everything again, under the same number.
             Some((_, same)) => same.extend(arrivals),
             None => waiting.push((seq, arrivals)),
         }
@@ -343,7 +343,7 @@ impl View {
         visible.into_iter().flat_map(|(_, arrivals)| arrivals).collect()
     }
 
-    /// What the brokers said of the source partitions' ends, by shard.
+    /// The source partitions' ends as the brokers reported them, by shard.
     pub fn set_source_ends(&self, ends: Vec<Option<SourceEnd>>) {
         self.source_ends.store(Arc::new(ends));
     }
@@ -358,7 +358,7 @@ impl View {
         ids.into_iter().collect()
     }
 
-    /// This instance begins to count the shard here, and the ledger has no checkpoint of it yet.
+    /// This instance begins counting the shard here, and the ledger has no checkpoint of it yet.
     pub fn set_begin(&self, shard: u32, offset: i64) {
         // Only the worker writes.
         let mut begins = BTreeMap::clone(&self.begins.load());
@@ -418,7 +418,7 @@ impl View {
     }
 }
 
-/// The shard whose owner speaks for a tenant.
+/// The shard whose owner exports a tenant.
 pub fn home_shard(tenant: &str, shards: u32) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()) % u64::from(shards.max(1))) as u32
 }

@@ -16,8 +16,8 @@ use crate::logging;
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::rulings::{refusal, refused_rulings};
 
-/// Reads the configuration and the contract's documents again, takes over what can be, and says what cannot. A mistake in
-/// any file keeps everything as it was.
+/// Reads the configuration and the contract's documents again, applies what can be changed, and reports what cannot. An
+/// error in any file keeps everything unchanged.
 pub(super) struct Reloader {
     pub(super) file: Option<PathBuf>,
     pub(super) config: Arc<ArcSwap<Config>>,

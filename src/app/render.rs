@@ -28,7 +28,7 @@ pub(super) fn render(
         let mut exporter = exporter.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = now_ms();
         let today = LocalClock::new(zone).day(now_ms);
-        // The home first: the value is then as new as it asks for.
+        // The home first: then the value is as new as the home requires.
         let (home, value) = (view.home(), view.published());
         let plan = plan(&config);
         let known = RefCell::new(HashMap::new());

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::alert::{Alert, Texts};
 
-/// For how long it is repeated that an alert has ended, as Prometheus does.
+/// How long a resolved alert keeps being sent, as in Prometheus.
 const RESOLVED_FOR: TimeDelta = TimeDelta::minutes(15);
 
 /// The state under one set of labels.
@@ -17,9 +17,9 @@ const RESOLVED_FOR: TimeDelta = TimeDelta::minutes(15);
 pub struct Told {
     /// What fires, or fired.
     pub alert: Alert,
-    /// Since when it does not any more.
+    /// When it ended.
     pub ended: Option<DateTime<Utc>>,
-    /// When the topic said so.
+    /// When the record was written.
     written: DateTime<Utc>,
     change: u64,
 }
@@ -74,7 +74,7 @@ impl ActiveSet {
         self.told.values().filter(move |told| told.change > since)
     }
 
-    /// Forgets what ended long ago.
+    /// Drops alerts that ended long ago.
     pub fn forget(&mut self, now: DateTime<Utc>) {
         self.told.retain(|_, told| told.ended.is_none() || told.written + RESOLVED_FOR > now);
     }

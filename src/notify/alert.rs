@@ -36,15 +36,15 @@ pub struct Alert {
 pub struct Data {
     /// The alert's name.
     pub alert: String,
-    /// Whether it begins or ends.
+    /// Whether it fires or is resolved.
     pub status: Status,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
     /// What makes it the same alert over its states: ledger, tenant, period, alert, level or tier.
     pub fingerprint: String,
     /// Since when it fires.
     pub starts_at: DateTime<Utc>,
-    /// Since when it does not any more; `None` while it fires.
+    /// When it ended; `None` while it fires.
     #[serde(default)]
     pub ends_at: Option<DateTime<Utc>>,
     /// Another alert represents it and many others: it is not sent to receivers.
@@ -71,13 +71,13 @@ pub struct Data {
     pub runbook_url: Option<String>,
 }
 
-/// Whether an alert begins or ends.
+/// Whether an alert fires or is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It holds from now on.
+    /// It fires.
     Firing,
-    /// It does not hold any more.
+    /// It is resolved.
     Resolved,
 }
 
@@ -116,7 +116,7 @@ impl Alert {
     /// Reads a record of the topic.
     ///
     /// # Errors
-    /// What keeps it from being an alert.
+    /// Why it is not an alert.
     pub fn read<'a>(
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
         payload: Option<&[u8]>,
@@ -155,17 +155,17 @@ impl Alert {
         Ok(Self { id, time, ledger, data })
     }
 
-    /// Whether it begins.
+    /// Whether it fires.
     pub fn is_firing(&self) -> bool {
         self.data.status == Status::Firing
     }
 
-    /// When it ended; when that was decided, if it does not say.
+    /// When it ended or, if that is missing, when that was decided.
     pub fn ended(&self) -> DateTime<Utc> {
         self.data.ends_at.unwrap_or(self.time)
     }
 
-    /// What makes it this alert and no other.
+    /// The labels that identify it.
     pub fn identity(&self) -> Texts {
         let Data { alert, tenant, month, level, tier, .. } = &self.data;
         let mut labels = Texts::from([("alertname", alert.clone()), ("ledger", self.ledger.clone())]);

@@ -53,7 +53,7 @@ pub struct Alertmanagers {
     pub(super) stop: CancellationToken,
 }
 
-/// How a peer is called in metrics, and where its alerts go.
+/// The name of a peer in metrics, and the URL for its alerts.
 pub fn peer(url: &str) -> Result<(String, Url), String> {
     let mut url = Url::parse(url).map_err(|error| error.to_string())?;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
@@ -256,7 +256,7 @@ impl Alertmanagers {
         PostableAlert::new(&told.alert, ends_at, self.external.as_ref())
     }
 
-    /// Sends in batches; the first answer that is not well ends it.
+    /// Sends in batches; stops at the first failure.
     async fn post(&self, url: &Url, alerts: &[PostableAlert]) -> Answer {
         let mut refused = None;
         for batch in alerts.chunks(BATCH) {

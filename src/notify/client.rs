@@ -16,7 +16,7 @@ const BODY_SHOWN: usize = 300;
 pub enum Answer {
     /// The receiver has it.
     Accepted,
-    /// The receiver does not want it, now or later.
+    /// The receiver refuses it permanently.
     Refused(String),
     /// Another attempt may succeed, but not before this delay if the receiver asked for one.
     Failed(String, Option<Duration>),

@@ -9,7 +9,7 @@ use super::alert::{Alert, Texts, instant};
 /// The end of an alert that has not ended: Go's zero time, as Alertmanager writes it.
 const NO_END: &str = "0001-01-01T00:00:00Z";
 
-/// Alertmanager's webhook payload. One alert a message, so that the message's id is the alert's.
+/// Alertmanager's webhook payload. One alert per message, so that the message's id is the alert's.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Webhook<'a> {
@@ -100,7 +100,7 @@ impl PostableAlert {
 
 /// The body of a request.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
-    // Plain data of texts and numbers: it cannot fail.
+    // Plain strings and numbers: it cannot fail.
     serde_json::to_vec(value).unwrap_or_default()
 }
 

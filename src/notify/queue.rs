@@ -37,7 +37,7 @@ pub fn pauses() -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// Names an alert that waits.
+/// Identifies a waiting alert.
 pub type Ticket = u64;
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum Next {
     Idle,
 }
 
-/// What became of an alert that failed.
+/// The result for an alert that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
     /// It will be tried again.
@@ -82,7 +82,7 @@ pub struct Queue {
     next_ticket: Ticket,
     /// What [`next`](Self::next) said to send, until its result is reported.
     in_flight: Option<Ticket>,
-    /// The receiver asked to be left alone until then.
+    /// The receiver asked for no requests until then.
     not_before: Option<Instant>,
 }
 
@@ -268,7 +268,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue(&[("f", "a"), ("g", "b")], now);
         let in_flight = sends(&mut queue, "a", now);
-        // The request that is on its way ends as it ends.
+        // The request in flight is not affected.
         assert_eq!(queue.read(0, 2, Some(state("f", "c")), true, now), None);
         assert_eq!(queue.failed(in_flight, None, now, Utc::now()), Failed::Superseded);
         assert_eq!(queue.committable(), [(0, 1)]);

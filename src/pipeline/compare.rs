@@ -12,7 +12,7 @@ use super::record::{Checkpoint, Item};
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
-/// One thing the ledger and the recount do not agree on. `Display` says it in one line.
+/// One difference between the ledger and the recount. `Display` prints it in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The shard.
@@ -125,8 +125,8 @@ fn shown(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Hands every difference between the ledger's facts of a shard and a recount's to `report`: the checkpoint first, then tenant
-/// by tenant in order. Holds one tenant's facts at a time.
+/// Passes every difference between the ledger's facts of a shard and a recount's to `report`: the checkpoint first,
+/// then tenant by tenant in order. Keeps one tenant's facts in memory at a time.
 pub fn compare(shard: u32, ledger: &ShardBook, recount: &ShardBook, mut report: impl FnMut(Difference)) {
     let mut report = |what, ledger, recount| report(Difference { shard, what, ledger, recount });
     let figures = (ledger.checkpoint().map(figures), recount.checkpoint().map(figures));
@@ -155,7 +155,7 @@ pub fn differences(shard: u32, ledger: &ShardBook, recount: &ShardBook) -> Vec<D
     all
 }
 
-/// What a checkpoint says beyond the facts of tenants and beyond who wrote it when.
+/// The figures of a checkpoint, except the facts of tenants, and who wrote it when.
 fn figures(checkpoint: &Checkpoint) -> [(&'static str, String); 15] {
     let totals = &checkpoint.totals;
     let instant = |ms: Option<i64>| ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));

@@ -62,7 +62,7 @@ const SYSTEM_ERROR: usize = 5;
 const CONTENT_TYPE: &str = "content-type";
 const REQUIRED: [usize; 3] = [TENANT, REQUEST_ID, TIMESTAMP];
 
-/// One record of the calls topic, as the consumer hands it over.
+/// One record of the calls topic, as the consumer delivers it.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceRecord<'a> {
     /// Offset in the source partition.
@@ -86,7 +86,7 @@ pub type Header<'a> = (&'a str, &'a [u8]);
 pub enum Headers<'a> {
     /// Parsed already.
     Known(&'a [Header<'a>]),
-    /// Still as they came.
+    /// Not parsed yet.
     Unread(&'a dyn UnreadHeaders),
 }
 
@@ -157,7 +157,7 @@ struct Member {
     attributes: u8,
 }
 
-/// The members by which a CloudEvent is known.
+/// The members by which a CloudEvent is recognized.
 #[derive(Debug, Clone, Copy)]
 enum Envelope {
     SpecVersion,
@@ -383,7 +383,7 @@ fn floored(digits: &str, power: i64) -> Option<i64> {
     Some(if negative { -value - i64::from(rest) } else { value })
 }
 
-/// `[+-]?D+`; what is too large for an exponent is as large as can be.
+/// `[+-]?D+`; an exponent that is too large is clamped.
 fn exponent_of(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
@@ -394,7 +394,7 @@ fn exponent_of(text: &str) -> Option<i64> {
     Some(if negative { -exponent } else { exponent })
 }
 
-/// Is the instant's day within the years 0–9999 in every zone? RFC 3339 and the ledger's keys know four digits.
+/// Is the instant's day within the years 0–9999 in every zone? RFC 3339 and the ledger's keys allow four digits.
 fn in_range(time_ms: &i64) -> bool {
     // From 0000-01-02T00:00:00Z to 9999-12-31T00:00:00Z.
     (-62_167_132_800_000..253_402_214_400_000).contains(time_ms)
@@ -452,7 +452,7 @@ impl Attribute {
     }
 }
 
-/// What the mapping finds where the data lacks some of the identity: see the module's text.
+/// What the mapping finds if the data lacks part of the identity; see the module documentation.
 fn with_envelope<'a>(envelope: [Found<'a>; FIELDS], data: [Found<'a>; FIELDS]) -> [Found<'a>; FIELDS] {
     std::array::from_fn(|field| {
         let (first, second) =
@@ -553,7 +553,7 @@ pub fn rfc3339_ms(text: &str) -> Option<i64> {
     fast_rfc3339_ms(text.as_bytes()).or_else(|| instant(text).map(|t| t.timestamp_millis())).filter(in_range)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything odd) is left to [`instant`].
+/// `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`; anything else (and anything unusual) is left to [`instant`].
 fn fast_rfc3339_ms(b: &[u8]) -> Option<i64> {
     let number = |at: usize, len: usize| {
         b.get(at..at + len)?.iter().try_fold(0i64, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
@@ -840,7 +840,7 @@ impl<'a, 'd> Scan<'a, 'd> {
         Ok((start, at, true))
     }
 
-    /// Behind the escape that begins here.
+    /// The position after the escape that begins here.
     fn escape(&self, at: usize) -> Result<usize, Malformed> {
         match self.bytes.get(at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
@@ -887,7 +887,7 @@ impl<'a, 'd> Scan<'a, 'd> {
         };
     }
 
-    /// Those of the block at the end, which is not whole.
+    /// Those of the incomplete block at the end.
     fn last_specials(&self, block: usize) -> u64 {
         let rest = self.bytes.get(block..).unwrap_or_default();
         match self.bytes.last_chunk() {

@@ -14,7 +14,7 @@ impl Dictionary {
         self.0.len() as u32
     }
 
-    /// None yet?
+    /// Is it empty?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -38,7 +38,7 @@ impl Dictionary {
         self.name_beside(&day.names, number)
     }
 
-    /// As [`Dictionary::name`], of a record with these names of its own.
+    /// As [`Dictionary::name`], for a record with these names of its own.
     pub fn name_beside<'a>(&'a self, own: &'a [String], number: u32) -> &'a str {
         match number.checked_sub(DICTIONARY_NAMES) {
             None => self.0.get(number as usize).map_or("", |name| name),

@@ -24,7 +24,7 @@ use super::record::{DICTIONARY_NAMES, Digest, Evidence, Item, Key, TenantEvidenc
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::call::Flag;
 
-/// About how many bytes a record of failing calls takes at the most.
+/// Approximate maximum size of a record of failing calls.
 pub const RECORD_BYTES: usize = 256 << 10;
 /// A run of this many small records of a day is merged.
 pub const MERGE_FROM: usize = 16;
@@ -49,13 +49,13 @@ pub struct NewItem<'a> {
 /// Which records are merged.
 #[derive(Debug, Clone, Copy)]
 pub struct MergeLimits {
-    /// So many neighbours.
+    /// Minimum number of neighbours.
     pub from: usize,
-    /// That take no more bytes than these together.
+    /// Maximum size of all of them together.
     pub bytes: usize,
 }
 
-/// What a failing call counts for `limits.evidence_per_month` beside its request id, in bytes.
+/// Bytes that a failing call counts towards `limits.evidence_per_month` beside its request id.
 const LIMIT_BYTES: u64 = 32;
 
 /// The failing calls of one shard.
@@ -76,7 +76,7 @@ pub struct DayEvidence {
     items: u64,
     seconds: Seconds,
     open: Open,
-    /// Records that are whole, and not in the ledger yet, in order.
+    /// Complete records that are not in the ledger yet, in order.
     sealed: Vec<SealedRecord>,
     /// Those in the ledger, by first offset.
     written: BTreeMap<i64, WrittenRecord>,
@@ -92,7 +92,7 @@ struct WrittenRecord {
     cov: i64,
     /// Of the pair in the ledger.
     digest: Digest,
-    /// As long as it may be merged, or is to be written.
+    /// Kept as long as it may be merged, or has to be written.
     value: Option<Arc<[u8]>>,
 }
 
@@ -131,7 +131,7 @@ struct HeldItem {
     request_id_at: u32,
 }
 
-/// A record that is whole.
+/// A complete record.
 #[derive(Debug)]
 struct SealedRecord {
     first: i64,
@@ -165,7 +165,7 @@ impl Seconds {
         self.0.insert_unique(hash(&second), second, hash);
     }
 
-    /// The figures only ever grow, so of two that are known of a second the greater is the later.
+    /// The figures only grow, so of two figures of a second the greater is the later one.
     fn raise(&mut self, tenant: TenantId, at: i32, calls: u32) {
         match self.find(tenant, at) {
             Some(known) => known.calls = known.calls.max(calls),
@@ -188,8 +188,8 @@ impl DayEvidence {
     /// A call at `offset` happened at `time_ms`. `in_window`: the calls of its second by now, as far as the window
     /// holds them. `item`: it failed, and is to be recorded.
     ///
-    /// Its second's figure is what the window says, and at least one more than it was: the items of a second know of calls that
-    /// the window has forgotten.
+    /// Its second's figure is what the window says, and at least one more than it was: the items of a second may
+    /// include calls that the window has forgotten.
     pub fn call(
         &mut self,
         day: LocalDay,
@@ -222,7 +222,7 @@ impl DayEvidence {
         }
     }
 
-    /// About what the next record takes by now, in bytes.
+    /// Approximate size of the next record so far, in bytes.
     pub fn open_bytes(&self) -> usize {
         self.open.request_ids.len() + ITEM_BYTES * (self.open.items.len() + self.open.touched.len())
     }
@@ -261,8 +261,8 @@ impl DayEvidence {
         self.sealed.push(SealedRecord { first, cov, value: Evidence { cov, tenants }.encode_value().into() });
     }
 
-    /// Merges runs of at least `from` neighbours that are small and together take no more than `most` bytes. Those that
-    /// become void with it go to `void`. The bytes to be written.
+    /// Merges runs of at least `from` neighbours that are small and together take no more than `most` bytes. Records
+    /// that become void with it go to `void`. Returns the bytes to be written.
     fn merge(&mut self, from: usize, most: usize, mut void: impl FnMut(i64, Digest)) -> usize {
         if !self.grown {
             return 0;
@@ -380,7 +380,7 @@ impl Group {
         record.request_ids.push_str(item.request_id);
     }
 
-    /// Takes in the calls of a later record that begins at this offset.
+    /// Appends the calls of a later record that begins at this offset.
     fn append(&mut self, first: i64, later: &TenantEvidence, calls: impl Fn(i64) -> u32) {
         let (mut offset, mut time_ms) = (first, 0);
         for (at, request_id) in later.request_ids().into_iter().enumerate() {
@@ -442,7 +442,7 @@ impl ShardEvidence {
         self.bytes.values().copied().max().unwrap_or_default()
     }
 
-    /// That of a day, which is new if need be.
+    /// The evidence of a day, added if needed.
     pub fn day_or_new(&mut self, day: LocalDay) -> &mut DayEvidence {
         self.days.entry(day).or_default()
     }
@@ -563,7 +563,7 @@ impl ShardEvidence {
         self.days.values().map(|day| day.items).sum()
     }
 
-    /// Items and digests of the days of months below this one.
+    /// Items and digests of the days of months before this one.
     pub fn closing(&self, horizon: Month) -> (u64, Digest) {
         let (mut items, mut digest) = (0, Digest::default());
         for (_, day) in self.days.range(..horizon.first_day()) {
@@ -573,7 +573,7 @@ impl ShardEvidence {
         (items, digest)
     }
 
-    /// Drops the days of months below this one; the keys that need tombstones.
+    /// Drops the days of months before this one, and returns the keys that need tombstones.
     pub fn close(&mut self, horizon: Month) -> Vec<Key> {
         self.bytes = self.bytes.split_off(&horizon);
         let open = self.days.split_off(&horizon.first_day());

@@ -46,7 +46,7 @@ impl Names {
         self.index.find(hash(name), |i| *self.names[*i as usize] == *name).copied()
     }
 
-    /// The name behind a number given out by `intern`.
+    /// The name of a number assigned by `intern`.
     pub fn name(&self, id: u32) -> &Arc<str> {
         &self.names[id as usize]
     }
@@ -117,7 +117,7 @@ struct UncountedCalls {
 }
 
 impl DayTally {
-    /// Counts one call; the rows that are new with it.
+    /// Counts one call and returns the number of new rows.
     #[inline]
     pub fn add(&mut self, row: Row) -> usize {
         let mut new = 0;
@@ -140,7 +140,7 @@ impl DayTally {
         new
     }
 
-    /// Takes down a call that is not counted.
+    /// Records a call that is not counted.
     pub fn add_uncounted(&mut self, why: Uncounted, not_ok: bool) {
         let calls = self.uncounted.get_or_insert_default();
         match why {
@@ -276,7 +276,7 @@ struct Folded {
     days: u32,
     /// A value of `T`, or only its days.
     bytes: Arc<[u8]>,
-    /// Where in it the days begin.
+    /// Where the days begin in it.
     from: usize,
 }
 
@@ -333,7 +333,7 @@ impl Folded {
         *self = Self { days: self.days | 1 << day.day, bytes: bytes.into(), from: 0 };
     }
 
-    /// Only what a broken rule of the simulator takes back.
+    /// Only for a broken rule of the simulator.
     fn remove(&mut self, day: LocalDay) {
         let kept: Vec<_> = self.days().filter(|found| found.day != day.day_of_month()).collect();
         *self = Self::default();
@@ -365,7 +365,7 @@ impl MonthSlot {
         changed
     }
 
-    /// Takes a day into `T`; what the month's rows are does not change.
+    /// Folds a day into `T`; the month's rows do not change.
     pub fn fold(&mut self, day: LocalDay, first_offset: i64, tally: &DayTally, names: &Names) {
         let earlier = if self.folded.days == 0 { first_offset } else { self.first_offset };
         self.first_offset = earlier.min(first_offset);
@@ -464,7 +464,7 @@ impl Tenant {
         }
     }
 
-    /// Drops what is of months below this one.
+    /// Drops the facts of months before this one.
     pub fn close(&mut self, horizon: Month) {
         self.months.retain(|slot| slot.month >= horizon);
         self.live.retain(|slot| slot.day.month() >= horizon);

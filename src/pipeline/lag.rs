@@ -45,7 +45,7 @@ impl Found {
     }
 }
 
-/// What is known of a source partition beyond what is counted.
+/// What is known about the uncounted end of a source partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceEnd {
     /// The offset that will be written next.
@@ -54,7 +54,7 @@ pub struct SourceEnd {
     asked_ms: i64,
     /// Where a reader began, and what it found.
     found: Option<(i64, Found)>,
-    /// When nothing was left that was not counted, for the last time.
+    /// When everything was last known to be counted.
     clear_ms: Option<i64>,
 }
 
@@ -89,7 +89,7 @@ impl SourceEnd {
     }
 }
 
-/// Follows the ends of all source partitions.
+/// Tracks the ends of all source partitions.
 #[derive(Debug)]
 pub struct LagWatch {
     shards: Vec<Option<Watched>>,
@@ -114,7 +114,7 @@ impl LagWatch {
         let watched = self.shards.get_mut(shard as usize)?;
         let before = *watched;
         let known = before.map(|before| before.end);
-        // Everything that was there when the brokers were last asked is counted: what is left came later.
+        // Everything that existed when the brokers were last asked is counted: what is left came later.
         let passed = |known: SourceEnd| next_offset.is_some_and(|next| known.next_record(next) >= known.end);
         let mut this = SourceEnd {
             end,

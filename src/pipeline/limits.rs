@@ -9,7 +9,7 @@ use super::record::Totals;
 /// How far the limits of counting are used up in one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitUse {
-    /// Tenants known at all: of every month that is held, and counted since the takeover.
+    /// All known tenants: of every month that is held, or counted since the takeover.
     pub known: usize,
     /// Tenants of the month that has most of them.
     pub tenants: usize,
@@ -41,7 +41,7 @@ const LEAST_REJECTED: u64 = 10;
 /// Nor are fewer new tenants.
 const LEAST_TENANTS: u64 = 250;
 
-/// Something that the log should say of a shard.
+/// Something to log about a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remark {
     /// A month has as many tenants as it may have: calls of further ones are dead letters.
@@ -50,9 +50,9 @@ pub enum Remark {
     TenantsNear,
     /// A tenant's month has as many rows as it may have: calls with further actions and codes are dead letters.
     RowsFull,
-    /// A month holds as many failing calls one by one as it may hold: further ones are only counted.
+    /// A month has as many itemised failing calls as it may have: further ones are only counted.
     EvidenceFull,
-    /// A month will soon hold as many failing calls as it may hold.
+    /// A month will soon have as many itemised failing calls as it may have.
     EvidenceNear,
     /// Most records are rejected.
     MostRejected,
@@ -88,7 +88,7 @@ impl fmt::Display for Remark {
 pub struct Look {
     /// Tenants that were not known at the last check.
     pub new_tenants: u64,
-    /// What the log should say now.
+    /// What to log now.
     pub remarks: Vec<Remark>,
 }
 
@@ -115,7 +115,7 @@ impl LimitWatch {
         self.shards.insert(shard, watched);
     }
 
-    /// Looks at a shard again.
+    /// Checks a shard again.
     pub fn look(&mut self, shard: u32, limits: LimitUse, totals: &Totals, now_ms: i64) -> Look {
         let Some(watched) = self.shards.get_mut(&shard) else { return Look::default() };
         let new_tenants = limits.known.saturating_sub(std::mem::replace(&mut watched.known, limits.known)) as u64;

@@ -36,7 +36,7 @@ struct Bucket {
 }
 
 impl Pace {
-    /// Calls and failures more than before, at a watermark in ms.
+    /// Adds new calls and failures, at a watermark in ms.
     pub fn add(&mut self, watermark_ms: i64, more: Availability) {
         if more.total == 0 && more.failed == 0 {
             return;
@@ -45,7 +45,8 @@ impl Pace {
         let buckets = &mut self.0;
         let clamp = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let more = Bucket { minute, calls: clamp(more.total), failed: clamp(more.failed) };
-        // A shard that is behind the tenant's other one adds to the past; before all that is kept, to nothing.
+        // A shard that is behind the tenant's other one adds to the past, or to nothing if that is older than all
+        // buckets.
         match buckets.iter().rposition(|bucket| bucket.minute <= minute) {
             Some(at) if buckets[at].minute == minute || at + 1 < buckets.len() => buckets[at].add(more),
             None if !buckets.is_empty() => {}

@@ -33,7 +33,7 @@ pub enum Discarded {
     Checkpoint,
     /// Values of a torn flush come after that checkpoint.
     Torn,
-    /// The source does not hold what a takeover would begin with any more, or is another topic.
+    /// The source no longer holds what a takeover would begin with, or is a different topic.
     Source,
 }
 
@@ -69,13 +69,13 @@ struct Parked {
 pub struct Source<'a> {
     /// What it holds of the shard's partition.
     pub bounds: SourceBounds,
-    /// The topic's id, where the brokers give topics one.
+    /// The topic's id, if the brokers assign topic ids.
     pub id: Option<&'a str>,
 }
 
 impl ParkedShards {
-    /// Parks a shard that is given up, with no flush of it under way. `ledger_bytes`: its values in the ledger. `now`: since
-    /// any fixed moment.
+    /// Parks a shard that is given up and has no flush in flight. `ledger_bytes`: its values in the ledger. `now`: time
+    /// since any fixed moment.
     ///
     /// # Errors
     /// No room for it.
@@ -97,7 +97,7 @@ impl ParkedShards {
         Ok(())
     }
 
-    /// Forgets those that were kept for too long; how many.
+    /// Drops those that were kept for too long, and returns how many.
     pub fn expire(&mut self, limits: ParkingLimits, now: Duration) -> usize {
         let before = self.0.len();
         self.0.retain(|_, parked| !is_expired(parked, limits, now));
@@ -114,7 +114,7 @@ impl ParkedShards {
         self.0.len()
     }
 
-    /// None?
+    /// Is it empty?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

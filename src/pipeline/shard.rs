@@ -66,7 +66,7 @@ pub struct Owner {
     pub fold_bytes: usize,
     /// Are months dropped when no claim can concern them any more? Always in a service.
     pub closes_months: bool,
-    /// The id of the calls topic, where the brokers give topics one.
+    /// The id of the calls topic, if the brokers assign topic ids.
     pub source_id: Option<String>,
 }
 
@@ -635,7 +635,7 @@ impl Shard {
         Ok((tenant, Row::numbered(&mut self.names, call)))
     }
 
-    /// How many of the call's rows its tenant's month lacks. Gives no name a number.
+    /// How many of the call's rows its tenant's month lacks. Does not assign numbers to names.
     #[cold]
     fn missing_rows(&mut self, tenant: Option<TenantId>, call: &Call<'_>, day: LocalDay) -> usize {
         let Some(tenant) = tenant else { return 1 + usize::from(is_not_ok(call)) };
@@ -648,7 +648,7 @@ impl Shard {
         self.tenants.get_mut(tenant).missing_rows(day, action, outcome, &mut self.names)
     }
 
-    /// A call that is not counted: a dead letter, and a count in its tenant's month, or, where the month has no room for
+    /// A call that is not counted: a dead letter, and a count in its tenant's month or, if the month has no room for
     /// the tenant, in the checkpoint.
     #[cold]
     fn leave_out(&mut self, record: &SourceRecord<'_>, call: &Call<'_>, refusal: Refusal, warming: bool) -> Outcome {

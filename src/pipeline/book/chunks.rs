@@ -26,12 +26,12 @@ pub(super) struct Chunk {
     record: Arc<Stored>,
     /// Where its part of the record is.
     at: (u32, u32),
-    /// The first and the last second of which it says something, in s since 1970.
+    /// The first and the last second that it covers, in s since 1970.
     seconds: (i64, i64),
 }
 
 impl Chunk {
-    /// The part of a record that is here.
+    /// The part at this place of a record.
     pub(super) fn new(first: i64, record: Arc<Stored>, at: (u32, u32)) -> Self {
         let mut chunk = Self { first, record, at, seconds: (i64::MAX, i64::MIN) };
         let (mut from, mut to) = chunk.seconds;
@@ -74,7 +74,7 @@ impl DaySeconds {
 #[derive(Debug, Clone)]
 pub struct DayChunks {
     pub(super) day: LocalDay,
-    /// Changes when a part is removed, or put before another: never the same number twice in one book.
+    /// Changes when a part is removed or inserted before another; unique within a book.
     edited: u64,
     bytes: usize,
     /// None is empty.
@@ -88,7 +88,7 @@ pub struct Seen {
     chunks: usize,
 }
 
-/// Items of which something new is known.
+/// Items with new information.
 #[derive(Debug, Default)]
 pub struct News {
     /// Items seen before, as they were then.
@@ -98,7 +98,7 @@ pub struct News {
 }
 
 impl DayChunks {
-    /// Nothing on a day. `edited`: no other day of the book has it.
+    /// An empty day. `edited`: unique within the book.
     pub(super) const fn new(day: LocalDay, edited: u64) -> Self {
         Self { day, edited, bytes: 0, blocks: Vec::new() }
     }
@@ -107,7 +107,7 @@ impl DayChunks {
         self.blocks.is_empty()
     }
 
-    /// Adds a part. `edited`: a new number, for the case that it does not come last.
+    /// Adds a part. `edited`: a new number, in case it is not the last part.
     pub(super) fn insert(&mut self, chunk: Chunk, edited: u64) {
         self.bytes += chunk.bytes().len();
         let is_last = self.chunks().next_back().is_none_or(|last| last.first < chunk.first);
@@ -151,14 +151,14 @@ impl DayChunks {
         Seen { edited: self.edited, chunks: self.blocks.iter().map(|block| block.len()).sum() }
     }
 
-    /// What all parts say of the day's seconds.
+    /// The figures of the day's seconds, from all parts.
     pub fn seconds(&self) -> DaySeconds {
         let mut seconds = DaySeconds::default();
         self.chunks().for_each(|chunk| chunk.read().for_each_second(|second, calls| seconds.raise(second, calls)));
         seconds
     }
 
-    /// The items, part by part. `seconds`: what the parts say of the day's seconds.
+    /// The items, part by part. `seconds`: the parts' figures of the day's seconds.
     pub fn items<'a>(
         &'a self,
         names: &'a Dictionary,
@@ -167,7 +167,7 @@ impl DayChunks {
         self.items_near(names, seconds, i64::MIN..=i64::MAX)
     }
 
-    /// As [`DayChunks::items`], of those parts alone that may have items between these seconds; the others are not read.
+    /// As [`DayChunks::items`], but only of parts that may have items between these seconds; the others are not read.
     pub fn items_near<'a>(
         &'a self,
         names: &'a Dictionary,

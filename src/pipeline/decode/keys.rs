@@ -1,6 +1,6 @@
 //! Looks up an object's key among the few that are mapped.
 
-/// Wanted keys, found by their length and first byte: nearly every other key ends there.
+/// Mapped keys, found by their length and first byte, which rules out nearly every other key.
 #[derive(Debug, Clone)]
 pub struct Keys<T> {
     /// By length and first byte: the first such key; `NONE`: no such key.
@@ -26,18 +26,18 @@ impl<T> Default for Keys<T> {
 }
 
 impl<T> Keys<T> {
-    /// None wanted?
+    /// Is it empty?
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// What belongs to each key.
+    /// The value of each key.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.keys.iter().map(|key| &key.value)
     }
 
-    /// What belongs to a key.
+    /// The value of a key.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&T> {
         let mut at = self.slots[slot(name)];
@@ -51,8 +51,7 @@ impl<T> Keys<T> {
         None
     }
 
-    /// What belongs to a key; a key that is new gets `value`. Fewer than 255 of them: a
-    /// mapping has six fields.
+    /// The value of a key; a new key gets `value`. Fewer than 255 of them: a mapping has six fields.
     pub fn get_or_insert(&mut self, name: &[u8], value: T) -> &mut T {
         let at = self.keys.iter().position(|key| *key.name == *name).unwrap_or_else(|| {
             assert!(self.keys.len() < usize::from(NONE), "a table of few keys");
