@@ -85,7 +85,7 @@ impl Desk {
 
     /// Publishes again what a torn flush of this shard may or may not have published. Call before its first flush.
     pub fn tell_again(&self, view: &View, shard: &mut Shard, now_ms: i64) {
-        // The worker takes nothing over before there is a value.
+        // The worker takes over no shard before a value is published.
         let Some(value) = view.published() else { return };
         let mut pass = Pass::new(view, &value, &self.issuer, now_ms);
         shard.tell_again(|key, state| pass.message(key, state));
@@ -177,7 +177,7 @@ fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
     if book.trouble().is_some() {
         return Some(Held::Stopped);
     }
-    // A gap is behind us once calls from after it were counted.
+    // A gap no longer matters once calls from after it were counted.
     let checkpoint = book.checkpoint();
     let in_gap = checkpoint.is_some_and(|c| c.gaps.iter().any(|gap| gap.calls && gap.to_offset >= c.next_offset));
     match lag {
@@ -193,7 +193,7 @@ impl<'a> Pass<'a> {
         Self { view, book, standings, issuer, known: HashMap::new(), now_ms }
     }
 
-    /// Why the tenant cannot be judged now, if so: one of the shards that hold its calls cannot be relied upon.
+    /// Why the tenant cannot be judged now, if so: one of the shards that hold its calls is not reliable.
     fn held(&self, tenant: &str, holds: &Holds) -> Option<Held> {
         let shards = self.standings.tenant(tenant).into_iter().flat_map(|standing| &standing.shards);
         shards.filter_map(|shard| *holds.get(shard)?).max()
@@ -270,7 +270,7 @@ impl<'a> Pass<'a> {
                 alert,
                 detail: detail.into(),
             };
-            // Before partitions were added it may have been another shard's.
+            // It may have been in another shard before partitions were added.
             shard.alert(&key).or_else(|| self.book.alert(&key))
         })
     }
@@ -398,7 +398,7 @@ impl Pass<'_> {
         let unknown = self.standings.unknown_codes();
         let policies = self.standings.contract().policies.versions();
         let classified = |code: &str| policies.iter().all(|policy| policy.codes.class(code) != Class::Unknown);
-        // A tenant with many names only some of its codes: one that is not named may be there all the same.
+        // A tenant with many unclassified codes lists only some of them: an unlisted code may still exist.
         let holds = |code: &Arc<str>| {
             unknown.contains_key(code) || !self.standings.names_all_unknown_codes() && !classified(code)
         };
@@ -411,7 +411,7 @@ impl Pass<'_> {
     }
 }
 
-/// Why an alert of the fleet does not hold any more.
+/// Why a fleet alert no longer holds.
 fn over(alert: AlertName) -> Reason {
     match alert {
         AlertName::UnknownCode => Reason::CodeKnown,

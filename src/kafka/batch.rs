@@ -23,9 +23,9 @@ use rdkafka_sys as sys;
 
 use crate::pipeline::decode::{Header, Headers, SourceRecord, UnreadHeaders};
 
-/// Records fetched by one call at most.
+/// Maximum number of records fetched by one call.
 const BATCH: usize = 1024;
-/// How often it is looked whether a batch is full.
+/// How often to check whether a batch is full.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A queue of fetched records.
@@ -33,14 +33,14 @@ pub struct BatchQueue {
     queue: *mut sys::rd_kafka_queue_t,
     partitions: Vec<*mut sys::rd_kafka_queue_t>,
     messages: Vec<*mut sys::rd_kafka_message_t>,
-    /// The queues are its own: it must not end before them.
+    /// The queues belong to it: it must outlive them.
     _consumer: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread; this type hands out no pointers.
 unsafe impl Send for BatchQueue {}
 
-/// What a batch holds.
+/// An entry of a batch.
 #[derive(Debug)]
 pub enum Fetched<'a> {
     /// A record of a partition.
@@ -86,8 +86,8 @@ impl BatchQueue {
 
     /// Waits up to `timeout` for a whole batch of records, passes on those available, and returns how many.
     ///
-    /// It looks every few milliseconds: librdkafka wakes a thread that waits in its own call for every response of a
-    /// broker, which costs more than the records of a small one.
+    /// It polls every few milliseconds: a thread that waits in librdkafka's own call is woken for every response of a
+    /// broker, which costs more than the records of a small response.
     pub fn consume(&mut self, timeout: Duration, mut each: impl FnMut(Fetched<'_>)) -> usize {
         if self.queue.is_null() {
             return 0;
@@ -112,7 +112,7 @@ impl BatchQueue {
     }
 }
 
-/// Destroys what was not handed over, also if a handler panics.
+/// Destroys what was not passed on, also if a handler panics.
 struct Batch<'a> {
     messages: &'a [*mut sys::rd_kafka_message_t],
     next: usize,
@@ -226,11 +226,11 @@ impl Drop for BatchQueue {
     }
 }
 
-/// Events served by one call of [`serve`] at most.
+/// Maximum number of events served by one call of [`serve`].
 const SERVED: usize = 8;
 
-/// Serves what waits beside the records: rebalances, logs, errors. One `poll` without a time serves one event, behind
-/// which a rebalance could wait while librdkafka has much to log.
+/// Serves pending events other than records: rebalances, logs, errors. One `poll` without a timeout serves a single
+/// event, so a rebalance could be delayed while librdkafka has much to log.
 pub fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, mut failed: impl FnMut(KafkaError)) {
     for _ in 0..SERVED {
         match consumer.poll(Duration::ZERO) {
@@ -308,7 +308,7 @@ pub fn known_offsets<C: ConsumerContext>(
     let client = consumer.client().native_ptr();
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        // In the place of an instant.
+        // Passed instead of an instant.
         let offset = if place == Place::First { Offset::Beginning } else { Offset::End };
         list.add_partition_offset(topic, partition, offset)?;
     }

@@ -37,7 +37,7 @@ pub struct Job {
     pub begin: Instant,
 }
 
-/// What became of an order.
+/// The result of an order.
 #[derive(Debug)]
 pub enum Done {
     /// A transaction has ended.
@@ -94,7 +94,7 @@ pub struct Flusher {
     busy: Busy,
     /// The producer must not be used any more.
     broken: bool,
-    /// A new producer is not made before.
+    /// No new producer is made before this time.
     next_renewal: Instant,
 }
 
@@ -111,12 +111,12 @@ impl Flusher {
         Ok(Self { orders, done, busy: Busy::No, broken: false, next_renewal: Instant::now() })
     }
 
-    /// Is a transaction under way?
+    /// Is a transaction in flight?
     pub fn is_flushing(&self) -> bool {
         self.busy == Busy::Flushing
     }
 
-    /// Can a flush begin? A producer that must not be used any more is replaced, which takes its time.
+    /// Can a flush begin? A producer that must not be used any more is replaced, which takes some time.
     ///
     /// # Errors
     /// [`Gone`].

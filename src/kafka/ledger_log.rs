@@ -19,24 +19,24 @@ use crate::pipeline::shard::{AlertMessage, DeadLetter, Flush};
 
 /// After this the broker ends a transaction by itself.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long acknowledgements may take: less than that, so that the abort finds the transaction still there.
+/// How long acknowledgements may take: less than that, so that the transaction still exists when it is aborted.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(8);
 /// How long the producer may take to find its coordinator and end its predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of one batch of records, unless a topic takes less: librdkafka's own default.
+/// Bytes of one batch of records, unless a topic accepts less: librdkafka's own default.
 const BATCH_BYTES: usize = 1_000_000;
 /// A topic that accepts less than this is unusable: a letter's own headers need as much.
 const LEAST_BYTES: usize = 1024;
 /// How long offsets may be on their way before their producer is given up. The client's own limit, which is
-/// [`TRANSACTION_TIMEOUT`], does not always hold: where the group's coordinator dies with the request, librdkafka 2.12 can
-/// wait for ever.
+/// [`TRANSACTION_TIMEOUT`], does not always hold: if the group's coordinator dies with the request, librdkafka 2.12 can
+/// wait forever.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(20);
-/// The key of an alert about no tenant, where the topic takes no record without one.
+/// The key of a fleet alert, if the topic accepts no record without a key.
 const FLEET_KEY: &[u8] = b"fleet";
 /// How often a topic that has refused something is asked whether it now accepts more.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// Events that are handed over in one go at most, while nothing is written.
+/// Maximum number of events served at once while nothing is written.
 const SERVED: usize = 8;
 /// One step of the wait for acknowledgements, between two polls.
 const ACKNOWLEDGED_STEP: Duration = Duration::from_millis(1);
@@ -63,7 +63,7 @@ pub struct LedgerLog {
     topics: Topics,
     /// The topics' message size limit, as far as known.
     message_bytes: MessageBytes,
-    /// A topic has refused something: when the topics were last asked what they take.
+    /// A topic has refused something: when the topics' limits were last fetched.
     asked: Option<Instant>,
     /// The dead-letter or the alerts topic wants a key in every record: it was made a compacted topic.
     keyed: bool,
@@ -87,7 +87,7 @@ pub struct FlushEnd {
     pub refused: Option<Refused>,
 }
 
-/// A record that a topic does not take.
+/// A record that a topic refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The topic.
@@ -150,7 +150,7 @@ impl Deliveries {
 
     /// Producing a record to this topic failed.
     fn failed(&self, error: &KafkaError, topic: &str) {
-        // What an abort drops says nothing of why it was dropped.
+        // The error of a record that an abort dropped does not show the cause.
         if let Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) = error.rdkafka_error_code() {
             return;
         }
@@ -291,8 +291,8 @@ impl LedgerLog {
         Ok(Arc::new(producer))
     }
 
-    /// Replaces the producer: the new one, of the same transactional id, fences the old one and whatever of it is still
-    /// on its way.
+    /// Replaces the producer: the new one, of the same transactional id, fences the old one and any of its requests
+    /// still in flight.
     ///
     /// # Errors
     /// As [`LedgerLog::open`]; the old producer must not be used then.
@@ -399,7 +399,7 @@ impl LedgerLog {
                 }
                 Err((error, back)) => {
                     self.producer.context().failed(&error, back.topic);
-                    // What failed first says why; after that the client refuses all the rest.
+                    // The first failure shows the cause; after it the client refuses everything else.
                     let last = Failed { error, topic: Some(back.topic.to_owned()) };
                     return Err(self.producer.context().take().unwrap_or(last));
                 }
@@ -409,11 +409,11 @@ impl LedgerLog {
 
     fn await_acknowledgements(&self) -> Result<(), Failed> {
         let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
-        // Nothing waits for more to come; once, since under `debug` librdkafka has something to say of each.
+        // So that batches are not held back for more records. Only once, since under `debug` librdkafka logs each call.
         _ = self.producer.flush(Duration::ZERO);
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
-                // What was refused says more than what is still waiting.
+                // A refusal is more informative than what is still waiting.
                 let late = || KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut).into();
                 return Err(self.producer.context().take().unwrap_or_else(late));
             }
@@ -491,7 +491,7 @@ impl LedgerLog {
         }
         let fence = fence(&cause.error);
         loop {
-            // An abort waits for the delivery reports of what it drops, and only polling hands them over.
+            // An abort waits for the delivery reports of what it drops, and only polling delivers them.
             self.producer.poll(Duration::ZERO);
             let Err(error) = self.producer.abort_transaction(ABORT_STEP) else {
                 let error = Some(cause.clone().into());
@@ -507,7 +507,7 @@ impl LedgerLog {
     }
 }
 
-/// Bytes of a batch that every topic takes: a topic's limit is one of batches, not of records.
+/// Size of a batch that every topic accepts: a topic's limit applies to batches, not to records.
 fn batch_bytes(topics: MessageBytes) -> usize {
     BATCH_BYTES.min(topics.ledger).min(topics.dead_letters).min(topics.alerts).max(LEAST_BYTES)
 }
@@ -523,7 +523,7 @@ fn failed(end: TransactionEnd, retried: bool, begin: Instant, error: &KafkaError
     }
 }
 
-/// What a client's error says of a flush.
+/// The flush error of a client's error.
 pub fn flush_error(error: &KafkaError) -> FlushError {
     Failed::from(error.clone()).into()
 }

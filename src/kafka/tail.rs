@@ -19,7 +19,7 @@ use crate::view::{Editor, View};
 /// How long to wait for records, and so the longest delay of a message to the tail.
 const WAIT: Duration = Duration::from_millis(25);
 
-/// What the worker must know of the ledger as soon as it is read.
+/// What the worker has to learn from the ledger as soon as it is read.
 #[derive(Debug)]
 pub enum TailNews {
     /// A checkpoint was read.
@@ -66,7 +66,7 @@ pub struct Setup<'a> {
     pub view: &'a View,
     /// Its counters.
     pub metrics: &'a ProcessMetrics,
-    /// Who watches whether it goes round.
+    /// Where it reports that it is alive.
     pub health: &'a Health,
     /// To the worker.
     pub news: &'a Sender<TailNews>,

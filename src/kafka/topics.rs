@@ -19,7 +19,7 @@ use crate::pipeline::clock::{HoldBound, MAX_AHEAD_MS};
 pub const MAX_MESSAGE_BYTES: i32 = 8 << 20;
 /// How long alerts are kept, in ms: 100 days, longer than any of them fires (a month and 60 days until its claims close).
 const ALERTS_RETENTION_MS: i64 = 100 * 86_400_000;
-/// With less, alerts that fire for long are forgotten: 92 days.
+/// With less than 92 days, long-firing alerts would be lost.
 const ALERTS_RETENTION_LEAST_MS: i64 = 92 * 86_400_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a further event of the client.
@@ -28,10 +28,10 @@ const EVENTS: Duration = Duration::from_millis(10);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Interval between two log lines about unreachable brokers.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
-/// Before a broker that knows too little is asked again.
+/// Pause before a broker with incomplete metadata is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What is wrong with the topics, so that nothing may start.
+/// What is wrong with the topics and prevents a start.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// The brokers do not answer or refuse.
@@ -60,7 +60,7 @@ pub enum TopicError {
     Settings(Vec<String>),
 }
 
-/// The partitions of the calls topic and of the ledger topic are the same in number; this is it.
+/// What was found out about the topics. The calls topic and the ledger topic have the same number of partitions.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// Number of shards.
@@ -69,11 +69,11 @@ pub struct Checked {
     pub bound: HoldBound,
     /// Settings that are allowed but questionable.
     pub warnings: Vec<String>,
-    /// The most that the topics take.
+    /// The topics' message size limits.
     pub message_bytes: MessageBytes,
 }
 
-/// The largest batch of records that a topic takes, in bytes: `max.message.bytes`, and no more than
+/// The largest batch of records that a topic accepts, in bytes: `max.message.bytes`, and no more than
 /// [`MAX_MESSAGE_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageBytes {
@@ -104,8 +104,9 @@ pub fn message_bytes(base: &ClientConfig, topic: &str) -> Option<usize> {
     entry.value?.parse().ok()
 }
 
-/// What keeps the ledger topic compacted while it is written. Kafka never compacts the segment that is being written: its
-/// bytes and its age bound what a start reads in vain. It must hold the largest batch, [`MAX_MESSAGE_BYTES`].
+/// The settings that keep the ledger topic compacted while it is written. Kafka never compacts the active segment: its
+/// size and age bound the superseded records that a start has to read. It must hold the largest batch,
+/// [`MAX_MESSAGE_BYTES`].
 const COMPACTION: [(&str, &str); 5] = [
     ("segment.bytes", "16777216"),
     ("segment.ms", "600000"),
@@ -114,13 +115,13 @@ const COMPACTION: [(&str, &str); 5] = [
     ("max.compaction.lag.ms", "600000"),
 ];
 
-/// What is said of a ledger topic that stays uncompacted for longer than one that we create. Nothing is lost by that: a start
-/// reads more. `segment.bytes` too small for a record would stop a shard, which is said of `max.message.bytes` too.
+/// The warning about a ledger topic that stays uncompacted for longer than one that we create. It loses nothing, but a
+/// start reads more. A `segment.bytes` too small for a record would stop a shard, as would `max.message.bytes`.
 fn compaction_warning(config: &Config, settings: &BTreeMap<String, String>) -> Option<String> {
     let number = |text: &str| text.parse::<f64>().ok();
     let (mut found, mut wanted) = (Vec::new(), Vec::new());
     for (name, ours) in COMPACTION {
-        // A broker that does not know the setting does not name it.
+        // A broker that does not know the setting does not list it.
         let Some(value) = settings.get(name) else { continue };
         let too_small = name == "segment.bytes" && number(value) < Some(f64::from(MAX_MESSAGE_BYTES));
         if number(value) > number(ours) || too_small {
@@ -186,11 +187,12 @@ pub async fn prepare(
 pub enum Unreachable<'a> {
     /// After half a minute it is an error.
     Fails,
-    /// It is tried until one does. The function is given the reason after each attempt, and `None` once one has.
+    /// It is retried until one does. The function receives the reason after each attempt, and `None` once one has
+    /// answered.
     IsTold(&'a (dyn Fn(Option<&str>) + Sync)),
 }
 
-/// Remembers what librdkafka says of connections, which its answers do not: a wrong password ends in a time-out.
+/// Remembers librdkafka's log of connection errors, which its answers lack: a wrong password ends in a timeout.
 #[derive(Debug, Default)]
 struct Connecting {
     /// The last reason that names a broker.
@@ -215,7 +217,7 @@ impl ClientContext for Connecting {
         }
     }
 
-    /// What is worth saying comes as an error too.
+    /// Anything relevant is also reported as an error.
     fn log(&self, _: RDKafkaLogLevel, _: &str, message: &str) {
         tracing::debug!(message, "librdkafka");
     }
@@ -223,7 +225,7 @@ impl ClientContext for Connecting {
 
 impl ConsumerContext for Connecting {}
 
-/// librdkafka's words for a connection that failed, without those that only its authors need:
+/// librdkafka's message about a failed connection, without the parts that only its authors need:
 /// `kafka-1:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)`.
 fn connection_failure(reason: &str) -> String {
     let reason = reason.split_once(" (after ").map_or(reason, |(before, _)| before);
@@ -233,7 +235,7 @@ fn connection_failure(reason: &str) -> String {
     format!("{broker}: {what}")
 }
 
-/// How many partitions each of our topics has that exists.
+/// The number of partitions of each of our topics that exists.
 async fn partition_counts(
     base: &ClientConfig,
     config: &Config,
@@ -251,7 +253,7 @@ async fn partition_counts(
         let asking = consumer.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let answer = asking.fetch_metadata(None, ANSWER);
-            // Longer than nothing: until no event has come for a moment.
+            // A non-zero wait: until no event has come for a moment.
             while asking.poll(EVENTS).is_some() {}
             answer
         });
@@ -347,8 +349,8 @@ fn accept(what: &str, answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaErro
     Ok(())
 }
 
-/// The settings of topics, by topic. rdkafka hides a topic's error and hands over no settings instead; the error comes
-/// from a broker that has not heard yet of a topic that was just created, so the brokers are asked again.
+/// The settings of topics, by topic. rdkafka hides a topic's error and returns no settings instead. The error comes
+/// from a broker that does not know yet of a topic that was just created, so the brokers are asked again.
 async fn settings<'a>(
     admin: &AdminClient<DefaultClientContext>,
     names: &[&'a str],
@@ -451,7 +453,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
 enum TimestampBound {
     /// The broker writes the timestamps.
     Broker,
-    /// So many ms.
+    /// At most this many ms.
     Ahead(i64),
     /// Records have no timestamp.
     Untimed,
@@ -466,7 +468,7 @@ impl TimestampBound {
             "LogAppendTime" => Self::Broker,
             "" => Self::Untimed,
             _ => {
-                // Brokers before 3.6 have the second alone, those from 4.0 on the first.
+                // Brokers before 3.6 have only the second, those from 4.0 on only the first.
                 let limits = ["message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"];
                 let limits = limits.iter().filter_map(|name| get(name).parse().ok());
                 Self::Ahead(limits.min().unwrap_or(i64::MAX))
@@ -483,7 +485,7 @@ impl TimestampBound {
     }
 }
 
-/// What is wrong with the timestamps of the calls topic, with the command that sets it right.
+/// What is wrong with the timestamps of the calls topic, with the command that fixes it.
 fn timestamp_rule(config: &Config, settings: &BTreeMap<String, String>) -> Option<String> {
     let source = &config.source.topic;
     let command = format!(

@@ -256,7 +256,7 @@ impl Alertmanagers {
         PostableAlert::new(&told.alert, ends_at, self.external.as_ref())
     }
 
-    /// Sends in batches; stops at the first failure.
+    /// Sends in batches; stops at the first failed attempt, but not at a refusal.
     async fn post(&self, url: &Url, alerts: &[PostableAlert]) -> Answer {
         let mut refused = None;
         for batch in alerts.chunks(BATCH) {

@@ -29,7 +29,7 @@ use crate::metrics::process::{Notification, ProcessMetrics};
 const WAIT: Duration = Duration::from_millis(100);
 /// Minimum interval between offset commits.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a message that is on its way may take when the service ends.
+/// How long a message in flight may take when the service ends.
 const LAST_MESSAGE: Duration = Duration::from_secs(4);
 /// Longest wait for one answer of the brokers at the start, for all of them together, and the pause before another attempt.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -127,13 +127,13 @@ fn consumer_config(base: &ClientConfig, group: &str) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
-        // Where retention has overtaken the group, and where partitions were added.
+        // If retention has overtaken the group, or partitions were added.
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100");
     config
 }
 
-/// Whether the brokers would say the same again.
+/// Whether the brokers would give the same answer again.
 fn is_refusal(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed))
@@ -150,7 +150,7 @@ impl Webhook {
         let deadline = Instant::now() + PLACE_WITHIN;
         loop {
             match self.try_take_place(&consumer) {
-                // A cluster that is new, or that loses a broker just now, has no coordinator for the group yet.
+                // A cluster that is new, or that is just losing a broker, has no coordinator for the group yet.
                 Err(error) if !is_refusal(&error) && Instant::now() < deadline && !self.stop.is_cancelled() => {
                     tracing::debug!(receiver = self.config.name, %error, "no place in the alerts topic yet; trying again");
                     std::thread::sleep(PAUSE);
@@ -184,7 +184,7 @@ impl Webhook {
                     "a new receiver: told of alerts from now on"
                 )
             }
-            // Another instance is in the group already: it has given it its place.
+            // Another instance is already in the group, and has committed its starting offset.
             Err(KafkaError::ConsumerCommit(
                 RDKafkaErrorCode::UnknownMemberId
                 | RDKafkaErrorCode::IllegalGeneration

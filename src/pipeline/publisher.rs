@@ -19,7 +19,7 @@ use super::standings::Standings;
 use crate::domain::calendar::LocalClock;
 use crate::domain::contract::Contract;
 
-/// Tenants that are evaluated between two signs of life.
+/// Tenants that are evaluated between two liveness signals.
 const AT_ONCE: usize = 1024;
 
 /// What all readers see: one state of ledger, contract and standings. A copy shares it.
@@ -31,7 +31,7 @@ pub struct Published {
     pub standings: Standings,
 }
 
-/// Whose alerts are to be judged.
+/// The tenants whose alerts have to be judged.
 #[derive(Debug)]
 pub enum Unjudged {
     /// All tenants'.
@@ -58,17 +58,17 @@ impl Unjudged {
     }
 }
 
-/// Owns what was read and what is shown of it.
+/// Owns what was read and what is published of it.
 #[derive(Debug)]
 pub struct Publisher {
     read: Book,
     shown: Book,
     standings: Standings,
-    /// What has changed of tenants since they were evaluated, and in which shards.
+    /// The tenants' changes since they were evaluated, and in which shards.
     due: Vec<(u32, Arc<str>, ChangedFacts)>,
-    /// Whose standing has changed since the last value.
+    /// The tenants whose standing has changed since the last value.
     changed: Unjudged,
-    /// There is something to show that the last value does not have.
+    /// There is something to publish that the last value does not have.
     is_news: bool,
     clock: LocalClock,
 }
@@ -87,7 +87,7 @@ impl Publisher {
         }
     }
 
-    /// All that was read, up to the last record.
+    /// Everything read, up to the last record.
     pub fn read(&self) -> &Book {
         &self.read
     }
@@ -176,7 +176,7 @@ impl Publisher {
         std::mem::replace(&mut self.standings, new)
     }
 
-    /// All that was read, for a new owner. `None`: the tail has not read enough yet.
+    /// Everything read, for a new owner. `None`: the tail has not read enough yet.
     pub fn read_for(&self, takeover: &Takeover) -> Option<Book> {
         (takeover.need(&self.read) == Need::Nothing).then(|| self.read.clone())
     }

@@ -30,7 +30,7 @@ pub struct NotedRuling {
 }
 
 impl NotedRuling {
-    /// What the ledger must remember of these rulings, which are in the order of their file.
+    /// What the ledger must record of these rulings, which are in the order of their file.
     pub fn all(rulings: &[Arc<Ruling>]) -> Vec<Self> {
         let noted = |(ruling, position): (&Arc<Ruling>, u32)| Self {
             id: ruling.id.as_str().into(),
@@ -65,9 +65,9 @@ pub struct RefusedRuling {
 /// What happened to a ruling that was applied once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RefusedKind {
-    /// It is not there any more.
+    /// It is missing.
     Dropped,
-    /// It says something else.
+    /// Its content differs.
     Altered,
 }
 
@@ -167,7 +167,7 @@ mod tests {
         let mut shard = owner(RULINGS_SHARD, ShardState::default());
         let rulings = [ruling("b", 2), ruling("a 1", 1)];
         shard.note_rulings(&NotedRuling::all(&rulings));
-        // A snapshot that did not commit is said again.
+        // A snapshot that did not commit is repeated.
         assert_eq!(keys(&shard.snapshot()), ["R 0 b", "R 0 a 1"]);
         let flush = shard.snapshot();
         assert_eq!(keys(&flush), ["R 0 b", "R 0 a 1"]);
@@ -185,7 +185,7 @@ mod tests {
         let state = book.shard(RULINGS_SHARD).expect("it is there").state().expect("sound");
         let mut next = owner(RULINGS_SHARD, state);
         assert!(!next.wants_flush());
-        // The next owner's documents say otherwise: what is written stays.
+        // The next owner's documents differ: what is written stays.
         next.note_rulings(&NotedRuling::all(&[ruling("a 1", 9), ruling("d", 4)]));
         let flush = next.snapshot();
         assert_eq!(keys(&flush), ["R 0 d"]);

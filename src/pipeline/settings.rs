@@ -99,9 +99,9 @@ pub struct FieldMapping {
     pub timestamp: FieldPath,
     /// The API action; absent = `""`.
     pub action: FieldPath,
-    /// The error code; absent, null or a success code = the call went well.
+    /// The error code; absent, null or a success code = the call succeeded.
     pub code: FieldPath,
-    /// The provider's own verdict; beats the code map.
+    /// The provider's own verdict; overrides the code map.
     pub system_error: FieldPath,
 }
 
@@ -180,24 +180,24 @@ pub struct CountingSettings {
     pub fields: FieldMapping,
     /// How the event's timestamp is written.
     pub timestamp_format: TimestampFormat,
-    /// Codes that mean "went well".
+    /// Codes that mean success.
     pub success_codes: Vec<String>,
     /// Codes (exact, or a dot-separated prefix) whose calls are counted but not itemised.
     pub not_itemised: Vec<String>,
-    /// Seconds of the log's time that a request id is remembered at the least after it last came.
+    /// Minimum time, in seconds of log time, that a request id is remembered after its last occurrence.
     pub dedupe_window_s: u32,
     /// A call older than this at its arrival, in seconds, is quarantined (`too_old`).
     pub max_age_s: u32,
     /// Payloads longer than this many bytes are malformed (`too_large`).
     pub max_event_bytes: u32,
-    /// Records that are dead letters (`clock`) for their timestamps' sake. Only offsets that were not counted before the
-    /// setting took effect.
+    /// Records that are dead letters (`clock`) because of their timestamps. Only offsets that were not counted before
+    /// the setting took effect.
     pub ignore_timestamps: Vec<IgnoredRange>,
     /// Rows (day × action, day × action × code × flag) one tenant may have in one month and shard; beyond: quarantined (`limit`).
     pub rows_per_tenant_month: u32,
     /// Tenants that may have calls in one month and shard; calls of further ones: quarantined (`limit`).
     pub tenants_per_month: u32,
-    /// Bytes of failing calls (each 32 and its request id) that one month and shard may hold one by one; further ones are only
+    /// Bytes of failing calls (each 32 and its request id) that one month and shard may itemise; further ones are only
     /// counted.
     pub evidence_bytes_per_month: u64,
 }

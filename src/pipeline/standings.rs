@@ -38,11 +38,11 @@ pub struct Standings {
     tenants: TenantMap<Arc<TenantStanding>>,
     fleet: BTreeMap<Month, Fleet>,
     split: usize,
-    /// Codes without a class, with the number of tenants they were seen of.
+    /// Unclassified codes, with the number of tenants that have them.
     unknown_codes: BTreeMap<Arc<str>, usize>,
-    /// Tenants with as many codes without a class as are named of one; they may have more.
+    /// Tenants with as many unclassified codes as are listed per tenant; they may have more.
     many_unknown: usize,
-    /// Only evaluating needs them.
+    /// Only needed for evaluation.
     classes: Classes,
     /// Changes so far: the last one's revision.
     revisions: u64,
@@ -59,7 +59,7 @@ pub struct TenantStanding {
     pub split: bool,
     /// The shards that hold facts of it.
     pub shards: SmallVec<[u32; 2]>,
-    /// Calls of the last days with calls, in order of time: what a forecast goes by.
+    /// Calls of the last days with calls, in order of time: the basis of a forecast.
     pub calls_by_day: Vec<(LocalDay, u64)>,
     /// Some of the codes of its calls that no policy of its service months classifies.
     pub unknown_codes: Vec<Arc<str>>,
@@ -169,7 +169,7 @@ impl Standings {
         &self.contract
     }
 
-    /// A copy for readers, without what only evaluating needs.
+    /// A copy for readers, without what only evaluation needs.
     pub fn shown(&self) -> Self {
         Self {
             contract: self.contract.clone(),
@@ -204,9 +204,9 @@ impl Standings {
         self.fleet.retain(|_, fleet| fleet.months > 0);
     }
 
-    /// Takes in what has changed of a tenant in one shard. What that adds to the current service month belongs to the
-    /// tenant's last hours. `false`: no call of it has failed, neither before nor now, and nothing but calls came, so that
-    /// no alert begins or ends.
+    /// Applies a tenant's changes in one shard. What they add to the current service month counts towards the tenant's
+    /// last hours. `false`: none of its calls has failed, before or now, and there are only new calls, so that no alert
+    /// begins or ends.
     pub fn update(
         &mut self,
         book: &Book,
@@ -217,7 +217,7 @@ impl Standings {
     ) -> bool {
         let watermark_ms = book.shard(shard).and_then(|shard| shard.checkpoint()?.watermark_ms).unwrap_or(i64::MIN);
         let day = clock.day(watermark_ms.max(0));
-        // A tenant that was not known is a reading of the ledger's past, not of the last minute.
+        // A new tenant comes from reading the ledger's past, not from the last minute.
         let (before, had_failures) = match self.tenant(tenant) {
             Some(standing) => (Some(standing.current(day)), standing.has_failures()),
             None => (None, true),
@@ -303,7 +303,7 @@ impl Standings {
         }
     }
 
-    /// Takes in the tenants of another part of the same rebuild; no tenant may be in both.
+    /// Adds the tenants of another part of the same rebuild; no tenant may be in both.
     pub fn absorb(&mut self, other: Self) {
         self.revisions = self.revisions.max(other.revisions);
         for (tenant, standing) in other.tenants.iter() {
@@ -349,12 +349,12 @@ impl Standings {
         all
     }
 
-    /// Are all codes among [`Standings::unknown_codes`] that no policy classifies? Of one tenant only some are named.
+    /// Are all codes among [`Standings::unknown_codes`] that no policy classifies? Only some are listed per tenant.
     pub fn names_all_unknown_codes(&self) -> bool {
         self.many_unknown == 0
     }
 
-    /// Codes that no policy classifies, with the number of tenants they were seen of.
+    /// Codes that no policy classifies, with the number of tenants that have them.
     pub fn unknown_codes(&self) -> &BTreeMap<Arc<str>, usize> {
         &self.unknown_codes
     }

@@ -8,7 +8,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// Tenants of a bucket, on average, at most.
+/// Maximum average number of tenants per bucket.
 const FULL: usize = 4;
 /// Buckets of a block; a power of two.
 const BLOCK: usize = 64;
@@ -87,7 +87,7 @@ impl<V> TenantMap<V> {
         self.find(at, tenant).map(|index| &self.blocks[at.block][at.bucket][index].value)
     }
 
-    /// Is the tenant there?
+    /// Does the map contain the tenant?
     pub fn contains(&self, tenant: &str) -> bool {
         self.find(self.place(tenant), tenant).is_some()
     }
@@ -119,7 +119,7 @@ impl<V: Clone> TenantMap<V> {
     /// A tenant's value, to be changed.
     pub fn get_mut(&mut self, tenant: &str) -> Option<&mut V> {
         let at = self.place(tenant);
-        // Nothing is copied for nothing.
+        // Copies nothing if the tenant is missing.
         let index = self.find(at, tenant)?;
         Some(&mut Arc::make_mut(self.bucket_mut(at))[index].value)
     }
@@ -174,7 +174,7 @@ impl<T> TenantMap<Arc<T>> {
         } else {
             (self.buckets().collect(), older.buckets().collect())
         };
-        // Both are alive, so that the same place is the same value.
+        // Both are alive, so the same address is the same value.
         let is_same =
             |entry: &&Entry<Arc<T>>| older.get(&entry.tenant).is_some_and(|old| Arc::ptr_eq(old, &entry.value));
         let new = ours.into_iter().flat_map(|bucket| bucket.iter()).filter(|entry| !is_same(entry));
@@ -203,7 +203,7 @@ mod tests {
         changed.sort_unstable();
         assert_eq!(changed, ["7", "8", "new"].map(Arc::from));
         assert!(copy.contains("8") && !copy.contains("new") && copy.iter().count() == 1000);
-        // Also where one of them has grown since.
+        // Also if one of them has grown since.
         (1000..5000).for_each(|n| assert_eq!(map.insert(n.to_string().into(), Arc::new(n)), None));
         assert_eq!((map.len(), map.keys().count(), map.changed_since(&copy).len()), (5000, 5000, 4003));
         assert!((1000..5000).all(|n| map.get(&n.to_string()).is_some_and(|found| **found == n)));

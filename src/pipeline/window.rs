@@ -32,7 +32,7 @@ pub struct Window {
 pub struct GenerationStart {
     /// Its first source offset.
     pub offset: i64,
-    /// W just after that record; absent in the first generation of all, which begins before any timestamp.
+    /// W just after that record; absent in the very first generation, which begins before any timestamp.
     pub watermark_ms: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ struct Generation {
     seconds: HashTable<Second>,
 }
 
-/// A request id and what its last occurrence in this generation said. 20 bytes: there are very many.
+/// A request id and the content of its last occurrence in this generation. Only 20 bytes, because there are very many.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     identity: [u32; 4],
@@ -58,11 +58,11 @@ struct Second {
     tenant: u64,
     second: i64,
     all: u32,
-    /// Those that the generation before did not hold.
+    /// Those that the previous generation did not hold.
     fresh: u32,
 }
 
-/// What the window says of a call.
+/// The window's answer for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Not seen within the window.
@@ -70,7 +70,7 @@ pub enum Verdict {
         /// The tenant's calls in its second, this one included, as far as the window holds them.
         calls_in_second: u32,
     },
-    /// Seen already; `conflict` when its last occurrence said something else.
+    /// Seen already; `conflict` if its last occurrence had different content.
     Duplicate {
         /// The earlier occurrence differs in time, action, code or flag.
         conflict: bool,

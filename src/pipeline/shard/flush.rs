@@ -10,7 +10,7 @@ use crate::pipeline::record::{
 };
 
 impl Shard {
-    /// Has the shard counted (or must it say) anything the ledger does not hold?
+    /// Has the shard counted, or must it write, anything that the ledger does not hold?
     pub fn wants_flush(&self) -> bool {
         self.may_flush()
             && (!self.written_once
@@ -29,9 +29,9 @@ impl Shard {
                 || self.gaps != self.last.gaps)
     }
 
-    /// Must it flush before it counts on? A first checkpoint, and one that records changed settings, is written before
-    /// any call is counted under it; then a torn flush holds nothing that other settings, or another start, have
-    /// counted.
+    /// Must it flush before it continues counting? A first checkpoint, and one that records changed settings, is
+    /// written before any call is counted under it; then a torn flush holds nothing that other settings, or another
+    /// start, have counted.
     pub fn must_flush(&self) -> bool {
         self.may_flush()
             && (!self.written_once || self.settings_unrecorded())
@@ -92,7 +92,7 @@ impl Shard {
         let (closed_calls, closed_items, closed_digest) = self.closing();
         digest.remove(closed_digest);
         self.void_keys.iter().for_each(|(_, void)| digest.remove(*void));
-        // An alert of the fleet that fires again is not removed any more.
+        // A fleet alert that fires again is no longer removed.
         let live = |key: &Key| matches!(key, Key::Alert(alert) if self.alerts.contains_key(alert));
         let removed = self.tombstones.iter().filter(|key| !live(key));
         records.extend(removed.map(|key| (key.encode(self.owner.shard), None)));
@@ -336,7 +336,7 @@ impl Shard {
         self.unvouched = false;
     }
 
-    /// Drops the months below the committed horizon; their tombstones go out with the next flush.
+    /// Drops the months before the committed horizon; the next flush writes their tombstones.
     pub(super) fn close_months(&mut self, horizon: Month) {
         for (_, tenant) in self.tenants.iter_mut() {
             for slot in tenant.months.iter().filter(|m| m.month < horizon && m.written.digest.is_some()) {

@@ -18,8 +18,8 @@ impl Shard {
         self.due_before().is_some_and(|before| day < before)
     }
 
-    /// Folds days that are long past into their months, the earliest first, as many as the budget of a flush allows. It
-    /// stays so if the flush does not commit.
+    /// Folds days that are long past into their months, the earliest first, as many as the budget of a flush allows.
+    /// They stay folded if the flush does not commit.
     pub(super) fn fold(&mut self) {
         self.folds_wait = false;
         let Some(before) = self.due_before() else { return };
@@ -56,7 +56,7 @@ impl Shard {
         });
     }
 
-    /// Folds all days of a tenant's month that are due. The bytes to be written for it.
+    /// Folds all due days of a tenant's month. Returns the bytes to be written for it.
     pub(super) fn fold_month(&mut self, tenant: TenantId, month: Month, before: LocalDay) -> usize {
         let facts = self.tenants.get_mut(tenant);
         let due: Vec<usize> = (0..facts.live.len())
@@ -91,7 +91,7 @@ impl Shard {
         slot.map_or(0, |slot| KEY_BYTES + slot.folded_bytes())
     }
 
-    /// Breaks a rule: what the flush before folded, and did not commit, is live again.
+    /// Breaks a rule: what the previous, uncommitted flush folded is live again.
     pub(super) fn unfold(&mut self) {
         for (tenant, slot) in std::mem::take(&mut self.folded) {
             let facts = self.tenants.get_mut(tenant);

@@ -20,7 +20,7 @@ use crate::pipeline::record::{DICTIONARY_NAMES, Item, TallyDay};
 const REMEMBER_FROM_BYTES: usize = 2048;
 /// Actions and codes of a service month whose failures are kept apart, the most frequent ones.
 const TOP_FAILING: usize = 5;
-/// Codes without a class that are kept of one tenant.
+/// Maximum number of unclassified codes kept per tenant.
 pub(super) const UNKNOWN_CODES: usize = 8;
 
 /// The results of the days that are not folded, by shard and day.
@@ -32,12 +32,12 @@ pub(super) struct DayPart {
     pub(super) figures: Figures,
     pub(super) failing: Vec<FailingCalls>,
     pub(super) uncounted: Uncounted,
-    /// Calls that a ruling means and cannot reach.
+    /// Calls that a ruling covers but cannot reach.
     pub(super) unreached: u64,
     pub(super) unknown_codes: Vec<Arc<str>>,
 }
 
-/// The classes of codes, by shard, policy and number: looked up once, not once a tenant.
+/// The classes of codes, by shard, policy and number: looked up once, not once per tenant.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Classes(Vec<SmallVec<[PolicyClasses; 1]>>);
 
@@ -85,7 +85,8 @@ pub(super) struct ItemRow {
 }
 
 impl ItemSums {
-    /// As remembered, with what is new since, or from all items. What is remembered was decided under the same contract.
+    /// The cached sums plus what is new since, or the sums of all items. What is cached was decided under the same
+    /// contract.
     pub(super) fn at(judge: &Judge<'_>, facts: &DayFacts<'_>, days: &mut Days) -> Arc<Self> {
         let Some(chunks) = facts.shard.day_chunks(judge.tenant, facts.day) else { return Arc::default() };
         if chunks.bytes() < REMEMBER_FROM_BYTES {
@@ -146,7 +147,7 @@ impl ItemSums {
             row.items += more.items;
             row.failures += more.failures;
         }
-        // What was among the items before is among them now.
+        // What was among the items before still is.
         sums.named.retain(|id| !before.named.contains(id));
         sums.named.extend(after.named);
         sums
@@ -191,7 +192,7 @@ pub(super) struct DayFacts<'a> {
     pub(super) row: &'a TallyDay,
 }
 
-/// Calls of one action, code and flag that did not go well; names by their number.
+/// Unsuccessful calls of one action, code and flag; names by their number.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) action: u32,
@@ -278,7 +279,7 @@ impl<'a> Names<'a> {
     pub(super) fn class(&mut self, policy: &Policy, day: &TallyDay, row: &Row) -> Class {
         let Some(code) = row.code else { return policy.codes.classify(None, row.flag) };
         let look_up = |names: &Dictionary| policy.codes.class(names.name(day, code));
-        // What a day names itself has another number on another day.
+        // A name that a day carries itself has another number on another day.
         if code >= DICTIONARY_NAMES {
             return CodeMap::with_flag(look_up(self.names), row.flag);
         }
@@ -304,7 +305,7 @@ pub(super) fn most_frequent(all: &mut [FailingCalls]) -> Box<[FailingCalls]> {
     all.iter().take(TOP_FAILING).cloned().collect()
 }
 
-/// Adds codes without a class; the first ones of the alphabet are kept, so that the order in which they come is nothing.
+/// Adds codes without a class; the alphabetically first ones are kept, so that the order of arrival does not matter.
 pub(super) fn add_unknown(all: &mut Vec<Arc<str>>, code: &str) {
     if let Err(at) = all.binary_search_by(|known| (**known).cmp(code))
         && at < UNKNOWN_CODES

@@ -222,7 +222,7 @@ impl<'a> Evaluation<'a> {
         classes: &mut Classes,
         days: &mut Days,
     ) -> Option<DayPart> {
-        // Whether a ruling's request id is found anywhere is said of all days together.
+        // Whether a ruling's request id is found is decided over all days together.
         let names_calls = |scope: &Scope| matches!(scope, Scope::Calls { .. });
         if self.rules.rulings.iter().any(|ruling| ruling.verdict.scope().is_some_and(names_calls)) {
             return None;

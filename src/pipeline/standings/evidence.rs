@@ -30,7 +30,7 @@ pub struct Evidence {
 
 impl<'a> Evaluation<'a> {
     /// Every failing call of a service month that is itemised, by partition and offset, and what became of it. Calls
-    /// that are no failures are left out unless `all`.
+    /// that are not failures are omitted unless `all`.
     pub fn evidence<'m>(&'m self, month: &'m ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
@@ -101,7 +101,7 @@ pub(super) struct CutDay {
     pub(super) day: LocalDay,
     /// From the first to the last item of each, in order of time.
     pub(super) slices: Vec<RangeInclusive<PlaceInTime>>,
-    /// What the day's records say of its seconds, by shard: read once, not once a slice.
+    /// The figures of the day's seconds from its records, by shard: read once, not once per slice.
     pub(super) seconds: Vec<DaySeconds>,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn place_in_time(partition: u32, item: &Item) -> PlaceInTime {
     (item.time_ms, partition, item.offset)
 }
 
-/// What became of an item. Calls that are no failures are left out unless `all`.
+/// What became of an item. Calls that are not failures are omitted unless `all`.
 pub(super) fn decided(judge: Judge<'_>, partition: u32, item: Item, all: bool) -> Option<Evidence> {
     let Decision { class, outcome, document } = judge.call(&call_of(&item));
     let wanted = all || !matches!(outcome, Outcome::NoFailure | Outcome::Unbound);
