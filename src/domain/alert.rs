@@ -83,7 +83,7 @@ names! {
         ForecastBreach = "SlaForecastBreach",
         /// The claim window is open.
         ClaimOpens = "SlaClaimOpens",
-        /// The claim window is about to close; the detail is the days it has left at the most.
+        /// The claim window is about to close; the detail is the maximum number of days left.
         ClaimCloses = "SlaClaimCloses",
         /// Fleet: calls carry a code that the policy does not classify; the detail is the code.
         UnknownCode = "SlaUnknownCode",
@@ -91,7 +91,7 @@ names! {
         CalendarMissing = "SlaCalendarMissing",
         /// Fleet: many tenants alert at once.
         ManyTenantsAtRisk = "SlaManyTenantsAtRisk",
-        /// Fleet: calls of a shard are lost to the count; the detail is the shard.
+        /// Fleet: calls of a shard were lost before they were counted; the detail is the shard.
         LedgerGap = "SlaLedgerGap",
     }
 }
@@ -110,12 +110,12 @@ names! {
 }
 
 names! {
-    /// Does it hold?
+    /// Firing or resolved.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Status {
-        /// It does.
+        /// It holds.
         Firing = "firing",
-        /// Not any more.
+        /// It no longer holds.
         Resolved = "resolved",
     }
 }
@@ -132,9 +132,9 @@ names! {
         MinCallsReached = "min_calls_reached",
         /// The service month is over.
         MonthEnded = "month_ended",
-        /// What is left of the month can neither worsen nor better the tier.
+        /// The rest of the month can neither worsen nor improve the tier.
         TierSettled = "tier_settled",
-        /// It has fallen a tenth (policy) below what it watches.
+        /// It has fallen a tenth (policy) below the watched level.
         FellBelow = "fell_below",
         /// After the month's end a late call or a document has changed the result.
         Corrected = "corrected",
@@ -160,7 +160,7 @@ names! {
         NothingOwed = "nothing_owed",
         /// A code without a class was seen.
         CodeUnknown = "code_unknown",
-        /// The code has a class now, or is not seen any more.
+        /// The code has a class now, or is no longer seen.
         CodeKnown = "code_known",
         /// A claim window needs working days that the calendar does not have.
         YearMissing = "year_missing",
@@ -227,13 +227,13 @@ impl AlertName {
 }
 
 impl AlertKey {
-    /// Could this version have written it? What a newer one writes is left as it is.
+    /// Could this version have written it? What a newer one writes is left unchanged.
     pub fn is_known(&self) -> bool {
         let fleet = self.period_start.is_none();
         fleet == self.alert.is_fleet() && (!fleet || self.tenant.is_empty()) && self.alert.has_detail(&self.detail)
     }
 
-    /// Does the policy still watch it? A level, a tier or days that were taken out of the policy are not judged any more.
+    /// Does the policy still watch it? Levels, tiers or days that were removed from the policy are no longer judged.
     pub fn is_watched(&self, policy: &Policy) -> bool {
         let alerts = &policy.alerts;
         match self.alert {
@@ -293,7 +293,7 @@ pub struct Change {
     pub told: bool,
 }
 
-/// What a rule says of the present.
+/// The verdict of a rule for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds, at this severity. The second reason is used if the severity is higher than the last published one.
@@ -302,7 +302,7 @@ pub enum Verdict {
     Stands,
     /// It does not hold.
     Over(Reason),
-    /// It holds, and there is nothing to be done about it any more.
+    /// It holds, but nothing can be done about it any more.
     Settled(Reason),
 }
 

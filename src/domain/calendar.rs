@@ -17,7 +17,7 @@ const FARTHEST_MS: i64 = 6_300_000_000_000_000;
 pub fn instant(text: &str) -> Option<DateTime<FixedOffset>> {
     const SECOND_NS: u32 = 1_000_000_000;
     let read = DateTime::parse_from_rfc3339(text).ok()?;
-    // chrono takes second 60 of any minute, as a second 59 of up to 2 s.
+    // chrono accepts second 60 of any minute, as a second 59 of up to 2 s.
     if read.nanosecond() < SECOND_NS {
         return Some(read);
     }
@@ -69,7 +69,7 @@ impl std::str::FromStr for LocalDay {
     type Err = chrono::ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // As it is written in the keys of the ledger: read once a record.
+        // As written in the ledger's keys: parsed once per record.
         if let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1] = text.as_bytes() {
             let number = |digits: &[&u8]| {
                 digits
@@ -125,7 +125,7 @@ impl std::str::FromStr for Month {
     }
 }
 
-/// Turns instants into local days; remembers the last day, since calls come in order of time or nearly so.
+/// Turns instants into local days; caches the last day, since calls come nearly in order of time.
 #[derive(Debug, Clone)]
 pub struct LocalClock {
     zone: Tz,
@@ -155,7 +155,7 @@ impl LocalClock {
         let day = (time_ms + offset_ms).div_euclid(DAY_MS);
         let (from, to) = (day * DAY_MS - offset_ms, (day + 1) * DAY_MS - offset_ms);
         self.day = LocalDay(day as i32);
-        // A day on which the zone's offset changes is not remembered: it may be shorter, longer or in two pieces.
+        // A day on which the zone's offset changes is not cached: it may be shorter, longer or in two pieces.
         let steady = self.offset_ms(from) == offset_ms && self.offset_ms(to - 1) == offset_ms;
         (self.from_ms, self.to_ms) = if steady { (from, to) } else { (0, 0) };
     }

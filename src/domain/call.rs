@@ -14,7 +14,7 @@ pub struct Call<'a> {
     pub time_ms: i64,
     /// The API action; may be empty.
     pub action: Cow<'a, str>,
-    /// The error code; `None` when the call went well (absent, null or a success code).
+    /// The error code; `None` if the call succeeded (absent, null or a success code).
     pub code: Option<Cow<'a, str>>,
     /// The provider's own verdict, if the event carries one.
     pub system_error: Flag,
@@ -89,7 +89,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Every reason there is, for metrics that must exist from the start.
+    /// Every reason, for metrics that must exist from the start.
     pub const ALL: [Self; 12] = [
         Self::Malformed(Malformed::Empty),
         Self::Malformed(Malformed::NotJson),

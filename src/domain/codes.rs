@@ -8,7 +8,7 @@ use super::call::Flag;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// The call went well.
+    /// The call succeeded.
     Success,
     /// The provider failed (clause 1.5).
     SystemError,
@@ -90,7 +90,7 @@ impl CodeMap {
         Self { classes: rows.collect() }
     }
 
-    /// Puts these codes (exact, or a dot-separated prefix) in place of the table's.
+    /// Overrides the table's codes with these (exact, or a dot-separated prefix).
     pub fn override_with(&mut self, classes: impl IntoIterator<Item = (String, Class)>) {
         self.classes.extend(classes.into_iter().map(|(code, class)| (code.into(), class)));
     }

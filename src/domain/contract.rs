@@ -45,7 +45,7 @@ impl Contract {
         Terms::of(self.registry.orders(tenant), self.as_of_ms, month_end)
     }
 
-    /// The policy that judges the tenant's service month beginning on this day.
+    /// The policy that applies to the tenant's service month beginning on this day.
     pub fn policy(&self, terms: &Terms, first_day: LocalDay) -> &Arc<Policy> {
         self.policies.in_force(terms.policy_on(first_day), first_day, self.as_of_ms)
     }

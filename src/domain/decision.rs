@@ -50,7 +50,7 @@ pub struct Unitemised<'a> {
 pub struct Decision<'a> {
     /// Whose fault it is. `SystemError`: a failure, raw.
     pub class: Class,
-    /// What becomes of a failure.
+    /// The outcome for a failure.
     pub outcome: Outcome,
     /// Id of the notice or ruling that decided, if one did.
     pub document: Option<&'a str>,
@@ -63,7 +63,7 @@ impl Decision<'_> {
     }
 }
 
-/// What becomes of a call.
+/// The outcome for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Its action is not bound to the service: neither a call nor a failure.
@@ -91,12 +91,12 @@ impl Outcome {
     }
 }
 
-/// Decides about one tenant's calls.
+/// Judges one tenant's calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Judge<'a> {
     /// The policy of the service month.
     pub policy: &'a Policy,
-    /// What concerns the tenant.
+    /// The rules that concern the tenant.
     pub rules: &'a TenantRules,
     /// The tenant.
     pub tenant: &'a str,
@@ -106,7 +106,7 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// Decides about a call that is itemised.
+    /// Judges an itemised call.
     pub fn call(&self, call: &FailingCall<'_>) -> Decision<'a> {
         if !self.policy.is_bound(call.action) {
             return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };
@@ -128,8 +128,8 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Decides about calls that are not itemised, all of the same day, action, code and flag. No window, call rate or
-    /// request id can touch them; a range must cover the whole day.
+    /// Judges calls that are not itemised, all of the same day, action, code and flag. No window, call rate or request
+    /// id can apply to them; a range must cover the whole day.
     pub fn unitemised(&self, calls: &Unitemised<'_>) -> Decision<'a> {
         if !self.policy.is_bound(calls.action) {
             return Decision { class: Class::Unknown, outcome: Outcome::Unbound, document: None };
@@ -182,7 +182,7 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// The request ids that rulings name on this day, each once.
+    /// The request ids that rulings name on this day, without duplicates.
     pub fn named_on(&self, day: LocalDay) -> BTreeSet<&'a str> {
         let mut named = BTreeSet::new();
         for ruling in &self.rules.rulings {

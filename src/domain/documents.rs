@@ -50,22 +50,22 @@ pub struct Declaration {
     pub recorded_at_ms: i64,
 }
 
-/// A person's decision about calls (clauses 1.5 and 5). Append-only: taken back by another ruling.
+/// A person's decision about calls (clauses 1.5 and 5). Append-only: revoked by another ruling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruling {
     /// Its id.
     pub id: String,
-    /// When it was recorded; a later one beats an earlier one.
+    /// When it was recorded; a later one overrides an earlier one.
     pub recorded_at_ms: i64,
     /// Who decided.
     pub actor: String,
     /// Why.
     pub reason: String,
-    /// On what grounds: a link, a ticket. A revocation may do without.
+    /// On what grounds: a link, a ticket. Optional for a revocation.
     pub evidence: Option<String>,
     /// What was decided.
     pub verdict: Verdict,
-    /// Its canonical JSON: what the ledger keeps of it, and gives back.
+    /// Its canonical JSON, as the ledger keeps and exports it.
     pub canonical: Arc<str>,
     /// SHA-256 over the canonical JSON.
     pub sha256: [u8; 32],
@@ -74,13 +74,13 @@ pub struct Ruling {
 /// What a ruling does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The calls are no failures of the provider's, by this clause.
+    /// The calls are not the provider's failures, by this clause.
     Exclude(Clause, Scope),
     /// The calls count as failures after all, whatever excluded them.
     Reinstate(Clause, Scope),
     /// The calls are failures, whatever their class.
     CountAsFailure(Clause, Scope),
-    /// The ruling of this id does nothing any more.
+    /// The ruling of this id no longer has an effect.
     Revoke(String),
 }
 
@@ -124,7 +124,7 @@ pub enum Scope {
         /// The ids; never empty.
         request_ids: Vec<String>,
     },
-    /// Calls by what they have in common; at least one of the fields says something.
+    /// Calls by what they have in common; at least one of the fields is set.
     Range {
         /// Whose; empty = all tenants'.
         tenants: Vec<String>,
@@ -169,7 +169,7 @@ pub enum ClaimEventKind {
     Paid,
     /// The claim was refused.
     Rejected,
-    /// The customer took it back.
+    /// The customer withdrew it.
     Withdrawn,
     /// Other damages were paid (clause 6.1).
     OtherDamages,

@@ -36,7 +36,7 @@ const WEEKEND: f64 = 0.6;
 /// each one that came takes of that.
 const GROUP_VARIANCE: f64 = 0.3;
 const GROUP_LEARNED: f64 = 10.0;
-/// So many days of its group's factor a weekday begins with.
+/// A weekday starts with its group's factor, weighted as this many days.
 const PRIOR_DAYS: f64 = 1.0;
 /// How far the level of a tenant's first day can be off (relative, squared), and in how many days most of that is gone.
 const BEGINNER_VARIANCE: f64 = 0.4;
@@ -49,7 +49,7 @@ const WEEK_VARIANCE: f64 = 0.008;
 const WEEK_VARIANCE_WEEKS: f64 = 4.0;
 /// The average age of the level, in weeks.
 const LEVEL_AGE_WEEKS: f64 = 0.7;
-/// Over a horizon of n days the mean of a wandering level is off by so much of a week's change, times n.
+/// Over a horizon of n days the mean of a wandering level is off by this part of a week's change, times n.
 const DRIFT_PER_DAY: f64 = 1.0 / 21.0;
 /// No interval is wider than this relative variance makes it.
 const MOST_VARIANCE: f64 = 4.0;
@@ -99,11 +99,11 @@ pub struct Outlook {
     pub settled: bool,
     /// Availability at the end if the last hour's ratio continues.
     pub at_end: Availability,
-    /// Per tier: when it is reached if the last hour goes on, in ms since 1970; later than now, and not after the
+    /// Per tier: when it is reached if the last hour continues, in ms since 1970; later than now, and not after the
     /// period's end. `None`: not before the end, or reached already.
     pub reached_at_ms: SmallVec<[Option<i64>; 4]>,
     /// Failures per call that would just use up by the end what is left of the target's budget; above 1 if even an
-    /// outage would not. `None` when nothing is left, or no calls are to come.
+    /// outage would not. `None` if nothing is left, or no more calls are expected.
     pub sustainable: Option<f64>,
 }
 
@@ -212,7 +212,7 @@ fn settled(policy: &Policy, so_far: Availability, most: u64) -> bool {
     ends(so_far.failed) == now && ends(so_far.failed.saturating_add(most)) == now
 }
 
-/// What the tenant's days say of the days to come.
+/// The model of coming days, learned from the tenant's days.
 #[derive(Debug, Clone, Copy)]
 struct Forecast<'w> {
     workdays: &'w Workdays,
@@ -283,7 +283,7 @@ impl<'w> Forecast<'w> {
             ones = ones * DECAY + 1.0;
             squares = squares * DECAY * DECAY + 1.0;
         }
-        // The pace of a morning says little: most tenants sleep at night.
+        // The pace of a morning says little, because most tenants are idle at night.
         let trust = passed * passed * passed;
         calls += so_far as f64 * trust;
         let usual = factors[kind(workdays, now.day)];
@@ -328,7 +328,7 @@ impl<'w> Forecast<'w> {
             factors: [1.0; 7],
             rest_of_today: level * (1.0 - passed),
             day_variance: DAY_VARIANCE,
-            // What is known of one day is less the less of it has passed.
+            // The less of a day has passed, the less is known about it.
             level_variance: (0.5 / passed).min(MOST_VARIANCE),
             week_variance: WEEK_VARIANCE,
             group_variance: [GROUP_VARIANCE; 2],
@@ -430,7 +430,7 @@ fn flatten_spikes(history: &mut [f64]) {
         usual = usual.max(of_weekday[(of_weekday.len() - 1) / 2]);
     }
     if usual == 0.0 {
-        // Hardly ever a call: the second busiest day.
+        // For tenants with very few calls: the second busiest day.
         let mut busiest: f64 = 0.0;
         for &count in history.iter() {
             usual = usual.max(count.min(busiest));
@@ -492,8 +492,8 @@ fn week_variance(history: &[f64], kinds: &[usize], factors: &[f64; 7], day_varia
     sum / count
 }
 
-/// What the rest of a day brings, of which `usual` calls are expected in all and `so_far` have come. In the morning
-/// that is what is missing to a usual day, in the evening what its pace so far leaves.
+/// Calls expected in the rest of a day that has `usual` calls in total and `so_far` until now. In the morning it is the
+/// difference to a usual day, in the evening it follows from the pace so far.
 fn rest_of_today(usual: f64, so_far: f64, passed: f64) -> f64 {
     if passed <= 0.0 {
         return usual;

@@ -1,6 +1,6 @@
 //! Fees and payouts in integer minor units (clauses 1.3, 3.1, 6.1).
 //!
-//! Products are made in 128 bits, sums of bills too, so that no bill is too large to be shared out exactly.
+//! Products are made in 128 bits, sums of bills too, so that no bill is too large to be allocated exactly.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct FeeItem {
     pub currency: Currency,
     /// Price before vouchers, in minor units; negative = refund.
     pub gross_minor: i64,
-    /// Of it vouchers, coupons and waivers.
+    /// The part that is vouchers, coupons and waivers.
     pub voucher_minor: i64,
     /// When it was paid.
     pub charged_on: LocalDay,
@@ -253,7 +253,7 @@ fn part(amount: i64, rate: Ppm, rounding: Rounding) -> i64 {
     minor(down + i128::from(up))
 }
 
-/// Of every bill the version that holds.
+/// The valid version of every bill.
 fn holding(items: &[FeeItem], as_of_ms: Option<i64>) -> SmallVec<[&FeeItem; 4]> {
     let known = items.iter().filter(|item| as_of_ms.is_none_or(|as_of| item.recorded_at_ms <= as_of));
     let mut versions: SmallVec<[&FeeItem; 4]> = known.collect();
@@ -350,13 +350,13 @@ fn groups(holding: &[&FeeItem], terms: &Terms) -> SmallVec<[Group; 4]> {
         }
         false
     });
-    // Nothing to take away from: its months have a fee of 0. Without a day of service it has no months.
+    // No bill to reduce: its months have a fee of 0. Without a day of service it has no months.
     standing.extend(carried);
     standing
 }
 
 impl Group {
-    /// Shares the sum out by weights of which at least one is not 0: largest remainder, ties to the earlier month.
+    /// Allocates the sum by weights of which at least one is not 0: largest remainder, ties to the earlier month.
     fn by_weight(self, months: &[Touched], weight: impl Fn(&Touched) -> u32) -> impl Iterator<Item = (LocalDay, Sum)> {
         let weights: SmallVec<[u32; 4]> = months.iter().map(weight).collect();
         let sum = self.sum.positive();
@@ -380,7 +380,7 @@ fn split(whole: i128, weights: &[u32]) -> SmallVec<[i128; 4]> {
     if all == 0 {
         return SmallVec::from_elem(0, weights.len());
     }
-    // Shared out apart: whole × weight could leave 128 bits, (whole mod all) × weight cannot.
+    // Split in two steps: whole × weight could exceed 128 bits, (whole mod all) × weight cannot.
     let (times, rest) = (whole / all, whole % all);
     let exact = |weight: &u32| rest * i128::from(*weight);
     let mut parts: SmallVec<[i128; 4]> =
@@ -394,7 +394,7 @@ fn split(whole: i128, weights: &[u32]) -> SmallVec<[i128; 4]> {
     parts
 }
 
-/// Into 64 bits; what is larger becomes the largest.
+/// Into 64 bits, saturating.
 fn minor(amount: i128) -> i64 {
     amount.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
@@ -490,7 +490,7 @@ mod tests {
         let term = "2026-03-17..2026-06-16";
         for (ranges, items, expected) in [
             (term, &[][..], "paid=0"),
-            // A refund for the same days takes away from its bill.
+            // A refund for the same days reduces its bill.
             (
                 "2026-03-17..2026-05-10",
                 &["a 2026-03-17..2026-06-16 90000 0 2026-03-17 0", "b 2026-03-17..2026-06-16 -40000 0 2026-05-10 0"],
@@ -512,13 +512,13 @@ mod tests {
                 ],
                 "2026-03-01=2100/2100 2026-04-01=3000/3000 paid=5100",
             ),
-            // More taken away than there was.
+            // A refund larger than the bill.
             (
                 "2026-03-01..2026-03-31",
                 &["a 2026-03-01..2026-03-31 100 20 2026-03-01 0", "b 2026-03-02..2026-03-31 -300 0 2026-03-09 0"],
                 "2026-03-01=0/0 paid=0",
             ),
-            // Nothing to take away from, and nothing that takes what others take away.
+            // No bill to reduce, and none that absorbs the others' refunds.
             (
                 "2026-03-01..2026-03-31",
                 &["a 2026-03-01..2026-03-09 -500 0 2026-03-01 0", "b 2026-03-09..2026-03-31 -1 0 2026-03-01 0"],
@@ -541,7 +541,7 @@ mod tests {
             ("", &["a 2026-03-01..2026-03-31 500 0 2026-03-01 0"], "paid=500"),
             (term, &["a 2026-01-01..2026-03-16 500 0 2026-03-01 0"], "paid=500"),
             (term, &["a 2026-04-02..2026-04-01 500 0 2026-03-01 0"], "paid=500"),
-            // Only the days of service weigh.
+            // Only days of service count.
             (
                 term,
                 &["a 2026-03-01..2026-04-15 3000 0 2026-03-01 0"],
@@ -553,7 +553,7 @@ mod tests {
                 &["a 2026-03-01..2026-03-31 1001 0 2026-03-01 0"],
                 "2026-03-01=501/501 2026-03-12=500/500 paid=1001",
             ),
-            // The latest version of a bill holds, then the later in the file.
+            // The latest version of a bill applies, then the later in the file.
             (
                 "2026-03-01..2026-03-31",
                 &["a 2026-03-01..2026-03-31 7 0 2026-03-01 2", "a 2026-03-01..2026-03-31 5 0 2026-03-01 1"],

@@ -39,7 +39,7 @@ pub struct Issuer {
     /// Name and address.
     #[serde(flatten)]
     pub party: Party,
-    /// Whom to ask: telephone, mail, a line each.
+    /// Contact details: telephone, mail, one line each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contact: Option<Bilingual<Vec<String>>>,
     /// The picture as a `data:` URI, PNG or SVG.
@@ -52,13 +52,13 @@ pub struct Issuer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberFormat(Box<str>);
 
-/// What a number may be made of.
+/// The placeholders of a number.
 const PLACEHOLDERS: [&str; 4] = ["{tenant}", "{month}", "{year}", "{sequence}"];
 
 /// Digits of `{sequence}`, at least.
 const SEQUENCE_DIGITS: usize = 5;
 
-/// Why a format would not number statements.
+/// Why a format cannot number statements.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFormat {
     /// A brace, and what follows it.

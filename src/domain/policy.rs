@@ -16,7 +16,7 @@ use super::workdays::Workdays;
 pub struct Clause {
     /// The number before the dot.
     pub article: u16,
-    /// The number behind it.
+    /// The number after the dot.
     pub paragraph: u16,
 }
 
@@ -31,7 +31,7 @@ impl Clause {
     pub const EVENT: Self = Self::new(5, 11);
     /// Announced maintenance.
     pub const MAINTENANCE: Self = Self::new(5, 12);
-    /// The clauses that are decided without a person, in the default order of their application.
+    /// The clauses that are applied automatically, in the default order of their application.
     pub const AUTOMATIC: [Self; 5] =
         [Self::MAINTENANCE, Self::EVENT, Self::TRIAL, Self::ILLEGAL_NUMBER, Self::CALL_RATE];
 
@@ -82,17 +82,17 @@ pub enum MonthEnd {
     Clamp,
 }
 
-/// What the rate is taken of (clause 3.1).
+/// The base of the rate (clause 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FeeBase {
     /// What was paid, without vouchers.
     #[default]
     Cash,
-    /// The price before vouchers; the payout is capped by the cash all the same.
+    /// The price before vouchers; the payout is still capped by the cash.
     Gross,
 }
 
-/// How a prepaid fee falls to service months (clause 1.3).
+/// How a prepaid fee is allocated to service months (clause 1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Allocation {
     /// By days of service; largest remainder, ties to the earlier month.
@@ -151,7 +151,7 @@ pub struct ClaimRule {
     pub last_day_after: u32,
 }
 
-/// What becomes of an excluded failure in the number of calls (clause 5).
+/// Whether an excluded failure stays in the number of calls (clause 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Denominator {
     /// It stays.
@@ -182,14 +182,14 @@ pub struct TrialAction {
     pub tenants: Vec<String>,
     /// From this instant, in ms; `None` = always.
     pub from_ms: Option<i64>,
-    /// Until before this instant, in ms; `None` = for ever.
+    /// Until before this instant, in ms; `None` = forever.
     pub to_ms: Option<i64>,
 }
 
 /// Which failures do not count (clause 5), as far as it can be decided automatically.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExclusionRules {
-    /// What becomes of them in the number of calls.
+    /// Whether they stay in the number of calls.
     pub denominator: Denominator,
     /// Clauses in the order of their application; from [`Clause::AUTOMATIC`], without duplicates.
     pub order: Vec<Clause>,
@@ -221,9 +221,9 @@ pub struct AlertRules {
 pub struct Policy {
     /// Its name: `tccc`.
     pub id: String,
-    /// It judges service months that begin on this day or later.
+    /// It applies to service months that begin on this day or later.
     pub effective_from: LocalDay,
-    /// Of versions with the same first day, the highest holds.
+    /// Of versions with the same first day, the highest applies.
     pub revision: u32,
     /// When it was recorded, in ms; `None`: the compiled-in one.
     pub recorded_at_ms: Option<i64>,
@@ -235,7 +235,7 @@ pub struct Policy {
     pub month_end: MonthEnd,
     /// The actions bound to the service (clause 1.4); `None` = all.
     pub bound_actions: Option<Vec<String>>,
-    /// Actions that are not bound; beats `bound_actions`.
+    /// Actions that are not bound; overrides `bound_actions`.
     pub unbound_actions: Vec<String>,
     /// Whose fault a code is.
     pub codes: CodeMap,
@@ -243,9 +243,9 @@ pub struct Policy {
     pub tiers: Vec<Tier>,
     /// How compensation is paid.
     pub remedy: Remedy,
-    /// What the rate is taken of.
+    /// The base of the rate.
     pub fee_base: FeeBase,
-    /// How fees fall to service months.
+    /// How fees are allocated to service months.
     pub allocation: Allocation,
     /// How payouts are rounded.
     pub rounding: Rounding,
@@ -315,7 +315,7 @@ impl Policy {
         self.tiers[0].below
     }
 
-    /// The tier that applies; `None` when nothing is owed or nothing was called.
+    /// The tier that applies; `None` if nothing is owed or there were no calls.
     pub fn tier(&self, availability: Availability) -> Option<&Tier> {
         self.tiers.iter().rev().find(|tier| !availability.at_least(tier.below))
     }
@@ -337,7 +337,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// These versions. `default_id` holds where no policy is named.
+    /// These versions. `default_id` applies where no policy is named.
     ///
     /// # Errors
     /// No version of the default policy, or two with the same id, first day and revision.

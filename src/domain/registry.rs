@@ -19,7 +19,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// These orders and fees, each with its tenant. They are taken as they are; the files' readers check them.
+    /// These orders and fees, each with its tenant. They are not checked here; the files' readers do that.
     pub fn new(orders: Vec<(Arc<str>, Order)>, fees: Vec<(Arc<str>, FeeItem)>) -> Self {
         let (orders, fees) = (ByTenant::new(orders), ByTenant::new(fees));
         let mut tenants: Vec<_> = orders.ranges.keys().chain(fees.ranges.keys()).cloned().collect();

@@ -8,7 +8,7 @@ use super::standing::ServiceMonth;
 use super::term::Terms;
 
 impl Contract {
-    /// What of the documents about a tenant does nothing in this service month, a sentence each.
+    /// The documents about a tenant that have no effect in this service month, one sentence each.
     pub fn remarks(&self, tenant: &str, month: &ServiceMonth) -> Vec<String> {
         let zone = month.policy.time_zone;
         let (begin_ms, end_ms) = (day_start_ms(zone, month.period.first), day_start_ms(zone, month.period.next_day()));

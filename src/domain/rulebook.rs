@@ -54,7 +54,7 @@ impl<T> Concerned<T> {
     }
 }
 
-/// What concerns one tenant.
+/// The documents that concern one tenant.
 #[derive(Debug, Clone, Default)]
 pub struct TenantRules {
     /// Windows that were announced before they began.
@@ -102,7 +102,7 @@ impl Rulebook {
         book
     }
 
-    /// What concerns this tenant's calls.
+    /// The documents that concern this tenant's calls.
     pub fn tenant(&self, tenant: &str) -> TenantRules {
         TenantRules {
             notices: self.notices.of(tenant),
@@ -116,7 +116,7 @@ impl Rulebook {
         self.late_notices.of(tenant)
     }
 
-    /// All windows that were announced too late; one that names several tenants comes once for each.
+    /// All windows that were announced too late; one that names several tenants occurs once for each.
     pub fn all_late_notices(&self) -> impl Iterator<Item = &Notice> {
         self.late_notices.all()
     }
@@ -142,7 +142,7 @@ impl Rulebook {
         others.filter_map(|c| c.amount_minor).fold(0, i64::saturating_add)
     }
 
-    /// What a person decided about the payout of a service month: the amount paid, 0 after a refusal; `None`: nothing.
+    /// The decided payout of a service month: the amount paid, 0 after a refusal; `None`: not decided.
     pub fn settled_minor(&self, tenant: &str, period_start: LocalDay) -> Option<i64> {
         let own = self.claims(tenant).iter().filter(|c| c.period_start == period_start);
         own.rev().find_map(|claim| match claim.event {

@@ -70,7 +70,7 @@ impl Figures {
         self.unbound += other.unbound;
     }
 
-    /// Takes another's calls away again; they must have been merged before.
+    /// Subtracts another's calls; they must have been merged before.
     pub fn unmerge(&mut self, other: &Self) {
         self.classes.iter_mut().zip(other.classes).for_each(|(a, b)| *a = a.saturating_sub(b));
         for (clause, calls) in &other.excluded {
@@ -145,9 +145,9 @@ impl Figures {
 pub struct ServiceMonth {
     /// Its days.
     pub period: Period,
-    /// Another service month of the tenant begins earlier in the calendar month: it is called by its first day.
+    /// Another service month of the tenant begins earlier in the calendar month, so this one is named by its first day.
     pub by_day: bool,
-    /// Does a registered term hold it? Otherwise it is a calendar month, without fee and claim.
+    /// Is it part of a registered term? Otherwise it is a calendar month, without fee and claim.
     pub registered: bool,
     /// The version of the policy that is effective on its first day.
     pub policy: Arc<Policy>,
@@ -161,18 +161,18 @@ pub struct ServiceMonth {
     pub money: Option<Money>,
     /// Calls of it that are in no figure.
     pub uncounted: Uncounted,
-    /// What rulings name of it and cannot reach.
+    /// What rulings name in it but cannot reach.
     pub unreached: Unreached,
-    /// Calls of its calendar month on days that no registered term holds: in no service month.
+    /// Calls of its calendar month on days outside every registered term: in no service month.
     pub out_of_term: u64,
     /// The shards that have counted calls of the tenant in its calendar month.
     pub shards: SmallVec<[u32; 1]>,
 }
 
-/// What rulings name and cannot reach, because it is not held call by call. It stays as it was without them.
+/// What rulings name but cannot reach, because it is not itemised. It is judged as without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unreached {
-    /// Calls that are not itemised, of days that a ruling's interval cuts; how many of them it means is not known.
+    /// Calls that are not itemised, of days that a ruling's interval cuts; how many of them it covers is unknown.
     pub calls: u64,
     /// Request ids that no itemised call has.
     pub request_ids: u64,
@@ -185,7 +185,7 @@ pub struct Uncounted {
     pub limit: u64,
     /// Older than `limits.max_age` at their arrival.
     pub too_old: u64,
-    /// Those of both that did not go well.
+    /// The unsuccessful ones of both.
     pub not_ok: u64,
     /// Failing calls that are counted and not itemised, for `limits.evidence_per_month`.
     pub unheld: u64,
@@ -203,7 +203,7 @@ impl Uncounted {
         self.admitted_late |= other.admitted_late;
     }
 
-    /// Takes another's calls away again; they must have been added before. What was admitted late stays so.
+    /// Subtracts another's calls; they must have been added before. `admitted_late` stays set.
     pub fn remove(&mut self, other: Self) {
         self.limit -= other.limit;
         self.too_old -= other.too_old;
@@ -211,7 +211,7 @@ impl Uncounted {
         self.unheld -= other.unheld;
     }
 
-    /// Are the figures known to hold every call of the tenant that arrived?
+    /// Are the figures known to include every call of the tenant that arrived?
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
@@ -234,10 +234,10 @@ impl Uncounted {
     }
 }
 
-/// Why a month is not complete that has not ended.
+/// Why a month that has not ended is not complete.
 pub const RUNNING: &str = "running";
 
-/// Why calls are not counted; behind their number.
+/// Why calls are not counted; follows their number in the text.
 pub const ROW_LIMIT: &str = "limits.rows_per_tenant_month reached";
 /// The same, for calls that came too late.
 pub const AGE_LIMIT: &str = "older than limits.max_age when they arrived";
@@ -247,7 +247,7 @@ pub const TENANT_LIMIT: &str = "limits.tenants_per_month reached";
 /// Why failing calls are not itemised.
 pub const EVIDENCE_LIMIT: &str = "limits.evidence_per_month reached";
 
-/// What is known of calls that a service month's figures do not hold, beyond the month's own [`Uncounted`].
+/// What is known about calls that a service month's figures do not include, beyond the month's own [`Uncounted`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Completeness {
     /// Why not all calls of the month are known to be counted; empty = they are.
@@ -255,7 +255,7 @@ pub struct Completeness {
     /// Records that were rejected while the month ran, by reason. They cannot be read, or their times cannot be
     /// trusted, so their tenants are unknown: they are shown beside every tenant's figures.
     pub rejected: BTreeMap<String, u64>,
-    /// Documents about the tenant that do nothing in the month.
+    /// Documents about the tenant that have no effect in the month.
     pub remarks: Vec<String>,
 }
 
@@ -345,7 +345,7 @@ impl ServiceMonth {
         Some(payout(rate, fee, base, rounding, now.cap_left_minor).payout_minor)
     }
 
-    /// What it is called: `YYYY-MM`, or `YYYY-MM-DD` where that would name two.
+    /// Its name: `YYYY-MM`, or `YYYY-MM-DD` where that would be ambiguous.
     pub fn label(&self) -> String {
         if self.by_day { self.period.first.to_string() } else { self.period.first.month().to_string() }
     }

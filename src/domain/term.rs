@@ -207,7 +207,7 @@ impl Terms {
         let behind = self.merged.partition_point(|term| term.last.is_some_and(|last| last < from));
         self.merged[behind..].iter().take_while(move |term| term.first <= to).flat_map(move |term| {
             let (first, last) = (term.first.max(from), term.last.map_or(to, |last| last.min(to)));
-            // `from` after `to`: no day, no month.
+            // `from` after `to`: empty.
             let months = if first <= last { first.month().0..last.month().0 + 1 } else { 0..0 };
             months.map(|month| term.period(Month(month)))
         })
@@ -250,7 +250,7 @@ mod tests {
         text.parse().unwrap_or_else(|e| panic!("`{text}`: {e}"))
     }
 
-    /// `id start end recorded`; the end is `3m`, a last day or `open`, and `!day` behind it ends it early.
+    /// `id start end recorded`; the end is `3m`, a last day or `open`, and `!day` after it ends it early.
     fn order(text: &str) -> Order {
         let words: Vec<_> = text.split(' ').collect();
         let [id, start, end, recorded, ..] = words[..] else { panic!("`{text}`") };
@@ -303,7 +303,7 @@ mod tests {
             (&["a 2026-03-01 1m 1", "b 2026-03-31 open 1"], "2026-03-01.."),
             // A gap of one day inside a calendar month.
             (&["a 2026-03-01 2026-03-10 1", "b 2026-03-12 1m 1"], "2026-03-01..2026-03-10 2026-03-12..2026-04-11"),
-            // The latest version holds, then the later in the file.
+            // The latest version applies, then the later in the file.
             (&["a 2026-03-17 3m 2", "a 2026-03-17 1m 1"], "2026-03-17..2026-06-16"),
             (&["a 2026-03-17 3m 1", "a 2026-03-17 1m 1"], "2026-03-17..2026-04-16"),
             (&["a 2026-03-17 0m 2", "a 2026-03-17 1m 1"], ""),

@@ -54,7 +54,7 @@ pub enum ClaimState {
     Rejected,
 }
 
-/// One year's notice of holidays and of weekend days worked for them. Its days may reach into the years next to it.
+/// One year's notice of holidays and of weekend days worked for them. Its days may reach into adjacent years.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HolidayYear {
     /// The year of the notice.
@@ -76,7 +76,7 @@ pub struct Holiday {
 
 const CHINA: &str = include_str!("../../config/calendars/cn.csv");
 const FORMAT: &str = "write `kind,from,to,year,name` with coverage, off or work first, and dates as 2026-10-01";
-/// The columns of a calendar, which has no header: name, how it is written, what it says. The last may be missing.
+/// The columns of a calendar, which has no header: name, format, meaning. The last may be absent.
 pub const COLUMNS: [[&str; 3]; 5] = [
     [
         "kind",
@@ -173,7 +173,7 @@ impl ClaimWindow {
         Self { opens, last_day: LocalDay(period_last.0.saturating_add_unsigned(rule.last_day_after)) }
     }
 
-    /// The calendar year that is missing to say when this window opens; `None` when it is known.
+    /// The calendar year that is missing to determine when this window opens; `None` if the opening is known.
     pub fn missing_year(period_last: LocalDay, rule: &ClaimRule, workdays: &Workdays) -> Option<i32> {
         if Self::of(period_last, rule, workdays).opens.is_some() {
             return None;
@@ -227,8 +227,8 @@ impl HolidayYear {
     /// "date":"2026-01-01","isOffDay":true},…]}`.
     ///
     /// # Errors
-    /// Not that format; a year without days, that is, not announced yet; days outside of the years next to it; a day
-    /// that is both off and worked.
+    /// Not that format; a year without days, that is, not announced yet; days beyond the adjacent years; a day that is
+    /// both off and worked.
     pub fn from_holiday_cn(json: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct File {
@@ -307,7 +307,7 @@ impl HolidayYear {
     }
 }
 
-/// A calendar's text with one more year; unchanged if the year is there already and says the same.
+/// A calendar's text with one more year; unchanged if it already has the same year.
 ///
 /// # Errors
 /// The text is not a calendar, says something else about the year, or contradicts it on a day.
@@ -324,7 +324,7 @@ pub fn merge_into(csv_text: &str, added: &HolidayYear) -> Result<String, String>
             .flat_map(|row| (row.first.0..=row.last.0).map(|day| (LocalDay(day), row.kind == Kind::Work)))
             .collect();
         let new: BTreeMap<LocalDay, bool> = added.days.iter().map(|(day, holiday)| (*day, !holiday.off)).collect();
-        // A weekend day that is listed as off says what an unlisted one says.
+        // A weekend day that is listed as off means the same as an unlisted one.
         let works = |facts: &BTreeMap<LocalDay, bool>, day| facts.get(&day).copied().unwrap_or_else(|| is_weekday(day));
         let differs = there.keys().chain(new.keys()).find(|day| works(&there, **day) != works(&new, **day));
         return match differs {
@@ -347,7 +347,7 @@ pub fn merge_into(csv_text: &str, added: &HolidayYear) -> Result<String, String>
     Ok(merged)
 }
 
-/// What a line of the calendar says.
+/// The meaning of a line of the calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Coverage,
@@ -366,7 +366,7 @@ struct Row {
     year: i32,
 }
 
-/// The lines that are no comments.
+/// The lines that are not comments.
 fn rows(text: &str) -> impl Iterator<Item = Result<Row, String>> + '_ {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
@@ -568,7 +568,7 @@ mod tests {
             let own: String =
                 CHINA.lines().filter(|l| l.contains(&format!(",{year},"))).map(|l| format!("{l}\n")).collect();
             assert_eq!(sorted(&parsed.to_csv_rows()), sorted(&own), "{year}");
-            // Added to a calendar without it, the year is there again; added once more, nothing changes.
+            // Added to a calendar without it, the year is restored; added once more, nothing changes.
             let merged = merge_into(&without(year), &parsed).expect("a new year");
             assert_eq!(Workdays::from_csv(&merged).as_ref(), Ok(&*Workdays::china()), "{year}");
             assert_eq!(merge_into(&merged, &parsed).as_ref(), Ok(&merged));

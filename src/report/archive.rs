@@ -16,7 +16,7 @@ use crate::domain::calendar::LocalDay;
 use crate::domain::standing::ServiceMonth;
 use crate::pipeline::standings::Evaluation;
 
-/// Longest directory name made of a tenant; file systems take 255 bytes.
+/// Longest directory name made of a tenant; file systems allow 255 bytes.
 const MAX_NAME: usize = 200;
 
 /// A directory of issued statements.
@@ -34,7 +34,7 @@ pub struct Rendering<'a> {
     pub write: Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>,
 }
 
-/// What comes of [`Archive::issue`].
+/// The result of [`Archive::issue`].
 #[derive(Debug)]
 pub struct Archived {
     /// The statement that is valid now.
@@ -43,7 +43,7 @@ pub struct Archived {
     pub stored: Option<PathBuf>,
 }
 
-/// Why the archive does not serve.
+/// Why the archive cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The file system.
@@ -74,7 +74,7 @@ pub enum ArchiveError {
         /// The latest one held; 0 = no revision.
         held: u32,
     },
-    /// A file of the numbering does not hold a number.
+    /// A file of the numbering does not contain a number.
     #[error(
         "{} does not hold a number: restore it from a backup, or write the highest number that was given",
         .path.display()
@@ -97,7 +97,7 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ArchiveError {
 }
 
 impl Archive {
-    /// Opens an archive; the directory is made if it is not there.
+    /// Opens an archive; creates the directory if it does not exist.
     ///
     /// # Errors
     /// Those of the file system.
@@ -238,8 +238,8 @@ impl Archive {
         Ok(path)
     }
 
-    /// The place of a service month's statement among those of its year: 1, 2, … in the order in which they were asked for.
-    /// It is kept, so that asking again gives the same one; a crash may leave one out, and never gives one twice.
+    /// The place of a service month's statement among those of its year: 1, 2, … in the order of requests. It is
+    /// stored, so that a repeated request gets the same one; a crash may skip one, but never assigns one twice.
     ///
     /// # Errors
     /// Those of the file system; a place that cannot be read.
@@ -278,7 +278,7 @@ fn number_in(path: &Path) -> Result<Option<u32>, ArchiveError> {
     number.map(Some).ok_or_else(|| ArchiveError::Sequence { path: path.to_owned() })
 }
 
-/// Writes a file beside its place and moves it there.
+/// Writes a temporary file and renames it.
 fn replace(
     dir: &Path,
     name: &str,
@@ -293,7 +293,7 @@ fn replace(
     Ok(path)
 }
 
-/// Writes a file, which may not be on the disk yet.
+/// Writes a file, without syncing it to disk.
 pub(super) fn written(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut out = BufWriter::new(File::create(path)?);
     write(&mut out)?;

@@ -26,7 +26,7 @@ use crate::pipeline::book::Book;
 use crate::pipeline::record;
 use crate::pipeline::standings::{self, Evaluation, UnitemisedEvidence};
 
-/// What statements are made of: one reading of the facts, and what they are judged by.
+/// The inputs of statements: one state of the facts, and what they are judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Desk<'a> {
     /// The facts.
@@ -44,7 +44,7 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// Does a statement's number have a place in the archive?
+    /// Does a statement's number include its place in the archive?
     pub fn needs_sequence(&self) -> bool {
         self.letterhead.and_then(|letterhead| letterhead.number.as_ref()).is_some_and(NumberFormat::needs_sequence)
     }
@@ -137,8 +137,8 @@ impl Desk<'_> {
     }
 }
 
-/// All failing calls of the month, in order of time, then of the source; made as they are asked for, since there may be
-/// more of them than memory should hold.
+/// All failing calls of the month, in order of time, then of the source; generated on demand, since there may be too
+/// many to hold in memory.
 pub fn rows<'a, 'm>(
     month: &'m ServiceMonth,
     evaluation: &'m Evaluation<'a>,

@@ -18,7 +18,7 @@ pub struct Outbox {
     dir: PathBuf,
 }
 
-/// What became of a file.
+/// The result for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// It is new, or was replaced.
@@ -28,7 +28,7 @@ pub enum Put {
 }
 
 impl Outbox {
-    /// Opens a directory; it is made if it is not there.
+    /// Opens a directory; creates it if it does not exist.
     ///
     /// # Errors
     /// Those of the file system.

@@ -3,7 +3,7 @@
 //! Pure: the standing, the evidence's digest, the facts' offsets, the documents and the hour of issue come in as
 //! arguments, so the same inputs give the same bytes. A statement is a number with its grounds: the digest is over the
 //! canonical JSON ([`canonical`]), the evidence and every document are named by theirs, and a revision says which
-//! figure moved and why.
+//! figure changed and why.
 //!
 //! The standing inside is kept as the JSON it was issued as: a later version of this program must read, check and show
 //! statements of today, whatever has been added since.
@@ -64,7 +64,7 @@ pub struct Statement {
     pub supersedes: Option<Supersedes>,
     /// The figures that are no longer what the superseded revision said.
     pub changes: Vec<Change>,
-    /// Why they moved.
+    /// Why they changed.
     pub because: Vec<Cause>,
     /// The claim window had closed before this revision was issued.
     pub after_close: bool,
@@ -85,7 +85,7 @@ pub struct Statement {
     pub evidence: Evidence,
     /// What of the source was counted.
     pub facts: Facts,
-    /// All documents the figures rest on, by kind and id.
+    /// All documents the figures depend on, by kind and id.
     pub documents: Vec<DocumentRef>,
     /// SHA-256 over the canonical JSON of all other members, in hex.
     pub sha256: String,
@@ -100,7 +100,7 @@ pub struct Supersedes {
     pub issued_at: String,
 }
 
-/// A figure that moved.
+/// A figure that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Its path in the standing: `failed`, `excluded.5.14`, `compensation.payout_minor`.
@@ -111,20 +111,20 @@ pub struct Change {
     pub after: Value,
 }
 
-/// A reason why figures moved.
+/// A reason why figures changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Cause {
-    /// A document that the superseded revision did not rest on.
+    /// A document that the superseded revision did not depend on.
     DocumentAdded { kind: String, id: String, sha256: String },
-    /// A document that says something else now.
+    /// A document whose content changed.
     DocumentChanged { kind: String, id: String, before: String, after: String },
     /// A document that was removed.
     DocumentRemoved { kind: String, id: String, sha256: String },
     /// More of the source was counted: `facts: late calls`, or `facts: further calls` where the month was not complete.
     Facts { detail: String, offsets: Vec<OffsetMove> },
-    /// The gaps in the source are others.
+    /// The gaps in the source changed.
     Gaps { before: Vec<Gap>, after: Vec<Gap> },
     /// Nothing above: the calls and the documents are the same, so the program or its terms changed, or only
     /// time passed.
@@ -196,11 +196,11 @@ pub struct Inputs<'a> {
     pub evidence: Evidence,
     /// What of the source was counted.
     pub facts: Facts,
-    /// What the figures rest on, in any order.
+    /// What the figures depend on, in any order.
     pub documents: Vec<DocumentRef>,
 }
 
-/// What comes of issuing.
+/// The result of issuing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Issue {
     /// A new statement.
@@ -243,11 +243,11 @@ pub enum IssueError {
 }
 
 impl Statement {
-    /// Makes the statement of a service month, or says that the previous one still holds.
+    /// Makes the statement of a service month, or reports that the previous one is still valid.
     ///
     /// The result that is compared: calls, failures, exclusions by clause, tier, rate, fee, compensation, completeness,
-    /// last day and claim window. Not the state, which the clock moves, and not what is left under clause 6.1, which
-    /// other months move: once that binds, the payout moves as well.
+    /// last day and claim window. Not the state, which changes with time, and not what is left under clause 6.1, which
+    /// changes with other months: once that cap binds, the payout changes as well.
     ///
     /// # Errors
     /// A previous statement of another subject or of a later hour; figures that contradict each other or the evidence.
@@ -346,7 +346,7 @@ impl Statement {
     }
 }
 
-/// What is wrong with a statement that was handed in.
+/// What is wrong with a given statement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Not JSON, or a member occurs twice.

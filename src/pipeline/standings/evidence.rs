@@ -1,4 +1,4 @@
-//! The failing calls of a service month, one by one or by rows, and what became of each.
+//! The failing calls of a service month, itemised or by rows, and how each was judged.
 
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::domain::standing::ServiceMonth;
 use crate::pipeline::book::{DayChunks, DaySeconds};
 use crate::pipeline::record::{Item, TallyDay};
 
-/// One failing call of a service month and what became of it.
+/// One failing call of a service month and how it was judged.
 #[derive(Debug, Clone)]
 pub struct Evidence {
     /// Source partition.
@@ -29,8 +29,8 @@ pub struct Evidence {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Every failing call of a service month that is itemised, by partition and offset, and what became of it. Calls
-    /// that are not failures are omitted unless `all`.
+    /// Every itemised failing call of a service month, by partition and offset, and how it was judged. Calls that are
+    /// not failures are omitted unless `all`.
     pub fn evidence<'m>(&'m self, month: &'m ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
         let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
