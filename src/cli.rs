@@ -93,20 +93,19 @@ pub fn main() -> ExitCode {
         Command::Calendar(args) => calendar::run(&args),
         Command::Generate(args) => generate::run(*args),
         Command::Completions { shell } => {
-            // A reader that went away has seen enough.
+            // Ignore a closed pipe.
             _ = std::io::stdout().write_all(package_files::completions(shell, &mut Command::command()).as_bytes());
             ExitCode::SUCCESS
         }
     }
 }
 
-/// Writes a line to stderr; a reader that went away has seen enough. What it quotes from files and brokers steers no
-/// terminal.
+/// Writes a line to stderr, ignoring a closed pipe. Text quoted from files and brokers is escaped.
 fn complain(text: &str) {
     _ = writeln!(std::io::stderr(), "{}", visible_lines(text.trim_end()));
 }
 
-/// Writes mistakes of files to stderr, as [`FileErrors::render`](crate::yaml::FileErrors::render) gives them: with
+/// Writes errors in files to stderr, as [`FileErrors::render`](crate::yaml::FileErrors::render) gives them: with
 /// colours, and safe to print.
 fn complain_of(report: &str) {
     _ = writeln!(std::io::stderr(), "{}", report.trim_end());
@@ -116,7 +115,7 @@ fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Runs what needs the service's configuration alone; 2 when that has mistakes.
+/// Runs a command that needs only the service's configuration; 2 if that is invalid.
 fn with_config(path: &ConfigPath, work: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     match Config::load(&path.file()) {
         Ok(config) => finish(work(&config)),

@@ -70,7 +70,7 @@ const MAGIC: [(&[u8], FileKind); 19] = [
 ];
 
 impl FileKind {
-    /// The kind of a file that begins with these bytes; `None` for text, and for what is not known.
+    /// The kind of a file that begins with these bytes; `None` for text and unknown kinds.
     pub fn of(start: &[u8]) -> Option<Self> {
         let magic = || MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind);
         match start {
@@ -82,7 +82,7 @@ impl FileKind {
         }
     }
 
-    /// How to get a file of lines or text in UTF-8 from one of these, which is called `file`.
+    /// How to convert such a file, named `file`, to lines or text in UTF-8.
     pub fn help(self, file: &str) -> String {
         match self {
             Self::Gzip => format!("unpack it: `gzip -dc {file}`"),
@@ -151,8 +151,8 @@ pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, (String, String)> {
     })
 }
 
-/// What a file of lines looks like by its first line, where no line of it is a JSON object with the fields that are wanted;
-/// and what to do. `None`: like such objects, or like nothing known.
+/// What a file of lines looks like by its first line, if no line of it is a JSON object with the required fields; and
+/// what to do. `None`: it looks like such objects, or like nothing known.
 pub fn lines_look_like(line: &[u8], file: &str) -> Option<(String, String)> {
     if let Some(kind) = FileKind::of(line) {
         return Some((kind.to_string(), kind.help(file)));

@@ -83,7 +83,7 @@ pub struct Generator {
     plan: Plan,
     catalog: Catalog,
     random: Random,
-    /// By rank: the name, and where it is steered to.
+    /// By rank: the name, and the level it is steered to.
     tenants: Vec<(String, Option<Trouble>)>,
     /// Calls and failures so far of the tenants in trouble.
     steered: HashMap<u32, (u64, u64)>,
@@ -325,7 +325,7 @@ impl Generator {
     fn draw_tenant_and_time(&mut self, arrival_ms: i64) -> (u32, i64, bool) {
         if let Some(mut burst) = self.burst.take() {
             burst.left -= 1;
-            // A second that has long passed ends the burst: its calls would be late.
+            // A burst whose second is long past ends: its calls would be late.
             if arrival_ms - burst.second_ms < 30_000 {
                 self.burst = (burst.left > 0).then_some(burst);
                 return (burst.tenant, burst.second_ms + i64::from(self.random.below(1_000)), false);
@@ -391,7 +391,7 @@ impl Generator {
             let (code, flag) = self.draw_failure();
             return outcome(failing, code, flag);
         }
-        // What is left of 0–1, so that an incident leaves the other shares as they are.
+        // Rescaled to 0–1, so that an incident does not change the other shares.
         let mut drawn = (drawn - incident.max(background)) / (1.0 - incident.max(background));
         let mut within = |share: f64| {
             let hit = drawn < share;
@@ -479,7 +479,7 @@ impl Generator {
             code: catalog::OK,
             flag: Flag::Absent,
         };
-        // Its own numbering, so that every way to be wrong has its turn.
+        // Its own numbering, so that every kind of error gets its turn.
         let variant = self.malformed / (Malformed::ALL.len() as u64 - 1);
         let noise = self.random.bits();
         let id = self.ids;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 /// may take, much shorter than the watchdog's timeout.
 const STALLED_AFTER: Duration = Duration::from_secs(15);
 
-/// What the worker and the tail know about their own state. Ready means: joined the group, read the ledger, lag under the
-/// limit, both threads going round, no fault, and not on the way out. A member without partitions is a standby and as ready
-/// as any.
+/// The state reported by the worker and the tail. Ready means: joined the group, read the ledger, lag under the limit,
+/// both threads alive, no fault, and not shutting down. A member without partitions is a standby and as ready as any.
 #[derive(Debug)]
 pub struct Health {
     joined: AtomicBool,
@@ -59,7 +58,7 @@ impl FaultKind {
     }
 }
 
-/// A thread without which nothing is counted, or nothing shown.
+/// A thread without which nothing is counted, or nothing is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beating {
     /// Counts and flushes.
@@ -82,7 +81,7 @@ impl fmt::Display for Beating {
     }
 }
 
-/// The rounds of a thread so far, and when the last one began, in ms since the health's own beginning.
+/// The loop iterations of a thread so far, and when the last one began, in ms since this value was created.
 #[derive(Debug, Default)]
 struct Rounds {
     made: AtomicU64,
@@ -112,7 +111,7 @@ pub enum NotReady {
     },
     /// A fault that needs an operator.
     Fault {
-        /// What kind of thing.
+        /// The kind.
         kind: FaultKind,
         /// What, where, and what to do.
         detail: String,
@@ -153,7 +152,7 @@ impl Health {
         self.joined.store(joined, Ordering::Relaxed);
     }
 
-    /// The whole ledger was read and every shard of the assignment taken over, or is not any more.
+    /// Whether the whole ledger was read and every assigned shard taken over.
     pub fn set_ledger_loaded(&self, loaded: bool) {
         self.ledger_loaded.store(loaded, Ordering::Relaxed);
     }
@@ -163,7 +162,7 @@ impl Health {
         self.lag_ms.store(millis(lag), Ordering::Relaxed);
     }
 
-    /// Changes the greatest lag that is ready.
+    /// Changes the highest lag that counts as ready.
     pub fn set_max_lag(&self, max_lag: Duration) {
         self.max_lag_ms.store(millis(max_lag), Ordering::Relaxed);
     }
@@ -173,14 +172,14 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// The thread begins a round: a sign of life.
+    /// The thread begins a loop iteration: a liveness signal.
     pub fn count_round(&self, thread: Beating) {
         let rounds = &self.rounds[thread as usize];
         rounds.last_ms.store(millis(self.began.elapsed()), Ordering::Relaxed);
         rounds.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The threads' rounds so far, in the order of [`Beating::ALL`]. One that hangs makes no more of them.
+    /// The threads' rounds so far, in the order of [`Beating::ALL`]. A hung thread makes no more of them.
     pub fn rounds(&self) -> [u64; Beating::ALL.len()] {
         Beating::ALL.map(|thread| self.rounds[thread as usize].made.load(Ordering::Relaxed))
     }
@@ -196,7 +195,7 @@ impl Health {
         })
     }
 
-    /// Everything that keeps the service from being ready; empty when it is.
+    /// The reasons why the service is not ready; empty if it is.
     pub fn not_ready_reasons(&self) -> Vec<NotReady> {
         let lag = Duration::from_millis(self.lag_ms.load(Ordering::Relaxed));
         let limit = Duration::from_millis(self.max_lag_ms.load(Ordering::Relaxed));
@@ -213,7 +212,7 @@ impl Health {
         reasons.chain(stalled).chain(faults).collect()
     }
 
-    /// Nothing keeps it from being ready.
+    /// Is it ready?
     pub fn is_ready(&self) -> bool {
         self.not_ready_reasons().is_empty()
     }

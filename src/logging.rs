@@ -52,10 +52,10 @@ pub enum LogFormat {
 pub struct Handle(reload::Handle<EnvFilter, Registry>);
 
 impl Handle {
-    /// Logs by `level` from now on. What librdkafka itself says keeps the level it was started with.
+    /// Logs at `level` from now on. librdkafka's own logging keeps the level it was started with.
     ///
     /// # Errors
-    /// When `level` is not a directive; then the old one holds.
+    /// When `level` is not a directive; then the old one stays.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
         let filter = filter(level)?;
         self.0.reload(filter).map_err(|error| error.to_string())
@@ -108,7 +108,7 @@ impl VisibleVisitor<'_> {
     /// `message`, or `name=value`, with a space before all but the first.
     fn add(&mut self, field: &Field, value: text::Arguments<'_>) {
         let name = field.name();
-        // What the crate `log` adds to its records has been used already.
+        // The fields that the crate `log` adds to its records are already used.
         if self.result.is_err() || name.starts_with("log.") {
             return;
         }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!((&json["topic"], &json["offset"]), (&"calls".into(), &7.into()));
     }
 
-    /// What tenants, files and brokers may put into an event.
+    /// Hostile text that tenants, files and brokers may put into an event.
     const HOSTILE: &str = "a\nERROR forged\r\u{1b}[2J\u{9b}1m\u{7f}\u{202e}\u{2028}\u{e0041}\u{7}z";
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// As librdkafka's texts come.
+    /// In the way librdkafka's messages arrive.
     fn log_record() {
         tracing::info!("{HOSTILE}");
     }

@@ -33,10 +33,10 @@ use report::DayFacts;
 
 /// Records between two flushes into the book.
 const FLUSH_RECORDS: u64 = 250_000;
-/// Bytes of dead letters that wait for a flush, at most (and one more).
+/// Maximum bytes of dead letters that wait for a flush (plus one letter).
 const DEAD_LETTER_BYTES: usize = 16 << 20;
 
-/// Why a replay cannot go on.
+/// Why a replay cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The line's `arrival` cannot be read.
@@ -51,7 +51,7 @@ pub enum ReplayError {
     /// The records written do not read back: a defect.
     #[error("the ledger does not add up ({0}): this is a defect of sla-ledger, please report it with the input")]
     Book(#[from] Trouble),
-    /// The standings do not hold every call counted: a defect.
+    /// The standings do not include every counted call: a defect.
     #[error(
         "the standings hold {standings} calls, {counted} were counted: this is a defect of sla-ledger, please report it \
              with the input"
@@ -67,7 +67,7 @@ pub enum ReplayError {
 /// The result of a replay.
 #[derive(Debug)]
 pub struct Result {
-    /// What became of the lines.
+    /// The outcomes of the lines.
     pub totals: Totals,
     /// Lines not counted, by reason, in the order of [`Rejection::ALL`].
     pub rejected: [u64; Rejection::ALL.len()],
@@ -85,7 +85,7 @@ pub struct Result {
     pub unadmitted: BTreeMap<(Arc<str>, LocalDay), Vec<String>>,
 }
 
-/// What a replay is asked for.
+/// The options of a replay.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// How many partitions (files) there are.
@@ -107,7 +107,7 @@ pub struct OutOfOrder {
     pub behind_ms: i64,
 }
 
-/// A replay under way.
+/// A running replay.
 #[derive(Debug)]
 pub struct Replay {
     settings: CountingSettings,
@@ -192,13 +192,13 @@ impl Replay {
         Ok(())
     }
 
-    /// The first line of this partition that arrived before lines above it, by so much that what is remembered of them no
-    /// longer follows from the time between arrivals.
+    /// The first line of this partition that arrived before lines above it, by so much that the dedupe memory no longer
+    /// matches the time between arrivals.
     pub fn out_of_order(&self) -> Option<OutOfOrder> {
         self.out_of_order
     }
 
-    /// Flushes after so many records instead of the usual number; the result is the same.
+    /// Flushes after this many records instead of the usual number; the result is the same.
     pub fn flush_every(mut self, records: u64) -> Self {
         self.flush_records = records.max(1);
         self
@@ -208,7 +208,7 @@ impl Replay {
     /// empty payload.
     ///
     /// # Errors
-    /// An `arrival` that cannot be read, or a ledger that does not add up.
+    /// An `arrival` that cannot be read, or an inconsistent ledger.
     pub fn line(&mut self, line: &[u8]) -> std::result::Result<Outcome, ReplayError> {
         let mut record = SourceRecord {
             offset: self.shard.position(),
@@ -241,7 +241,7 @@ impl Replay {
         Ok(outcome)
     }
 
-    /// Takes a rejected line down, unless the tally of its month or the checkpoint has it; no month is closed here.
+    /// Records a rejected line, unless the tally of its month or the checkpoint has it; no month is closed here.
     fn take_down(&mut self, record: &SourceRecord<'_>, reason: Rejection) {
         if let Rejection::Quarantined(Quarantined::Limit | Quarantined::TooOld) = reason {
             return;
@@ -324,7 +324,8 @@ impl Replay {
         facts
     }
 
-    /// The input has ended: the ledger as an instance reads it, but that no month is closed, and the lines that are not in it.
+    /// The input has ended: the ledger as an instance reads it, except that no month is closed, and the lines that are
+    /// not in it.
     ///
     /// # Errors
     /// An inconsistent ledger.

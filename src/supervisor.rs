@@ -54,8 +54,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs a reload between its announcement and its end. A start is over only when [`Supervisor::watch`] says so, thus a
-    /// reload before that is not announced.
+    /// Runs a reload between its announcement and its end. A start is over only when [`Supervisor::watch`] reports it,
+    /// so a reload before that is not announced.
     pub fn reload<T>(&self, reload: impl FnOnce() -> T) -> T {
         let announced = self.ready.load(Ordering::Relaxed);
         if announced && let Ok(now) = NotifyState::monotonic_usec_now() {
@@ -68,13 +68,13 @@ impl Supervisor {
         result
     }
 
-    /// Says that the service is ending.
+    /// Reports that the service is stopping.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }
 }
 
-/// What was said so far.
+/// What was sent so far.
 #[derive(Debug, Default)]
 struct Said {
     ready: bool,
@@ -83,7 +83,7 @@ struct Said {
 }
 
 impl Said {
-    /// What there is to say now. A thread that made no round since the last look is not vouched for.
+    /// What to send now. No watchdog signal if a thread made no loop iteration since the last check.
     fn next(&mut self, reasons: &[NotReady], rounds: [u64; 2], watchdog: bool) -> Vec<NotifyState<'_>> {
         let mut news = Vec::new();
         let before = std::mem::replace(&mut self.rounds, rounds);

@@ -7,8 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Must this character not be shown as it is? Control characters, invisible ones, and those that turn the direction of
-/// writing.
+/// Must this character be escaped? Control characters, invisible ones, and those that change the writing direction.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -51,7 +50,7 @@ pub fn visible_name(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Nearly all names are: printable ASCII without a backslash. Quick to see.
+/// Fast path for nearly all names: printable ASCII without a backslash.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\')
 }
@@ -66,7 +65,7 @@ fn push(out: &mut String, text: &str, hidden: impl Fn(char) -> bool) {
     }
 }
 
-/// Writes what is written to it so that it is [`visible`].
+/// A writer that makes its text [`visible`].
 #[derive(Debug)]
 pub struct VisibleWriter<W>(pub W);
 

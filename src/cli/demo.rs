@@ -29,7 +29,7 @@ use closed::Revisions;
 use contract::{CLAIMANT, ClosedMonth, DemoContract};
 use screen::Screen;
 
-/// No line of the table and of the greeting is wider, in columns of a terminal.
+/// Maximum width of the table and the greeting, in terminal columns.
 const WIDTH: usize = 80;
 
 /// See a live ledger within a minute: broker, traffic of 200 tenants, service and table in one process.
@@ -55,7 +55,7 @@ pub struct Args {
     log_level: String,
 }
 
-/// Runs the demo; 0 when it was ended, 1 when it failed.
+/// Runs the demo; 0 when it was stopped, 1 when it failed.
 pub fn run(args: &Args) -> ExitCode {
     super::finish(super::runtime().and_then(|runtime| {
         let result = runtime.block_on(demo(args));
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> ExitCode {
 async fn demo(args: &Args) -> Result<()> {
     let logging = LoggingConfig { level: args.log_level.clone(), format: LogFormat::Text };
     logging::init(&logging).map_err(anyhow::Error::msg)?;
-    // From here on a signal is an orderly end.
+    // From here on a signal causes an orderly shutdown.
     let mut signals = Signals::listen()?;
     let broker = EmbeddedBroker::start().context("the embedded broker does not start")?;
     let mut config = Config::new("api-calls", vec![broker.address()]);
@@ -113,7 +113,8 @@ async fn demo(args: &Args) -> Result<()> {
     let drawn = drawing.await.context("the screen's task panicked").and_then(|drawn| drawn);
     _ = generator.join();
     drop(contract);
-    // It ends with the process: clients that still end on threads of their own must not lose it and complain.
+    // It ends with the process: clients that are still being dropped on their own threads must not lose it and log
+    // errors.
     std::mem::forget(broker);
     if let Some(error) = traffic.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return result.and(Err(anyhow::anyhow!("the traffic generator failed: {error}")));
@@ -129,13 +130,13 @@ fn free_address(wanted: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The generated traffic, and how far it is.
+/// The generated traffic and its progress.
 #[derive(Clone)]
 struct Traffic {
     closed: ClosedMonth,
     /// Events sent so far.
     sent: Arc<AtomicU64>,
-    /// Why it ended before it should.
+    /// Why it ended early.
     failure: Arc<Mutex<Option<String>>>,
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Code {
     pub(super) name: String,
     /// Written as a JSON number.
     pub(super) number: bool,
-    /// Fails the call where the event carries no flag.
+    /// Fails the call if the event has no flag.
     pub(super) system_error: bool,
     /// A fault of the caller, which is counted but not itemised.
     pub(super) caller_fault: bool,
@@ -68,10 +68,10 @@ pub(super) struct Code {
 
 /// Index of a code in [`Catalog::codes`].
 pub(super) type CodeIndex = u16;
-/// No code: the call went well.
+/// No code: the call succeeded.
 pub(super) const OK: CodeIndex = 0;
 
-/// All words, and which codes play which part.
+/// All names, and the role of each code.
 #[derive(Debug, Clone)]
 pub(super) struct Catalog {
     /// Descending weight; the last is `""` (no action).

@@ -32,7 +32,7 @@ const TOO_LARGE_BYTES: usize = (1 << 20) + 1;
 
 const REGIONS: [&str; 5] = ["ap-guangzhou", "ap-shanghai", "ap-beijing", "ap-singapore", "ap-hongkong"];
 const AGENTS: [&str; 4] = ["sdk-go/3.0.1177", "sdk-python/3.0.1177", "sdk-java/3.1.1102", "console/2.40.0"];
-/// How "it went well" is written: the field left out, null, and the success codes.
+/// The forms of success: the field omitted, null, and the success codes.
 const OK_FORMS: [&str; 8] =
     ["", "", "", ",\"code\":null", ",\"code\":\"\"", ",\"code\":\"OK\"", ",\"code\":\"0\"", ",\"code\":0"];
 
@@ -51,7 +51,7 @@ pub(super) fn request_id(number: u64, salt: u64, out: &mut String) {
     }
 }
 
-/// RFC 3339 text, with the last day's date remembered.
+/// RFC 3339 text; caches the last day's date.
 #[derive(Debug, Clone)]
 pub(super) struct Timestamps {
     day: i64,
@@ -223,7 +223,7 @@ impl Encoder {
         .to_vec()
     }
 
-    /// No call event: exactly one thing is wrong with it. `variant` chooses among the ways to be wrong.
+    /// Not a call event: exactly one thing is wrong with it. `variant` selects the kind of error.
     pub(super) fn malformed(&mut self, reason: Malformed, variant: u64, fields: &Fields<'_>, out: &mut Vec<u8>) {
         let mut time = Vec::with_capacity(29);
         self.times.local(fields.at_ms, &mut time);
@@ -348,7 +348,7 @@ fn code(fields: &Fields<'_>, noise: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// What a gateway also says, and the counter ignores.
+/// Fields that a gateway also sends and the counter ignores.
 fn ignored(fields: &Fields<'_>, noise: u64, out: &mut Vec<u8>) {
     let mut number = itoa::Buffer::new();
     out.extend_from_slice(b",\"region\":\"");

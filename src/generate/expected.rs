@@ -93,7 +93,7 @@ pub enum Meant {
     Call,
     /// A repeat of a call within the dedupe window.
     Duplicate {
-        /// Says something else than the first occurrence.
+        /// Its content differs from the first occurrence.
         conflict: bool,
     },
     /// Cannot be decoded.
@@ -111,7 +111,7 @@ pub struct Records {
     pub counted: u64,
     /// Repeats within the dedupe window.
     pub duplicate: u64,
-    /// Those of them that say something else.
+    /// Those of them with different content.
     pub duplicate_conflicts: u64,
     /// By reason; every reason is present.
     pub malformed: BTreeMap<String, u64>,
@@ -119,7 +119,7 @@ pub struct Records {
     pub quarantined: BTreeMap<String, u64>,
 }
 
-/// Calls of one tenant that did not go well: those of one action, code and flag, on one day.
+/// Unsuccessful calls of one tenant: those of one action, code and flag, on one day.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NonOk {
     /// The API action, `""` if missing.
@@ -139,9 +139,9 @@ pub struct Day {
     pub tenant: String,
     /// The date in Asia/Shanghai, `2026-03-17`.
     pub day: String,
-    /// Calls per action, whatever became of them.
+    /// Calls per action, whatever their outcome.
     pub calls: BTreeMap<String, u64>,
-    /// Calls that did not go well, sorted.
+    /// Unsuccessful calls, sorted.
     pub non_ok: Vec<NonOk>,
     /// Calls with the flag true, or with a code other than a caller's fault (`caller_fault`, `throttled`).
     pub itemised: u64,
@@ -187,7 +187,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Writes it as JSON, one tenant's day or month a line.
+    /// Writes it as JSON, one tenant's day or month per line.
     ///
     /// # Errors
     /// Those of the writer.
@@ -226,7 +226,7 @@ pub(super) struct Outcome {
 
 #[derive(Debug, Clone, Default)]
 struct DayTally {
-    /// In the order of first sight, so that the common ones are found at once.
+    /// In the order of first occurrence, so that common ones are found quickly.
     calls: Vec<(u16, u64)>,
     non_ok: Vec<((u16, CodeIndex, Flag), u64)>,
     itemised: u64,

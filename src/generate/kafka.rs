@@ -25,11 +25,11 @@ const MAX_MESSAGE_BYTES: &str = "4194304";
 pub struct KafkaOptions {
     /// `host:port,...`
     pub brokers: String,
-    /// The calls topic. It must exist, or the brokers must create topics by themselves.
+    /// The calls topic. It must exist, or the brokers must create topics automatically.
     pub topic: String,
     /// Without keys: partitions are chosen by request id, so that a duplicate meets its first occurrence.
     pub no_key: bool,
-    /// librdkafka's own keys, which win over ours.
+    /// librdkafka's own keys, which override ours.
     pub librdkafka: Vec<(String, String)>,
 }
 
@@ -85,7 +85,7 @@ impl KafkaSink {
             .set("queue.buffering.max.kbytes", "262144")
             .set("message.timeout.ms", "60000")
             .set("message.max.bytes", MAX_MESSAGE_BYTES)
-            // Successes are known from the queue running empty.
+            // Success is known from the queue running empty.
             .set("delivery.report.only.error", "true");
         for (key, value) in &options.librdkafka {
             config.set(key, value);

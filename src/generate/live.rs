@@ -14,9 +14,9 @@ pub struct Live {
     /// Tenants, shares, seed. Its time is the past of the backfill, its events those of the backfill, its incidents
     /// count from the start of the live part.
     pub plan: Plan,
-    /// Events a second of the backfill; `None` = flat out.
+    /// Events per second of the backfill; `None` = at full speed.
     pub backfill_rate: Option<f64>,
-    /// Events a second after it.
+    /// Events per second after it.
     pub rate: f64,
     /// Ends after this many live events; `None` = when stopped.
     pub events: Option<u64>,
@@ -66,7 +66,7 @@ impl Live {
             shares: Shares { system_errors: 0.000_02, ..Shares::default() },
             ..Plan::default()
         };
-        // Slow enough for an embedded broker, which forgets what is not read soon.
+        // Slow enough for an embedded broker, which drops what is not read soon.
         Self { backfill_rate: Some(40_000.0), ..Self::at(now_ms, plan, 200_000, 1_000.0) }
     }
 
@@ -85,7 +85,7 @@ impl Live {
     }
 }
 
-/// Why a live run ended before it should.
+/// Why a live run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     /// The plan is not valid.
@@ -96,7 +96,7 @@ pub enum LiveError {
     Sink(#[from] SinkError),
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Events sent.
@@ -148,11 +148,11 @@ pub fn run(
     Ok(generator.expected())
 }
 
-/// Sends what is left of the generator's plan, flat out or at a rate, until `stop` says so. Does not wait for the
+/// Sends the rest of the generator's plan, at full speed or at a rate, until `stop` is set. Does not wait for the
 /// arrival of what was sent.
 ///
 /// # Errors
-/// If the sink takes no more.
+/// If the sink accepts no more.
 pub fn send_all(
     generator: &mut Generator,
     rate: Option<f64>,
@@ -184,7 +184,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// Events between two checks of `stop` at full speed, and at most between two ticks.
 const BATCH: u64 = 4_096;
 
-/// Events due at a rate. What a slow sink kept from being sent in time is caught up for at most one second's worth.
+/// Events due at a rate. After a slow sink, at most one second's worth of events is caught up.
 struct Pace {
     rate: Option<f64>,
     since: Instant,

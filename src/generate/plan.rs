@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 use super::catalog;
 use super::schedule::DAY_MS;
 
-/// A duplicate arrives at least this long before the first occurrence leaves the dedupe window, so that no rounding
-/// inside the counter can change what it is.
+/// A duplicate arrives at least this long before the first occurrence leaves the dedupe window, so that rounding inside
+/// the counter cannot change its outcome.
 pub const DEDUPE_MARGIN_MS: i64 = 60_000;
 /// Events further in the future of their arrival than this are quarantined by the counter.
 pub const FUTURE_LIMIT_MS: i64 = 300_000;
 /// Tenants a plan may name.
 pub const MAX_TENANTS: u32 = 10_000_000;
 
-/// How much of the stream is what. Each is a share (0–1) of the events it is drawn for.
+/// The mix of the stream. Each is a share (0–1) of the events it is drawn for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shares {
     /// Of all events: repeats of an earlier call, within the dedupe window.
     pub duplicates: f64,
-    /// Of the duplicates: those that say something else than the first occurrence.
+    /// Of the duplicates: those whose content differs from the first occurrence.
     pub conflicts: f64,
     /// Of the calls: minutes to days older than their arrival.
     pub late: f64,
@@ -176,7 +176,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// The order in which tenants in trouble are given theirs.
+    /// The order in which they are assigned to tenants in trouble.
     pub const ALL: [Self; 5] = [Self::Tier10, Self::Above80, Self::Tier30, Self::Above50, Self::Tier50];
 
     /// Failures per million calls it is steered to.
@@ -211,7 +211,7 @@ pub struct Plan {
     pub duration_ms: i64,
     /// Busy days and quiet nights (Asia/Shanghai); otherwise an even rate.
     pub diurnal: bool,
-    /// How much of the stream is what.
+    /// The mix of the stream.
     pub shares: Shares,
     /// Tenants steered to a level or tier of [`Trouble`]: the 2nd, 4th, 6th ... by rank, in the order of [`Trouble::ALL`].
     pub in_trouble: u32,

@@ -3,9 +3,9 @@
 use super::expected::Outcome;
 use super::random::Random;
 
-/// Calls remembered one by one, to repeat them soon after.
+/// Most recent calls, to repeat them soon after.
 const NEAR_CALLS: usize = 256;
-/// Calls remembered all over the dedupe window.
+/// Calls remembered across the dedupe window.
 const SPREAD_CALLS: usize = 16_384;
 
 /// A call that may be repeated.
@@ -13,7 +13,7 @@ const SPREAD_CALLS: usize = 16_384;
 pub(super) struct Remembered {
     /// Number of its request id.
     pub(super) id: u64,
-    /// What the first occurrence says.
+    /// The content of the first occurrence.
     pub(super) outcome: Outcome,
     deliveries: u32,
     place: Place,

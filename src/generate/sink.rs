@@ -8,18 +8,18 @@ use std::path::Path;
 use super::Event;
 use super::encode::Timestamps;
 
-/// Takes events somewhere.
+/// A destination of events.
 pub trait Sink {
     /// Takes one event; may wait for room.
     ///
     /// # Errors
-    /// If it cannot be taken, now or ever.
+    /// If it cannot be accepted.
     fn send(&mut self, event: &Event) -> Result<(), SinkError>;
 
-    /// Called now and then while there is nothing to send.
+    /// Called periodically while there is nothing to send.
     fn idle(&mut self) {}
 
-    /// Ends when everything has arrived.
+    /// Returns when everything has arrived.
     ///
     /// # Errors
     /// If anything has not.
@@ -86,7 +86,7 @@ impl Output {
         })
     }
 
-    /// Writes what a compressor holds back at the end.
+    /// Writes what the compressor has buffered at the end.
     fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(out) => out.flush(),

@@ -38,7 +38,7 @@ enum Omit {
 
 impl<'a> Letter<'a> {
     /// The letter about a record of this partition of `topic`, in at most `limit` bytes where that can be. `keyed`: the
-    /// letters' topic takes no record without a key.
+    /// letters' topic accepts no record without a key.
     pub fn of(letter: &'a DeadLetter, topic: &str, partition: u32, limit: usize, keyed: bool) -> Self {
         let mut made = Self::without(letter, topic, partition, Omit::Nothing, keyed);
         for omit in [Omit::Body, Omit::Headers, Omit::Key] {

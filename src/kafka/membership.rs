@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::batch;
 
-/// A membership that a commit can be fenced by.
+/// A membership that fences a commit.
 #[derive(Clone)]
 pub struct Membership {
     /// For `send_offsets_to_transaction`; as it was at the assignment.
@@ -48,7 +48,7 @@ pub enum Rebalanced {
     Failed(String),
 }
 
-/// Takes notes of rebalances and of errors.
+/// Records rebalances and errors.
 #[derive(Debug, Default)]
 pub struct Notes {
     rebalanced: Mutex<Vec<Rebalanced>>,

@@ -15,9 +15,9 @@ const REPEAT: Duration = Duration::from_secs(30);
 pub struct FlushError {
     /// The kind of failure.
     pub reason: FlushFailure,
-    /// The topic that refused, where it is known.
+    /// The topic that refused, if known.
     pub topic: Option<String>,
-    /// Kafka's words.
+    /// Kafka's message.
     pub text: String,
 }
 
@@ -51,7 +51,7 @@ impl FlushError {
     }
 }
 
-/// Follows flushes.
+/// Tracks flushes.
 #[derive(Debug, Default)]
 pub struct Progress {
     waiting_since: Option<Instant>,
@@ -93,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// An attempt failed. True: the log has not said so lately.
+    /// An attempt failed. True: it has not been logged lately.
     pub fn failed(&mut self, error: FlushError, now: Instant) -> bool {
         self.due(now);
         self.failing = true;

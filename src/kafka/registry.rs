@@ -22,12 +22,12 @@ const WAIT: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Rate limit for change notifications.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the log says what is waited for, and the pause before another attempt.
+/// How often the log reports what is waited for, and the pause before another attempt.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longest wait for the topic's end where it is read once.
+/// Longest wait for the topic's end when it is read once.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How often partitions that were added are looked for.
+/// How often to check for added partitions.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reads the topic until `stop` and calls `on_change` with the rows of files and topic together: first when it has read

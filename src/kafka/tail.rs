@@ -100,7 +100,8 @@ pub fn run(setup: &Setup<'_>, editor: Editor) -> Result<(), KafkaError> {
     let mut wait = WAIT;
     while !setup.stop.is_cancelled() && tail.failure.is_none() {
         setup.health.count_round(Beating::Tail);
-        // What librdkafka logs and what is not a partition's error; the batch call would print the one and hide the other.
+        // librdkafka's logs, and errors that are not a partition's: the batch call would print the former and hide the
+        // latter.
         batch::serve(&consumer, |error| tracing::warn!(%error, "reading the ledger failed"));
         queue.consume(wait, |fetched| tail.read(fetched));
         wait = tail.publish().map_or(WAIT, |rest| rest.min(WAIT));
@@ -118,9 +119,9 @@ struct Tail<'a> {
     /// Shards whose end was reached since the last value, with their last checkpoint.
     ends: HashMap<u32, u64>,
     told_of_split: bool,
-    /// All of the ledger was read once.
+    /// The whole ledger was read once.
     is_loaded: bool,
-    /// Bytes of values read until all of the ledger was.
+    /// Bytes of values read until the whole ledger was read.
     start_bytes: u64,
     failure: Option<KafkaError>,
 }
@@ -162,7 +163,7 @@ impl Tail<'_> {
         }
     }
 
-    /// Publishes what is due; how long the next read may wait, if something is left.
+    /// Publishes what is due, and returns how long the next read may wait if something is left.
     fn publish(&mut self) -> Option<Duration> {
         let Setup { view, health, metrics, .. } = self.setup;
         let before = view.published();

@@ -28,9 +28,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const SETTINGS_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest wait for one answer of the brokers.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Longest wait in one go, so that a stop is seen soon.
+/// Longest single wait, so that a stop is noticed soon.
 const WAIT: Duration = Duration::from_millis(200);
-/// Looks in a row that must miss a topic: a broker that has just started may not know it yet.
+/// Consecutive checks in which a topic must be missing: a broker that has just started may not know it yet.
 const MISSED: u32 = 2;
 
 /// What the watch needs.
@@ -38,15 +38,15 @@ const MISSED: u32 = 2;
 pub struct Setup<'a> {
     /// Brokers, security, passed-through keys.
     pub base: &'a ClientConfig,
-    /// Names of the topics, and what is wanted of them.
+    /// Names of the topics, and their required settings.
     pub config: &'a Config,
-    /// For what must be asked asynchronously.
+    /// For asynchronous requests.
     pub runtime: &'a Handle,
     /// Readiness.
     pub health: &'a Health,
     /// Metrics.
     pub metrics: &'a ProcessMetrics,
-    /// Cancelled when the service must start again to count partitions that were added.
+    /// Cancelled when the service must restart to count added partitions.
     pub again: &'a CancellationToken,
     /// Ends the watch.
     pub stop: &'a CancellationToken,
@@ -107,7 +107,7 @@ fn ask<T, E>(setup: &Setup<'_>, answer: impl Future<Output = Result<T, E>>) -> O
     })
 }
 
-/// Are the topics such that a start would count the partitions that were added? Adds those of the ledger topic.
+/// Are the topics ready for a restart that counts the added partitions? Adds those of the ledger topic.
 fn ready_to_grow(setup: &Setup<'_>) -> Result<(), String> {
     setup.runtime.block_on(async {
         tokio::select! {
@@ -124,7 +124,7 @@ struct Fault {
     detail: String,
 }
 
-/// What was seen so far.
+/// The state seen so far.
 #[derive(Debug, Default)]
 struct Watch {
     shards: u32,
@@ -253,7 +253,7 @@ mod tests {
         let once = [well.clone()];
         assert!(look(&config, &once, &counted("")).is_empty(), "a ledger of old brokers");
         assert!(look(&config, &[(topic("", 2), topic("", 2))], &counted("a")).is_empty(), "old brokers");
-        // Another topic since the ledger was written, or since the last look.
+        // Another topic since the ledger was written, or since the last check.
         assert_eq!(look(&config, &once, &counted("z")), ["calls_remade"]);
         assert_eq!(look(&config, &[well.clone(), (topic("b", 2), topic("l", 2))], &[]), ["calls_remade"]);
         assert_eq!(look(&config, &[well.clone(), (topic("a", 2), topic("m", 2))], &counted("a")), ["ledger_remade"]);

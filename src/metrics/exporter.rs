@@ -36,7 +36,7 @@ pub struct CardinalityPlan {
     pub top: usize,
     /// Tenants exported whatever their state.
     pub allow: Vec<String>,
-    /// Most tenants this instance exports; beyond, those at risk come first, the riskiest at the front.
+    /// Maximum number of tenants this instance exports; beyond it, those at risk come first, the riskiest at the front.
     pub max_tenants: usize,
 }
 
@@ -75,7 +75,7 @@ pub struct TenantView<'a, H, C, W> {
     pub plan: &'a CardinalityPlan,
 }
 
-/// What an exposition holds and what it leaves out.
+/// What an exposition contains and what it omits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExportStats {
     /// Tenants with series.
@@ -178,7 +178,7 @@ impl Exporter {
         Self::default()
     }
 
-    /// Chooses the tenants and copies what their series say.
+    /// Chooses the tenants and copies the values of their series.
     pub fn collect<H, C, W>(&mut self, standings: &Standings, view: &TenantView<'_, H, C, W>)
     where
         H: Fn(&str) -> bool,
@@ -619,8 +619,9 @@ impl Text<'_> {
     }
 }
 
-/// Appends a label's value, escaped as the text exposition format says: backslash, double quote and line feed. What else a
-/// terminal would not show as it is becomes `\u{1b}` first (see [`visible_name`]: no two names become one).
+/// Appends a label's value, escaped as the text exposition format says: backslash, double quote and line feed. Other
+/// characters that are unsafe for a terminal are escaped first, such as `\u{1b}` (see [`visible_name`]: different names
+/// stay different).
 pub fn escape_label(out: &mut String, value: &str) {
     let value = visible_name(value);
     let mut rest = &*value;

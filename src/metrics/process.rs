@@ -381,7 +381,7 @@ impl ProcessMetrics {
         self.gaps.with_label_values(&[if gap.calls { "calls" } else { "window" }]).inc();
     }
 
-    /// What the exposition being written holds.
+    /// The contents of the exposition being written.
     pub fn set_series(&self, stats: &ExportStats) {
         self.series.set(int(stats.series));
         self.series_suppressed_plan.set(int(stats.suppressed_by_plan));
@@ -422,7 +422,7 @@ impl ProcessMetrics {
         self.shards_stopped.set(int(stopped as u64));
     }
 
-    /// So many shards wait behind a record from the future.
+    /// The number of shards that wait behind a record from the future.
     pub fn set_shards_held(&self, shards: usize) {
         self.shards_held.set(int(shards as u64));
     }
@@ -443,7 +443,7 @@ impl ProcessMetrics {
         self.set_notifications_pending(receiver, 0);
     }
 
-    /// This became of some alerts for a receiver.
+    /// The outcome of some alerts for a receiver.
     pub fn notification(&self, receiver: &str, outcome: Notification, alerts: usize) {
         self.notifications.with_label_values(&[&visible_name(receiver), outcome.as_str()]).inc_by(alerts as u64);
     }

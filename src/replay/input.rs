@@ -37,7 +37,7 @@ enum Kind {
     Plain,
     Gzip,
     Zstd,
-    /// It is something else, perhaps once it is unpacked.
+    /// It is not text, possibly only after decompression.
     Foreign {
         kind: FileKind,
         packed: bool,
@@ -95,7 +95,7 @@ pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     read: Arc<AtomicU64>,
     line: u64,
-    /// The first read went wrong, which the reader of lines must know.
+    /// The first read failed, which the reader of lines must report.
     failed: Option<io::Error>,
 }
 
@@ -156,7 +156,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// What was packed may be something else too.
+    /// The decompressed content may not be text either.
     fn look_inside(&mut self) {
         match self.reader.fill_buf() {
             Ok(start) => {
@@ -187,7 +187,7 @@ impl Lines {
     /// line begins no further one.
     ///
     /// # Errors
-    /// The file cannot be read on.
+    /// The file cannot be read any further.
     pub fn next_into(&mut self, line: &mut Vec<u8>) -> Result<bool, InputError> {
         line.clear();
         let ended = self.fill(line).map_err(|error| InputError {
@@ -236,7 +236,8 @@ impl Lines {
     }
 }
 
-/// What became of a file's lines: notices a file that is not a JSONL of calls at all, which must not pass for a quiet one.
+/// The outcomes of a file's lines: detects a file that is not a JSONL of calls at all, which must not pass for one
+/// without calls.
 #[derive(Debug)]
 pub struct Tried {
     file: String,
@@ -254,7 +255,7 @@ impl Tried {
         Self { file: file.to_owned(), lines: 0, fits: false, first: None }
     }
 
-    /// Takes note of a line.
+    /// Records a line.
     pub fn line(&mut self, number: u64, line: &[u8], outcome: Outcome) {
         self.lines += 1;
         let Outcome::Rejected(reason @ Rejection::Malformed(_)) = outcome else {
@@ -272,7 +273,7 @@ impl Tried {
         self.fits
     }
 
-    /// What is wrong with a file of which no line was one: which line was the first, what the file looks like, what to do.
+    /// What is wrong with a file without any call event: its first line, what the file looks like, what to do.
     pub fn complaint(&self) -> Option<String> {
         let Self { file, lines, first, .. } = self;
         if self.fits {
@@ -308,7 +309,7 @@ pub fn total_bytes(paths: &[PathBuf]) -> Option<u64> {
         .sum()
 }
 
-/// Counts the bytes that pass.
+/// Counts the bytes that are read.
 struct Counting<R> {
     inner: R,
     read: Arc<AtomicU64>,
@@ -322,7 +323,7 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
-/// A compressed file without a byte: not even an empty one is.
+/// A compressed file of zero bytes, which is invalid: even a compressed empty file has some.
 struct Truncated;
 
 impl Read for Truncated {

@@ -11,7 +11,7 @@ use crate::domain::calendar::{LocalClock, Month};
 use crate::domain::call::{Call, Quarantined, Rejection};
 use crate::domain::standing::{AGE_LIMIT, Completeness};
 
-/// How many, and the first of them: its file, and its place in it.
+/// How many, and the first of them: its file and position.
 #[derive(Debug, Clone, Copy)]
 struct Lines {
     lines: u64,
@@ -25,11 +25,11 @@ pub struct RejectedLines {
     files: u32,
     /// The file being read, from 0.
     file: u32,
-    /// Lines that are no call event, since the last call.
+    /// Lines since the last call that are not call events.
     pending: BTreeMap<&'static str, Lines>,
     /// When the last call arrived, in ms.
     last_ms: Option<i64>,
-    /// Lines that are no call event, by month; `None`: no call came before them, nor after.
+    /// Lines that are not call events, by month; `None`: there was no call before or after them.
     unreadable: BTreeMap<(Option<Month>, &'static str), Lines>,
     /// Calls that were refused and are in no record of the ledger, by tenant and month.
     refused: BTreeMap<(String, Month, &'static str), u64>,
@@ -82,7 +82,7 @@ impl RejectedLines {
         let around = [self.last_ms, next_ms].into_iter().flatten();
         let mut months: BTreeSet<Option<Month>> = around.map(|ms| Some(self.clock.day(ms).month())).collect();
         if months.is_empty() || self.last_ms.is_none() {
-            // What came first of all may belong to any month.
+            // Lines before the first call may belong to any month.
             months = [None].into();
         }
         for (reason, lines) in std::mem::take(&mut self.pending) {
@@ -122,10 +122,10 @@ impl RejectedLines {
         reasons
     }
 
-    /// The same, and what the ledger of the input says.
+    /// The same, plus the reasons from the ledger of the input.
     pub fn complete(&self, tenant: &str, month: Month, mut reasons: Vec<String>) -> Completeness {
         reasons.extend(self.reasons(tenant, month));
-        // The ledger's own count says the same of the lines, without their places.
+        // The ledger's own count covers the same lines, without their positions.
         Completeness { reasons, ..Completeness::default() }
     }
 

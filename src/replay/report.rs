@@ -27,7 +27,7 @@ pub struct Report {
     pub as_of: Option<String>,
     /// The instant the states are judged at.
     pub now: String,
-    /// What became of the lines.
+    /// The outcomes of the lines.
     pub records: Records,
     /// Calls outside every registered term, by tenant.
     pub out_of_term: BTreeMap<String, u64>,
@@ -38,7 +38,7 @@ pub struct Report {
     pub facts: Option<Vec<DayFacts>>,
 }
 
-/// What became of the lines; `seen` is the sum of counted, duplicate, malformed and quarantined.
+/// The outcomes of the lines; `seen` is the sum of counted, duplicate, malformed and quarantined.
 #[derive(Debug, Serialize)]
 pub struct Records {
     /// Lines read.
@@ -47,9 +47,9 @@ pub struct Records {
     pub counted: u64,
     /// Calls seen before.
     pub duplicate: u64,
-    /// Those of them that say something else than the first.
+    /// Those of them whose content differs from the first.
     pub duplicate_conflicts: u64,
-    /// Lines that are no call event.
+    /// Lines that are not call events.
     pub malformed: u64,
     /// Calls that must not be counted.
     pub quarantined: u64,
@@ -66,15 +66,15 @@ pub struct DayFacts {
     pub tenant: String,
     /// The date.
     pub day: String,
-    /// Calls per action, whatever became of them.
+    /// Calls per action, whatever their outcome.
     pub calls: BTreeMap<String, u64>,
-    /// Calls that did not go well.
+    /// Unsuccessful calls.
     pub non_ok: Vec<NonOk>,
-    /// Calls kept one by one as evidence.
+    /// Itemised calls.
     pub itemised: u64,
 }
 
-/// Calls of one action, code and flag that did not go well.
+/// Unsuccessful calls of one action, code and flag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NonOk {
     /// The API action.
@@ -183,7 +183,7 @@ impl Report {
         }
     }
 
-    /// The report as JSON, a standing (and a day of facts) a line.
+    /// The report as JSON, one standing (and one day of facts) per line.
     ///
     /// # Errors
     /// Those of the writer.
@@ -320,7 +320,7 @@ impl Report {
     }
 }
 
-/// Service months that are not complete, listed for people at most.
+/// Maximum number of incomplete service months listed for people.
 const INCOMPLETE_SHOWN: usize = 20;
 
 /// The input is drained: nothing can follow if it was drained after the month's end, by the clock or by the arrivals.

@@ -24,7 +24,7 @@ pub(super) struct Revisions {
 }
 
 impl Revisions {
-    /// Archives both revisions once every call of the month is counted, and says where they are; `None` until then.
+    /// Archives both revisions once every call of the month is counted, and returns where they are; `None` until then.
     ///
     /// # Errors
     /// The archive's; figures that contradict each other.

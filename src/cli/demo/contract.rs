@@ -17,7 +17,7 @@ use crate::generate::tenant_name;
 
 /// Tenants of the demo's traffic.
 const TENANTS: u32 = 200;
-/// This busy tenant announces no call rate: clause 5.7 takes away the failures of its busy seconds.
+/// This busy tenant announces no call rate: clause 5.7 excludes the failures of its busy seconds.
 const UNDECLARED: &str = "acme";
 /// This tenant can claim the compensation of [`ClosedMonth::month`].
 pub(super) const CLAIMANT: &str = "acme";
