@@ -445,7 +445,7 @@ where
     (result, scrapes)
 }
 
-/// How much of the ledger a start would read in vain, after ten times `SLA_LEDGER_BENCH_SECONDS` of calls.
+/// How much superseded data of the ledger a start would read, after ten times `SLA_LEDGER_BENCH_SECONDS` of calls.
 fn compaction(cluster: &Cluster) {
     let scenario = Scenario::new(10_000, 10_000.0, 0);
     let topic = support::unique("live-compaction");

@@ -14,8 +14,8 @@
 //!
 //! # Module map
 //!
-//! Dependencies point one way: `main → cli → app → {kafka, notify, http} → {alerting, metrics, report, config} →
-//! {pipeline, documents} → domain`.
+//! Dependencies point one way:
+//! `main → cli → app → {kafka, notify, http} → {alerting, metrics, report, config} → {pipeline, documents} → domain`.
 //!
 //! | module | contains | deliberately does not contain |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! `/api/v1` over a real socket: figures that came through the book, a contract that came from files. Every answer any
-//! test gets is held against `openapi.json`.
+//! `/api/v1` over a real socket: figures that came through the book, a contract that came from files. Every answer in
+//! any test is validated against `openapi.json`.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,8 +1,8 @@
-//! What the exactly-once design takes from Kafka and librdkafka, shown on a real broker.
+//! The facts about Kafka and librdkafka that the exactly-once design relies on, shown on a real broker.
 //!
-//! Each test is named after the fact. If one fails after an upgrade of Kafka or librdkafka, the design's
-//! section on exactly once has to be read again before anything else is done. What is printed (`--nocapture`)
-//! are the errors' wordings and the times taken, on which nothing depends.
+//! Each test is named after the fact. If one fails after an upgrade of Kafka or librdkafka, the design's section on
+//! exactly once has to be read again before anything else is done. It prints (`--nocapture`) error messages and
+//! timings, on which nothing depends.
 
 #![expect(clippy::print_stdout, reason = "for a reader, shown with --nocapture")]
 

@@ -1,4 +1,4 @@
-//! `sla-ledger calendar import`: the year is in the calendar, or the calendar is as it was.
+//! `sla-ledger calendar import`: the year is added to the calendar, or the calendar is unchanged.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,5 @@
-//! The configuration file from outside: what is said about mistakes, what is never said, and what a reload may change.
+//! The configuration file from outside: what is reported about errors, what is never printed, and what a reload may
+//! change.
 
 use std::path::Path;
 use std::process::Command;
@@ -251,7 +252,7 @@ fn files_and_variables_must_be_there() {
     }
 }
 
-/// Wherever a secret was put by mistake, nothing that prints says it.
+/// Wherever a secret was put by mistake, it is never printed.
 #[test]
 fn secrets_are_never_shown() {
     let folder = tempfile::tempdir().expect("a folder");

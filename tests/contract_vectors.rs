@@ -1,5 +1,5 @@
-//! Terms, fees, payouts and claims: every row of their vectors is a case, and what must hold of all of them is tried on
-//! random ones. Availability and its budget are in `vectors.rs`.
+//! Terms, fees, payouts and claims: every row of their vectors is a case, and general properties are tested on random
+//! ones. Availability and its budget are in `vectors.rs`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};

@@ -1,5 +1,6 @@
-//! The dashboards of `deploy/grafana` without a service: their form, the names in them, and what they ask of a Prometheus
-//! that holds ten thousand tenants. `tests/kafka/dashboards.rs` runs their queries against the running service.
+//! The dashboards of `deploy/grafana` without a service: their form, the names in them, and the load of their queries
+//! on a Prometheus with ten thousand tenants. `tests/kafka/dashboards.rs` runs their queries against the running
+//! service.
 #![expect(clippy::print_stdout, reason = "figures, for a reader")]
 
 #[path = "support/sample.rs"]
@@ -76,7 +77,7 @@ fn every_dashboard_is_whole() {
     for dashboard in &dashboards {
         let (json, uid) = (&dashboard.json, dashboard.uid());
         assert!(!text(&json["title"]).is_empty() && !text(&json["description"]).is_empty(), "{uid}");
-        // 39 is Grafana 11.0; a newer Grafana migrates by itself.
+        // 39 is Grafana 11.0; a newer Grafana migrates automatically.
         assert!(json["schemaVersion"].as_u64() >= Some(39) && json["version"] == 1 && json["id"].is_null(), "{uid}");
         let variables: Vec<&str> = dashboard.variables().map(|variable| text(&variable["name"])).collect();
         let expected: &[&str] = match uid {

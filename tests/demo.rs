@@ -196,7 +196,7 @@ fn the_demo_redraws_on_a_terminal_and_after_a_resize() {
     demo.wait_until("the smaller screen", LIMIT, || {
         drawn(&terminal, size).is_some_and(|lines| lines[0].starts_with("http://") && lines[1].starts_with("tenant"))
     });
-    // Wider and higher again, and it goes on: the greeting is back above the table.
+    // Wider and taller again while it runs: the greeting is back above the table.
     size = [50, 120];
     terminal.resize(size);
     demo.wait_until("the larger screen", LIMIT, || {

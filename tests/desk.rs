@@ -260,7 +260,7 @@ fn a_flush_that_fails_is_told_by_the_next_one() {
     rig.desk.judge(&rig.view, &mut rig.shards, |_| Some(Duration::ZERO), &rig.metrics, rig.now_ms);
     let lost: usize = rig.shards.values_mut().filter(|s| s.wants_flush()).map(|s| s.snapshot().alerts.len()).sum();
     assert_eq!(lost, 1);
-    // Meanwhile it goes on: the alert that waits for its flush is not published twice.
+    // Meanwhile counting continues: the alert that waits for its flush is not published twice.
     rig.calls("acme", 0, 6);
     let lines = rig.flush();
     assert_eq!(lines, ["firing SlaBudgetConsumed 50 acme"]);
@@ -484,7 +484,7 @@ fn alerts_of_the_fleet_that_are_over_are_closed_one_day() {
 #[test]
 fn a_code_is_not_resolved_because_others_come_before_it() {
     let mut rig = Rig::new();
-    // Eight of one tenant are named, so each has its own.
+    // Eight are listed per tenant, so each tenant has its own.
     for n in 0..40 {
         rig.call(&format!("m-{n}"), Some(&format!("M.{n:02}")));
     }
@@ -522,7 +522,7 @@ fn what_the_policy_no_longer_watches_is_resolved() {
     for what in ["SlaBudgetConsumed 50", "SlaBudgetConsumed 80", "SlaTierReached T1", "SlaTierReached T2"] {
         assert!(fired.contains(&format!("firing {what} acme")), "{fired:?}");
     }
-    // A level and a tier are taken out; what is left goes on firing, untold.
+    // A level and a tier are removed from the policy; the remaining alerts keep firing, without being published again.
     let mut less = policy();
     less.alerts.levels.retain(|level| level.to_string() != "80");
     less.tiers.retain(|tier| tier.name != "T2");

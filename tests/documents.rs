@@ -1,4 +1,4 @@
-//! The contract's documents from outside: what is read, what is said about mistakes, what is fast, what is safe.
+//! The contract's documents from outside: what is read, what is reported about errors, what is fast, what is safe.
 
 use std::path::Path;
 use std::time::Instant;
@@ -35,7 +35,7 @@ fn load(files: &[(&str, &str)], expected: &ExpectedLedger) -> Result<DocumentSet
         .map_err(|errors| errors.to_string().replace(&root, "").replace(root.trim_end_matches('/'), "."))
 }
 
-/// The mistakes of one file, one a line; `fine` without any.
+/// The errors in one file, one per line; `fine` without any.
 fn mistakes(name: &str, text: &str) -> String {
     load(&[(name, text)], &ExpectedLedger::default()).map_or_else(|errors| errors, |_| "fine".into())
 }
@@ -46,7 +46,7 @@ fn bare_policy() -> String {
     POLICY.lines().filter(says).map(|line| format!("{line}\n")).collect()
 }
 
-/// The mistakes of the policy with `from` replaced.
+/// The errors in the policy with `from` replaced.
 fn policy_mistakes(from: &str, to: &str) -> String {
     let policy = bare_policy();
     assert!(policy.contains(from), "{from}");
@@ -207,7 +207,7 @@ fn the_ledger_must_fit() {
             "policies/p.yaml:7:12: `time_zone` Asia/Shanghai is not the ledger's, which is UTC; days are counted in the \
              ledger's zone (`counting.time_zone`), which never changes",
         ),
-        // A name that is not a zone brings no second mistake.
+        // A name that is not a zone causes no second error.
         (
             &with(&beijing),
             ledger(chrono_tz::UTC, true, "tccc"),

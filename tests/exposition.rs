@@ -773,7 +773,7 @@ impl Service {
     }
 }
 
-/// A client that does not undo the compression by itself and opens a new connection each time.
+/// A client that does not decompress automatically and opens a new connection each time.
 fn client() -> reqwest::blocking::Client {
     reqwest::blocking::Client::builder()
         .no_gzip()
@@ -1002,7 +1002,7 @@ fn each_step_of_a_connection_has_its_time() {
     let service = Service::start(large(), limits);
     let soon = |took: Duration| assert!(took < Duration::from_secs(5), "{took:?}");
 
-    // No request, and one that never ends though a byte comes now and then.
+    // No request, and one that never ends although a byte arrives occasionally.
     soon(until_closed(&mut service.connect()));
     let mut slow = service.connect();
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Inputs from the field that were counted wrongly once, black box against the binary. A case is a directory of
+//! Inputs from the field that were once counted wrongly, as black-box tests of the binary. A case is a directory of
 //! `tests/cases`; its expected values are in its test.
 
 mod support;

@@ -1,5 +1,5 @@
-//! The Debian package: what `scripts/package` makes of this very binary, and what installing, upgrading, removing and purging it
-//! does to a bare Debian.
+//! The Debian package: what `scripts/package` makes of this binary, and what installing, upgrading, removing and
+//! purging it does to a minimal Debian.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! The ledger's record format: values of every released version stay readable, and the schema file says what the code
-//! writes. A fixture is never changed; a new version gets a new directory.
+//! The ledger's record format: values of every released version stay readable, and the schema file matches what the
+//! code writes. A fixture is never changed; a new version gets a new directory.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

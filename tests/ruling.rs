@@ -174,7 +174,7 @@ fn what_was_issued_stays_until_a_ruling_changes_it() {
     let ruling = after["because"].as_array().expect("causes").iter().find(|cause| cause["kind"] == "ruling");
     assert_eq!(ruling.map(|cause| (&cause["reason"], &cause["id"])), Some((&json!("document_added"), &json!("a1"))));
 
-    // All tenants of the month: nothing new, so what is kept comes out, a line each.
+    // All tenants of the month: nothing new, so the archived ones are printed, one line each.
     for (format, expected) in [("json", parsed(&second)["sha256"].clone()), ("csv", parsed(&second)["sha256"].clone())]
     {
         let arguments = [

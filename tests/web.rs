@@ -102,7 +102,7 @@ impl Files {
         self
     }
 
-    /// What is wrong with a text, one line a mistake; without the directory.
+    /// The errors in a text, one per line; without the directory.
     fn load(&self, text: &str) -> Result<Access, String> {
         self.write("web.yml", text);
         Access::load(Some(&self.path().join("web.yml")), None).map_err(|errors| {
@@ -324,7 +324,7 @@ fn what_is_replaced_holds_for_the_next_request_and_the_next_connection() {
     assert_eq!(https(&first, "alice", "wonder"), Some(401));
     assert_eq!(https(&first, "bob", "builder"), Some(401));
 
-    // An open connection goes on under the certificate it has; who has no password any more is out at once.
+    // An open connection keeps its certificate; a user whose password was removed is locked out at once.
     let open = first.client().pool_max_idle_per_host(1).build().unwrap();
     let ask = || open.get(service.https("/metrics")).basic_auth("alice", Some("land")).send().unwrap().status();
     assert_eq!(ask(), 200);

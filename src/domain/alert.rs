@@ -31,8 +31,8 @@ pub const SLOW_BURN: f64 = 6.0;
 /// With fewer failures than this in the long window the burn rate is not judged, whatever the ratio: the guard for low
 /// traffic.
 pub const LEAST_FAILURES: u64 = 10;
-/// A forecast of a tier further ahead than this raises no warning, in ms: an hour says little about a month (`make
-/// bench` measures how little).
+/// A forecast of a tier further ahead than this raises no warning, in ms: an hour says little about a month
+/// (`make bench` measures how little).
 pub const FORECAST_WITHIN_MS: i64 = 86_400_000;
 /// How long a tier that is settled, or was found after the month's end, keeps paging, in ms.
 pub const SETTLED_AFTER_MS: i64 = 3_600_000;

@@ -116,8 +116,8 @@ impl Currency {
         format!("{sign}{}", self.unsigned(minor))
     }
 
-    /// An amount for people, the sign first: `¥600.00`, `-¥600.00`; with the code if the currency has no symbol: `XAF
-    /// 600`.
+    /// An amount for people, the sign first: `¥600.00`, `-¥600.00`; with the code if the currency has no symbol:
+    /// `XAF 600`.
     pub fn format_amount(self, minor: i64) -> String {
         let sign = if minor < 0 { "-" } else { "" };
         format!("{sign}{}{}", self.symbol(), self.unsigned(minor))

@@ -153,7 +153,7 @@ impl Traffic<'_> {
     }
 }
 
-/// Which instance speaks for the tenant.
+/// The instance that is responsible for the tenant.
 fn speaker(instances: &mut [Instance], tenant: &str) -> usize {
     let found = poll_for(LIMIT, || {
         instances.iter().position(|instance| {
@@ -206,8 +206,8 @@ fn an_incident_is_told_step_by_step_over_crashes() {
     traffic.send(0, 3);
     told.expect(1, &["firing SlaBudgetConsumed 80"], PROMPT + Duration::from_secs(2));
 
-    // The instance that speaks for the tenant is killed; the calls that cross the next level come while no instance
-    // does.
+    // The instance that is responsible for the tenant is killed; the calls that cross the next level come while no
+    // instance is.
     let victim = speaker(&mut instances, "acme");
     instances[victim].kill();
     traffic.send(0, 3);

@@ -8,8 +8,8 @@
 //! it at every end, and a scraper that checks that no exported count ever goes down.
 //!
 //! The seed is printed; `SLA_LEDGER_CHAOS_SEED` repeats its draws (not the machine's timing). The dose:
-//! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`, `_PAUSES`, `_DISKS`, `_TOPICS`; `SLA_LEDGER_SOAK=1` multiplies
-//! them all. How often each fault was tried is printed, a line each.
+//! `SLA_LEDGER_CHAOS_EVENTS`, `_KILLS`, `_STOPS`, `_BROKERS`, `_PAUSES`, `_DISKS`, `_TOPICS`; `SLA_LEDGER_SOAK=1`
+//! multiplies them all. The number of attempts of each fault is printed, one line each.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -492,7 +492,8 @@ fn break_brokers(cluster: &mut Cluster, alerts: &str, dose: &Dose, mut random: C
     }
 }
 
-/// Reloads, one after the other and now and then two at once, each with a policy that is another file and says the same.
+/// Reloads, one after the other and occasionally two at once, each with a policy that is another file with the same
+/// content.
 fn reload(fleet: &Fleet, mut random: ChaCha8Rng, running: &Running) {
     let mut revision = 1;
     while running.goes_on(Duration::from_secs_f64(random.random_range(0.1..0.6))) {

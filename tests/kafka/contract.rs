@@ -1,5 +1,5 @@
-//! The contract on the real broker: terms, a window loaded afterwards, a ruling, a crash in between, and statements that
-//! stay what they were, byte by byte.
+//! The contract on the real broker: terms, a window loaded afterwards, a ruling, a crash in between, and statements
+//! that stay unchanged, byte by byte.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Dead letters: what must be in the topic, noted while it is sent, and what is.
+//! Dead letters: what must be in the topic, recorded while it is sent, compared with what is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,8 +51,8 @@ impl<S: Sink> Sink for Noting<S> {
 }
 
 impl Noted {
-    /// Every difference between the dead letters and what was noted, a line each: a source offset that comes twice, bytes
-    /// that are not those of the source at the offset named, a wrong reason, one too many or too few.
+    /// Every difference between the dead letters and what was recorded, one line each: a source offset that comes
+    /// twice, bytes that are not those of the source at the offset named, a wrong reason, one too many or too few.
     ///
     /// `source` holds the records of the calls topic at the offsets that the letters name, and may hold more.
     pub fn differences(

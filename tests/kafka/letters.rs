@@ -148,7 +148,7 @@ fn what_waits_for_a_flush_has_a_bound() {
         assert!(waiting >= bound_mib * MIB && waiting < (bound_mib + ROUND_MIB) * MIB, "{kind}: {waiting} bytes wait");
         assert!(grown < GROWTH_MIB, "{kind}: the process grew by {grown} MiB");
         assert_eq!(instance.metric("sla_ledger_reading_paused"), Some(1.0));
-        // Then it goes on, and nothing is missing.
+        // Then it continues, and nothing is missing.
         write::set(brokers, &names.ledger, "max.message.bytes", "8388608");
         let seen = || read_ledger(brokers, &names.ledger).counted().totals.seen;
         wait_until("all records in the ledger", 2 * LIMIT, || seen() == sent as u64);

@@ -590,7 +590,7 @@ fn alertmanagers_have_what_fires_for_as_long_as_it_fires() {
         peer.wait_levels(&["80 critical"], SOON);
     }
 
-    // Without the service it ends by itself; the next start reads it back from the topic.
+    // Without the service it ends on its own; the next start reads it back from the topic.
     instance.kill();
     for peer in [&first, &second] {
         peer.wait_levels(&[], LIMIT);

@@ -195,7 +195,7 @@ impl Manager {
         self.directory.path().join("notify").display().to_string()
     }
 
-    /// The lines of all messages, up to that which has a line that begins so.
+    /// The lines of all messages, up to the message with a line that begins like this.
     #[track_caller]
     fn wait_for(&self, beginning: &str) -> Vec<String> {
         let (mut lines, mut buffer) = (Vec::new(), [0; 4096]);

@@ -81,7 +81,7 @@ impl Reader {
                         return true;
                     }
                 }
-                // Brokers that go away are what some tests are about; the reader goes on when they are back.
+                // Some tests stop brokers on purpose; the reader continues when they are back.
                 Some(Err(_)) => {}
             }
         }
@@ -306,7 +306,7 @@ impl Counted {
         Counted { days: days.collect(), totals }
     }
 
-    /// Every difference, a line each: of the totals, and of every (tenant, day, action, code, flag).
+    /// Every difference, one line each: of the totals, and of every (tenant, day, action, code, flag).
     pub fn differences(&self, expected: &Counted) -> Vec<String> {
         let mut differences = Vec::new();
         let mut differ = |what: String, found: Option<&dyn Debug>, expected: Option<&dyn Debug>| {

@@ -1,4 +1,4 @@
-//! One instance of the service as a process: its configuration, its HTTP port, its life.
+//! One instance of the service as a process: its configuration, HTTP port and lifecycle.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -192,7 +192,7 @@ impl Instance {
         assert!(status.success(), "{} ended with {status}{log}", self.name);
     }
 
-    /// Waits for the process to end by itself with code 1, and returns its log.
+    /// Waits for the process to exit on its own with code 1, and returns its log.
     #[track_caller]
     pub fn wait_refusal(&mut self) -> String {
         let status = self.program().wait_exit(LIMIT);

@@ -59,7 +59,7 @@ fn verify_counts_by_the_settings_as_they_were_and_finds_what_is_forged() {
     count_and_stop(&mut instance, brokers, &names, sent);
     assert_eq!(read_ledger(brokers, &names.ledger).counted().totals.duplicate, 10);
 
-    // The second: another mapping, a window of a minute, another limit of rows, other codes that went well.
+    // The second: another mapping, a window of a minute, another limit of rows, other success codes.
     instance
         .set("/source/fields", json!({"tenant": "/customer/name", "request_id": "/id", "timestamp": "/at", "action": "/op", "code": "/status"}))
         .set("/source/timestamp_format", json!("epoch_ms"))

@@ -26,7 +26,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A call of a tenant that went well, arriving at the instant at which it was made.
+    /// A successful call of a tenant, arriving at the instant at which it was made.
     pub fn call(partition: i32, tenant: &str, request_id: &str, timestamp_ms: i64) -> Sent {
         Sent::failing_call(partition, tenant, request_id, timestamp_ms, "")
     }

@@ -132,7 +132,7 @@ pub enum Phase {
     Out,
     /// Waits for its assignment.
     Joining,
-    /// Initialises its producer; then it takes over, or, if it still has its shards, counts on.
+    /// Initialises its producer; then it takes over or, if it still has its shards, continues counting.
     Init,
     TakingOver(Takeover),
     Counting,

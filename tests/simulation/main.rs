@@ -104,7 +104,7 @@ const BY_TRACE: &[Mutation] = &[
 /// Rounds in which everything must settle once there are no more faults.
 const CALM_ROUNDS: usize = 3000;
 
-/// Prints a line past the test harness's capture.
+/// Prints a line that the test harness does not capture.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
@@ -232,7 +232,7 @@ impl World {
             trace!(env, "i{i} thaws");
             me.frozen = false;
         }
-        // A frozen or dead member is expelled before long, a live one now and then.
+        // A frozen or dead member is expelled soon, a live one occasionally.
         if let Some(member) = me.member {
             let often = if !me.up || me.frozen { 80 } else { chaos.expire };
             if env.rng.mille(often) && env.broker.group.members.contains_key(&member) {

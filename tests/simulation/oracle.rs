@@ -80,8 +80,8 @@ struct Recount {
     duplicates_of_prev: u64,
     duplicates_late: u64,
     duplicates_of_refused: u64,
-    /// Calls that are not counted: over the limit of rows, too old, and those of both that did not go well; and failing
-    /// ones that are not itemised.
+    /// Calls that are not counted: over the limit of rows, too old, and the unsuccessful ones of both; and failing ones
+    /// that are not itemised.
     uncounted: BTreeMap<(String, Day), [u64; 4]>,
     /// Tenants by month, and those that came when the month had refused others.
     admitted: BTreeSet<(String, i32)>,

@@ -284,7 +284,7 @@ fn a_commit_follows_every_acknowledgement() {
         hand.instances[0].begin_flush(&mut hand.env, false)?;
         hand.instances[0].advance(&mut hand.env)?;
         hand.arrive(0);
-        // The rest is still on its way, however long the owner goes on.
+        // The rest is still in flight, however long the owner continues.
         for _ in 0..100 {
             hand.instances[0].advance(&mut hand.env)?;
         }
@@ -520,8 +520,8 @@ fn an_alert_is_told_one_state_at_a_time() {
         hand.flush(0)?;
         hand.reveal(6);
         hand.count(0, 3);
-        // The tail reads the first three calls while the others are on their way: it fires, and the flush that
-        // publishes it is aborted.
+        // The tail reads the first three calls while the others are in flight: it fires, and the flush that publishes
+        // it is aborted.
         hand.produce_all_but(0, 0)?;
         hand.instances[0].tail(&mut hand.env, 0, 1000)?;
         hand.finish_flush(0)?;

@@ -1,7 +1,7 @@
 //! What the tests that run real processes share: waiting for conditions, and processes that never outlive the test.
 //!
-//! [`kafka`] runs Apache Kafka itself; [`Program`] runs our own binary. There are no sleeps to hope for the
-//! best: [`wait_until`] awaits a condition and says what it awaited when that did not come.
+//! [`kafka`] runs Apache Kafka itself; [`Program`] runs our own binary. No test relies on sleeping: [`wait_until`]
+//! waits for a condition and reports it if it did not occur in time.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 

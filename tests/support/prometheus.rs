@@ -1,4 +1,4 @@
-//! A real Prometheus on a free loopback port, as Debian's package `prometheus` has it.
+//! A real Prometheus on a free loopback port, from Debian's package `prometheus`.
 
 use std::collections::BTreeMap;
 use std::process::Command;

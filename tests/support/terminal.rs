@@ -1,4 +1,4 @@
-//! A terminal for our own program: a pseudo terminal, and what it shows.
+//! A pseudo-terminal for our own program, and what it shows.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
