@@ -226,7 +226,7 @@ impl Tenant {
 
 // ---- a month of it ----
 
-/// What came of one tenant-month.
+/// The result of one tenant-month.
 #[derive(Default)]
 struct Played {
     calls: u64,
@@ -445,7 +445,7 @@ fn intervals(months: &[Played]) {
     }
 }
 
-/// Does the interval hold for those it is hardest for, too?
+/// Does the interval also hold for the hardest tenants?
 fn groups(months: &[Played]) {
     type Group = (&'static str, fn(&Played) -> bool);
     let groups: [Group; 5] = [

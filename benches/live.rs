@@ -98,7 +98,7 @@ fn kinds(failing: f64) -> Shares {
     }
 }
 
-/// What the counters of a service say at one instant.
+/// The counters of a service at one instant.
 struct Reading {
     at: Instant,
     cpu: f64,
@@ -232,7 +232,7 @@ fn one_binary(binary: &Binary, cluster: &Cluster, scenario: &Scenario, topic: &s
     let service = Service::start(binary, cluster, topic, &ledger, "a", METRICS);
     service.wait_until_ready();
     binary.bench(&format!("{name}_restart"), restart.elapsed().as_secs_f64(), "s");
-    // Tenants seen for the first time, and the first minutes' allocations, are not what a call costs.
+    // Tenants seen for the first time, and the first minutes' allocations, are not part of a call's cost.
     let before_warm = service.metric("sla_ledger_records_total").unwrap_or(0.0) as u64;
     let warm = scenario.send(cluster, topic, 10, || false);
     service.wait_for_records(before_warm + warm);

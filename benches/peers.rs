@@ -80,7 +80,8 @@ fn produce(cluster: &Cluster, events: u64) -> Expected {
     generator.expected()
 }
 
-/// The service on the same topic. What it counts is in no doubt here (`tests/kafka` compares it): the calls are.
+/// The service on the same topic. Only the number of counted calls is compared here; `tests/kafka` compares all
+/// figures.
 fn service(cluster: &Cluster, events: u64, truth: &Expected) {
     for binary in binaries() {
         let ledger = format!("peers-{}", binary.tag());

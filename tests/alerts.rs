@@ -131,7 +131,7 @@ fn a_tenant_goes_through_the_levels_into_the_tier_and_back() {
         (4, 2000, 10, vec!["firing SlaBudgetConsumed 100 critical level_crossed 1"]),
         (5, 2000, 11, vec!["firing SlaTierReached T1 critical tier_reached 1"]),
         (6, 2000, 21, vec!["firing SlaTierReached T2 critical tier_reached 1"]),
-        // At the edge nothing flaps: the levels resolve at nine tenths of themselves.
+        // Nothing flaps at the edge: a level resolves at nine tenths of its value.
         (7, 2200, 21, vec![]),
         (8, 2400, 21, vec!["resolved SlaTierReached T2 critical fell_below 1"]),
         (9, 4200, 21, vec![]),
@@ -219,7 +219,7 @@ fn after_the_month_a_correction_is_told_at_once() {
     assert_eq!(story.at(day(33), 2000, 11), ["resolved SlaTierReached T1 critical month_ended 1"]);
     // Late calls worsen it: only the new tier is published.
     assert_eq!(story.at(day(35), 2000, 21), ["firing SlaTierReached T2 critical tier_reached 1"]);
-    // A ruling takes it back to the edge: no nine tenths any more.
+    // A ruling takes it back to the edge: hysteresis no longer applies.
     assert_eq!(story.at(day(35) + HOUR, 2000, 20), ["resolved SlaTierReached T2 critical corrected 1"]);
     assert_eq!(story.at(day(35) + 2 * HOUR, 2000, 10), [""; 0]);
     // And it is breached again.
@@ -324,7 +324,7 @@ fn a_claim_opens_and_is_about_to_close() {
             "resolved SlaClaimCloses 7 warning claim_settled 1",
         ]
     );
-    // Without a known opening the end is known all the same.
+    // Even without a known opening the end is known.
     let window = ClaimWindow { opens: None, ..window };
     let mut story = Story { claim: Some((ClaimState::Ended, window)), ..Story::new() };
     let lines = story.at(at("2026-05-30"), 2000, 11);

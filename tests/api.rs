@@ -166,7 +166,7 @@ impl Service {
         format!("http://{}{path}", self.address)
     }
 
-    /// Status and body, held against the description.
+    /// Status and body, validated against the description.
     fn get(&self, path: &str) -> (u16, Value) {
         let response = self.client.get(self.url(path)).send().unwrap();
         let status = response.status().as_u16();
@@ -180,7 +180,7 @@ impl Service {
         (status, body)
     }
 
-    /// Content type and body of a statement, held against the description.
+    /// Content type and body of a statement, validated against the description.
     fn statement(&self, path: &str) -> (String, String) {
         let response = self.client.get(self.url(path)).send().unwrap();
         let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
@@ -573,7 +573,7 @@ fn a_statement_is_what_finance_sends_and_an_auditor_recomputes() {
     // As of the day after the order, there was no ruling, and no window was announced.
     let early = service.ok(&format!("{STATEMENT}?as_of=2026-03-18T00:00:00Z"));
     assert_eq!((&early["standing"]["failed"], &early["as_of"]), (&json!(9), &json!("2026-03-18T08:00:00+08:00")));
-    // What is claimable and expired goes by the hour of issue.
+    // Claimable or expired depends on the hour of issue.
     for (now, state) in [("2026-04-09T00:00:00Z", "claimable"), ("2026-07-08T00:00:00Z", "expired")] {
         assert_eq!(service.ok(&format!("{STATEMENT}?now={now}"))["standing"]["state"], json!(state), "{now}");
     }
@@ -606,7 +606,7 @@ fn a_statement_is_issued_no_earlier_than_what_it_holds() {
     first.flush(CALLED);
     second.flush(NOW - 1500);
     assert_eq!(service.ok(STATEMENT)["issued_at"], json!("2026-03-25T11:59:58.500+08:00"));
-    // A producer's clock that is ahead moves nothing.
+    // A producer's clock that is ahead changes nothing.
     second.flush(NOW + 3_600_000);
     assert_eq!(service.ok(STATEMENT)["issued_at"], json!("2026-03-25T00:00:00+08:00"));
 }

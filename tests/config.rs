@@ -10,8 +10,8 @@ use sla_ledger::config::{Config, Start};
 const SAMPLE: &str = include_str!("../config/sla-ledger.yaml");
 const LEAST: &str = "source: {topic: api-calls}\nkafka: {brokers: 'localhost:9092'}\n";
 
-/// The mistakes of `text`, one a line; of the smallest valid file with `text` below it, if that says neither source nor
-/// brokers.
+/// The errors in `text`, one per line; or in the smallest valid file with `text` appended, if `text` names neither
+/// source nor brokers.
 fn mistakes(text: &str) -> String {
     let with_source = if text.contains("source:") { "" } else { "source: {topic: api-calls}\n" };
     let with_brokers = if text.contains("kafka:") { "" } else { "kafka: {brokers: ['localhost:9092']}\n" };
@@ -439,7 +439,7 @@ fn files_are_seen_from_the_configuration() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
-    /// A damaged file is refused or taken; it never brings the process down.
+    /// A damaged file is refused or accepted; it never crashes the process.
     #[test]
     fn damaged_files_never_panic(edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4u8, any::<char>()), 1..8)) {
         let mut chars: Vec<char> = SAMPLE.chars().collect();

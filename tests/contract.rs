@@ -26,7 +26,7 @@ use sla_ledger::pipeline::standings::{Standings, TenantStanding};
 use sla_ledger::report::standing::Standing;
 use sla_ledger::view::{Editor, View};
 
-/// A shard and what every instance makes of its ledger.
+/// A shard, and its ledger as every instance reads it.
 struct Ledger {
     shard: Shard,
     view: View,
@@ -37,7 +37,7 @@ struct Ledger {
 impl Ledger {
     fn new(contract: &Arc<Contract>) -> Self {
         let owner = Owner::new(0, "test", (1, 2));
-        // Every failing call is itemised: what is not, only a whole day's ruling can touch.
+        // Every failing call is itemised: others can be changed only by a ruling over a whole day.
         let settings = CountingSettings { not_itemised: Vec::new(), ..CountingSettings::default() };
         let shard = Shard::take_over(owner, &settings, ShardState::default(), 0).expect("settings");
         let (view, editor) = View::new(1, contract.clone());
@@ -80,7 +80,7 @@ impl Ledger {
         }
     }
 
-    /// Judged by another contract, beside the reading as in the service.
+    /// Adopts another contract while the ledger is read, as in the service.
     fn adopt(&mut self, contract: &Arc<Contract>) {
         adoption::adopt(&self.view, &mut self.editor, contract);
     }
@@ -518,7 +518,7 @@ mod model {
             let applies = if *clause == Clause::MAINTENANCE || *clause == Clause::EVENT {
                 let windows = &documents.notices;
                 windows.iter().enumerate().any(|(place, n)| {
-                    // The version recorded last, or the later one of two recorded at once.
+                    // The version recorded last, or the later one of two recorded at the same time.
                     let beaten = windows.iter().enumerate().any(|(other, m)| {
                         m.id == n.id
                             && as_of.is_none_or(|t| m.recorded_at_ms <= t)

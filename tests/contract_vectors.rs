@@ -279,7 +279,7 @@ proptest! {
 
     #[test]
     fn service_months_tile_the_terms(orders in orders()) {
-        // Of one id, here the start, the later in the slice holds.
+        // Of one id, here the start, the later in the slice applies.
         let holding: BTreeMap<_, _> = orders.iter().map(|order| (order.start, order)).collect();
         let terms = Terms::of(&orders, None, |_| MonthEnd::MonthEnd);
         let (from, to) = (LocalDay(19_300), LocalDay(21_400));

@@ -34,7 +34,7 @@ use support::dashboards::{
 };
 use support::prometheus::Prometheus;
 
-/// What Grafana itself defines.
+/// Variables that Grafana itself defines.
 const BUILT_IN: [&str; 4] = ["__rate_interval", "__interval", "__range", "__url_time_range"];
 
 /// Names that a template uses as variables: `$name`, `${name}`; `${__data…}` and `${__value…}` are a link's own.
@@ -226,7 +226,7 @@ fn a_metric_under_another_name_is_noticed() {
         let missed = unknown_metrics(&dashboards, |name| is_known(name) && name != renamed);
         assert_eq!(missed.keys().collect::<Vec<_>>(), [renamed]);
     }
-    // All that is exported is shown somewhere.
+    // Every exported metric is shown somewhere.
     let unused: Vec<_> = names::ALL.iter().map(|metric| metric.name).filter(|name| !used.contains(*name)).collect();
     assert_eq!(unused, Vec::<&str>::new());
 }

@@ -189,7 +189,7 @@ fn reference(settings: &CountingSettings, record: &SourceRecord<'_>) -> Result<C
     let root = opened.unwrap_or(&document);
     let repeats = |root: &Json<'_>| pointers().any(|steps| (1..=steps.len()).any(|n| at(root, &steps[..n]).len() > 1));
     let identity = [&fields.tenant, &fields.request_id, &fields.timestamp];
-    // The data of an event lacks some of the identity: the envelope may have it.
+    // The data of an event lacks part of the identity: the envelope may have it.
     let lacking = opened.is_some()
         && identity.iter().any(|path| matches!(path, FieldPath::Pointer(steps) if at(root, steps).is_empty()));
     let headers = record.headers.read();
@@ -459,7 +459,7 @@ fn values() -> impl Strategy<Value = Written> {
     })
 }
 
-/// A call event, nearly: each field usually right, sometimes absent, odd or twice; other members between them.
+/// Nearly a call event: each field usually valid, sometimes absent, odd or repeated; other members between them.
 fn events() -> impl Strategy<Value = Written> {
     let text =
         |choices: &'static [&'static str]| prop::sample::select(choices).prop_map(|s| Written::Raw(s.to_owned()));
@@ -518,7 +518,7 @@ fn events() -> impl Strategy<Value = Written> {
     prop_oneof![8 => inner, 2 => envelope, 2 => values()]
 }
 
-/// What happens to the bytes on the way.
+/// Damage to the bytes in transit.
 fn damage() -> impl Strategy<Value = Vec<(u8, u16, u8)>> {
     let byte =
         prop_oneof![prop::sample::select(b"{}[]\",:\\ \n\tu0n.-e+\x00\x1f\x7f\x80\xc3\xff".to_vec()), any::<u8>()];
@@ -625,7 +625,7 @@ fn the_scanner_reads_what_serde_json_reads() {
     }
 }
 
-/// The share of random events that come through, so that the test above does not only compare refusals.
+/// The share of random events that are accepted, so that the test above does not only compare refusals.
 #[test]
 fn random_events_are_neither_all_good_nor_all_bad() {
     use proptest::strategy::ValueTree;
@@ -1107,13 +1107,13 @@ fn identity_in_the_envelope_is_found_by_pointers_and_by_attributes() {
             (event(r#","data":null"#), &is("api.call", "ok")),
             (event(r#","data_base64":"e30=""#), &is("api.call", "ok")),
             (event(r#","data":{"method":"GET"}"#), &is("api.call", "ok")),
-            // What the data knows besides is not lost.
+            // Other fields of the data are not lost.
             (event(r#","data":{"code":"InternalError","type":"Dial"}"#), &is("Dial", "InternalError")),
             (event(r#","data":{"code":"InternalError","code":"X"}"#), "repeated_field"),
-            // An id in the data is that of something else where the rest of the identity is in the envelope.
+            // An id in the data belongs to something else if the rest of the identity is in the envelope.
             (event(r#","data":{"id":7}"#), &is("api.call", "ok")),
             (event(r#","subject":"other","data":{}"#), "repeated_field"),
-            // Whole in the data: as ever.
+            // Complete in the data: unchanged.
             (
                 event(r#","data":{"subject":"else","id":"1","time":"2026-03-20T02:00:00Z"}"#),
                 "tenant=else action= code=ok flag=-",

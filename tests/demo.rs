@@ -36,7 +36,7 @@ fn get(url: &str) -> reqwest::blocking::Response {
     reqwest::blocking::get(url).expect(url)
 }
 
-/// It ends with success, and neither the service nor librdkafka had anything to say.
+/// It exits successfully, and neither the service nor librdkafka logged anything.
 fn assert_ends(mut demo: Program) -> String {
     let status = demo.wait_exit(END);
     assert!(status.success(), "{status}: {}", demo.log_tail());

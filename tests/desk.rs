@@ -81,7 +81,7 @@ impl Rig {
         self.take_over_from([0; SHARDS as usize]);
     }
 
-    /// The same, where the source partitions hold nothing before these offsets any more.
+    /// The same, but the source partitions no longer hold anything before these offsets.
     fn take_over_from(&mut self, low: [i64; SHARDS as usize]) {
         self.desk = desk();
         for shard in 0..SHARDS {
@@ -97,7 +97,7 @@ impl Rig {
         self.view.keep_home(Instant::now() + Duration::from_secs(3600));
     }
 
-    /// Judged by another contract, beside the reading as in the service.
+    /// Adopts another contract while the ledger is read, as in the service.
     fn adopt(&mut self, contract: &Arc<Contract>) {
         adoption::adopt(&self.view, &mut self.editor, contract);
     }
@@ -136,7 +136,7 @@ impl Rig {
         self.events().iter().map(line).collect()
     }
 
-    /// Twice, for the figures of one flush are judged at the next, and the fleet's own alerts not at each.
+    /// Twice, because the figures of one flush are judged at the next, and the fleet's own alerts not every time.
     fn settle(&mut self) -> Vec<String> {
         let mut lines = self.flush();
         self.now_ms += 3000;
@@ -169,7 +169,7 @@ impl Rig {
         self.editor.publish(&self.view, || ());
     }
 
-    /// A newer version owns the shard for a while, and writes these pairs beside what it must. The next owner is this one.
+    /// A newer version owns the shard for a while, and writes these pairs in addition. The next owner is this version.
     fn newer_version_writes(&mut self, shard: u32, pairs: &[(String, Vec<u8>)]) {
         let mut flush = self.shards.get_mut(&shard).unwrap().snapshot();
         let mut checkpoint = Checkpoint::decode_value(&flush.checkpoint.1).unwrap();
@@ -432,11 +432,11 @@ fn what_a_newer_version_told_is_left_as_it_is() {
     let mut all = rig.alert_records(home);
     all.retain(|key, _| newest.contains_key(key));
     assert_eq!(all, newest);
-    // The newer version is back and says it in words that this one knows: from then on it is judged again.
+    // The newer version is back and writes a state that this version understands: from then on it is judged again.
     rig.newer_version_writes(home, &[(key("SlaBudgetConsumed 2 50"), told("warning", "firing", "level_crossed"))]);
     assert_eq!(rig.editor.read().foreign_alerts(), pairs.len() - 1);
     assert_eq!(rig.settle(), ["resolved SlaBudgetConsumed 50 acme"]);
-    // With their month they are closed; those of the fleet when they are over and as old.
+    // They are closed with their month; those of the fleet once they are resolved and as old.
     rig.now_ms = day_start_ms(chrono_tz::Asia::Shanghai, "2026-09-01".parse::<LocalDay>().unwrap());
     rig.calls("acme", 10, 0);
     rig.settle();

@@ -954,7 +954,7 @@ fn a_ruling_is_appended_below_the_others() {
         assert!(written.starts_with(text.as_deref().unwrap_or_default()));
         let all = rulings::parse("f", &written).expect("valid");
         assert_eq!(all[all.len() - 3..], [first, second, third]);
-        // What the ledger keeps of them is the same file again.
+        // What the ledger keeps of them gives the same file.
         let kept: Vec<_> = all.iter().map(|ruling| &*ruling.canonical).collect();
         let again = rulings::file_of(&kept).expect("rulings");
         assert_eq!(rulings::parse("f", &again).expect("valid"), all, "{again}");
@@ -1104,7 +1104,7 @@ impl Dice {
     }
 }
 
-/// One damage that editors, people and disks do.
+/// One kind of damage that editors, people and disks cause.
 fn damage(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
     let mut lines: Vec<Vec<u8>> = bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
     if lines.is_empty() {

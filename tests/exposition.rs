@@ -418,8 +418,8 @@ fn named(label: &str) -> String {
     })
 }
 
-/// Everything the service can say.
-/// Everybody pays from February 2026 on; a failure in February is one of an action on trial (clause 5.8).
+/// A contract for every metric of the service. All tenants pay from February 2026 on; a failure in February is one of
+/// an action on trial (clause 5.8).
 fn paid_contract(tenants: &[String]) -> Contract {
     let first = Month(MARCH.0 - 1).first_day();
     let order = |tenant: &String| {
@@ -556,12 +556,12 @@ fn promtool_finds_nothing_to_say() {
     let fresh = written(&Exporter::new(), &ProcessMetrics::new(), Format::Text);
     parse(&fresh);
     assert_eq!(promtool(&fresh), (true, String::new()));
-    // It does find what is wrong.
+    // It does detect errors.
     assert!(!promtool(&text.replacen("# TYPE sla_calls gauge", "# TYPE sla_calls nonsense", 1)).0);
 }
 
-/// What Prometheus' own Python client reads in both formats: the families' names and types, and the samples. `process_*` go on
-/// changing, so their values are left out.
+/// What Prometheus' own Python client reads in both formats: the families' names and types, and the samples.
+/// `process_*` keep changing, so their values are omitted.
 const BOTH: &str = "
 import json, sys
 from prometheus_client import openmetrics, parser
@@ -987,7 +987,7 @@ fn clients_that_send_no_request_do_not_hold_up_a_scrape() {
     drop(silent);
 }
 
-/// Reads until the server closes; how long that took.
+/// Reads until the server closes, and returns how long that took.
 fn until_closed(stream: &mut TcpStream) -> Duration {
     let began = Instant::now();
     let mut buffer = vec![0; 1 << 16];

@@ -481,7 +481,7 @@ struct Ran {
 }
 
 impl Ran {
-    /// It ended well and said nothing.
+    /// It succeeded and printed nothing on stderr.
     #[track_caller]
     fn done(self) -> Self {
         assert_eq!((self.output.status.code(), text(&self.output.stderr).as_str()), (Some(0), ""));
@@ -564,7 +564,7 @@ fn standing<'v>(output: &'v Value, tenant: &str, month: &str) -> &'v Value {
     of.unwrap_or_else(|| panic!("no standing of {tenant} {month}: {output}"))
 }
 
-/// A statement of acme's March: `arguments` say what else.
+/// A statement of acme's March, with further `arguments`.
 fn statement(calls: &Path, arguments: &[&str]) -> String {
     let calls = calls.display().to_string();
     let fixed = ["statement", "--tenant", "acme", "--month", "2026-03", "--calls", &calls];
@@ -573,7 +573,7 @@ fn statement(calls: &Path, arguments: &[&str]) -> String {
     out
 }
 
-/// What a limit keeps out of a month is said wherever the month is shown, and nothing is settled by it.
+/// What a limit keeps out of a month is reported wherever the month is shown, and settles nothing.
 #[test]
 fn row_limit() {
     const NOW: [&str; 2] = ["--now", "2026-04-10T00:00:00+08:00"];
@@ -692,7 +692,7 @@ fn rejected_lines_are_said_beside_every_figure() {
     assert_eq!(standing(&output, "acme", "2026-03")["complete"], json!(false));
 }
 
-/// Calls older than `limits.max_age` belong to a tenant and a month that say so.
+/// Calls older than `limits.max_age` are reported for their tenant and month.
 #[test]
 fn calls_too_old_to_count_leave_their_month_incomplete() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -722,7 +722,7 @@ fn calls_too_old_to_count_leave_their_month_incomplete() {
     assert_eq!(standing(&output, "gone", "2026-03")["tier"], "no_traffic");
 }
 
-/// More tenants than a month has room for: those counted stay exact, and months that may lack calls say so.
+/// More tenants than a month has room for: those counted stay exact, and months that may lack calls report it.
 #[test]
 fn a_tenant_of_every_call_meets_a_limit() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -770,7 +770,7 @@ fn a_tenant_of_every_call_meets_a_limit() {
     }
 }
 
-/// Papers that are valid and do nothing are named beside the figures they do not change, and by `check-config`.
+/// Documents that are valid but have no effect are named beside the figures they do not change, and by `check-config`.
 #[test]
 fn documents_that_do_nothing_say_so() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -22,7 +22,7 @@ fn march() -> Period {
     Period { first: day("2026-03-01"), last: day("2026-03-31") }
 }
 
-/// So many days before `today` with these calls on working days and on weekends, and today's.
+/// `length` days before `today` with these calls on working days and on weekends, and today's.
 fn history(today: LocalDay, length: i32, working: u64, weekend: u64, so_far: u64) -> Vec<(LocalDay, u64)> {
     let calls = |day: LocalDay| if matches!(day.0.rem_euclid(7), 2 | 3) { weekend } else { working };
     let past = (1..=length).rev().map(|ago| LocalDay(today.0 - ago)).map(|day| (day, calls(day)));
@@ -373,7 +373,7 @@ proptest! {
         let Some(found) = outlook(&policy, march(), so_far, &days, None, now_ms) else { return Ok(()) };
         let tier = |total, failed| policy.tier(Availability { total, failed });
 
-        // Every day left like the busiest, or as many calls as the interval allows for.
+        // Every remaining day like the busiest, or as many calls as the interval allows.
         let today = LocalClock::new(policy.time_zone).day(now_ms);
         let passed = (now_ms - day_start_ms(policy.time_zone, today)) as f64 / 86_400_000.0;
         let busiest = days.iter().map(|(_, calls)| *calls).max().unwrap_or(0) as f64;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::support;
 use support::kafka::Cluster;
 
-/// How long the service may take to count what there is.
+/// How long the service may take to count all existing records.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Prints one figure.
@@ -161,7 +161,7 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    /// Ends it as an operator would; the CPU seconds of its whole life.
+    /// Stops it as an operator would, and returns the CPU seconds of its whole lifetime.
     pub fn stop(mut self) -> f64 {
         #[expect(unsafe_code, reason = "the standard library sends no SIGTERM")]
         // SAFETY: a signal to our own child, which was not waited for.
@@ -185,7 +185,7 @@ impl Pauses {
         Self { seen: Vec::new(), longest: Duration::ZERO }
     }
 
-    /// Looks at what `service` says of all partitions.
+    /// Checks what `service` reports for all partitions.
     pub fn look(&mut self, service: &Service) {
         let Some(offsets) = service.next_offsets() else { return };
         let now = Instant::now();
@@ -201,7 +201,7 @@ impl Pauses {
         }
     }
 
-    /// Whether every partition was counted on in the time before the last look.
+    /// Whether every partition made progress in this time before the last check.
     pub fn all_moved_within(&self, time: Duration) -> bool {
         !self.seen.is_empty() && self.seen.iter().all(|(_, since)| since.elapsed() < time)
     }

@@ -135,8 +135,8 @@ fn watch(client: &Client, instance: &Instance, lasting: Duration) -> Seen {
     }
 }
 
-/// 1,000 clients that are stuck, half of them in the handshake, while calls are counted: a scrape is answered, flushes and
-/// freshness stay what they were, and the count is exact.
+/// 1,000 clients that are stuck, half of them in the handshake, while calls are counted: a scrape is answered, flushes
+/// and freshness are not affected, and the count is exact.
 #[test]
 fn a_thousand_stuck_clients_delay_no_flush_and_no_scrape() {
     let _machine = alone();

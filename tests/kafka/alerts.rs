@@ -28,7 +28,7 @@ struct Told {
     names: Names,
     /// In the order of the topic.
     events: Vec<Value>,
-    /// Behind the last event.
+    /// The offset after the last event.
     next_offset: i64,
 }
 
@@ -59,7 +59,7 @@ impl Told {
         });
     }
 
-    /// One line an event: status, alert and detail.
+    /// One line per event: status, alert and detail.
     fn lines(&self) -> Vec<String> {
         let line = |event: &Value| {
             let data = &event["data"];
