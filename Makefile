@@ -21,7 +21,7 @@ package: ## sla-ledger_VERSION_ARCHITECTURE.deb and its debug symbols, in target
 	scripts/package
 
 test: test-deps ## all tests, including those against a real Kafka
-	$(CARGO) test --lib --bins --tests
+	$(CARGO) test --no-fail-fast --lib --bins --tests
 	$(CARGO) test --features mutations --test simulation
 	$(CARGO) test --doc
 

@@ -605,7 +605,7 @@ fn order_mistakes_one_a_line() {
                 &ORDERS.replace("order_id", "order-id"),
                 "1:1: the column `order_id` is missing; name all of tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at; fields may be empty, columns not\n1:8: `order-id` is not a column of this file; did you mean `order_id`?",
             ),
-            (&ORDERS.replace("order_id", "order_id,start"), "1:23: the column `start` stands twice; remove one"),
+            (&ORDERS.replace("order_id", "order_id,start"), "1:23: the column `start` is given twice; remove one"),
             (
                 &ORDERS.replace("order_id", "order_id,zzz"),
                 "1:17: `zzz` is not a column of this file; remove it; the columns are tenant,order_id,start,months,last_day,terminated_on,policy,recorded_at,legal_name,legal_name_zh,address,address_zh",

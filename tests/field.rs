@@ -818,7 +818,7 @@ fn documents_that_do_nothing_say_so() {
         standing(&output, "acme", "2026-03")["remarks"],
         json!([
             "claim c1 has no effect: no service month begins on its `period_start`",
-            "declaration d1 has no effect: it was told when its time was over",
+            "declaration d1 has no effect: it was announced when its time was over",
             notice
         ])
     );

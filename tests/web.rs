@@ -402,7 +402,7 @@ fn one_mistake_a_line() {
         ),
         (
             tls("client_auth_type: RequireAnyClientCert"),
-            "web.yml:1:84: `tls_server_config.client_auth_type` is not supported: with `RequireAnyClientCert` nobody checks the certificate; write `RequireAndVerifyClientCert`, or `NoClientCert`",
+            "web.yml:1:84: `tls_server_config.client_auth_type` is not supported: with `RequireAnyClientCert` the certificate is not checked; write `RequireAndVerifyClientCert`, or `NoClientCert`",
         ),
         (
             tls("client_auth_type: RequireAndVerifyClientCerts"),
@@ -414,7 +414,7 @@ fn one_mistake_a_line() {
         ),
         (
             tls("client_ca_file: ca.crt"),
-            "web.yml:1:82: `tls_server_config.client_ca_file` has no effect: nobody is asked for a certificate; add `client_auth_type: RequireAndVerifyClientCert`",
+            "web.yml:1:82: `tls_server_config.client_ca_file` has no effect: no client is asked for a certificate; add `client_auth_type: RequireAndVerifyClientCert`",
         ),
         (
             tls("client_auth_type: VerifyClientCertIfGiven, client_ca_file: junk.crt"),
@@ -560,7 +560,7 @@ fn check_config_reads_them_and_warns() {
     };
     let open = "listen: '0.0.0.0:8464'";
     let clear = "is open to other machines: passwords and every tenant's figures cross the network in clear text; add `tls_server_config`";
-    let nobody = "is open to other machines: whoever reaches it can read every tenant's figures, and reload; add `basic_auth_users`";
+    let nobody = "is open to other machines: anyone who reaches it can read every tenant's figures, and reload; add `basic_auth_users`";
     let neither = "can read every tenant's figures, and reload, all in clear text; add `basic_auth_users` and `tls_server_config`";
     for (web, http, summary, warning) in [
         (String::new(), "".to_owned(), "http       127.0.0.1:8464, no TLS, no users\n", None),

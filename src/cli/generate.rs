@@ -160,7 +160,7 @@ pub struct ShareArgs {
     /// Of the calls: no answer.
     #[arg(long, default_value_t = Shares::default().no_response)]
     pub no_response: f64,
-    /// Of the calls: codes nobody classified.
+    /// Of the calls: codes that are not classified.
     #[arg(long, default_value_t = Shares::default().unknown)]
     pub unknown: f64,
     /// Of the calls: a system error's code with system_error false.

@@ -51,7 +51,7 @@ pub enum Command {
     Export(ExportArgs),
 }
 
-/// What `ruling add` is told.
+/// What is ruled, and how it is shown and written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -21,7 +21,6 @@ use crate::domain::contract::Contract;
 use crate::domain::policy::Policy;
 use crate::domain::standing::{Completeness, RUNNING, ServiceMonth};
 use crate::kafka::registry;
-use crate::kafka::verify::read_ledger;
 use crate::pipeline::book::Book;
 use crate::pipeline::rulings::{refusal, refused_rulings};
 use crate::pipeline::settings::CountingSettings;
@@ -214,9 +213,7 @@ pub(super) fn facts(
 /// The ledger as it is in Kafka, and the source topic.
 fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
     let config = Config::load(file)?;
-    let base = config.kafka.client().context("the Kafka client cannot be configured")?;
-    let shards = super::verify::ledger_partitions(&base, &config.ledger.topic)?;
-    let book = read_ledger(&base, &config.ledger.topic, shards)?;
+    let book = super::verify::existing_ledger(&config)?;
     for (shard, state) in book.shards().iter().enumerate() {
         if let Some(trouble) = state.trouble() {
             bail!("the ledger of shard {shard} does not add up ({trouble}): no statement is issued from it");
@@ -227,6 +224,7 @@ fn ledger(file: &Path, documents: &mut DocumentSet) -> Result<(Book, String)> {
         bail!("{}", refusal(&refused));
     }
     if let Some(topic) = &config.contract.registry_topic {
+        let base = config.kafka.client().context("the Kafka client cannot be configured")?;
         documents.registry = registry::read(&base, topic, documents.registry.clone())?;
     }
     Ok((book, config.source.topic))

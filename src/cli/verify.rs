@@ -13,7 +13,7 @@ use crate::kafka::verify::{self, Verdict};
 use crate::pipeline::book::Book;
 use crate::visible::visible;
 
-/// Count the calls topic anew and compare with the ledger, difference by difference.
+/// Recount the calls topic and compare every figure with the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sla-ledger verify
@@ -91,13 +91,18 @@ pub(super) fn read_ledger(config: &Config) -> Result<Option<Book>> {
     Ok(partitions(&base, topic)?.map(read).transpose()?)
 }
 
+/// The whole ledger as it is in Kafka, which must be there.
+pub(super) fn existing_ledger(config: &Config) -> Result<Book> {
+    read_ledger(config)?.with_context(|| no_ledger(&config.ledger.topic))
+}
+
 /// The partitions of the ledger topic.
-pub(super) fn ledger_partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
+fn ledger_partitions(base: &rdkafka::ClientConfig, topic: &str) -> Result<u32> {
     partitions(base, topic)?.with_context(|| no_ledger(topic))
 }
 
 /// What is said of a ledger topic that does not exist.
-pub(super) fn no_ledger(topic: &str) -> String {
+fn no_ledger(topic: &str) -> String {
     format!("the ledger topic `{topic}` (ledger.topic) does not exist: nothing was ever counted")
 }
 

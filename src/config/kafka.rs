@@ -271,7 +271,7 @@ impl KafkaConfig {
                     at,
                     &node,
                     true,
-                    format!("{full} is a secret, which never stands in this file"),
+                    format!("{full} is a secret, which is never kept in this file"),
                     help,
                 );
             } else if let Some(value) = property_value(&node) {
@@ -342,8 +342,8 @@ impl KafkaConfig {
 impl Security {
     fn read(section: &mut Section) -> Self {
         let help = "put the secret into a file or a variable, and name that: `…_file` or `…_env`";
-        section.refuse("password", "is a secret, which never stands in this file", help);
-        section.refuse("key_password", "is a secret, which never stands in this file", help);
+        section.refuse("password", "is a secret, which is never kept in this file", help);
+        section.refuse("key_password", "is a secret, which is never kept in this file", help);
         let mechanisms = Mechanism::NAMES.map(|(name, _)| name).to_vec();
         let without_files = Self {
             protocol: section

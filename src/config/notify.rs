@@ -259,7 +259,7 @@ impl NotifyConfig {
             let name = &webhook.name;
             if webhook.secret_file.is_none() {
                 warn(format!(
-                    "`notify.webhooks` {name} has no `secret_file`: whoever knows its address can send it alerts"
+                    "`notify.webhooks` {name} has no `secret_file`: anyone who knows its address can send it alerts"
                 ));
             }
             if matches!(&webhook.url, UrlSource::Url(url) if in_the_open(url)) {
@@ -286,7 +286,7 @@ fn in_the_open(url: &str) -> bool {
 impl WebhookConfig {
     fn read(section: &mut Section) -> Self {
         let check = section.reader.check_files;
-        section.refuse("secret", "is a secret, which never stands in this file", "name its file: `secret_file`");
+        section.refuse("secret", "is a secret, which is never kept in this file", "name its file: `secret_file`");
         let name = section
             .key("name", "A short name of its own; part of the consumer group's.")
             .required("ops", read::written("at most 64 of a–z, A–Z, 0–9, `.`, `_`, `-`", receiver_name));
@@ -363,8 +363,8 @@ impl HttpAccess {
     fn read(section: &mut Section) -> Self {
         let check = section.reader.check_files;
         let help = "put the secret into a file, and name that: `password_file`, `bearer_token_file`";
-        section.refuse("password", "is a secret, which never stands in this file", help);
-        section.refuse("bearer_token", "is a secret, which never stands in this file", help);
+        section.refuse("password", "is a secret, which is never kept in this file", help);
+        section.refuse("bearer_token", "is a secret, which is never kept in this file", help);
         let access = Self {
             username: section
                 .key("username", "The user of basic authentication; needs `password_file`.")
@@ -563,7 +563,7 @@ notify:
                 "`notify.webhooks[1].url` is wrong: it holds a user or a password",
             ),
             (webhook("name: a, url: 'http://a', url_file: b"), "`url` and `url_file` are both given"),
-            (webhook("name: a, url: 'http://a', secret: b"), "is a secret, which never stands in this file"),
+            (webhook("name: a, url: 'http://a', secret: b"), "is a secret, which is never kept in this file"),
             (webhook("name: a, url: 'http://a', username: b"), "`notify.webhooks[1].username` needs `password_file`"),
             (webhook("name: a, url: 'http://a', min_severity: warn"), "did you mean `warning`?"),
             (webhook("name: a, url: 'http://a'}, {name: a, url: 'http://b'"), "two webhooks have the name `a`"),

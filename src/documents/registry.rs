@@ -45,7 +45,10 @@ const ORDERS: [Column; 12] = [
         name: "legal_name",
         doc: "The customer's name on statements. This column and those after it may be absent.",
     },
-    Column { name: "legal_name_zh", doc: "The same on Chinese statements. Each of the two stands in for the other." },
+    Column {
+        name: "legal_name_zh",
+        doc: "The same on Chinese statements. Each of the two is the default of the other.",
+    },
     Column { name: "address", doc: "The customer's address on statements; needs a legal name." },
     Column { name: "address_zh", doc: "The same on Chinese statements." },
 ];

@@ -204,7 +204,7 @@ fn header<const N: usize>(
         let place = field(text, at, index);
         match names.iter().position(|name| *name == given) {
             Some(column) if columns[column] == usize::MAX => columns[column] = index,
-            Some(_) => found.push((format!("the column `{given}` stands twice"), "remove one".into(), place)),
+            Some(_) => found.push((format!("the column `{given}` is given twice"), "remove one".into(), place)),
             None if others == Others::Ignored => {}
             None => {
                 let message = format!("`{}` is not a column of this file", given.escape_debug());

@@ -82,7 +82,7 @@ fn late_notice(id: &str) -> String {
 }
 
 fn late_declaration(id: &str) -> String {
-    format!("declaration {id} has no effect: it was told when its time was over")
+    format!("declaration {id} has no effect: it was announced when its time was over")
 }
 
 fn stray_claim(id: &str, registered: bool, first: bool) -> Option<String> {

@@ -390,7 +390,7 @@ fn row(line: usize, text: &str) -> Result<Row, String> {
     };
     let (first, last) = (day(first)?, day(last)?);
     if last < first {
-        return Err(format!("line {line}: {last} lies before {first}; put the earlier day first"));
+        return Err(format!("line {line}: {last} is before {first}; put the earlier day first"));
     }
     if last.0 - first.0 >= LONGEST_RUN {
         return Err(format!("line {line}: {first} to {last} is more than a year; write one line for each year"));
@@ -482,7 +482,7 @@ mod tests {
             ("# c\n\noff,2026-01-01,2026-01-01", "line 3: `off,2026-01-01,2026-01-01` has too few columns"),
             ("off,2026-1-1,2026-01-01,2026,x", "line 1: `2026-1-1` is not a date"),
             ("off,2026-02-29,2026-03-01,2026,x", "line 1: `2026-02-29` is not a date"),
-            ("off,2026-01-02,2026-01-01,2026,x", "line 1: 2026-01-01 lies before 2026-01-02"),
+            ("off,2026-01-02,2026-01-01,2026,x", "line 1: 2026-01-01 is before 2026-01-02"),
             ("off,2026-01-01,2027-01-02,2026,x", "line 1: 2026-01-01 to 2027-01-02 is more than a year"),
             ("off,2026-01-01,2026-01-01,2206,x", "line 1: `2206` is not the year"),
             ("off,2026-01-01,2026-01-03,2026,x\nwork,2026-01-03,2026-01-04,2026,x", "line 2: 2026-01-03 is both"),

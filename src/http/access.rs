@@ -94,9 +94,11 @@ impl Access {
             (true, None) => {
                 ("passwords and every tenant's figures cross the network in clear text", "tls_server_config")
             }
-            (false, Some(_)) => ("whoever reaches it can read every tenant's figures, and reload", "basic_auth_users"),
+            (false, Some(_)) => {
+                ("anyone who reaches it can read every tenant's figures, and reload", "basic_auth_users")
+            }
             (false, None) => (
-                "whoever reaches it can read every tenant's figures, and reload, all in clear text",
+                "anyone who reaches it can read every tenant's figures, and reload, all in clear text",
                 "basic_auth_users` and `tls_server_config",
             ),
         };

@@ -222,7 +222,7 @@ fn client_verifier(section: &mut Section, directory: &Path) -> (bool, Option<Opt
         "RequireAndVerifyClientCert" => Ok(Ask::Everybody),
         "RequestClientCert" | "RequireAnyClientCert" | "RequireClientCert" => {
             let help = "write `RequireAndVerifyClientCert`, or `NoClientCert`";
-            wrong(node, format!("is not supported: with {} nobody checks the certificate", shown(node)), help)
+            wrong(node, format!("is not supported: with {} the certificate is not checked", shown(node)), help)
         }
         _ => {
             let words = [("NoClientCert", ()), ("VerifyClientCertIfGiven", ()), ("RequireAndVerifyClientCert", ())];
@@ -254,7 +254,7 @@ fn client_verifier(section: &mut Section, directory: &Path) -> (bool, Option<Opt
             let help = "add `client_auth_type: RequireAndVerifyClientCert`, or remove the key";
             section.mistake(
                 "client_ca_file",
-                "`tls_server_config.client_ca_file` has no effect: nobody is asked for a certificate",
+                "`tls_server_config.client_ca_file` has no effect: no client is asked for a certificate",
                 help,
             );
         }

@@ -17,7 +17,7 @@ const FLUSH_ANSWER: Duration = Duration::from_millis(500);
 /// After brokers failed to report the ids, flushes go on without asking for this long.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Why nothing is counted into another ledger topic than that of the takeover.
-const LEDGER_REMADE: &str = "the ledger topic was deleted and made anew while this instance was counting: what it held is gone. \
+const LEDGER_REMADE: &str = "the ledger topic was deleted and recreated while this instance was counting: what it held is gone. \
      Restore it, or count anew: set a new `ledger.topic` and a new `kafka.group`";
 
 /// The ids of the topics that are counted and written, where the brokers give topics one.
@@ -64,7 +64,7 @@ impl Identity {
         if source.id.is_none() && !std::mem::replace(&mut self.told_of_none, true) {
             tracing::warn!(
                 topic = topics.source,
-                "the brokers give topics no id: a topic that is deleted and made anew is noticed by its offsets alone"
+                "the brokers give topics no id: a topic that is deleted and recreated is detected by its offsets alone"
             );
         }
         self.ids.source = source.id;

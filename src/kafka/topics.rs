@@ -429,7 +429,7 @@ async fn check(admin: &AdminClient<DefaultClientContext>, config: &Config, shard
         warnings.push(format!("the calls topic `{source}` keeps records for {} ms: a takeover reads back {needed_ms} ms, and what retention removes before it is counted is lost; keep days", get(source, "retention.ms")));
     }
     if number(alerts, "retention.ms").is_some_and(|ms| (0..ALERTS_RETENTION_LEAST_MS).contains(&ms)) {
-        warnings.push(format!("the alerts topic `{alerts}` keeps records for {} ms (we create it with {ALERTS_RETENTION_MS}): an alert that fires for longer is not told to Alertmanagers after a restart", get(alerts, "retention.ms")));
+        warnings.push(format!("the alerts topic `{alerts}` keeps records for {} ms (we create it with {ALERTS_RETENTION_MS}): an alert that fires for longer is not sent to Alertmanagers after a restart", get(alerts, "retention.ms")));
     }
     if get(alerts, "cleanup.policy").contains("compact") {
         warnings.push(format!("the alerts topic `{alerts}` is compacted: of a tenant's alerts only the last would stay; set cleanup.policy=delete"));

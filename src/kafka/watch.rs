@@ -181,7 +181,7 @@ impl Watch {
             let (known, found) = (self.shards, ledger.partitions);
             if self.ledger_id.is_some() && ledger.id.is_some() && self.ledger_id != ledger.id {
                 let detail = format!(
-                    "the ledger topic `{topic}` was deleted and made anew: what it held is gone. Restore it, or count anew: \
+                    "the ledger topic `{topic}` was deleted and recreated: what it held is gone. Restore it, or count anew: \
                      set a new `ledger.topic` and a new `kafka.group`"
                 );
                 fault(TopicFault::LedgerRemade, detail);

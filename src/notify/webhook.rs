@@ -181,7 +181,7 @@ impl Webhook {
                 tracing::info!(
                     receiver = self.config.name,
                     group = self.group,
-                    "a new receiver: told of alerts from now on"
+                    "new receiver: alerts are delivered from now on"
                 )
             }
             // Another instance is already in the group, and has committed its starting offset.

@@ -140,7 +140,7 @@ pub enum Stop {
     },
     /// The group has an offset, the ledger has no checkpoint.
     #[error(
-        "the consumer group stands at offset {committed} of partition {shard}, but the ledger has no checkpoint of it: \
+        "the consumer group is at offset {committed} of partition {shard}, but the ledger has no checkpoint of it: \
              the ledger topic was emptied or is another one's; point `ledger.topic` at the right topic, or, to count anew, \
              delete the group's offsets"
     )]
@@ -152,7 +152,7 @@ pub enum Stop {
     },
     /// The calls topic is not the one that the ledger counts.
     #[error(
-        "the calls topic was deleted and made anew: its id is {found}, the ledger counts the topic {recorded}, and the \
+        "the calls topic was deleted and recreated: its id is {found}, the ledger counts the topic {recorded}, and the \
              offsets of one mean nothing in the other. The figures counted so far stay. Ways out: to count the new topic from \
              its beginning, set a new `ledger.topic` and a new `kafka.group`; if it continues the former topic offset by offset \
              (as after a move to another cluster that keeps offsets), set `source.accept_topic_id: {found}`; or set \
@@ -167,7 +167,7 @@ pub enum Stop {
     /// The source ends before the checkpoint.
     #[error(
         "partition {shard} of the source ends at offset {end}, before the checkpoint's {next_offset}: the topic was \
-             deleted and made anew. The figures counted so far stay. To count the new topic from its beginning, set a new \
+             deleted and recreated. The figures counted so far stay. To count the new topic from its beginning, set a new \
              `ledger.topic` and a new `kafka.group`; or set `source.topic` to the topic that was counted"
     )]
     SourceEndsEarlier {

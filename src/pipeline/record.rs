@@ -239,7 +239,7 @@ pub enum RecordError {
     #[error("a ledger value is damaged: {0}")]
     Value(String),
     /// The record is in a partition that is not its shard's.
-    #[error("a record of shard {key} stands in ledger partition {partition}")]
+    #[error("a record of shard {key} is in ledger partition {partition}")]
     Partition {
         /// Shard in the key.
         key: u32,

@@ -203,7 +203,7 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
         Reason::TargetMetAgain => "The availability is at or above the target again.",
         Reason::TargetMissedAgain => "The availability is below the target again.",
         Reason::BurningFast => "Both windows fail far more often than the rest of the month can bear.",
-        Reason::BudgetGone => "Nothing is left of the budget; the tier's alert speaks from here on.",
+        Reason::BudgetGone => "The budget is used up; from here on, see the tier's alert.",
         Reason::ForecastCrosses => "If the last hour goes on, the tier is reached before the month ends.",
         Reason::ClaimOpened => "The claim window is open.",
         Reason::ClaimClosesSoon => "The claim window closes soon and nothing was filed.",
@@ -222,7 +222,7 @@ fn description(key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>
         Reason::ManyTenants => {
             "Single alerts go to the alerts topic only while this lasts; look for a common cause, or lost telemetry."
         }
-        Reason::FewTenants => "Fewer tenants alert; each is told by itself again.",
+        Reason::FewTenants => "Fewer tenants alert; they are published one by one again.",
         Reason::CallsLost => {
             "The calls topic no longer held offsets that were not counted yet; the months concerned are marked incomplete."
         }

@@ -156,7 +156,7 @@ fn a_dead_letter_topic_that_is_gone_is_named() {
 /// What `/readyz`, the API and the metrics say of shards whose calls topic was replaced.
 #[track_caller]
 fn says_remade(instance: &mut Instance, names: &Names, partitions: usize) {
-    let texts = ["deleted and made anew", "`ledger.topic`", "`kafka.group`"];
+    let texts = ["deleted and recreated", "`ledger.topic`", "`kafka.group`"];
     let detail = instance.wait_not_ready("shards_stopped", &texts, LIMIT);
     assert!(detail.starts_with("shards 0, 1"), "{detail}");
     instance.wait_not_ready("calls_topic", &texts, LIMIT);
@@ -164,7 +164,7 @@ fn says_remade(instance: &mut Instance, names: &Names, partitions: usize) {
     instance.wait_metric("sla_ledger_topic_faults{fault=\"calls_remade\"}", |n| n == 1.0);
     for shard in shards(instance) {
         let why = shard["stopped"].as_str().unwrap_or_default();
-        assert!(why.contains("deleted and made anew"), "{names:?}: {shard}");
+        assert!(why.contains("deleted and recreated"), "{names:?}: {shard}");
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::super::config_path::ConfigPath;
-use super::super::verify::{no_ledger, read_ledger};
+use super::super::verify::existing_ledger;
 use super::super::{complain_of, read_text};
 use crate::config::Config;
 use crate::documents::rulings::{file_of, parse};
@@ -102,7 +102,7 @@ pub(super) fn export(config: &Config) -> Result<()> {
 
 /// The rulings of the ledger in Kafka. An inconsistent shard does not prevent that: they may be needed to repair it.
 fn applied(config: &Config) -> Result<Vec<(Arc<str>, AppliedRuling)>> {
-    let book = read_ledger(config)?.with_context(|| no_ledger(&config.ledger.topic))?;
+    let book = existing_ledger(config)?;
     if let Some(trouble) = book.shard(RULINGS_SHARD).and_then(|shard| shard.trouble()) {
         complain_of(&format!(
             "warning: the ledger of shard {RULINGS_SHARD}, which has the rulings, does not add up: {trouble}\n"

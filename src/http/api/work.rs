@@ -235,7 +235,7 @@ pub(super) struct Pieces<'a> {
 
 impl Pieces<'_> {
     fn send(&mut self) -> io::Result<()> {
-        let gone = || io::Error::other("nobody waits for the answer any more");
+        let gone = || io::Error::other("the client does not wait for the answer any more");
         if !self.work.goes_on() {
             return Err(gone());
         }

@@ -214,7 +214,7 @@ fn remark_zh(remark: &str) -> Option<String> {
     let why = match (why, policy()) {
         (_, Some((policy, clause))) => format!("协议 {policy} 未约定第{clause}条免责"),
         ("it was announced at its start or later", _) => "公告时间不早于其开始时间".into(),
-        ("it was told when its time was over", _) => "报备时其时段已经结束".into(),
+        ("it was announced when its time was over", _) => "报备时其时段已经结束".into(),
         ("no service month begins on its `period_start`", _) => "没有服务月度自其所列日期开始".into(),
         ("the tenant has no order", _) => "该客户没有订单".into(),
         _ => return None,

@@ -274,7 +274,7 @@ impl Page<'_> {
             let sum = grouped(self.f.rejected.values().sum());
             let reasons = self.rejected();
             warnings.push(self.lang.pick(
-                format!("While the month ran, {sum} records of the source were rejected ({reasons}): they are in nobody's figures."),
+                format!("While the month ran, {sum} records of the source were rejected ({reasons}): they are in no tenant's figures."),
                 format!("服务月度期间，数据来源中有 {sum} 条记录被拒收（{reasons}），未计入任何客户的数值。"),
             ));
         }
