@@ -333,12 +333,10 @@ impl<'a> Pass<'a> {
             known.remarks = self.standings.contract().remarks(&key.tenant, month);
             let claims = self.standings.contract().rulebook.claims(&key.tenant);
             let trend = Trend::of(standing, month, standing.windows(now_ms), now_ms);
-            let tier = month.policy.tiers.iter().position(|tier| tier.name == *key.detail);
-            let reached_at_ms = tier.and_then(|tier| trend.outlook?.reached_at_ms.get(tier).copied().flatten());
             Subject {
                 standing: Standing::of(&key.tenant, month, now_ms, known, claims),
                 policy: &month.policy,
-                reached_at_ms,
+                reached_at_ms: trend.reached_at_ms(&month.policy, &key.detail),
             }
         });
         self.issuer.message(key, state, subject.as_ref(), self.now_ms)

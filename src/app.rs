@@ -203,6 +203,7 @@ impl Service {
             documents: documents.clone(),
             topic: config.load().source.topic.as_str().into(),
             zone: config.load().counting.time_zone,
+            issuer: Arc::new(config.load().issuer()),
             clock: Arc::new(now_ms),
             stop: stop.clone(),
         };

@@ -14,6 +14,7 @@ use reqwest::Method;
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 use sla_ledger::documents::{DocumentSet, ExpectedLedger};
+use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severity, Status};
 use sla_ledger::domain::calendar::{LocalDay, Month};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::health::Health;
@@ -22,8 +23,9 @@ use sla_ledger::http::{self, AppState, Limits};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::lag::{Found, LagWatch};
 use sla_ledger::pipeline::record::{
-    Checkpoint, Digest, Evidence, Gap, Item, Key, Tally, TallyDay, TenantEvidence, Totals,
+    AlertRecord, Checkpoint, Digest, Evidence, Gap, Item, Key, Tally, TallyDay, TenantEvidence, Totals,
 };
+use sla_ledger::report::alert::{Encoding, Issuer};
 use sla_ledger::report::statement::{verify, verify_evidence};
 use sla_ledger::view::{Editor, View};
 use tokio_util::sync::CancellationToken;
@@ -147,6 +149,11 @@ impl Service {
             documents: Arc::new(ArcSwap::from_pointee(documents)),
             topic: TOPIC.into(),
             zone: ZONE,
+            issuer: Arc::new(Issuer {
+                ledger: "main".into(),
+                runbook_url: "https://runbook.example".into(),
+                encoding: Encoding::Structured,
+            }),
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
             stop: CancellationToken::new(),
         };
@@ -443,6 +450,46 @@ fn tenants_come_riskiest_first_and_filtered() {
     }
 }
 
+/// The fleet's month is the sum of the list.
+#[test]
+fn the_fleet_is_the_sum_of_its_tenants() {
+    let service = sample();
+    for month in ["2026-03", "2026-02", "2020-01"] {
+        let fleet = service.ok(&format!("/api/v1/fleet?month={month}"));
+        let page = service.ok(&format!("/api/v1/tenants?month={month}&limit=1000"));
+        let rows = page["tenants"].as_array().unwrap();
+        let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_i64()).sum::<i64>();
+        let count = |is: &dyn Fn(&Value) -> bool| rows.iter().filter(|row| is(row)).count();
+        assert_eq!((&fleet["service_months"], &fleet["total"]), (&page["matching"], &json!(sum("total"))), "{month}");
+        assert_eq!((&fleet["failed"], &fleet["ledger_as_of"]), (&json!(sum("failed")), &page["ledger_as_of"]));
+        for state in fleet["states"].as_array().unwrap() {
+            assert_eq!(state["service_months"], count(&|row| row["level"] == state["state"]), "{state}");
+        }
+        for tier in fleet["tiers"].as_array().unwrap() {
+            assert_eq!(tier["service_months"], count(&|row| row["tier"] == tier["tier"]), "{tier}");
+        }
+        let bars = fleet["budget_used"].as_array().unwrap();
+        for bar in bars {
+            let (from, to) = (bar["from_pct"].as_f64().unwrap(), bar["to_pct"].as_f64().unwrap_or(f64::INFINITY));
+            let used = |row: &Value| row["consumed_pct"].as_str().map(|percent| percent.parse::<f64>().unwrap());
+            assert_eq!(
+                bar["service_months"],
+                count(&|row| used(row).is_some_and(|used| (from..to).contains(&used))),
+                "{bar}"
+            );
+        }
+        assert_eq!(bars.len(), 11);
+        let owed: i64 =
+            fleet["money"].as_array().unwrap().iter().map(|money| money["owed_minor"].as_i64().unwrap()).sum();
+        assert_eq!(owed, sum("owed_minor"), "{month}");
+    }
+    let march = service.ok("/api/v1/fleet?month=2026-03");
+    assert_eq!(march["months"], json!(["2026-03"]));
+    assert_eq!(march["tiers"], json!([{"tier": "T1", "service_months": 1}]));
+    assert_eq!(march["money"], json!([{"currency": "CNY", "owed_minor": 1467, "next_payout_minor": 4402}]));
+    assert_eq!(march["availability_pct"], service.ok("/api/v1/fleet")["availability_pct"], "the current month");
+}
+
 #[test]
 fn a_thousand_tenants_come_once_each() {
     let service = Service::start(1, DocumentSet::default());
@@ -637,6 +684,100 @@ fn a_statement_is_of_facts_that_belong_together() {
     assert!(detail.contains("the ledger of shard 0 does not add up"), "{detail}");
 }
 
+/// Most severe first, then the latest; with the figures of now.
+#[test]
+fn alerts_come_as_the_ledger_has_them() {
+    let service = Service::start(1, documents());
+    let mut writer = Writer::new(0, &service);
+    writer.calls("acme", "2026-03-20", 1000, 9);
+    let first: LocalDay = "2026-03-17".parse().unwrap();
+    let mut put = |tenant: &str, alert, detail: &str, severity, status, starts_at_ms| {
+        let period_start = (!tenant.is_empty()).then_some(first);
+        let key = AlertKey { tenant: tenant.into(), period_start, alert, detail: detail.into() };
+        let ends_at_ms = (status == Status::Resolved).then_some(CALLED + 9000);
+        let reason = Reason::TierReached;
+        let state = AlertState {
+            status,
+            generation: 2,
+            severity,
+            reason,
+            starts_at_ms,
+            ends_at_ms,
+            settled: false,
+            grouped: false,
+        };
+        writer.put(&Key::Alert(key), AlertRecord::new(&state, 1).encode_value(), 0);
+    };
+    put("acme", AlertName::TierReached, "T1", Severity::Critical, Status::Firing, CALLED);
+    put("acme", AlertName::BurnRateHigh, "fast", Severity::Critical, Status::Firing, CALLED + 1000);
+    put("acme", AlertName::BudgetConsumed, "80", Severity::Warning, Status::Firing, CALLED + 2000);
+    put("acme", AlertName::BudgetConsumed, "50", Severity::Info, Status::Resolved, CALLED - 1000);
+    put("", AlertName::UnknownCode, "X", Severity::Warning, Status::Firing, CALLED + 2000);
+    writer.flush(CALLED);
+    let page = service.ok("/api/v1/alerts");
+    let all = page["alerts"].as_array().unwrap();
+    let named: Vec<_> = all.iter().map(|alert| (alert["alert"].as_str().unwrap(), alert["tenant"].as_str())).collect();
+    let expected = [
+        ("SlaBurnRateHigh", Some("acme")),
+        ("SlaTierReached", Some("acme")),
+        ("SlaUnknownCode", None),
+        ("SlaBudgetConsumed", Some("acme")),
+    ];
+    assert_eq!((named, &page["matching"], &page["next"]), (expected.to_vec(), &json!(4), &Value::Null));
+    assert_eq!(all[1]["starts_at"], json!("2026-03-20T02:00:00Z"));
+    let (summary, description) = (all[1]["summary"].as_str().unwrap(), all[1]["description"].as_str().unwrap());
+    assert_eq!(summary, "acme is in tier T1 (10 % of the fee, below 99.5 %) in 2026-03");
+    assert!(description.contains("Owed in T1: CNY 14.67."), "{description}");
+    assert_eq!(all[1]["runbook_url"], json!("https://runbook.example#slatierreached"));
+    for limit in 1..5 {
+        let walked = service.walk(&format!("/api/v1/alerts?limit={limit}"), "alerts", |_| {});
+        assert_eq!(walked, *all, "limit {limit}");
+    }
+    for (query, matching) in [
+        ("status=resolved", 1),
+        ("status=firing&severity=critical", 2),
+        ("alert=SlaUnknownCode", 1),
+        ("tenant=acme", 3),
+        ("tenant=nobody", 0),
+    ] {
+        assert_eq!(service.ok(&format!("/api/v1/alerts?{query}"))["matching"], json!(matching), "{query}");
+    }
+    assert!(service.problem("/api/v1/alerts?severity=bad", 400).contains("critical, warning, info"));
+}
+
+#[test]
+fn claims_close_soonest_first() {
+    let service = Service::start(1, documents());
+    let mut writer = Writer::new(0, &service);
+    writer.calls("acme", "2026-03-20", 1000, 9);
+    writer.calls("acme", "2026-04-20", 1000, 0);
+    writer.calls("acme", "2026-05-20", 1000, 20);
+    writer.flush(CALLED + 90 * 86_400_000);
+    // 2026-06-20 noon.
+    service.now.store(NOW + 87 * 86_400_000, Ordering::Relaxed);
+    let page = service.ok("/api/v1/claims");
+    let rows = page["claims"].as_array().unwrap();
+    let shown: Vec<_> = rows.iter().map(|row| (&row["month"], &row["state"], &row["claim"]["last_day"])).collect();
+    let expected = [
+        (&json!("2026-03"), &json!("expired"), &json!("2026-05-30")),
+        (&json!("2026-05"), &json!("claimable"), &json!("2026-07-30")),
+    ];
+    assert_eq!((shown, &page["matching"]), (expected.to_vec(), &json!(2)), "April owes nothing");
+    for row in rows {
+        let month = service.ok(&format!("/api/v1/tenants/acme/months/{}", row["month"].as_str().unwrap()));
+        assert_eq!((&row["claim"], &row["owed_minor"]), (&month["claim"], &month["compensation"]["payout_minor"]));
+    }
+    let states = json!([
+        {"state": "claimable", "service_months": 1, "owed": {"CNY": rows[1]["owed_minor"]}},
+        {"state": "expired", "service_months": 1, "owed": {"CNY": rows[0]["owed_minor"]}},
+    ]);
+    assert_eq!(page["states"], states);
+    assert_eq!(service.walk("/api/v1/claims?limit=1", "claims", |_| {}), *rows);
+    assert_eq!(service.ok("/api/v1/claims?state=claimable")["claims"], json!([rows[1]]));
+    assert_eq!(service.ok("/api/v1/claims?state=claimable")["states"], states, "all of them, whatever is asked for");
+    assert!(service.problem("/api/v1/claims?state=open", 400).contains("running, ended, claimable"));
+}
+
 #[test]
 fn shards_tell_their_lag() {
     let service = sample();
@@ -800,6 +941,9 @@ fn there_are_no_figures_before_the_ledger_was_read() {
         let detail = service.problem(&format!("/api/v1/tenants{path}"), 503);
         assert!(detail.contains("not all of the ledger has been read yet"), "{detail}");
     }
+    service.problem("/api/v1/fleet", 503);
+    service.problem("/api/v1/alerts", 503);
+    service.problem("/api/v1/claims", 503);
     assert_eq!(service.ok("/api/v1/shards")["shards"][0]["published"], json!(false));
     service.ok("/api/v1/documents");
 }

@@ -186,6 +186,10 @@ impl ClaimWindow {
 }
 
 impl ClaimState {
+    /// Every state, in the order in which a claim passes through them.
+    pub const ALL: [Self; 7] =
+        [Self::Running, Self::Ended, Self::Claimable, Self::Expired, Self::Filed, Self::Paid, Self::Rejected];
+
     /// The state's name in outputs.
     pub fn as_str(self) -> &'static str {
         match self {

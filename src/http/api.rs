@@ -9,8 +9,11 @@
 //! Deliberately not here: a figure of its own. All of them come from [`View`], judged by the contract in force, or,
 //! asked "as of" an instant, by what the documents said then.
 
+mod alerts;
 mod ask;
 mod calls;
+mod claims;
+mod fleet;
 mod months;
 mod service;
 mod statement;
@@ -42,6 +45,7 @@ use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::http::server::problem;
 use crate::pipeline::book::Book;
+use crate::report::alert::Issuer;
 use crate::report::standing::Standing;
 use crate::report::statement::canonical::hex;
 use crate::view::{Published, View};
@@ -69,6 +73,8 @@ pub struct ApiState {
     pub topic: Arc<str>,
     /// The zone of the ledger's days.
     pub zone: Tz,
+    /// Whose alerts these are.
+    pub issuer: Arc<Issuer>,
     /// Now, in ms.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Cancelled when the service begins to end: then the work behind answers ends too.
@@ -94,15 +100,18 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<Room>); 11] {
+fn routes() -> [(&'static str, MethodRouter<Room>); 14] {
     use Weight::{Long, Short};
     [
+        ("/api/v1/fleet", endpoint(Short, fleet::month)),
         ("/api/v1/tenants", endpoint(Short, tenants::list)),
         ("/api/v1/tenants/{tenant}", endpoint(Short, months::tenant)),
         ("/api/v1/tenants/{tenant}/months", endpoint(Short, months::all)),
         ("/api/v1/tenants/{tenant}/months/{month}", endpoint(Short, months::one)),
         ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", endpoint(Long, calls::list)),
         ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(Long, statement::one)),
+        ("/api/v1/alerts", endpoint(Short, alerts::list)),
+        ("/api/v1/claims", endpoint(Short, claims::list)),
         ("/api/v1/policy", endpoint(Short, service::policy)),
         ("/api/v1/policies", endpoint(Short, service::policies)),
         ("/api/v1/documents", endpoint(Short, service::documents)),

@@ -4,6 +4,7 @@ use super::standings::TenantStanding;
 use crate::domain::alert::Windows;
 use crate::domain::calendar::day_start_ms;
 use crate::domain::forecast::{Outlook, outlook};
+use crate::domain::policy::Policy;
 use crate::domain::standing::ServiceMonth;
 
 /// Last hours and outlook of a service month.
@@ -26,5 +27,11 @@ impl Trend {
         let hour = Some(windows.hour).filter(|hour| hour.total > 0);
         let outlook = outlook(policy, period, month.availability(), &tenant.calls_by_day, hour, now_ms);
         Self { windows, outlook }
+    }
+
+    /// When this tier is reached if the last hour goes on, in ms; `None`: not before the month's end.
+    pub fn reached_at_ms(&self, policy: &Policy, tier: &str) -> Option<i64> {
+        let place = policy.tiers.iter().position(|known| known.name == tier)?;
+        self.outlook.as_ref()?.reached_at_ms.get(place).copied().flatten()
     }
 }

@@ -116,6 +116,13 @@ impl Issuer {
     }
 
     fn data(&self, key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> Value {
+        let mut data = self.alert(key, state, subject);
+        data["standing"] = json!(subject.map(|subject| &subject.standing));
+        data
+    }
+
+    /// An alert in short: the event's data without the standing.
+    pub fn alert(&self, key: &AlertKey, state: &AlertState, subject: Option<&Subject<'_>>) -> Value {
         let detail = Some(&*key.detail).filter(|detail| !detail.is_empty());
         let is_tier = matches!(key.alert, AlertName::TierReached | AlertName::ForecastBreach);
         let fleet = key.period_start.is_none();
@@ -137,7 +144,6 @@ impl Issuer {
             "summary": visible(&summary(key, state, subject)),
             "description": visible(&description(key, state, subject)),
             "runbook_url": format!("{}#{}", self.runbook_url, key.alert.as_str().to_lowercase()),
-            "standing": subject.map(|subject| &subject.standing),
         })
     }
 }

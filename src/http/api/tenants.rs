@@ -14,6 +14,7 @@ use crate::domain::standing::{Figures, ServiceMonth, Uncounted, Unreached};
 use crate::domain::term::{Period, Terms};
 use crate::pipeline::standings::Standings;
 use crate::report::standing::Standing;
+use crate::view::Published;
 
 /// A service month in short.
 #[derive(Debug, Serialize)]
@@ -189,7 +190,7 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     };
     let value = api.published()?;
     let contract = value.standings.contract();
-    let quiet = if filter.month < horizon(&value.book) { Vec::new() } else { without_calls(contract, &filter) };
+    let quiet = quiet(value, &filter);
     let (matching, mut page) = select(&value.standings, &filter, quiet, after.as_ref(), limit + 1);
     let mut next = None;
     if page.len() > limit {
@@ -209,14 +210,12 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     json(&Page { month: filter.month.to_string(), ledger_as_of: api.ledger_as_of(), matching, tenants, next })
 }
 
-/// How many rows there are, and the first so many behind a position, in order.
-fn select(
-    standings: &Standings,
+/// All rows, in no order.
+fn rows<'a>(
+    standings: &'a Standings,
     filter: &Filter<'_>,
     quiet: Vec<(Arc<str>, Period)>,
-    after: Option<&Position<String>>,
-    most: usize,
-) -> (usize, Vec<Found<ServiceMonth>>) {
+) -> Vec<Found<&'a ServiceMonth>> {
     let place = |consumed, tenant: &Arc<str>, period: Period| Position(consumed, tenant.clone(), period.first.0);
     let mut rows = Vec::new();
     for (tenant, months) in standings.iter() {
@@ -230,6 +229,18 @@ fn select(
             rows.push(Found { position: place(Consumed::NO_TRAFFIC, &tenant, period), period, month: None });
         }
     }
+    rows
+}
+
+/// How many rows there are, and the first so many behind a position, in order.
+fn select(
+    standings: &Standings,
+    filter: &Filter<'_>,
+    quiet: Vec<(Arc<str>, Period)>,
+    after: Option<&Position<String>>,
+    most: usize,
+) -> (usize, Vec<Found<ServiceMonth>>) {
+    let mut rows = rows(standings, filter, quiet);
     let matching = rows.len();
     rows.retain(|found| after.is_none_or(|after| found.position.compare(after).is_gt()));
     if rows.len() > most {
@@ -243,6 +254,18 @@ fn select(
         month: found.month.cloned(),
     };
     (matching, rows.into_iter().map(owned).collect())
+}
+
+/// A month of all tenants, for [`super::fleet`]: each service month of the list; `None`: without calls.
+pub(super) fn all(value: &Published, month: Month) -> Vec<Option<&ServiceMonth>> {
+    let filter = Filter { month, level: None, tier: None, text: String::new() };
+    rows(&value.standings, &filter, quiet(value, &filter)).into_iter().map(|found| found.month).collect()
+}
+
+/// Registered service months without calls; none where the ledger does not know any more which had some.
+fn quiet(value: &Published, filter: &Filter<'_>) -> Vec<(Arc<str>, Period)> {
+    let known = filter.month >= horizon(&value.book);
+    if known { without_calls(value.standings.contract(), filter) } else { Vec::new() }
 }
 
 /// The registered service months that begin in this month, with calls or without.

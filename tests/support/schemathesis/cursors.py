@@ -20,3 +20,15 @@ schemathesis.openapi.format(
     "tenants-cursor", st.tuples(st.tuples(natural, natural), st.text(max_size=8), day).map(written)
 )
 schemathesis.openapi.format("calls-cursor", st.tuples(partition, offset).map(written))
+schemathesis.openapi.format(
+    "alerts-cursor",
+    st.tuples(
+        st.sampled_from(["critical", "warning", "info"]),
+        offset,
+        st.text(max_size=8),
+        st.none() | day,
+        st.sampled_from(["SlaTierReached", "SlaUnknownCode"]),
+        st.text(max_size=8),
+    ).map(written),
+)
+schemathesis.openapi.format("claims-cursor", st.tuples(day, st.text(max_size=8), day).map(written))

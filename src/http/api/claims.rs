@@ -1,0 +1,132 @@
+//! Service months for which something is owed or claimed: whose claim closes soonest comes first.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ask::Asked;
+use super::{Answer, Reading, json};
+use crate::domain::calendar::LocalDay;
+use crate::domain::standing::ServiceMonth;
+use crate::domain::workdays::{ClaimState, ClaimWindow};
+use crate::report::standing::{Claim, Standing};
+
+#[derive(Debug, Serialize)]
+struct Page {
+    ledger_as_of: Option<String>,
+    /// Every state in which there is a claim, or something to claim.
+    states: Vec<State>,
+    /// Rows on all pages.
+    matching: usize,
+    claims: Vec<Row>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct State {
+    state: &'static str,
+    service_months: usize,
+    /// By currency, in minor units.
+    owed: BTreeMap<String, i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    tenant: String,
+    month: String,
+    period_start: String,
+    state: &'static str,
+    tier: String,
+    complete: bool,
+    currency: Option<String>,
+    owed_minor: Option<i64>,
+    claim: Option<Claim>,
+}
+
+impl Row {
+    fn of(standing: Standing) -> Self {
+        Self {
+            tenant: standing.tenant,
+            month: standing.month,
+            period_start: standing.period_start,
+            state: standing.state,
+            tier: standing.tier,
+            complete: standing.complete,
+            currency: standing.fee.map(|fee| fee.currency),
+            owed_minor: standing.compensation.map(|compensation| compensation.payout_minor),
+            claim: standing.claim,
+        }
+    }
+}
+
+/// A place in the list: the window's last day, tenant, first day of the service month.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Position<T>(i32, T, i32);
+
+/// A service month with a claim, or with something to claim.
+struct Found<'a> {
+    tenant: &'a str,
+    month: &'a ServiceMonth,
+    state: ClaimState,
+    window: ClaimWindow,
+}
+
+impl<'a> Found<'a> {
+    fn position(&self) -> Position<&'a str> {
+        let LocalDay(last_day) = self.window.last_day;
+        Position(last_day, self.tenant, self.month.period.first.0)
+    }
+}
+
+/// `/claims`
+pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
+    let query = asked.query(&["limit", "cursor", "state"])?;
+    let limit = query.limit()?;
+    let after: Option<Position<String>> = query.cursor()?;
+    let state = query.one_of("state", &ClaimState::ALL.map(ClaimState::as_str))?;
+    let value = api.published()?;
+    let contract = value.standings.contract();
+    let now_ms = api.now_ms();
+    let mut found = Vec::new();
+    for (tenant, months) in value.standings.iter() {
+        let events = contract.rulebook.claims(tenant);
+        for month in months {
+            let owed = month.money.is_some_and(|money| money.payout.payout_minor > 0);
+            if !owed && !events.iter().any(|event| event.period_start == month.period.first) {
+                continue;
+            }
+            if let (state, Some(window)) = month.claim(events, now_ms) {
+                found.push(Found { tenant, month, state, window });
+            }
+        }
+    }
+    let states = states(&found);
+    found.retain(|found| state.is_none_or(|wanted| found.state.as_str() == wanted));
+    let matching = found.len();
+    found.sort_unstable_by_key(Found::position);
+    let after = after.as_ref().map(|Position(last_day, tenant, first)| Position(*last_day, tenant.as_str(), *first));
+    let begin = found.partition_point(|found| after.as_ref().is_some_and(|after| found.position() <= *after));
+    let rest = &found[begin..];
+    let page = &rest[..rest.len().min(limit)];
+    let next = match page.last() {
+        Some(last) if rest.len() > limit => Some(query.next(&last.position(), None)?),
+        _ => None,
+    };
+    let mut judge = api.judge(contract)?;
+    let claims = page.iter().map(|found| Row::of(judge.standing(found.tenant, found.month))).collect();
+    json(&Page { ledger_as_of: api.ledger_as_of(), states, matching, claims, next })
+}
+
+fn states(found: &[Found<'_>]) -> Vec<State> {
+    let of = |state: ClaimState| {
+        let mut sum = State { state: state.as_str(), service_months: 0, owed: BTreeMap::new() };
+        for found in found.iter().filter(|found| found.state == state) {
+            sum.service_months += 1;
+            if let Some(money) = &found.month.money {
+                *sum.owed.entry(money.currency().to_string()).or_default() += money.payout.payout_minor;
+            }
+        }
+        sum
+    };
+    ClaimState::ALL.into_iter().map(of).filter(|state| state.service_months > 0).collect()
+}
