@@ -8,6 +8,9 @@ ifeq ($(shell pkg-config --exists 'openssl >= 3' 2>/dev/null && echo found),foun
 export OPENSSL_NO_VENDOR ?= 1
 endif
 
+# Only the tests are run with other programs on the PATH: the build depends on it.
+WITH_LATEST = --config "target.'cfg(unix)'.runner = '$(CURDIR)/scripts/with-latest'"
+
 .DEFAULT_GOAL := help
 .PHONY: help demo package test test-deps test-latest bench bench-peers soak lint fmt
 
@@ -30,8 +33,8 @@ test-deps: ## check, or as root install, the tests' dependencies: JDK, Maven, Ka
 
 test-latest: ## the tests of scraping, rules and notifications, with current Prometheus and Alertmanager releases
 	scripts/test-deps.sh --latest
-	scripts/with-latest $(CARGO) test --test rules --test exposition --test deploy
-	scripts/with-latest $(CARGO) test --test kafka -- alerts dashboards notify promtool
+	$(CARGO) test $(WITH_LATEST) --test rules --test exposition --test deploy
+	$(CARGO) test $(WITH_LATEST) --test kafka -- alerts dashboards notify promtool
 
 bench: test-deps ## cost per call, memory, /metrics, takeovers, forecast: one line per figure; updates docs/performance.md
 	$(CARGO) bench --no-run
