@@ -1,6 +1,6 @@
 //! `sla-ledger ruling list` and `ruling export`: the rulings that the ledger has applied, to recover lost files.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,10 @@ use super::super::verify::existing_ledger;
 use super::super::{complain_of, read_text};
 use crate::config::Config;
 use crate::documents::rulings::{file_of, parse};
+use crate::domain::documents::Ruling;
+use crate::pipeline::book::Book;
 use crate::pipeline::record::{AppliedRuling, RULINGS_SHARD};
-use crate::pipeline::rulings::NotedRuling;
+use crate::pipeline::rulings::{NotedRuling, RefusedKind, refused_rulings};
 use crate::report::statement::canonical::hex;
 use crate::visible::visible;
 
@@ -59,12 +61,10 @@ pub struct ExportArgs {
 }
 
 pub(super) fn list(args: &ListArgs, config: &Config) -> Result<()> {
-    let rulings = applied(config)?;
+    let book = ledger(config)?;
     let directory = config.contract.directory(&args.config.file());
-    let given = Given::read(&directory.join("rulings.yaml"));
-    let mut lines: Vec<Line> =
-        rulings.iter().map(|(id, ruling)| Line::of(id, ruling, given.state(id, ruling))).collect();
-    lines.extend(given.not_applied(&rulings));
+    let given = given(&directory.join("rulings.yaml"));
+    let lines = compared(&book, given.as_deref());
     let mut out = io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{}", json!(lines.iter().map(Line::json).collect::<Vec<_>>()))?,
@@ -82,7 +82,7 @@ pub(super) fn list(args: &ListArgs, config: &Config) -> Result<()> {
 }
 
 pub(super) fn export(config: &Config) -> Result<()> {
-    let rulings = applied(config)?;
+    let rulings = ledger(config)?.rulings();
     let texts: Vec<&str> =
         rulings.iter().map(|(_, ruling)| &*ruling.canonical).filter(|text| !text.is_empty()).collect();
     let file = file_of(&texts).context("the ledger's rulings do not go together")?;
@@ -100,56 +100,46 @@ pub(super) fn export(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The rulings of the ledger in Kafka. An inconsistent shard does not prevent that: they may be needed to repair it.
-fn applied(config: &Config) -> Result<Vec<(Arc<str>, AppliedRuling)>> {
+/// The ledger in Kafka. An inconsistent shard does not keep its rulings back: they may be needed to repair it.
+fn ledger(config: &Config) -> Result<Book> {
     let book = existing_ledger(config)?;
     if let Some(trouble) = book.shard(RULINGS_SHARD).and_then(|shard| shard.trouble()) {
         complain_of(&format!(
             "warning: the ledger of shard {RULINGS_SHARD}, which has the rulings, does not add up: {trouble}\n"
         ));
     }
-    Ok(book.rulings())
+    Ok(book)
 }
 
-/// The rulings of `rulings.yaml`, as the ledger would keep them, by id. `None`: it has mistakes.
-struct Given(Option<BTreeMap<Arc<str>, NotedRuling>>);
-
-impl Given {
-    fn read(path: &Path) -> Self {
-        let text = if path.exists() { read_text(path) } else { Ok(String::new()) };
-        let name = path.display().to_string();
-        match text.and_then(|text| Ok(parse(&name, &text)?)) {
-            Ok(rulings) => {
-                let rulings: Vec<_> = rulings.into_iter().map(Arc::new).collect();
-                let by_id = |ruling: NotedRuling| (ruling.id.clone(), ruling);
-                Self(Some(NotedRuling::all(&rulings).into_iter().map(by_id).collect()))
-            }
-            Err(mistakes) => {
-                complain_of(&format!(
-                    "warning: rulings.yaml is not compared with the ledger: it has mistakes\n{mistakes}"
-                ));
-                Self(None)
-            }
+/// The rulings of `rulings.yaml`; `None`: it has mistakes.
+fn given(path: &Path) -> Option<Vec<Arc<Ruling>>> {
+    let text = if path.exists() { read_text(path) } else { Ok(String::new()) };
+    let name = path.display().to_string();
+    match text.and_then(|text| Ok(parse(&name, &text)?)) {
+        Ok(rulings) => Some(rulings.into_iter().map(Arc::new).collect()),
+        Err(mistakes) => {
+            complain_of(&format!("warning: rulings.yaml is not compared with the ledger: it has mistakes\n{mistakes}"));
+            None
         }
     }
+}
 
-    fn state(&self, id: &str, ruling: &AppliedRuling) -> &'static str {
-        match self.0.as_ref().map(|rulings| rulings.get(id)) {
-            None => "unknown",
-            Some(None) => "missing",
-            Some(Some(given)) if given.sha256 == ruling.sha256() => "same",
-            Some(Some(_)) => "altered",
-        }
-    }
-
-    /// Those that the ledger does not have, in the order of the file.
-    fn not_applied(&self, applied: &[(Arc<str>, AppliedRuling)]) -> Vec<Line> {
-        let mut new: BTreeMap<_, _> = self.0.clone().unwrap_or_default();
-        applied.iter().for_each(|(id, _)| drop(new.remove(id)));
-        let mut new: Vec<_> = new.into_values().collect();
-        new.sort_by_key(|ruling| ruling.position);
-        new.iter().map(|ruling| Line::of(&ruling.id, &ruling.record(), "not applied")).collect()
-    }
+/// The ledger's rulings, compared with those given, and then those that it does not have, in the order of the file.
+fn compared(book: &Book, given: Option<&[Arc<Ruling>]>) -> Vec<Line> {
+    let refused = given.map(|given| refused_rulings(book, given));
+    let state = |id: &str| match &refused {
+        None => "unknown",
+        Some(refused) => match refused.iter().find(|ruling| ruling.id == id).map(|ruling| ruling.kind) {
+            None => "same",
+            Some(RefusedKind::Dropped) => "missing",
+            Some(RefusedKind::Altered) => "altered",
+        },
+    };
+    let applied = book.rulings();
+    let known: HashSet<&str> = applied.iter().map(|(id, _)| &**id).collect();
+    let new = NotedRuling::all(given.unwrap_or_default()).into_iter().filter(|ruling| !known.contains(&*ruling.id));
+    let new = new.map(|ruling| Line::of(&ruling.id, &ruling.record(), "not applied"));
+    applied.iter().map(|(id, ruling)| Line::of(id, ruling, state(id))).chain(new).collect()
 }
 
 /// What is printed of a ruling.

@@ -5,16 +5,13 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{Asked, Problem};
+use super::ask::{Asked, Problem, page};
 use super::{Answer, Judge, Reading, json};
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Severity, Status};
 use crate::domain::calendar::LocalDay;
 use crate::pipeline::standings::Standings;
 use crate::pipeline::trend::Trend;
 use crate::report::alert::Subject;
-
-const STATUSES: [Status; 2] = [Status::Firing, Status::Resolved];
-const SEVERITIES: [Severity; 3] = [Severity::Critical, Severity::Warning, Severity::Info];
 
 /// A place in the list: the most severe first, then the latest, then by what they are about.
 type Place<T> = (Reverse<Severity>, Reverse<i64>, T, Option<LocalDay>, AlertName, T);
@@ -39,9 +36,11 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     let after: Option<Position> = query.cursor()?;
     let wrong = || Problem::bad("`cursor` must be taken from `next` of the page before".into());
     let after = after.as_ref().map(|after| place_of(after).ok_or_else(wrong)).transpose()?;
-    let status = query.one_of("status", &STATUSES.map(Status::as_str))?.unwrap_or(Status::Firing.as_str());
-    let severity = query.one_of("severity", &SEVERITIES.map(Severity::as_str))?;
+    let statuses: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
+    let severities: Vec<_> = Severity::ALL.iter().rev().map(|severity| severity.as_str()).collect();
     let names: Vec<_> = AlertName::ALL.iter().map(|name| name.as_str()).collect();
+    let status = query.one_of("status", &statuses)?.unwrap_or(Status::Firing.as_str());
+    let severity = query.one_of("severity", &severities)?;
     let alert = query.one_of("alert", &names)?;
     let tenant = query.get("tenant");
     let value = api.published()?;
@@ -57,13 +56,9 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
         .collect();
     let matching = found.len();
     found.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-    let first = found.partition_point(|found| after.as_ref().is_some_and(|after| place(found) <= *after));
-    let rest = &found[first..];
-    let page = &rest[..rest.len().min(limit)];
-    let next = match page.last() {
-        Some(last) if rest.len() > limit => Some(query.next(&position(last), None)?),
-        _ => None,
-    };
+    let (page, more) = page(&found, limit, |found| after.as_ref().is_some_and(|after| place(found) <= *after));
+    let last = page.last().filter(|_| more);
+    let next = last.map(|last| query.next(&position(last), None)).transpose()?;
     let mut judge = api.judge(value.standings.contract())?;
     let rows = page.iter().map(|(key, state)| {
         let subject = subject(&mut judge, &value.standings, key);
@@ -92,9 +87,8 @@ fn position((key, state): &(&AlertKey, &AlertState)) -> Position {
 /// `None`: there is no such severity or alert.
 fn place_of(position: &Position) -> Option<Place<&str>> {
     let Position(severity, starts_at_ms, tenant, first, alert, detail) = position;
-    let severity = SEVERITIES.into_iter().find(|known| known.as_str() == severity)?;
-    let alert = AlertName::ALL.iter().find(|known| known.as_str() == alert)?;
-    Some((Reverse(severity), Reverse(*starts_at_ms), tenant, first.map(LocalDay), *alert, detail))
+    let (severity, alert) = (Severity::from_name(severity)?, AlertName::from_name(alert)?);
+    Some((Reverse(severity), Reverse(*starts_at_ms), tenant, first.map(LocalDay), alert, detail))
 }
 
 /// The service month of an alert as it is now; `None` for the fleet, and for a month that the ledger does not have.

@@ -194,6 +194,12 @@ impl<'a> Query<'a> {
     }
 }
 
+/// A page of a sorted list: the first so many rows that are not `passed`, and whether more follow.
+pub(super) fn page<T>(sorted: &[T], limit: usize, passed: impl Fn(&T) -> bool) -> (&[T], bool) {
+    let rest = &sorted[sorted.partition_point(passed)..];
+    (&rest[..rest.len().min(limit)], rest.len() > limit)
+}
+
 /// A month, `YYYY-MM`.
 pub(super) fn month(text: &str) -> Option<Month> {
     (shaped(text) && text.len() == "YYYY-MM".len()).then(|| text.parse().ok()).flatten()

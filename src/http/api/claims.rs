@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Asked;
+use super::ask::{Asked, page};
 use super::{Answer, Reading, json};
 use crate::domain::calendar::LocalDay;
 use crate::domain::standing::ServiceMonth;
@@ -105,13 +105,9 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     let matching = found.len();
     found.sort_unstable_by_key(Found::position);
     let after = after.as_ref().map(|Position(last_day, tenant, first)| Position(*last_day, tenant.as_str(), *first));
-    let begin = found.partition_point(|found| after.as_ref().is_some_and(|after| found.position() <= *after));
-    let rest = &found[begin..];
-    let page = &rest[..rest.len().min(limit)];
-    let next = match page.last() {
-        Some(last) if rest.len() > limit => Some(query.next(&last.position(), None)?),
-        _ => None,
-    };
+    let (page, more) = page(&found, limit, |found| after.as_ref().is_some_and(|after| found.position() <= *after));
+    let last = page.last().filter(|_| more);
+    let next = last.map(|last| query.next(&last.position(), None)).transpose()?;
     let mut judge = api.judge(contract)?;
     let claims = page.iter().map(|found| Row::of(judge.standing(found.tenant, found.month))).collect();
     json(&Page { ledger_as_of: api.ledger_as_of(), states, matching, claims, next })
