@@ -198,7 +198,7 @@ impl Service {
             move || supervisor.reload(|| reload.reload())
         });
         let reloads = state.reloads();
-        let api = http::api::ApiState {
+        let api = http::ApiState {
             view: view.clone(),
             documents: documents.clone(),
             topic: config.load().source.topic.as_str().into(),
@@ -207,7 +207,7 @@ impl Service {
             clock: Arc::new(now_ms),
             stop: stop.clone(),
         };
-        front.open(http::router(state).merge(http::api::router(api)));
+        front.open(http::router(state).merge(http::figures(api)));
         // Before the first flush, so that a new receiver's place is before the first alert.
         let notifiers = notify::prepare(&base, &config.load_full(), &instance, &metrics, &stop).await?;
         let (news, received) = mpsc::channel();

@@ -3,6 +3,7 @@
 
 mod accept;
 pub mod access;
+mod answer;
 pub mod api;
 pub mod connection;
 pub mod front;
@@ -16,15 +17,24 @@ mod web_config;
 
 use std::sync::Arc;
 
+use axum::Router;
+
 use crate::health::Health;
 use crate::metrics::Format;
 pub use access::{Access, Door, guarded};
+use answer::Room;
+pub use answer::{ApiState, LEDGER_AS_OF};
 pub use front::Front;
 pub use limits::Limits;
 pub use reloads::Reloads;
 use scrape::Scrapes;
 pub use server::{bind, router, serve, serve_router};
 pub use tls::WebListener;
+
+/// The routes that answer with figures: the API and the pages.
+pub fn figures(state: ApiState) -> Router {
+    api::router(Room::new(state))
+}
 
 /// Appends the whole exposition to the buffer, in this format. Runs on a blocking thread, never twice at once.
 pub type Render = dyn Fn(Format, &mut Vec<u8>) + Send + Sync;

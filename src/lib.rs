@@ -112,7 +112,7 @@
 //!   then its state is still a function of the log and the ledger. Up to that check, the takeover is the normal one.
 //! - The minutes of a burn rate are not in the ledger: every instance keeps those it has read ([`pipeline::pace`]). A
 //!   record of minutes would cost every flush as much as the tallies do.
-//! - The work behind an API answer checks whether the client is still waiting (`http::api::work`). Evidence is
+//! - The work behind an API answer checks whether the client is still waiting (`http::answer::work`). Evidence is
 //!   generated twice, once for its digest and once while it is sent, rather than held in memory.
 //! - A forecast ([`domain::forecast`]) is the one place where doubles decide something: whether to warn. Never money.
 //! - A recreated topic has new offsets under the old name, and librdkafka keeps reading in it. So each flush asks for

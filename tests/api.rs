@@ -18,8 +18,7 @@ use sla_ledger::domain::alert::{AlertKey, AlertName, AlertState, Reason, Severit
 use sla_ledger::domain::calendar::{LocalDay, Month};
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::health::Health;
-use sla_ledger::http::api::{self, ApiState};
-use sla_ledger::http::{self, AppState, Limits};
+use sla_ledger::http::{self, ApiState, AppState, Limits, api};
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::lag::{Found, LagWatch};
 use sla_ledger::pipeline::record::{
@@ -162,7 +161,7 @@ impl Service {
         let listener = runtime.block_on(http::bind("127.0.0.1:0".parse().unwrap())).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let routes = http::router(state).merge(api::router(api));
+        let routes = http::router(state).merge(http::figures(api));
         runtime.spawn(http::serve_router(listener, routes, Limits::default(), shutdown.clone()));
         let client = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
         let description = serde_json::from_str(api::OPENAPI).unwrap();

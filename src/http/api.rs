@@ -1,97 +1,43 @@
 //! The HTTP API, `/api/v1`: every tenant's figures, and what they rest on, answered by any instance from its own copy
 //! of the ledger. `openapi.json` says it all; a test holds it against the routes here.
 //!
-//! Every answer names its body by a strong entity tag, so that asking again costs a line, and carries the instant the
-//! figures reach to (`Ledger-As-Of`: the least watermark over the shards). That instant stands in a header, and only
-//! lists repeat it, because a body that changes with each flush is never the one the client has already. Errors are
-//! problems (RFC 9457) and say what is allowed.
+//! The instant the figures reach to stands in a header (`Ledger-As-Of`), and only lists repeat it, because a body that
+//! changes with each flush is never the one the client has already. Errors are problems (RFC 9457) and say what is
+//! allowed.
 //!
-//! Deliberately not here: a figure of its own. All of them come from [`View`], judged by the contract in force, or,
-//! asked "as of" an instant, by what the documents said then.
+//! An endpoint is a function from what is published to a value: as JSON it is the API's answer, as HTML it is a view of
+//! the [pages](super::page). So both show the same figures.
 
-mod alerts;
-mod ask;
-mod calls;
-mod claims;
-mod fleet;
-mod months;
-mod service;
-mod statement;
-mod tenants;
-mod work;
+pub(super) mod alerts;
+pub(super) mod calls;
+pub(super) mod claims;
+pub(super) mod fleet;
+pub(super) mod months;
+pub(super) mod service;
+pub(super) mod statement;
+pub(super) mod tenants;
 
-use std::collections::HashMap;
-use std::io::{self, Write};
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use chrono::{DateTime, SecondsFormat};
-use chrono_tz::Tz;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use axum::routing::MethodRouter;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
-use crate::documents::DocumentSet;
-use crate::domain::calendar::{LocalClock, LocalDay, Month};
-use crate::domain::contract::Contract;
-use crate::domain::standing::{Completeness, ServiceMonth};
-use crate::domain::term::Period;
+use super::answer::ask::{Asked, Problem};
+use super::answer::work::Weight;
+use super::answer::work::Weight::{Long, Short};
+use super::answer::{Body, Content, Reading, Room, endpoint};
 use crate::http::server::problem;
-use crate::pipeline::book::Book;
-use crate::report::alert::Issuer;
-use crate::report::standing::Standing;
-use crate::report::statement::canonical::hex;
-use crate::view::{Published, View};
-use ask::{Asked, Problem};
-use work::{Desks, Pieces, Weight, pieces};
 
 /// The description of the API, OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// The instant the figures reach to.
-pub const LEDGER_AS_OF: HeaderName = HeaderName::from_static("ledger-as-of");
-
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET,HEAD");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
-
-/// What the API answers from. Cheap to clone.
-#[derive(Clone)]
-pub struct ApiState {
-    /// The figures.
-    pub view: Arc<View>,
-    /// The documents they are judged by.
-    pub documents: Arc<ArcSwap<DocumentSet>>,
-    /// The calls topic.
-    pub topic: Arc<str>,
-    /// The zone of the ledger's days.
-    pub zone: Tz,
-    /// Whose alerts these are.
-    pub issuer: Arc<Issuer>,
-    /// Now, in ms.
-    pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
-    /// Cancelled when the service begins to end: then the work behind answers ends too.
-    pub stop: CancellationToken,
-}
-
-/// What the handlers need. Cheap to clone.
-#[derive(Clone)]
-struct Room {
-    api: ApiState,
-    desks: Arc<Desks>,
-}
 
 /// The API's routes.
-pub fn router(state: ApiState) -> Router {
+pub(super) fn router(room: Room) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, (path, method)| router.route(path, method));
-    let room = Room { api: state, desks: Arc::new(Desks::new()) };
     router.method_not_allowed_fallback(method_not_allowed).with_state(room)
 }
 
@@ -101,21 +47,20 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
 }
 
 fn routes() -> [(&'static str, MethodRouter<Room>); 14] {
-    use Weight::{Long, Short};
     [
-        ("/api/v1/fleet", endpoint(Short, fleet::month)),
-        ("/api/v1/tenants", endpoint(Short, tenants::list)),
-        ("/api/v1/tenants/{tenant}", endpoint(Short, months::tenant)),
-        ("/api/v1/tenants/{tenant}/months", endpoint(Short, months::all)),
-        ("/api/v1/tenants/{tenant}/months/{month}", endpoint(Short, months::one)),
-        ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", endpoint(Long, calls::list)),
+        ("/api/v1/fleet", json(Short, fleet::month)),
+        ("/api/v1/tenants", json(Short, tenants::list)),
+        ("/api/v1/tenants/{tenant}", json(Short, months::tenant)),
+        ("/api/v1/tenants/{tenant}/months", json(Short, months::all)),
+        ("/api/v1/tenants/{tenant}/months/{month}", json(Short, months::one)),
+        ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", json(Long, calls::list)),
         ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(Long, statement::one)),
-        ("/api/v1/alerts", endpoint(Short, alerts::list)),
-        ("/api/v1/claims", endpoint(Short, claims::list)),
-        ("/api/v1/policy", endpoint(Short, service::policy)),
-        ("/api/v1/policies", endpoint(Short, service::policies)),
-        ("/api/v1/documents", endpoint(Short, service::documents)),
-        ("/api/v1/shards", endpoint(Short, service::shards)),
+        ("/api/v1/alerts", json(Short, alerts::list)),
+        ("/api/v1/claims", json(Short, claims::list)),
+        ("/api/v1/policy", json(Short, service::policy)),
+        ("/api/v1/policies", json(Short, service::policies)),
+        ("/api/v1/documents", json(Short, service::documents)),
+        ("/api/v1/shards", json(Short, service::shards)),
         ("/api/v1/openapi.json", endpoint(Short, service::openapi)),
     ]
 }
@@ -127,203 +72,14 @@ async fn method_not_allowed(method: Method) -> Response {
     response
 }
 
-/// The body of an answer.
-struct Body {
-    kind: HeaderValue,
-    content: Content,
-}
-
-/// What is in it.
-enum Content {
-    /// All of it, made.
-    Whole(Vec<u8>),
-    /// The same for everybody and for good.
-    Fixed(&'static str),
-    /// Written while it is sent, because it may be long.
-    Pieces {
-        /// What makes it another one than others; of the whole in hex, or with something in front.
-        sha256: String,
-        /// Bytes of the whole.
-        length: u64,
-        /// Writes it.
-        write: Writes,
-    },
-}
-
-/// Writes a long answer.
-type Writes = Box<dyn FnOnce(&mut Pieces<'_>) -> io::Result<()>>;
-
-type Answer = Result<Body, Problem>;
-
-/// A route whose answer is made on a blocking thread, when it is its turn.
-fn endpoint(weight: Weight, work: fn(&Reading, &Asked) -> Answer) -> MethodRouter<Room> {
-    get(async move |State(room): State<Room>, asked: Result<Asked, Problem>| {
-        let mut response = match asked {
-            Ok(asked) => made(room, weight, asked, work).await.unwrap_or_else(IntoResponse::into_response),
-            Err(problem) => problem.into_response(),
-        };
-        response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);
-        response
-    })
-}
-
-/// The answer, or its beginning: what follows is sent while it is made.
-async fn made(
-    room: Room,
+/// A route that answers with a value.
+fn json<T: Serialize + 'static>(
     weight: Weight,
-    asked: Asked,
-    work: fn(&Reading, &Asked) -> Answer,
-) -> Result<Response, Problem> {
-    // What the documents said at an instant is judged from all of a tenant's facts.
-    let weight = if asked.is_as_of() { Weight::Long } else { weight };
-    let turn = room.desks.turn(weight, &asked.work).await?;
-    // A client that leaves before its answer begins takes this with it.
-    let waits = asked.work.guard();
-    let (begin, begun) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let reading = Reading::of(&room.api);
-        let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
-        let send = |mut response: Response| {
-            response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
-            // Nobody is there to take it: then nobody misses it.
-            _ = begin.send(response);
-        };
-        match work(&reading, &asked).and_then(|body| tagged(&room, &asked, body)) {
-            Err(problem) => send(problem.into_response()),
-            Ok(Tagged::Whole(response)) => send(response),
-            Ok(Tagged::Pieces(mut response, length, write)) => {
-                let (mut pieces, unread) = pieces(&turn, &asked.work, length);
-                *response.body_mut() = axum::body::Body::new(unread);
-                send(response);
-                if let Err(error) = write(&mut pieces).and_then(|()| pieces.flush()) {
-                    tracing::debug!(%error, "an answer broke off");
-                }
-            }
-        }
-    });
-    let response = begun.await;
-    // What goes on from here ends with the body.
-    waits.disarm();
-    response.map_err(|_| Problem::internal("the answer broke off; the log says more"))
-}
-
-/// An answer under its entity tag.
-enum Tagged {
-    Whole(Response),
-    /// Without its body, which has so many bytes and is written by this.
-    Pieces(Response, u64, Writes),
-}
-
-/// The body under its entity tag, unless the client has it.
-fn tagged(room: &Room, asked: &Asked, Body { kind, content }: Body) -> Result<Tagged, Problem> {
-    let sha256 = match &content {
-        Content::Whole(bytes) => hex(&Sha256::digest(bytes)),
-        Content::Fixed(text) => hex(&Sha256::digest(text)),
-        Content::Pieces { sha256, .. } => sha256.clone(),
-    };
-    let etag = format!("\"{}\"", sha256.get(..32).unwrap_or(&sha256));
-    let under = |mut response: Response| {
-        response.headers_mut().extend(HeaderValue::try_from(&etag).ok().map(|etag| (header::ETAG, etag)));
-        response
-    };
-    if asked.has(&etag) {
-        return Ok(Tagged::Whole(under(StatusCode::NOT_MODIFIED.into_response())));
-    }
-    let kind = [(header::CONTENT_TYPE, kind)];
-    Ok(match content {
-        Content::Whole(bytes) => Tagged::Whole(under((kind, room.desks.body(bytes)?).into_response())),
-        Content::Fixed(text) => Tagged::Whole(under((kind, Bytes::from_static(text.as_bytes())).into_response())),
-        Content::Pieces { length, write, .. } => Tagged::Pieces(under((kind, ()).into_response()), length, write),
+    work: fn(&Reading, &Asked) -> Result<T, Problem>,
+) -> MethodRouter<Room> {
+    endpoint(weight, move |reading, asked| {
+        let bytes = serde_json::to_vec(&work(reading, asked)?);
+        let bytes = bytes.map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
+        Ok(Body { kind: JSON, content: Content::Whole(bytes) })
     })
-}
-
-fn json(value: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(value).map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    Ok(Body { kind: JSON, content: Content::Whole(bytes) })
-}
-
-/// An instant as every output shows it.
-fn instant(ms: i64) -> Option<String> {
-    DateTime::from_timestamp_millis(ms).map(|t| t.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-}
-
-impl ApiState {
-    fn now_ms(&self) -> i64 {
-        (self.clock)()
-    }
-
-    fn today(&self) -> LocalDay {
-        LocalClock::new(self.zone).day(self.now_ms())
-    }
-}
-
-/// One answer's reading of what is published: all of the answer comes from it.
-struct Reading {
-    state: ApiState,
-    value: Option<Arc<Published>>,
-}
-
-impl std::ops::Deref for Reading {
-    type Target = ApiState;
-
-    fn deref(&self) -> &ApiState {
-        &self.state
-    }
-}
-
-impl Reading {
-    fn of(state: &ApiState) -> Self {
-        Self { state: state.clone(), value: state.view.published() }
-    }
-
-    /// The least watermark over the shards; `None` when one of them has counted nothing yet.
-    fn ledger_as_of(&self) -> Option<String> {
-        let shards = self.value.as_ref()?.book.shards();
-        let watermarks = shards.iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
-        watermarks.min().flatten().and_then(instant)
-    }
-
-    /// What is published.
-    ///
-    /// # Errors
-    /// Nothing yet.
-    fn published(&self) -> Result<&Arc<Published>, Problem> {
-        let why = "not all of the ledger has been read yet; /readyz says when it has";
-        self.value.as_ref().ok_or_else(|| Problem::unavailable(why.into()))
-    }
-
-    /// Turns service months of what is published into what is shown of them.
-    ///
-    /// # Errors
-    /// Nothing is published yet.
-    fn judge<'a>(&'a self, contract: &'a Contract) -> Result<Judge<'a>, Problem> {
-        let book = &self.published()?.book;
-        Ok(Judge { api: self, book, contract, now_ms: self.now_ms(), known: HashMap::new() })
-    }
-}
-
-/// The calls of months before this one are no longer in the ledger.
-fn horizon(book: &Book) -> Month {
-    let horizons = book.shards().iter().filter_map(|shard| shard.checkpoint().map(|c| c.horizon)).max();
-    Month(horizons.unwrap_or_default())
-}
-
-/// Turns service months into what is shown of them.
-struct Judge<'a> {
-    api: &'a Reading,
-    book: &'a Book,
-    contract: &'a Contract,
-    now_ms: i64,
-    known: HashMap<Period, Completeness>,
-}
-
-impl Judge<'_> {
-    fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
-        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
-        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
-        let mut known = known.clone();
-        known.reasons.extend(book.unadmitted(month));
-        known.remarks = self.contract.remarks(tenant, month);
-        Standing::of(tenant, month, self.now_ms, known, self.contract.rulebook.claims(tenant))
-    }
 }

@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::{Asked, Problem, page};
-use super::{Answer, Judge, Reading, json};
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Severity, Status};
 use crate::domain::calendar::LocalDay;
+use crate::http::answer::ask::{Asked, Problem, page};
+use crate::http::answer::{Judge, Reading};
 use crate::pipeline::standings::Standings;
 use crate::pipeline::trend::Trend;
 use crate::report::alert::Subject;
@@ -18,19 +18,19 @@ type Place<T> = (Reverse<Severity>, Reverse<i64>, T, Option<LocalDay>, AlertName
 
 /// The same as a cursor has it: severity, since when, tenant, first day, alert, detail.
 #[derive(Debug, Serialize, Deserialize)]
-struct Position(String, i64, String, Option<i32>, String, String);
+pub struct Position(String, i64, String, Option<i32>, String, String);
 
 #[derive(Debug, Serialize)]
-struct Page {
-    ledger_as_of: Option<String>,
+pub struct Page {
+    pub ledger_as_of: Option<String>,
     /// Alerts on all pages.
-    matching: usize,
-    alerts: Vec<Value>,
-    next: Option<String>,
+    pub matching: usize,
+    pub alerts: Vec<Value>,
+    pub next: Option<String>,
 }
 
 /// `/alerts`
-pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
+pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
     let query = asked.query(&["limit", "cursor", "status", "severity", "alert", "tenant"])?;
     let limit = query.limit()?;
     let after: Option<Position> = query.cursor()?;
@@ -65,7 +65,7 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
         api.issuer.alert(key, state, subject.as_ref())
     });
     let alerts = rows.collect();
-    json(&Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next })
+    Ok(Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next })
 }
 
 fn place<'a>((key, state): &(&'a AlertKey, &AlertState)) -> Place<&'a str> {

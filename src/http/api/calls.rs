@@ -2,32 +2,32 @@
 
 use serde::Serialize;
 
-use super::ask::{Asked, Problem};
 use super::months::Tenant;
-use super::{Answer, Reading, instant, json};
 use crate::domain::call::Flag;
 use crate::domain::decision::Outcome;
 use crate::domain::standing::ServiceMonth;
+use crate::http::answer::ask::{Asked, Problem};
+use crate::http::answer::{Reading, instant};
 use crate::pipeline::standings::{Evaluation, Evidence};
 
 /// What `decision` can ask for: one decision, or `all` of them. Without it: the failures.
 const DECISIONS: [&str; 6] = ["counted", "suspect", "excluded", "no_failure", "unbound", "all"];
 
 #[derive(Debug, Serialize)]
-struct Call {
-    time: Option<String>,
-    request_id: String,
-    action: String,
-    code: Option<String>,
+pub struct Call {
+    pub time: Option<String>,
+    pub request_id: String,
+    pub action: String,
+    pub code: Option<String>,
     /// The event's `system_error`.
-    flag: Option<bool>,
-    class: &'static str,
-    decision: &'static str,
-    clause: Option<String>,
-    document: Option<String>,
-    calls_in_second: u32,
-    partition: u32,
-    offset: i64,
+    pub flag: Option<bool>,
+    pub class: &'static str,
+    pub decision: &'static str,
+    pub clause: Option<String>,
+    pub document: Option<String>,
+    pub calls_in_second: u32,
+    pub partition: u32,
+    pub offset: i64,
 }
 
 impl Call {
@@ -62,17 +62,17 @@ impl Call {
 type Place = (u32, i64);
 
 #[derive(Debug, Serialize)]
-struct Page<'a> {
-    tenant: &'a str,
-    month: String,
-    period_start: String,
-    ledger_as_of: Option<String>,
-    calls: Vec<Call>,
-    next: Option<String>,
+pub struct Page {
+    pub tenant: String,
+    pub month: String,
+    pub period_start: String,
+    pub ledger_as_of: Option<String>,
+    pub calls: Vec<Call>,
+    pub next: Option<String>,
 }
 
 /// `/tenants/{tenant}/months/{month}/failing-calls`
-pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
+pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
     let query = asked.query(&["limit", "cursor", "decision"])?;
     let limit = query.limit()?;
     let after: Option<Place> = query.cursor()?;
@@ -87,8 +87,8 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
         }
         false => None,
     };
-    json(&Page {
-        tenant: &tenant.name,
+    Ok(Page {
+        tenant: tenant.name.to_string(),
         month: month.label(),
         period_start: month.period.first.to_string(),
         ledger_as_of: api.ledger_as_of(),

@@ -4,43 +4,43 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, page};
-use super::{Answer, Reading, json};
 use crate::domain::calendar::LocalDay;
 use crate::domain::standing::ServiceMonth;
 use crate::domain::workdays::{ClaimState, ClaimWindow};
+use crate::http::answer::Reading;
+use crate::http::answer::ask::{Asked, Problem, page};
 use crate::report::standing::{Claim, Standing};
 
 #[derive(Debug, Serialize)]
-struct Page {
-    ledger_as_of: Option<String>,
+pub struct Page {
+    pub ledger_as_of: Option<String>,
     /// Every state in which there is a claim, or something to claim.
-    states: Vec<State>,
+    pub states: Vec<State>,
     /// Rows on all pages.
-    matching: usize,
-    claims: Vec<Row>,
-    next: Option<String>,
+    pub matching: usize,
+    pub claims: Vec<Row>,
+    pub next: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct State {
-    state: &'static str,
-    service_months: usize,
+pub struct State {
+    pub state: &'static str,
+    pub service_months: usize,
     /// By currency, in minor units.
-    owed: BTreeMap<String, i64>,
+    pub owed: BTreeMap<String, i64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
-    tenant: String,
-    month: String,
-    period_start: String,
-    state: &'static str,
-    tier: String,
-    complete: bool,
-    currency: Option<String>,
-    owed_minor: Option<i64>,
-    claim: Option<Claim>,
+pub struct Row {
+    pub tenant: String,
+    pub month: String,
+    pub period_start: String,
+    pub state: &'static str,
+    pub tier: String,
+    pub complete: bool,
+    pub currency: Option<String>,
+    pub owed_minor: Option<i64>,
+    pub claim: Option<Claim>,
 }
 
 impl Row {
@@ -61,14 +61,14 @@ impl Row {
 
 /// A place in the list: the window's last day, tenant, first day of the service month.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Position<T>(i32, T, i32);
+pub struct Position<T>(i32, T, i32);
 
 /// A service month with a claim, or with something to claim.
-struct Found<'a> {
-    tenant: &'a str,
-    month: &'a ServiceMonth,
-    state: ClaimState,
-    window: ClaimWindow,
+pub struct Found<'a> {
+    pub tenant: &'a str,
+    pub month: &'a ServiceMonth,
+    pub state: ClaimState,
+    pub window: ClaimWindow,
 }
 
 impl<'a> Found<'a> {
@@ -79,7 +79,7 @@ impl<'a> Found<'a> {
 }
 
 /// `/claims`
-pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
+pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
     let query = asked.query(&["limit", "cursor", "state"])?;
     let limit = query.limit()?;
     let after: Option<Position<String>> = query.cursor()?;
@@ -110,7 +110,7 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
     let next = last.map(|last| query.next(&last.position(), None)).transpose()?;
     let mut judge = api.judge(contract)?;
     let claims = page.iter().map(|found| Row::of(judge.standing(found.tenant, found.month))).collect();
-    json(&Page { ledger_as_of: api.ledger_as_of(), states, matching, claims, next })
+    Ok(Page { ledger_as_of: api.ledger_as_of(), states, matching, claims, next })
 }
 
 fn states(found: &[Found<'_>]) -> Vec<State> {

@@ -4,69 +4,70 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::ask::Asked;
-use super::{Answer, Reading, json, tenants};
+use super::tenants;
 use crate::domain::availability::Level;
 use crate::domain::standing::ServiceMonth;
+use crate::http::answer::Reading;
+use crate::http::answer::ask::{Asked, Problem};
 use crate::pipeline::standings::Fleet;
 
 /// Tenths of the error budget that have a bar of their own; what is used beyond the whole has one more.
 const BARS: usize = 10;
 
 #[derive(Debug, Serialize)]
-struct FleetMonth {
-    month: String,
-    ledger_as_of: Option<String>,
+pub struct FleetMonth {
+    pub month: String,
+    pub ledger_as_of: Option<String>,
     /// Months with calls in the ledger, oldest first.
-    months: Vec<String>,
+    pub months: Vec<String>,
     /// Service months, those without calls included.
-    service_months: usize,
-    total: u64,
+    pub service_months: usize,
+    pub total: u64,
     /// Failures that count.
-    failed: u64,
-    excluded: u64,
+    pub failed: u64,
+    pub excluded: u64,
     /// Over the calls of all tenants; null: without calls.
-    availability_pct: Option<String>,
+    pub availability_pct: Option<String>,
     /// Every state, mildest first.
-    states: Vec<State>,
+    pub states: Vec<State>,
     /// Tiers that apply to some tenant.
-    tiers: Vec<Tier>,
+    pub tiers: Vec<Tier>,
     /// Service months by the share of the error budget used.
-    budget_used: Vec<Bar>,
-    money: Vec<Money>,
+    pub budget_used: Vec<Bar>,
+    pub money: Vec<Money>,
 }
 
 #[derive(Debug, Serialize)]
-struct State {
-    state: &'static str,
-    service_months: usize,
+pub struct State {
+    pub state: &'static str,
+    pub service_months: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Tier {
-    tier: String,
-    service_months: usize,
+pub struct Tier {
+    pub tier: String,
+    pub service_months: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Bar {
+pub struct Bar {
     /// Used at least so much.
-    from_pct: usize,
+    pub from_pct: usize,
     /// And less than this; null: whatever above.
-    to_pct: Option<usize>,
-    service_months: usize,
+    pub to_pct: Option<usize>,
+    pub service_months: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Money {
-    currency: String,
-    owed_minor: i64,
+pub struct Money {
+    pub currency: String,
+    pub owed_minor: i64,
     /// If every tenant fell by one tier.
-    next_payout_minor: i64,
+    pub next_payout_minor: i64,
 }
 
 /// `/fleet`
-pub(super) fn month(api: &Reading, asked: &Asked) -> Answer {
+pub fn month(api: &Reading, asked: &Asked) -> Result<FleetMonth, Problem> {
     let month = asked.query(&["month"])?.month("month")?.unwrap_or_else(|| api.today().month());
     let value = api.published()?;
     let fleet = value.standings.fleet();
@@ -89,7 +90,7 @@ pub(super) fn month(api: &Reading, asked: &Asked) -> Answer {
         state: level.as_str(),
         service_months: states.get(level.as_str()).copied().unwrap_or_default(),
     };
-    json(&FleetMonth {
+    Ok(FleetMonth {
         month: month.to_string(),
         ledger_as_of: api.ledger_as_of(),
         months: fleet.keys().map(ToString::to_string).collect(),

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::ask::{self, Asked, Problem, cut};
 use super::tenants::{Row, without_traffic};
-use super::{Answer, Reading, horizon, json};
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::contract::Contract;
 use crate::domain::documents::{Documents, Scope};
 use crate::domain::standing::ServiceMonth;
 use crate::domain::term::{Period, Terms};
+use crate::http::answer::ask::{self, Asked, Problem, cut};
+use crate::http::answer::{Reading, horizon};
 use crate::pipeline::standings::{Evaluation, TenantStanding};
 use crate::report::standing::Standing;
 
@@ -23,7 +23,7 @@ const MOST_MONTHS: usize = 1200;
 const LISTED: usize = 24;
 
 /// One tenant under one contract.
-pub(super) struct Tenant {
+pub struct Tenant {
     pub name: Arc<str>,
     pub contract: Arc<Contract>,
     terms: Terms,
@@ -150,7 +150,7 @@ impl Tenant {
 
 /// What the documents say of this tenant, or said at an instant. Documents about others are left out, so that it costs what
 /// the tenant's own documents cost.
-pub(super) fn contract_of(set: &DocumentSet, tenant: &str, as_of_ms: Option<i64>) -> Contract {
+pub fn contract_of(set: &DocumentSet, tenant: &str, as_of_ms: Option<i64>) -> Contract {
     let among = |tenants: &[String]| tenants.is_empty() || tenants.iter().any(|other| other == tenant);
     let all = &set.documents;
     let documents = Documents {
@@ -169,34 +169,41 @@ pub(super) fn contract_of(set: &DocumentSet, tenant: &str, as_of_ms: Option<i64>
 }
 
 #[derive(Debug, Serialize)]
-struct TenantBody<'a> {
-    tenant: &'a str,
-    registration: &'static str,
+pub struct TenantBody {
+    pub tenant: String,
+    pub registration: &'static str,
     /// Its calls lie in several partitions.
-    split: bool,
-    terms: Vec<TermBody>,
+    pub split: bool,
+    pub terms: Vec<TermBody>,
     /// Newest first.
-    months: Vec<Row>,
+    pub months: Vec<Row>,
     /// Calls outside of every term, by calendar month.
-    out_of_term: BTreeMap<String, u64>,
+    pub out_of_term: BTreeMap<String, u64>,
+}
+
+/// A tenant's service months, newest first.
+#[derive(Debug, Serialize)]
+pub struct Months {
+    pub tenant: String,
+    pub months: Vec<Standing>,
 }
 
 #[derive(Debug, Serialize)]
-struct TermBody {
-    first_day: String,
+pub struct TermBody {
+    pub first_day: String,
     /// Null: open-ended.
-    last_day: Option<String>,
+    pub last_day: Option<String>,
 }
 
 /// `/tenants/{tenant}`
-pub(super) fn tenant(api: &Reading, asked: &Asked) -> Answer {
+pub fn tenant(api: &Reading, asked: &Asked) -> Result<TenantBody, Problem> {
     asked.query(&[])?;
     let tenant = Tenant::find(api, asked, None)?;
     let mut judge = api.judge(&tenant.contract)?;
     let months = tenant.months_so_far();
     let terms = tenant.terms.terms().iter();
-    json(&TenantBody {
-        tenant: &tenant.name,
+    Ok(TenantBody {
+        tenant: tenant.name.to_string(),
         registration: if tenant.is_registered() { "registered" } else { "unregistered" },
         split: tenant.split,
         terms: terms
@@ -208,19 +215,19 @@ pub(super) fn tenant(api: &Reading, asked: &Asked) -> Answer {
 }
 
 /// `/tenants/{tenant}/months`
-pub(super) fn all(api: &Reading, asked: &Asked) -> Answer {
+pub fn all(api: &Reading, asked: &Asked) -> Result<Months, Problem> {
     asked.query(&[])?;
     let tenant = Tenant::find(api, asked, None)?;
     let mut judge = api.judge(&tenant.contract)?;
     let months: Vec<Standing> =
         tenant.months_so_far().iter().map(|month| judge.standing(&tenant.name, month)).collect();
-    json(&serde_json::json!({"tenant": &*tenant.name, "months": months}))
+    Ok(Months { tenant: tenant.name.to_string(), months })
 }
 
 /// `/tenants/{tenant}/months/{month}`
-pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
+pub fn one(api: &Reading, asked: &Asked) -> Result<Standing, Problem> {
     let as_of_ms = asked.query(&["as_of"])?.instant("as_of")?;
     let tenant = Tenant::find(api, asked, as_of_ms)?;
     let month = tenant.month(asked)?;
-    json(&api.judge(&tenant.contract)?.standing(&tenant.name, &month))
+    Ok(api.judge(&tenant.contract)?.standing(&tenant.name, &month))
 }

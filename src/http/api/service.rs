@@ -3,25 +3,26 @@
 use serde::Serialize;
 use serde_json::{Value, json as value};
 
-use super::ask::{Asked, Problem, cut};
-use super::{Answer, Body, Content, JSON, OPENAPI, Reading, instant, json};
+use super::{JSON, OPENAPI};
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
     Allocation, CallRateMode, ClaimOpens, Denominator, FeeBase, MonthEnd, Policy, Remedy, Rounding,
 };
+use crate::http::answer::ask::{Asked, Problem, cut};
+use crate::http::answer::{Answer, Body, Content, Reading, instant};
 use crate::pipeline::book::{Book, ShardBook};
 use crate::pipeline::lag::ShardLag;
 use crate::view::View;
 
 /// `/openapi.json`
-pub(super) fn openapi(_: &Reading, asked: &Asked) -> Answer {
+pub fn openapi(_: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
     Ok(Body { kind: JSON, content: Content::Fixed(OPENAPI) })
 }
 
 /// `/policy`
-pub(super) fn policy(api: &Reading, asked: &Asked) -> Answer {
+pub fn policy(api: &Reading, asked: &Asked) -> Result<Value, Problem> {
     let query = asked.query(&["id", "on"])?;
     let on = query.day("on")?.unwrap_or_else(|| api.today());
     let policies = &api.documents.load().policies;
@@ -30,15 +31,15 @@ pub(super) fn policy(api: &Reading, asked: &Asked) -> Answer {
         ids.dedup();
         return Err(Problem::not_found(format!("there is no policy `{}`; there are: {}", cut(id), ids.join(", "))));
     }
-    json(&described(policies.in_force(query.get("id"), on, None)))
+    Ok(described(policies.in_force(query.get("id"), on, None)))
 }
 
 /// `/policies`
-pub(super) fn policies(api: &Reading, asked: &Asked) -> Answer {
+pub fn policies(api: &Reading, asked: &Asked) -> Result<Value, Problem> {
     asked.query(&[])?;
     let policies = &api.documents.load().policies;
     let versions: Vec<_> = policies.versions().iter().map(|policy| described(policy)).collect();
-    json(&value!({"default_id": policies.default_id(), "policies": versions}))
+    Ok(value!({"default_id": policies.default_id(), "policies": versions}))
 }
 
 /// A policy with the keys of its file.
@@ -130,7 +131,7 @@ fn part(part: Ppm) -> String {
 }
 
 /// `/documents`
-pub(super) fn documents(api: &Reading, asked: &Asked) -> Answer {
+pub fn documents(api: &Reading, asked: &Asked) -> Result<Value, Problem> {
     asked.query(&[])?;
     let set = api.documents.load();
     let files = set.files.iter();
@@ -138,58 +139,58 @@ pub(super) fn documents(api: &Reading, asked: &Asked) -> Answer {
         value!({"kind": file.kind.as_str(), "name": file.name, "rows": file.rows, "unit": file.kind.unit(),
             "sha256": file.sha256})
     });
-    json(&value!({"documents": files.collect::<Vec<_>>()}))
+    Ok(value!({"documents": files.collect::<Vec<_>>()}))
 }
 
 #[derive(Debug, Serialize)]
-struct Shards {
-    ledger_as_of: Option<String>,
-    shards: Vec<Shard>,
+pub struct Shards {
+    pub ledger_as_of: Option<String>,
+    pub shards: Vec<Shard>,
 }
 
 #[derive(Debug, Serialize)]
-struct Shard {
-    shard: usize,
+pub struct Shard {
+    pub shard: usize,
     /// Read to its end at least once.
-    published: bool,
+    pub published: bool,
     /// Of the last flush; null: none yet, as the following.
-    seq: Option<u64>,
-    next_offset: Option<i64>,
-    start_offset: Option<i64>,
+    pub seq: Option<u64>,
+    pub next_offset: Option<i64>,
+    pub start_offset: Option<i64>,
     /// The watermark.
-    as_of: Option<String>,
-    lag_records: Option<u64>,
-    lag_seconds: Option<u64>,
+    pub as_of: Option<String>,
+    pub lag_records: Option<u64>,
+    pub lag_seconds: Option<u64>,
     /// Who wrote the last flush: the shard's owner, unless it moved since.
-    writer: Option<String>,
+    pub writer: Option<String>,
     /// The first month whose calls are still there.
-    horizon: Option<String>,
-    totals: Option<Totals>,
-    items: Option<u64>,
-    gaps: Vec<Gap>,
+    pub horizon: Option<String>,
+    pub totals: Option<Totals>,
+    pub items: Option<u64>,
+    pub gaps: Vec<Gap>,
     /// Why it is no longer updated; null: it is.
-    stopped: Option<String>,
+    pub stopped: Option<String>,
     /// Why it waits behind a record from the future; null: it does not, or another instance owns it.
-    held: Option<String>,
+    pub held: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Totals {
-    seen: u64,
-    counted: u64,
-    duplicate: u64,
-    duplicate_conflicts: u64,
-    malformed: u64,
-    quarantined: u64,
+pub struct Totals {
+    pub seen: u64,
+    pub counted: u64,
+    pub duplicate: u64,
+    pub duplicate_conflicts: u64,
+    pub malformed: u64,
+    pub quarantined: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Gap {
-    from_offset: i64,
-    to_offset: i64,
+pub struct Gap {
+    pub from_offset: i64,
+    pub to_offset: i64,
     /// True: calls are missing. False: only what tells duplicates and call rates around it.
-    calls: bool,
-    as_of: Option<String>,
+    pub calls: bool,
+    pub as_of: Option<String>,
 }
 
 impl Shard {
@@ -232,7 +233,7 @@ impl Shard {
 }
 
 /// `/shards`
-pub(super) fn shards(api: &Reading, asked: &Asked) -> Answer {
+pub fn shards(api: &Reading, asked: &Asked) -> Result<Shards, Problem> {
     asked.query(&[])?;
     let now_ms = api.now_ms();
     let lags: Vec<_> = (0..api.view.shards()).map(|shard| api.view.lag(shard, now_ms)).collect();
@@ -241,5 +242,5 @@ pub(super) fn shards(api: &Reading, asked: &Asked) -> Answer {
     let book = api.value.as_ref().map_or(&unread, |value| &value.book);
     let shards = book.shards().iter().zip(lags).enumerate();
     let shards = shards.map(|(shard, (book, lag))| Shard::of(shard, book, lag, &api.view)).collect();
-    json(&Shards { ledger_as_of: api.ledger_as_of(), shards })
+    Ok(Shards { ledger_as_of: api.ledger_as_of(), shards })
 }

@@ -6,11 +6,13 @@ use std::io::Write;
 use axum::http::HeaderValue;
 use chrono::{DateTime, Utc};
 
-use super::ask::{Asked, Problem, Query, cut};
+use super::JSON;
 use super::months::{Tenant, contract_of};
-use super::work::{Measure, Pieces};
-use super::{Answer, Body, Content, JSON, Reading};
+
 use crate::domain::calendar::day_start_ms;
+use crate::http::answer::ask::{Asked, Problem, Query, cut};
+use crate::http::answer::work::{Measure, Pieces};
+use crate::http::answer::{Answer, Body, Content, Reading};
 use crate::pipeline::book::Book;
 use crate::pipeline::rulings::refusal;
 use crate::pipeline::standings::Evaluation;
@@ -23,7 +25,7 @@ const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// `/tenants/{tenant}/months/{month}/statement`
-pub(super) fn one(api: &Reading, asked: &Asked) -> Answer {
+pub fn one(api: &Reading, asked: &Asked) -> Answer {
     let query = asked.query(&["as_of", "now", "format", "lang", "bom"])?;
     let [as_of, now] = [query.instant("as_of")?, query.instant("now")?].map(|ms| ms.and_then(utc));
     let (format, kind, lang, bom) = wanted(query)?;

@@ -5,40 +5,40 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Asked;
-use super::{Answer, Reading, horizon, json};
 use crate::domain::availability::Level;
 use crate::domain::calendar::Month;
 use crate::domain::contract::Contract;
 use crate::domain::standing::{Figures, ServiceMonth, Uncounted, Unreached};
 use crate::domain::term::{Period, Terms};
+use crate::http::answer::ask::{Asked, Problem};
+use crate::http::answer::{Reading, horizon};
 use crate::pipeline::standings::Standings;
 use crate::report::standing::Standing;
 use crate::view::Published;
 
 /// A service month in short.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    tenant: String,
-    month: String,
-    period_start: String,
-    last_day: String,
-    registration: &'static str,
-    complete: bool,
+pub struct Row {
+    pub tenant: String,
+    pub month: String,
+    pub period_start: String,
+    pub last_day: String,
+    pub registration: &'static str,
+    pub complete: bool,
     /// Of the error budget.
-    level: &'static str,
-    consumed_pct: Option<String>,
-    tier: String,
-    availability_pct: Option<String>,
-    failed: u64,
-    total: u64,
-    next_tier: Option<String>,
+    pub level: &'static str,
+    pub consumed_pct: Option<String>,
+    pub tier: String,
+    pub availability_pct: Option<String>,
+    pub failed: u64,
+    pub total: u64,
+    pub next_tier: Option<String>,
     /// Failures left before the next tier.
-    failures_left: Option<i64>,
-    currency: Option<String>,
-    owed_minor: Option<i64>,
-    next_payout_minor: Option<i64>,
-    claim_state: &'static str,
+    pub failures_left: Option<i64>,
+    pub currency: Option<String>,
+    pub owed_minor: Option<i64>,
+    pub next_payout_minor: Option<i64>,
+    pub claim_state: &'static str,
 }
 
 impl Row {
@@ -168,17 +168,17 @@ impl Filter<'_> {
 }
 
 #[derive(Debug, Serialize)]
-struct Page {
-    month: String,
-    ledger_as_of: Option<String>,
+pub struct Page {
+    pub month: String,
+    pub ledger_as_of: Option<String>,
     /// Rows on all pages.
-    matching: usize,
-    tenants: Vec<Row>,
-    next: Option<String>,
+    pub matching: usize,
+    pub tenants: Vec<Row>,
+    pub next: Option<String>,
 }
 
 /// `/tenants`
-pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
+pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
     let query = asked.query(&["limit", "cursor", "state", "tier", "q", "month"])?;
     let limit = query.limit()?;
     let after: Option<Position<String>> = query.cursor()?;
@@ -207,7 +207,7 @@ pub(super) fn list(api: &Reading, asked: &Asked) -> Answer {
         Row::of(judge.standing(&tenant, &month))
     });
     let tenants = rows.collect();
-    json(&Page { month: filter.month.to_string(), ledger_as_of: api.ledger_as_of(), matching, tenants, next })
+    Ok(Page { month: filter.month.to_string(), ledger_as_of: api.ledger_as_of(), matching, tenants, next })
 }
 
 /// All rows, in no order.
@@ -257,7 +257,7 @@ fn select(
 }
 
 /// A month of all tenants, for [`super::fleet`]: each service month of the list; `None`: without calls.
-pub(super) fn all(value: &Published, month: Month) -> Vec<Option<&ServiceMonth>> {
+pub fn all(value: &Published, month: Month) -> Vec<Option<&ServiceMonth>> {
     let filter = Filter { month, level: None, tier: None, text: String::new() };
     rows(&value.standings, &filter, quiet(value, &filter)).into_iter().map(|found| found.month).collect()
 }
@@ -289,7 +289,7 @@ fn quiet_month(contract: &Contract, tenant: &str, period: Period) -> ServiceMont
 }
 
 /// The same, without its fee.
-pub(super) fn without_traffic(contract: &Contract, terms: &Terms, period: Period) -> ServiceMonth {
+pub fn without_traffic(contract: &Contract, terms: &Terms, period: Period) -> ServiceMonth {
     ServiceMonth {
         period,
         by_day: terms.label(period).len() > "YYYY-MM".len(),

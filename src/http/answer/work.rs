@@ -45,7 +45,7 @@ const MOST_PAUSES: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What the requests share.
-pub(super) struct Desks {
+pub struct Desks {
     long: Arc<Lane>,
     short: Arc<Lane>,
     unsent: Arc<Semaphore>,
@@ -53,7 +53,7 @@ pub(super) struct Desks {
 
 /// How much work an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weight {
+pub enum Weight {
     /// Grows with the failing calls of a month.
     Long,
     /// All others.
@@ -70,7 +70,7 @@ struct Lane {
 }
 
 /// The right to work; given back when dropped.
-pub(super) struct Turn {
+pub struct Turn {
     lane: Arc<Lane>,
     _turn: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -149,7 +149,7 @@ impl Lane {
 
 /// The work for one request: does anybody still wait for it?
 #[derive(Debug, Clone)]
-pub(super) struct Work {
+pub struct Work {
     ended: CancellationToken,
     service: CancellationToken,
     until: Instant,
@@ -192,7 +192,7 @@ impl Work {
 }
 
 /// Counts what is written to it, and writes nothing; fails when the work has ended.
-pub(super) struct Measure<'a> {
+pub struct Measure<'a> {
     work: &'a Work,
     /// Bytes written.
     pub length: u64,
@@ -217,14 +217,14 @@ impl Write for Measure<'_> {
 }
 
 /// The pieces of a long answer, from the thread that makes them to the connection.
-pub(super) fn pieces<'a>(turn: &'a Turn, work: &'a Work, length: u64) -> (Pieces<'a>, Unread) {
+pub fn pieces<'a>(turn: &'a Turn, work: &'a Work, length: u64) -> (Pieces<'a>, Unread) {
     let (to, pieces) = mpsc::channel(PIECES);
     let pieces = Unread { pieces, left: length, _work: work.guard() };
     (Pieces { piece: Vec::new(), to, turn, work, paused: Duration::ZERO }, pieces)
 }
 
 /// Takes a long answer while it is made. On a thread that may wait.
-pub(super) struct Pieces<'a> {
+pub struct Pieces<'a> {
     piece: Vec<u8>,
     to: mpsc::Sender<Bytes>,
     turn: &'a Turn,
@@ -279,7 +279,7 @@ impl Write for Pieces<'_> {
 }
 
 /// The body of a long answer. When it is dropped, nobody waits for the rest.
-pub(super) struct Unread {
+pub struct Unread {
     pieces: mpsc::Receiver<Bytes>,
     /// Bytes that are still to come.
     left: u64,

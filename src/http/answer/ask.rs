@@ -23,7 +23,7 @@ const SHOWN: usize = 64;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub struct Problem {
     status: StatusCode,
     detail: String,
 }
@@ -58,7 +58,7 @@ impl IntoResponse for Problem {
 
 /// What is asked for, decoded.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub struct Asked {
     /// What stands at the variable places of the path.
     captures: Vec<String>,
     query: Vec<(String, String)>,
@@ -125,7 +125,7 @@ impl Asked {
 
 /// Query parameters.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Query<'a> {
+pub struct Query<'a> {
     asked: &'a Asked,
 }
 
@@ -195,18 +195,18 @@ impl<'a> Query<'a> {
 }
 
 /// A page of a sorted list: the first so many rows that are not `passed`, and whether more follow.
-pub(super) fn page<T>(sorted: &[T], limit: usize, passed: impl Fn(&T) -> bool) -> (&[T], bool) {
+pub fn page<T>(sorted: &[T], limit: usize, passed: impl Fn(&T) -> bool) -> (&[T], bool) {
     let rest = &sorted[sorted.partition_point(passed)..];
     (&rest[..rest.len().min(limit)], rest.len() > limit)
 }
 
 /// A month, `YYYY-MM`.
-pub(super) fn month(text: &str) -> Option<Month> {
+pub fn month(text: &str) -> Option<Month> {
     (shaped(text) && text.len() == "YYYY-MM".len()).then(|| text.parse().ok()).flatten()
 }
 
 /// A day, `YYYY-MM-DD`.
-pub(super) fn day(text: &str) -> Option<LocalDay> {
+pub fn day(text: &str) -> Option<LocalDay> {
     (shaped(text) && text.len() == "YYYY-MM-DD".len()).then(|| text.parse().ok()).flatten()
 }
 
@@ -220,7 +220,7 @@ fn listed(before: &str, words: &[&str]) -> String {
 }
 
 /// The value, or its beginning.
-pub(super) fn cut(value: &str) -> String {
+pub fn cut(value: &str) -> String {
     match value.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),

@@ -1,0 +1,276 @@
+//! How the API and the pages answer: from one reading of what is published, when it is their turn, under an entity tag.
+//!
+//! Every answer names its body by a strong entity tag, so that asking again costs a line, and carries the instant the
+//! figures reach to (`Ledger-As-Of`: the least watermark over the shards).
+//!
+//! Deliberately not here: a figure of its own. All of them come from [`View`], judged by the contract in force, or,
+//! asked "as of" an instant, by what the documents said then.
+
+pub(super) mod ask;
+pub(super) mod work;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use chrono::{DateTime, SecondsFormat};
+use chrono_tz::Tz;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::documents::DocumentSet;
+use crate::domain::calendar::{LocalClock, LocalDay, Month};
+use crate::domain::contract::Contract;
+use crate::domain::standing::{Completeness, ServiceMonth};
+use crate::domain::term::Period;
+use crate::pipeline::book::Book;
+use crate::report::alert::Issuer;
+use crate::report::standing::Standing;
+use crate::report::statement::canonical::hex;
+use crate::view::{Published, View};
+use ask::{Asked, Problem};
+use work::{Desks, Pieces, Weight, pieces};
+
+/// The instant the figures reach to.
+pub const LEDGER_AS_OF: HeaderName = HeaderName::from_static("ledger-as-of");
+
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// What the API answers from. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The figures.
+    pub view: Arc<View>,
+    /// The documents they are judged by.
+    pub documents: Arc<ArcSwap<DocumentSet>>,
+    /// The calls topic.
+    pub topic: Arc<str>,
+    /// The zone of the ledger's days.
+    pub zone: Tz,
+    /// Whose alerts these are.
+    pub issuer: Arc<Issuer>,
+    /// Now, in ms.
+    pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Cancelled when the service begins to end: then the work behind answers ends too.
+    pub stop: CancellationToken,
+}
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct Room {
+    api: ApiState,
+    desks: Arc<Desks>,
+}
+
+impl Room {
+    /// A room whose requests take turns with one another.
+    pub fn new(api: ApiState) -> Self {
+        Self { api, desks: Arc::new(Desks::new()) }
+    }
+}
+
+/// The body of an answer.
+pub struct Body {
+    pub kind: HeaderValue,
+    pub content: Content,
+}
+
+/// What is in it.
+pub enum Content {
+    /// All of it, made.
+    Whole(Vec<u8>),
+    /// The same for everybody and for good.
+    Fixed(&'static str),
+    /// Written while it is sent, because it may be long.
+    Pieces {
+        /// What makes it another one than others; of the whole in hex, or with something in front.
+        sha256: String,
+        /// Bytes of the whole.
+        length: u64,
+        /// Writes it.
+        write: Writes,
+    },
+}
+
+/// Writes a long answer.
+pub type Writes = Box<dyn FnOnce(&mut Pieces<'_>) -> io::Result<()>>;
+
+pub type Answer = Result<Body, Problem>;
+
+/// A route whose answer is made on a blocking thread, when it is its turn.
+pub fn endpoint(
+    weight: Weight,
+    work: impl Fn(&Reading, &Asked) -> Answer + Clone + Send + Sync + 'static,
+) -> MethodRouter<Room> {
+    get(async move |State(room): State<Room>, asked: Result<Asked, Problem>| {
+        let mut response = match asked {
+            Ok(asked) => made(room, weight, asked, work.clone()).await.unwrap_or_else(IntoResponse::into_response),
+            Err(problem) => problem.into_response(),
+        };
+        response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);
+        response
+    })
+}
+
+/// The answer, or its beginning: what follows is sent while it is made.
+async fn made(
+    room: Room,
+    weight: Weight,
+    asked: Asked,
+    work: impl Fn(&Reading, &Asked) -> Answer + Send + 'static,
+) -> Result<Response, Problem> {
+    // What the documents said at an instant is judged from all of a tenant's facts.
+    let weight = if asked.is_as_of() { Weight::Long } else { weight };
+    let turn = room.desks.turn(weight, &asked.work).await?;
+    // A client that leaves before its answer begins takes this with it.
+    let waits = asked.work.guard();
+    let (begin, begun) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let reading = Reading::of(&room.api);
+        let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
+        let send = |mut response: Response| {
+            response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
+            // Nobody is there to take it: then nobody misses it.
+            _ = begin.send(response);
+        };
+        match work(&reading, &asked).and_then(|body| tagged(&room, &asked, body)) {
+            Err(problem) => send(problem.into_response()),
+            Ok(Tagged::Whole(response)) => send(response),
+            Ok(Tagged::Pieces(mut response, length, write)) => {
+                let (mut pieces, unread) = pieces(&turn, &asked.work, length);
+                *response.body_mut() = axum::body::Body::new(unread);
+                send(response);
+                if let Err(error) = write(&mut pieces).and_then(|()| pieces.flush()) {
+                    tracing::debug!(%error, "an answer broke off");
+                }
+            }
+        }
+    });
+    let response = begun.await;
+    // What goes on from here ends with the body.
+    waits.disarm();
+    response.map_err(|_| Problem::internal("the answer broke off; the log says more"))
+}
+
+/// An answer under its entity tag.
+enum Tagged {
+    Whole(Response),
+    /// Without its body, which has so many bytes and is written by this.
+    Pieces(Response, u64, Writes),
+}
+
+/// The body under its entity tag, unless the client has it.
+fn tagged(room: &Room, asked: &Asked, Body { kind, content }: Body) -> Result<Tagged, Problem> {
+    let sha256 = match &content {
+        Content::Whole(bytes) => hex(&Sha256::digest(bytes)),
+        Content::Fixed(text) => hex(&Sha256::digest(text)),
+        Content::Pieces { sha256, .. } => sha256.clone(),
+    };
+    let etag = format!("\"{}\"", sha256.get(..32).unwrap_or(&sha256));
+    let under = |mut response: Response| {
+        response.headers_mut().extend(HeaderValue::try_from(&etag).ok().map(|etag| (header::ETAG, etag)));
+        response
+    };
+    if asked.has(&etag) {
+        return Ok(Tagged::Whole(under(StatusCode::NOT_MODIFIED.into_response())));
+    }
+    let kind = [(header::CONTENT_TYPE, kind)];
+    Ok(match content {
+        Content::Whole(bytes) => Tagged::Whole(under((kind, room.desks.body(bytes)?).into_response())),
+        Content::Fixed(text) => Tagged::Whole(under((kind, Bytes::from_static(text.as_bytes())).into_response())),
+        Content::Pieces { length, write, .. } => Tagged::Pieces(under((kind, ()).into_response()), length, write),
+    })
+}
+
+/// An instant as every output shows it.
+pub fn instant(ms: i64) -> Option<String> {
+    DateTime::from_timestamp_millis(ms).map(|t| t.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+impl ApiState {
+    pub(super) fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    pub(super) fn today(&self) -> LocalDay {
+        LocalClock::new(self.zone).day(self.now_ms())
+    }
+}
+
+/// One answer's reading of what is published: all of the answer comes from it.
+pub struct Reading {
+    state: ApiState,
+    pub value: Option<Arc<Published>>,
+}
+
+impl std::ops::Deref for Reading {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
+
+impl Reading {
+    fn of(state: &ApiState) -> Self {
+        Self { state: state.clone(), value: state.view.published() }
+    }
+
+    /// The least watermark over the shards; `None` when one of them has counted nothing yet.
+    pub fn ledger_as_of(&self) -> Option<String> {
+        let shards = self.value.as_ref()?.book.shards();
+        let watermarks = shards.iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
+        watermarks.min().flatten().and_then(instant)
+    }
+
+    /// What is published.
+    ///
+    /// # Errors
+    /// Nothing yet.
+    pub fn published(&self) -> Result<&Arc<Published>, Problem> {
+        let why = "not all of the ledger has been read yet; /readyz says when it has";
+        self.value.as_ref().ok_or_else(|| Problem::unavailable(why.into()))
+    }
+
+    /// Turns service months of what is published into what is shown of them.
+    ///
+    /// # Errors
+    /// Nothing is published yet.
+    pub fn judge<'a>(&'a self, contract: &'a Contract) -> Result<Judge<'a>, Problem> {
+        let book = &self.published()?.book;
+        Ok(Judge { api: self, book, contract, now_ms: self.now_ms(), known: HashMap::new() })
+    }
+}
+
+/// The calls of months before this one are no longer in the ledger.
+pub fn horizon(book: &Book) -> Month {
+    let horizons = book.shards().iter().filter_map(|shard| shard.checkpoint().map(|c| c.horizon)).max();
+    Month(horizons.unwrap_or_default())
+}
+
+/// Turns service months into what is shown of them.
+pub struct Judge<'a> {
+    api: &'a Reading,
+    book: &'a Book,
+    contract: &'a Contract,
+    pub now_ms: i64,
+    known: HashMap<Period, Completeness>,
+}
+
+impl Judge<'_> {
+    pub fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
+        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
+        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
+        let mut known = known.clone();
+        known.reasons.extend(book.unadmitted(month));
+        known.remarks = self.contract.remarks(tenant, month);
+        Standing::of(tenant, month, self.now_ms, known, self.contract.rulebook.claims(tenant))
+    }
+}
