@@ -3,7 +3,7 @@
 //! Tenants call evenly at a rate, on the first day of a month (no history) and on today's, with all days before
 //! counted. CPU is that of the whole process, from the kernel, during the measured time (`SLA_LEDGER_BENCH_SECONDS`,
 //! default 30, 20 at least). `cargo bench --bench live -- 10k_tenants_2000` runs the scenarios whose names contain
-//! that; `standby`, `takeover`, `evidence`, `scrape` and `compaction` are others.
+//! that; `standby`, `takeover`, `evidence`, `scrape`, `pages`, `readers` and `compaction` are others.
 //!
 //! With `SLA_LEDGER_BENCH_BINARY=/path/sla-ledger` every scenario is run by that binary too, on the same topic right after:
 //! its figures begin with `other_`.
@@ -171,6 +171,8 @@ fn main() {
         ("evidence_incident", evidence_incident),
         ("evidence_sparse", evidence_sparse),
         ("scrape", scrape),
+        ("pages", pages),
+        ("readers", readers),
         ("compaction", compaction),
     ] {
         if selected(name) {
@@ -394,6 +396,99 @@ fn evidence_sparse(cluster: &Cluster) {
         binary.bench("evidence_sparse_resident", failing, "MiB");
         binary.bench("evidence_sparse_per_call", (failing - good) * 1_048_576.0 / SPARSE as f64, "B");
     }
+}
+
+/// Every page of 100,000 tenants, on day 26 or so, while calls come: the 95th percentile of its time, and its size.
+fn pages(cluster: &Cluster) {
+    let scenario = Scenario::new(100_000, 10_000.0, 1);
+    let topic = support::unique("live-pages");
+    let past = history(cluster, &topic, &scenario);
+    let binary = &binaries()[0];
+    count(binary, cluster, &topic, &topic, past);
+    let service = Service::start(binary, cluster, &topic, &topic, "a", METRICS);
+    service.wait_until_ready();
+    scenario.send(cluster, &topic, 10, || false);
+    let first: serde_json::Value = serde_json::from_str(&service.get("/api/v1/tenants?limit=1").unwrap()).unwrap();
+    let tenant = first["tenants"][0]["tenant"].as_str().unwrap().to_owned();
+    let views = [
+        ("fleet", "/".to_owned()),
+        ("fleet_search", "/?q=99&state=ok".to_owned()),
+        ("fleet_by_forecast", "/?sort=forecast".to_owned()),
+        ("tenant", format!("/tenant?tenant={tenant}")),
+        ("calls", format!("/calls?tenant={tenant}&month={}", first["month"].as_str().unwrap())),
+        ("alerts", "/alerts".to_owned()),
+        ("claims", "/claims".to_owned()),
+        ("month_end", "/claims?list=month-end".to_owned()),
+        ("ledger", "/ledger".to_owned()),
+    ];
+    let mut times: HashMap<&str, Vec<f64>> = HashMap::new();
+    let mut bytes: HashMap<&str, usize> = HashMap::new();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| scenario.send(cluster, &topic, seconds(), || false));
+        while !sending.is_finished() {
+            for (name, address) in &views {
+                let begin = Instant::now();
+                let body = service.get(address).expect("an answer");
+                times.entry(name).or_default().push(begin.elapsed().as_secs_f64() * 1000.0);
+                bytes.insert(name, body.len());
+            }
+        }
+    });
+    for (name, _) in &views {
+        let times = times.get_mut(name).unwrap();
+        times.sort_by(f64::total_cmp);
+        bench(&format!("page_{name}_p95"), times[times.len() * 95 / 100], "ms");
+        bench(&format!("page_{name}_size"), bytes[name] as f64 / 1000.0, "kB");
+    }
+    bench("page_freshness_p99", freshness(&service), "s");
+    service.stop();
+}
+
+/// Readers that load the fleet's page again.
+const READERS: usize = 50;
+/// Pause of a reader between two loads: five times as often as the page's own script asks.
+const RELOADED: Duration = Duration::from_secs(1);
+
+/// 10,000 tenants and 20,000 calls a second, without readers and with 50 of them.
+fn readers(cluster: &Cluster) {
+    let scenario = Scenario::new(10_000, 20_000.0, 1);
+    let topic = support::unique("live-readers");
+    let past = history(cluster, &topic, &scenario);
+    let binary = &binaries()[0];
+    count(binary, cluster, &topic, &topic, past);
+    let service = Service::start(binary, cluster, &topic, &topic, "a", METRICS);
+    service.wait_until_ready();
+    scenario.send(cluster, &topic, 10, || false);
+    for (name, readers) in [("without", 0), ("with", READERS)] {
+        wait_until_counted(&service);
+        let before = Reading::of(&service);
+        let ended = AtomicBool::new(false);
+        let loads = std::thread::scope(|scope| {
+            let read = || {
+                let mut loads = 0_u64;
+                while !ended.load(Ordering::Relaxed) {
+                    let begin = Instant::now();
+                    service.get("/").expect("an answer");
+                    loads += 1;
+                    std::thread::sleep(RELOADED.saturating_sub(begin.elapsed()));
+                }
+                loads
+            };
+            let readers: Vec<_> = (0..readers).map(|_| scope.spawn(read)).collect();
+            scenario.send(cluster, &topic, seconds().max(60), || false);
+            ended.store(true, Ordering::Relaxed);
+            readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+        });
+        let freshness = freshness(&service);
+        wait_until_counted(&service);
+        let after = Reading::of(&service);
+        bench(&format!("readers_{name}_flush"), after.flushes.since(before.flushes).mean_ms(), "ms");
+        bench(&format!("readers_{name}_standstill"), after.standstill.since(before.standstill).mean_ms(), "ms");
+        bench(&format!("readers_{name}_freshness_p99"), freshness, "s");
+        bench(&format!("readers_{name}_cpu"), after.cpu_per_call(&before), "us/call");
+        bench(&format!("readers_{name}_loads"), loads as f64, "pages");
+    }
+    service.stop();
 }
 
 /// 100,000 tenants exported and scraped every three seconds while calls come, and the same calls without scrapes.

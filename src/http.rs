@@ -8,6 +8,7 @@ pub mod api;
 pub mod connection;
 pub mod front;
 mod limits;
+mod page;
 pub mod reloads;
 pub mod scrape;
 pub mod server;
@@ -33,7 +34,8 @@ pub use tls::WebListener;
 
 /// The routes that answer with figures: the API and the pages.
 pub fn figures(state: ApiState) -> Router {
-    api::router(Room::new(state))
+    let room = Room::new(state);
+    api::router(room.clone()).merge(page::router(room))
 }
 
 /// Appends the whole exposition to the buffer, in this format. Runs on a blocking thread, never twice at once.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  calls topic ──> Shard, one a partition ──flush──> ledger topic ──tail──> Book ──> Standings ──> /metrics, /api/v1,
-//!                  decode → dedupe → tally           (compacted)            facts     facts under   statements, demo
+//!                  decode → dedupe → tally           (compacted)            facts     facts under   pages, statements
 //!                            ▲        │                                               the contract
 //!                            │        └──same transaction──> alerts topic ──> webhooks, Alertmanagers       │
 //!                            └──────── published alert states (A records) ── Desk: judges standings ────────┘
@@ -24,7 +24,7 @@
 //! | [`kafka`] | consumers, topics, the worker's loop, and the flush thread with the transactional producer | decisions: `pipeline::protocol` makes them |
 //! | [`view`] | what the tail publishes to all readers, as one value ([`pipeline::publisher`]), and how to query it | anything that is not in the ledger |
 //! | [`report`] | standings as JSON, statements ([`report::issue`] makes them, for the command and the API), their archive, the directory they are sent from | a figure that is not in the standing |
-//! | [`metrics`], [`http`] | the exposition, the API, probes, reload; access control ([`http::access`]) | numbers of their own |
+//! | [`metrics`], [`http`] | the exposition; the API and the pages, which show the API's values as HTML; probes, reload; access control ([`http::access`]) | numbers of their own |
 //! | [`alerting`] | the desk on the worker's thread: which tenants are judged when, what the next flush publishes | when an alert fires: that is [`domain::alert`] |
 //! | [`notify`] | alerts from their topic to webhooks and Alertmanagers | deciding what is an alert: it only reads the topic |
 //! | [`health`] | the state each thread reports, and whether that is ready | deciding what is wrong |
@@ -99,6 +99,10 @@
 //!   days.
 //! - The end offset of a topic with transactions is beyond its last record. So a shard's lag is determined in two
 //!   steps: where the source ends, and, if nothing moves, whether any record is left at all ([`pipeline::lag`]).
+//! - The pages name the tenant in the query, not in the path: a browser takes the names `.` and `..` for parts of a path,
+//!   and a proxy may take `%2F` for a slash. So all pages are at one level, and relative links work under any prefix.
+//! - The pages are made from the API's values, without a request in between: an endpoint is a function that returns a
+//!   value, and JSON and HTML are two ways to write it.
 //! - The API dates a statement by the ledger, the claims and the day, not by "now": the same inputs give the same bytes
 //!   and a stable entity tag.
 //! - A flush writes an alert's record first, and the alert once the record is acknowledged. In the other order, a torn

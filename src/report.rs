@@ -5,5 +5,6 @@ pub mod alert;
 pub mod archive;
 pub mod issue;
 pub mod outbox;
+pub mod ruling;
 pub mod standing;
 pub mod statement;

@@ -2,13 +2,11 @@
 
 mod list;
 
-use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
 
 use super::config_path::{self, ConfigPath};
@@ -18,15 +16,12 @@ use crate::config::Config;
 use crate::documents::DocumentSet;
 use crate::documents::rulings::{NewRuling, append, check};
 use crate::domain::calendar::LocalDay;
-use crate::domain::contract::Contract;
-use crate::domain::documents::{Ruling, Scope, Verdict};
+use crate::domain::documents::{Scope, Verdict};
 use crate::domain::policy::Clause;
-use crate::domain::standing::ServiceMonth;
+use crate::domain::standing::{ServiceMonth, Unreached};
 use crate::pipeline::book::Book;
-use crate::pipeline::standings::Standings;
-use crate::report::statement::{Lang, clause_title};
+use crate::report::ruling::{self, RuledMonth, RulingEffect, Unknown};
 use crate::visible::visible;
-use crate::yaml::read::similar;
 use list::{ExportArgs, ListArgs};
 
 const EXAMPLES: &str = "\
@@ -171,7 +166,13 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     let now_ms = Utc::now().timestamp_millis();
     let verdict = verdict(args)?;
     if !args.allow_unknown {
-        known(&verdict, &documents, book)?;
+        ruling::known(&verdict, &documents, book).map_err(|unknown| {
+            let option = match unknown {
+                Unknown::Clause(_) => "--clause",
+                Unknown::Tenant { .. } => "--tenant",
+            };
+            anyhow!("{unknown}; correct {option}, or add --allow-unknown")
+        })?;
     }
     let (actor, reason) = (args.actor.clone(), args.reason.clone());
     let new =
@@ -179,16 +180,19 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     let path = directory(config)?.join("rulings.yaml");
     // Check first, so that the user is not asked to confirm what would be rejected afterwards.
     check(&path, &new, now_ms).with_context(|| path.display().to_string())?;
-    let Effect { changes, unreached } = effect(&documents, &verdict, now_ms, book);
+    let effect = RulingEffect::of(&documents, &verdict, now_ms, book, &|| true);
     let mut out = io::stdout();
-    for change in &changes {
-        writeln!(out, "{change}")?;
+    for change in effect.changes() {
+        writeln!(out, "{}", changed(change))?;
     }
-    if changes.is_empty() {
+    if effect.changes().next().is_none() {
         writeln!(out, "no service month would change")?;
     }
-    for line in &unreached {
+    for line in effect.months.iter().flat_map(unreached) {
         writeln!(out, "{line}")?;
+    }
+    if let Some((tenant, day, ids)) = &effect.without_calls {
+        writeln!(out, "{day} {}: no calls in the ledger; not reached: {ids} request ids", tenant.escape_debug())?;
     }
     if args.dry_run {
         return Ok(());
@@ -200,35 +204,6 @@ fn add(args: &Args, config: &std::path::Path, documents: DocumentSet, book: &Boo
     let line = format!("ruling {} is in {}; a running service takes it over with a reload", ruling.id, path.display());
     writeln!(out, "{}", visible(&line))?;
     Ok(())
-}
-
-/// Are the tenants and the clause of the ruling known?
-fn known(verdict: &Verdict, documents: &DocumentSet, book: &Book) -> Result<()> {
-    let is_exclusion = |clause: &Clause| clause_title(&clause.to_string(), Lang::En).is_some();
-    // What a failure is, is defined in article 1.
-    let is_definition = |clause: &Clause| matches!(verdict, Verdict::CountAsFailure(..)) && clause.article == 1;
-    if let Some(clause) = verdict.clause().filter(|clause| !is_exclusion(clause) && !is_definition(clause)) {
-        bail!(
-            "unknown clause {clause}: calls are excluded by the contract's clauses 5.1 to 5.18 (and counted as failures by \
-             article 1 too); correct --clause, or add --allow-unknown"
-        );
-    }
-    let tenants: &[String] = match verdict.scope() {
-        Some(Scope::Calls { tenant, .. }) => std::slice::from_ref(tenant),
-        Some(Scope::Range { tenants, .. }) => tenants,
-        None => &[],
-    };
-    let is_known = |tenant: &str| {
-        !documents.registry.orders(tenant).is_empty() || book.shards().iter().any(|shard| shard.has_tenant(tenant))
-    };
-    let Some(unknown) = tenants.iter().find(|tenant| !is_known(tenant)) else { return Ok(()) };
-    let names = book.tenants().chain(documents.registry.tenants());
-    let hint = similar(unknown, names.map(|name| &**name))
-        .map_or(String::new(), |near| format!("did you mean `{}`? ", visible(near)));
-    bail!(
-        "unknown tenant `{}`: it has no calls and no order; {hint}correct --tenant, or add --allow-unknown",
-        visible(unknown)
-    )
 }
 
 fn directory(config: &std::path::Path) -> Result<PathBuf> {
@@ -280,63 +255,23 @@ fn verdict(args: &Args) -> Result<Verdict> {
     })
 }
 
-/// What a ruling does and what it does not.
-struct Effect {
-    /// Every service month whose figures it changes, a line each.
-    changes: Vec<String>,
-    /// Every service month of which it names calls that it cannot reach, a line each.
-    unreached: Vec<String>,
-}
-
-fn effect(documents: &DocumentSet, verdict: &Verdict, now_ms: i64, book: &Book) -> Effect {
-    let named: Vec<Arc<str>> = match concerned(documents, verdict) {
-        Some(tenants) if !tenants.is_empty() => tenants.iter().map(|tenant| tenant.as_str().into()).collect(),
-        _ => book.tenants().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
-    };
-    let judged = |documents: &DocumentSet| {
-        let contract: Contract = documents.contract(None);
-        let mut standings = Standings::new(Arc::new(contract));
-        standings.refresh(book, &named);
-        standings
-    };
-    let mut with = documents.clone();
-    with.documents.rulings.push(Arc::new(Ruling {
-        id: "(new)".into(),
-        recorded_at_ms: now_ms,
-        actor: String::new(),
-        reason: String::new(),
-        evidence: None,
-        verdict: verdict.clone(),
-        canonical: "".into(),
-        sha256: [0; 32],
-    }));
-    let (before, after) = (judged(documents), judged(&with));
-    let mut effect = Effect { changes: Vec::new(), unreached: Vec::new() };
-    for (tenant, before, after) in
-        named.iter().flat_map(|t| before.months(t).iter().zip(after.months(t)).map(move |(a, b)| (t, a, b)))
-    {
-        if before.figures != after.figures {
-            effect.changes.push(change(tenant, before, after));
-        }
-        effect.unreached.extend(unreached(tenant, before, after));
+/// `2026-03 acme: failures 3 → 1, tier 30 % → 10 %, −¥600.00`
+fn changed(RuledMonth { tenant, before, after }: &RuledMonth) -> String {
+    let mut parts = vec![format!("failures {} → {}", before.figures.failed(), after.figures.failed())];
+    let rate = |month: &ServiceMonth| month.tier().map_or_else(|| "none".into(), |tier| format!("{} %", tier.rate));
+    let (old, new) = (rate(before), rate(after));
+    parts.push(if old == new { format!("tier {old} as before") } else { format!("tier {old} → {new}") });
+    if let (Some(a), Some(b)) = (&before.money, &after.money) {
+        parts.push(b.currency().format_change(b.payout.payout_minor - a.payout.payout_minor));
     }
-    if let Some(Scope::Calls { tenant, day, request_ids }) = verdict.scope()
-        && !book.shards().iter().any(|shard| shard.has_tenant(tenant))
-    {
-        let ids = request_ids.len();
-        effect
-            .unreached
-            .push(format!("{day} {}: no calls in the ledger; not reached: {ids} request ids", tenant.escape_debug()));
-    }
-    effect
+    format!("{} {}: {}", after.label(), visible(tenant), parts.join(", "))
 }
 
 /// `2026-03 acme: not reached: 12 calls that are not held one by one; …`
-fn unreached(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> Vec<String> {
-    let (old, new) = (before.unreached, after.unreached);
+fn unreached(month: &RuledMonth) -> Vec<String> {
+    let RuledMonth { tenant, after, .. } = month;
     let place = format!("{} {}: not reached:", after.label(), tenant.escape_debug());
-    let calls = new.calls.saturating_sub(old.calls);
-    let ids = new.request_ids.saturating_sub(old.request_ids);
+    let Unreached { calls, request_ids: ids } = month.unreached();
     let calls = (calls > 0).then(|| {
         format!("{place} {calls} calls that are not held one by one; only an interval of whole local days reaches them")
     });
@@ -347,28 +282,4 @@ fn unreached(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> Vec<S
         )
     });
     calls.into_iter().chain(ids).collect()
-}
-
-/// The tenants a ruling names; those of the ruling it takes back.
-fn concerned<'a>(documents: &'a DocumentSet, verdict: &'a Verdict) -> Option<Vec<&'a String>> {
-    let verdict = match verdict {
-        Verdict::Revoke(id) => &documents.documents.rulings.iter().find(|ruling| ruling.id == *id)?.verdict,
-        verdict => verdict,
-    };
-    match verdict.scope()? {
-        Scope::Calls { tenant, .. } => Some(vec![tenant]),
-        Scope::Range { tenants, .. } => Some(tenants.iter().collect()),
-    }
-}
-
-/// `2026-03 acme: failures 3 → 1, tier 30 % → 10 %, −¥600.00`
-fn change(tenant: &str, before: &ServiceMonth, after: &ServiceMonth) -> String {
-    let mut parts = vec![format!("failures {} → {}", before.figures.failed(), after.figures.failed())];
-    let rate = |month: &ServiceMonth| month.tier().map_or_else(|| "none".into(), |tier| format!("{} %", tier.rate));
-    let (old, new) = (rate(before), rate(after));
-    parts.push(if old == new { format!("tier {old} as before") } else { format!("tier {old} → {new}") });
-    if let (Some(a), Some(b)) = (&before.money, &after.money) {
-        parts.push(b.currency().format_change(b.payout.payout_minor - a.payout.payout_minor));
-    }
-    format!("{} {}: {}", after.label(), visible(tenant), parts.join(", "))
 }

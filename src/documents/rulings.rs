@@ -381,6 +381,16 @@ pub fn check(path: &Path, new: &NewRuling, recorded_at_ms: i64) -> Result<Ruling
     with_ruling(path, bytes, new, recorded_at_ms).map(|(_, ruling)| ruling)
 }
 
+/// What [`append`] would add to a file with these rulings, checked the same way.
+///
+/// # Errors
+/// See [`AppendError`].
+pub fn check_among(rulings: &[Arc<Ruling>], new: &NewRuling, recorded_at_ms: i64) -> Result<Ruling, AppendError> {
+    let texts: Vec<&str> = rulings.iter().map(|ruling| &*ruling.canonical).collect();
+    let text = file_of(&texts).map_err(AppendError::File)?;
+    with_ruling(Path::new("rulings.yaml"), text.into_bytes(), new, recorded_at_ms).map(|(_, ruling)| ruling)
+}
+
 /// The file's text with the new ruling at its end, and that ruling.
 fn with_ruling(
     path: &Path,

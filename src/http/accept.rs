@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::metrics::Format;
+use crate::report::statement::Lang;
 
 /// One entry of such a header.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +92,22 @@ impl Exposition {
             Self::OpenMetrics0 => "application/openmetrics-text; version=0.0.1; charset=utf-8",
         })
     }
+}
+
+/// The language of a page that an `Accept-Language` header wants most; English where it wants neither.
+pub(super) fn language(header: &str) -> Lang {
+    let mut best = (Lang::En, 0.0);
+    for entry in entries(header) {
+        let lang = match entry.name.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "en" => Lang::En,
+            "zh" => Lang::Zh,
+            _ => continue,
+        };
+        if entry.quality > best.1 {
+            best = (lang, entry.quality);
+        }
+    }
+    best.0
 }
 
 /// How much JSON and plain text are wanted by name; `*/*` names neither.

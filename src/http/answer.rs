@@ -30,9 +30,11 @@ use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::contract::Contract;
 use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
+use crate::http::api::fleet::Forecasts;
 use crate::pipeline::book::Book;
 use crate::report::alert::Issuer;
 use crate::report::standing::Standing;
+use crate::report::statement::Lang;
 use crate::report::statement::canonical::hex;
 use crate::view::{Published, View};
 use ask::{Asked, Problem};
@@ -67,12 +69,13 @@ pub struct ApiState {
 pub struct Room {
     api: ApiState,
     desks: Arc<Desks>,
+    forecasts: Arc<Forecasts>,
 }
 
 impl Room {
     /// A room whose requests take turns with one another.
     pub fn new(api: ApiState) -> Self {
-        Self { api, desks: Arc::new(Desks::new()) }
+        Self { api, desks: Arc::new(Desks::new()), forecasts: Arc::default() }
     }
 }
 
@@ -80,6 +83,20 @@ impl Room {
 pub struct Body {
     pub kind: HeaderValue,
     pub content: Content,
+    /// Under which name it is saved; `None`: it is to be looked at.
+    pub file: Option<HeaderValue>,
+}
+
+impl Body {
+    /// To be looked at, or read by a program.
+    pub fn new(kind: HeaderValue, content: Content) -> Self {
+        Self { kind, content, file: None }
+    }
+
+    /// To be saved as a file of this name, which has no quotes in it.
+    pub fn named(self, file: &str) -> Self {
+        Self { file: HeaderValue::try_from(format!("attachment; filename=\"{file}\"")).ok(), ..self }
+    }
 }
 
 /// What is in it.
@@ -109,10 +126,25 @@ pub fn endpoint(
     weight: Weight,
     work: impl Fn(&Reading, &Asked) -> Answer + Clone + Send + Sync + 'static,
 ) -> MethodRouter<Room> {
+    endpoint_as(weight, work, |problem, _| problem.into_response())
+}
+
+/// How a problem is told to somebody who reads this language.
+pub type Tell = fn(Problem, Lang) -> Response;
+
+/// The same, telling problems its own way.
+pub fn endpoint_as(
+    weight: Weight,
+    work: impl Fn(&Reading, &Asked) -> Answer + Clone + Send + Sync + 'static,
+    tell: Tell,
+) -> MethodRouter<Room> {
     get(async move |State(room): State<Room>, asked: Result<Asked, Problem>| {
         let mut response = match asked {
-            Ok(asked) => made(room, weight, asked, work.clone()).await.unwrap_or_else(IntoResponse::into_response),
-            Err(problem) => problem.into_response(),
+            Ok(asked) => {
+                let lang = asked.lang();
+                made(room, weight, asked, work.clone(), tell).await.unwrap_or_else(|problem| tell(problem, lang))
+            }
+            Err(problem) => tell(problem, Lang::default()),
         };
         response.headers_mut().insert(header::CACHE_CONTROL, NO_CACHE);
         response
@@ -125,6 +157,7 @@ async fn made(
     weight: Weight,
     asked: Asked,
     work: impl Fn(&Reading, &Asked) -> Answer + Send + 'static,
+    tell: Tell,
 ) -> Result<Response, Problem> {
     // What the documents said at an instant is judged from all of a tenant's facts.
     let weight = if asked.is_as_of() { Weight::Long } else { weight };
@@ -133,7 +166,7 @@ async fn made(
     let waits = asked.work.guard();
     let (begin, begun) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let reading = Reading::of(&room.api);
+        let reading = Reading::of(&room);
         let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
         let send = |mut response: Response| {
             response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
@@ -141,7 +174,7 @@ async fn made(
             _ = begin.send(response);
         };
         match work(&reading, &asked).and_then(|body| tagged(&room, &asked, body)) {
-            Err(problem) => send(problem.into_response()),
+            Err(problem) => send(tell(problem, asked.lang())),
             Ok(Tagged::Whole(response)) => send(response),
             Ok(Tagged::Pieces(mut response, length, write)) => {
                 let (mut pieces, unread) = pieces(&turn, &asked.work, length);
@@ -166,16 +199,22 @@ enum Tagged {
     Pieces(Response, u64, Writes),
 }
 
+/// The entity tag of a body with this digest, in hex.
+pub fn etag(sha256: &str) -> String {
+    format!("\"{}\"", sha256.get(..32).unwrap_or(sha256))
+}
+
 /// The body under its entity tag, unless the client has it.
-fn tagged(room: &Room, asked: &Asked, Body { kind, content }: Body) -> Result<Tagged, Problem> {
+fn tagged(room: &Room, asked: &Asked, Body { kind, content, file }: Body) -> Result<Tagged, Problem> {
     let sha256 = match &content {
         Content::Whole(bytes) => hex(&Sha256::digest(bytes)),
         Content::Fixed(text) => hex(&Sha256::digest(text)),
         Content::Pieces { sha256, .. } => sha256.clone(),
     };
-    let etag = format!("\"{}\"", sha256.get(..32).unwrap_or(&sha256));
+    let etag = etag(&sha256);
     let under = |mut response: Response| {
         response.headers_mut().extend(HeaderValue::try_from(&etag).ok().map(|etag| (header::ETAG, etag)));
+        response.headers_mut().extend(file.clone().map(|file| (header::CONTENT_DISPOSITION, file)));
         response
     };
     if asked.has(&etag) {
@@ -208,6 +247,8 @@ impl ApiState {
 pub struct Reading {
     state: ApiState,
     pub value: Option<Arc<Published>>,
+    /// Shared with the other answers.
+    pub forecasts: Arc<Forecasts>,
 }
 
 impl std::ops::Deref for Reading {
@@ -219,8 +260,10 @@ impl std::ops::Deref for Reading {
 }
 
 impl Reading {
-    fn of(state: &ApiState) -> Self {
-        Self { state: state.clone(), value: state.view.published() }
+    fn of(room: &Room) -> Self {
+        let state = room.api.clone();
+        let value = state.view.published();
+        Self { state, value, forecasts: room.forecasts.clone() }
     }
 
     /// The least watermark over the shards; `None` when one of them has counted nothing yet.
@@ -265,6 +308,13 @@ pub struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// Are all calls of the month known to be counted? As [`standing`](Self::standing) says, at less cost.
+    pub fn is_complete(&mut self, month: &ServiceMonth) -> bool {
+        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
+        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
+        known.reasons.is_empty() && book.unadmitted(month).is_empty() && month.uncounted.reasons().next().is_none()
+    }
+
     pub fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
         let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
         let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));

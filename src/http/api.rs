@@ -9,13 +9,17 @@
 //! the [pages](super::page). So both show the same figures.
 
 pub(super) mod alerts;
+pub(super) mod breakdown;
 pub(super) mod calls;
 pub(super) mod claims;
+pub(super) mod days;
 pub(super) mod fleet;
+pub(super) mod month_end;
 pub(super) mod months;
 pub(super) mod service;
 pub(super) mod statement;
 pub(super) mod tenants;
+pub(super) mod what_if;
 
 use axum::Router;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -46,17 +50,21 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<Room>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Room>); 18] {
     [
         ("/api/v1/fleet", json(Short, fleet::month)),
         ("/api/v1/tenants", json(Short, tenants::list)),
         ("/api/v1/tenants/{tenant}", json(Short, months::tenant)),
         ("/api/v1/tenants/{tenant}/months", json(Short, months::all)),
         ("/api/v1/tenants/{tenant}/months/{month}", json(Short, months::one)),
+        ("/api/v1/tenants/{tenant}/months/{month}/days", json(Long, days::list)),
+        ("/api/v1/tenants/{tenant}/months/{month}/breakdown", json(Long, breakdown::one)),
         ("/api/v1/tenants/{tenant}/months/{month}/failing-calls", json(Long, calls::list)),
         ("/api/v1/tenants/{tenant}/months/{month}/statement", endpoint(Long, statement::one)),
+        ("/api/v1/tenants/{tenant}/what-if", json(Long, what_if::one)),
         ("/api/v1/alerts", json(Short, alerts::list)),
         ("/api/v1/claims", json(Short, claims::list)),
+        ("/api/v1/month-end", json(Short, month_end::list)),
         ("/api/v1/policy", json(Short, service::policy)),
         ("/api/v1/policies", json(Short, service::policies)),
         ("/api/v1/documents", json(Short, service::documents)),
@@ -80,6 +88,6 @@ fn json<T: Serialize + 'static>(
     endpoint(weight, move |reading, asked| {
         let bytes = serde_json::to_vec(&work(reading, asked)?);
         let bytes = bytes.map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-        Ok(Body { kind: JSON, content: Content::Whole(bytes) })
+        Ok(Body::new(JSON, Content::Whole(bytes)))
     })
 }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tower::ServiceExt;
 
+use super::page;
 use super::server::{probes, problem};
 use crate::health::Health;
 
@@ -19,9 +20,10 @@ pub struct Front {
 }
 
 impl Front {
-    /// Only the probes answer; everything else is 503.
+    /// Only the probes answer; everything else is 503, the pages in a way that a browser comes again.
     pub fn new(health: Arc<Health>) -> Self {
-        Self { before: probes(health).fallback(not_yet), after: Arc::default() }
+        let before = probes(health).merge(page::starting()).fallback(not_yet);
+        Self { before, after: Arc::default() }
     }
 
     /// From now on these routes answer.

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::Listener;
 use serde_json::json;
@@ -124,7 +124,6 @@ async fn in_time(State(limit): State<Duration>, request: Request, next: Next) ->
 /// The routes of the service.
 pub fn router(state: AppState) -> Router {
     Router::new()
-        .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/-/reload", post(reload).fallback(reload_with_another_method))
         .fallback(not_found)
@@ -157,21 +156,6 @@ fn problem_with(status: StatusCode, detail: &str, mut body: serde_json::Value) -
         response.headers_mut().insert(header::RETRY_AFTER, ASK_AGAIN_AFTER);
     }
     response
-}
-
-async fn index() -> Html<&'static str> {
-    Html(concat!(
-        "<!doctype html><meta charset=\"utf-8\"><title>sla-ledger</title><h1>sla-ledger ",
-        env!("CARGO_PKG_VERSION"),
-        "</h1><ul>",
-        "<li><a href=\"metrics\">/metrics</a> the figures, for Prometheus",
-        "<li><a href=\"readyz\">/readyz</a> (/-/ready) readiness, with reasons",
-        "<li><a href=\"livez\">/livez</a> (/-/healthy) liveness",
-        "<li><a href=\"api/v1/tenants\">/api/v1/tenants</a> every tenant's standing, riskiest first; ",
-        "<a href=\"api/v1/openapi.json\">/api/v1/openapi.json</a> lists all endpoints",
-        "<li>POST /-/reload reads the configuration again",
-        "</ul>\n",
-    ))
 }
 
 async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+pub use self::day::{Breakdown, FailureCounts};
 use self::day::{Classes, DayPart, DayParts, Days, UNKNOWN_CODES, add_failing, most_frequent};
 pub use self::evaluation::Evaluation;
 pub use self::evidence::{Evidence, UnitemisedEvidence};
@@ -315,6 +316,11 @@ impl Standings {
     /// Every tenant's service months, in order of time.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &[ServiceMonth])> {
         self.tenants.iter().map(|(tenant, standing)| (tenant, standing.months.as_slice()))
+    }
+
+    /// Every tenant's standing.
+    pub fn all(&self) -> impl Iterator<Item = (&Arc<str>, &TenantStanding)> {
+        self.tenants.iter().map(|(tenant, standing)| (tenant, &**standing))
     }
 
     /// One tenant.

@@ -3,7 +3,7 @@
 use super::standings::TenantStanding;
 use crate::domain::alert::Windows;
 use crate::domain::calendar::day_start_ms;
-use crate::domain::forecast::{Outlook, outlook};
+use crate::domain::forecast::{Outlook, burn_rate, outlook};
 use crate::domain::policy::Policy;
 use crate::domain::standing::ServiceMonth;
 
@@ -27,6 +27,12 @@ impl Trend {
         let hour = Some(windows.hour).filter(|hour| hour.total > 0);
         let outlook = outlook(policy, period, month.availability(), &tenant.calls_by_day, hour, now_ms);
         Self { windows, outlook }
+    }
+
+    /// How many times faster than the rest of the month bears the last hour used up the budget; `None`: it had no calls,
+    /// or nothing is left of the budget.
+    pub fn burn_rate_of_last_hour(&self) -> Option<f64> {
+        burn_rate(self.windows.hour, self.outlook.as_ref()?.sustainable)
     }
 
     /// When this tier is reached if the last hour goes on, in ms; `None`: not before the month's end.

@@ -29,12 +29,12 @@ pub mod evidence;
 mod figures;
 mod html;
 mod index;
-mod reasons;
+pub mod reasons;
 mod render;
 mod sheet;
 mod terms;
 mod text;
-mod words;
+pub mod words;
 
 pub use self::canonical::BadNumber;
 pub use self::evidence::{Decision, Evidence, EvidenceRow, EvidenceTime};

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::Room;
 use super::work::Work;
 use crate::domain::calendar::{self, LocalDay, Month};
+use crate::http::accept;
 use crate::http::server::problem;
+use crate::report::statement::Lang;
 
 /// Rows of a page where `limit` does not say.
 const DEFAULT_LIMIT: usize = 100;
@@ -24,8 +26,8 @@ const SHOWN: usize = 64;
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
-    detail: String,
+    pub status: StatusCode,
+    pub detail: String,
 }
 
 impl Problem {
@@ -63,6 +65,8 @@ pub struct Asked {
     captures: Vec<String>,
     query: Vec<(String, String)>,
     if_none_match: Vec<String>,
+    /// What the browser asks for.
+    accepted: Lang,
     /// Is the answer still waited for?
     pub work: Work,
 }
@@ -78,26 +82,73 @@ impl FromRequestParts<Room> for Asked {
             captures: captures.iter().map(|(_, value)| value.to_owned()).collect(),
             query: query.into_owned().collect(),
             if_none_match: tags(&parts.headers),
+            accepted: accept::language(&accept::header(&parts.headers, header::ACCEPT_LANGUAGE)),
             work: Work::new(&room.api.stop),
         })
     }
 }
 
 /// The entity tags of `If-None-Match`, without the mark of weak ones: the comparison is the weak one.
-fn tags(headers: &HeaderMap) -> Vec<String> {
+pub fn tags(headers: &HeaderMap) -> Vec<String> {
     let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     lists.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/").to_owned()).collect()
+}
+
+/// Is an entity tag among those of `If-None-Match`?
+pub fn has(tags: &[String], etag: &str) -> bool {
+    tags.iter().any(|tag| tag == etag || tag == "*")
 }
 
 impl Asked {
     /// Does the client have the answer with this entity tag already?
     pub fn has(&self, etag: &str) -> bool {
-        self.if_none_match.iter().any(|tag| tag == etag || tag == "*")
+        has(&self.if_none_match, etag)
     }
 
     /// Is it asked what the documents said at an instant?
     pub fn is_as_of(&self) -> bool {
         self.query.iter().any(|(name, _)| name == "as_of")
+    }
+
+    /// The language of a page: of the query, else the browser's.
+    pub fn lang(&self) -> Lang {
+        match self.query.iter().find(|(name, _)| name == "lang").map(|(_, value)| value.as_str()) {
+            Some("en") => Lang::En,
+            Some("zh") => Lang::Zh,
+            _ => self.accepted,
+        }
+    }
+
+    /// The parameters, as they were given.
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.query
+    }
+
+    /// The value of a parameter; `None` where it is missing or empty, as a form sends a field that was left empty.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.query.iter().find(|(other, value)| other == name && !value.is_empty())?;
+        Some(value)
+    }
+
+    /// What a page asks of the API: the values at the variable places of its path, and those of the page's own
+    /// parameters that the endpoint takes.
+    pub fn of_api(&self, captures: &[&str], names: &[&str]) -> Self {
+        let query = self.query.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());
+        Self {
+            captures: captures.iter().map(|&value| value.to_owned()).collect(),
+            query: query.cloned().collect(),
+            if_none_match: Vec::new(),
+            accepted: self.accepted,
+            work: self.work.clone(),
+        }
+    }
+
+    /// The same with a parameter that the page's reader has not given.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        if !self.query.iter().any(|(other, _)| other == name) {
+            self.query.push((name.into(), value.into()));
+        }
+        self
     }
 
     /// What stands at a variable place of the path, in order from 0.

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::service::uncounted;
 use crate::domain::alert::{AlertKey, AlertName, AlertState, Severity, Status};
 use crate::domain::calendar::LocalDay;
 use crate::http::answer::ask::{Asked, Problem, page};
@@ -27,6 +28,15 @@ pub struct Page {
     pub matching: usize,
     pub alerts: Vec<Value>,
     pub next: Option<String>,
+    /// Shards whose tenants' alerts are not judged now.
+    pub unjudged: Vec<Unjudged>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Unjudged {
+    pub shard: u32,
+    /// Why it is not counted.
+    pub why: String,
 }
 
 /// `/alerts`
@@ -65,7 +75,9 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
         api.issuer.alert(key, state, subject.as_ref())
     });
     let alerts = rows.collect();
-    Ok(Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next })
+    let shards = (0..).zip(value.book.shards());
+    let unjudged = shards.filter_map(|(shard, book)| Some(Unjudged { shard, why: uncounted(&api.view, shard, book)? }));
+    Ok(Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next, unjudged: unjudged.collect() })
 }
 
 fn place<'a>((key, state): &(&'a AlertKey, &AlertState)) -> Place<&'a str> {

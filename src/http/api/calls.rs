@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::months::Tenant;
+use crate::domain::calendar::LocalDay;
 use crate::domain::call::Flag;
 use crate::domain::decision::Outcome;
 use crate::domain::standing::ServiceMonth;
@@ -11,7 +12,7 @@ use crate::http::answer::{Reading, instant};
 use crate::pipeline::standings::{Evaluation, Evidence};
 
 /// What `decision` can ask for: one decision, or `all` of them. Without it: the failures.
-const DECISIONS: [&str; 6] = ["counted", "suspect", "excluded", "no_failure", "unbound", "all"];
+pub const DECISIONS: [&str; 6] = ["counted", "suspect", "excluded", "no_failure", "unbound", "all"];
 
 #[derive(Debug, Serialize)]
 pub struct Call {
@@ -73,13 +74,15 @@ pub struct Page {
 
 /// `/tenants/{tenant}/months/{month}/failing-calls`
 pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
-    let query = asked.query(&["limit", "cursor", "decision"])?;
+    let query = asked.query(&["limit", "cursor", "decision", "day", "action", "code"])?;
     let limit = query.limit()?;
     let after: Option<Place> = query.cursor()?;
     let decision = query.one_of("decision", &DECISIONS)?;
     let tenant = Tenant::find(api, asked, None)?;
     let month = tenant.month(asked)?;
-    let mut found = evidence(api, asked, &tenant, &month, decision, after, limit)?;
+    let (day, action, code) = (query.day("day")?, query.get("action"), query.get("code"));
+    let wanted = Wanted { decision, day, action, code, after };
+    let mut found = evidence(api, asked, &tenant, &month, &wanted, limit)?;
     let next = match found.len() > limit {
         true => {
             found.truncate(limit);
@@ -101,6 +104,24 @@ fn place(evidence: &Evidence) -> Place {
     (evidence.partition, evidence.item.offset)
 }
 
+/// What is asked for.
+struct Wanted<'a> {
+    decision: Option<&'static str>,
+    day: Option<LocalDay>,
+    action: Option<&'a str>,
+    code: Option<&'a str>,
+    after: Option<Place>,
+}
+
+impl Wanted<'_> {
+    fn takes(&self, call: &Evidence) -> bool {
+        self.decision.is_none_or(|decision| decision == "all" || decision == call.outcome.as_str())
+            && self.action.is_none_or(|action| action == call.item.action)
+            && self.code.is_none_or(|code| Some(code) == call.item.code.as_deref())
+            && self.after.is_none_or(|after| place(call) > after)
+    }
+}
+
 /// The calls behind a place, in order: one more than a page, if there are so many. No more than two pages of calls are
 /// kept, and the book is free meanwhile.
 fn evidence(
@@ -108,15 +129,11 @@ fn evidence(
     asked: &Asked,
     tenant: &Tenant,
     month: &ServiceMonth,
-    decision: Option<&'static str>,
-    after: Option<Place>,
+    wanted: &Wanted<'_>,
     limit: usize,
 ) -> Result<Vec<Evidence>, Problem> {
-    let all = matches!(decision, Some("no_failure" | "unbound" | "all"));
-    let wanted = |call: &Evidence| {
-        decision.is_none_or(|decision| decision == "all" || decision == call.outcome.as_str())
-            && after.is_none_or(|after| place(call) > after)
-    };
+    let all = matches!(wanted.decision, Some("no_failure" | "unbound" | "all"));
+    let days = wanted.day.map_or(month.period.first..=month.period.last, |day| day..=day);
     let mut found: Vec<Evidence> = Vec::new();
     let keep = |found: &mut Vec<Evidence>| {
         found.sort_unstable_by_key(place);
@@ -125,7 +142,7 @@ fn evidence(
     let book = &api.published()?.book;
     let waits = || asked.work.goes_on();
     let evaluation = Evaluation::new(&tenant.contract, book, &tenant.name).while_awaited(&waits);
-    for call in evaluation.evidence(month, all).filter(wanted) {
+    for call in evaluation.evidence(month, days, all).filter(|call| wanted.takes(call)) {
         found.push(call);
         if found.len() > 2 * (limit + 1) {
             keep(&mut found);

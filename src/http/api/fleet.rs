@@ -1,5 +1,7 @@
 //! A month of all tenants together: the sums over the list of tenants.
 
+mod forecasts;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -7,9 +9,10 @@ use serde::Serialize;
 use super::tenants;
 use crate::domain::availability::Level;
 use crate::domain::standing::ServiceMonth;
-use crate::http::answer::Reading;
 use crate::http::answer::ask::{Asked, Problem};
+use crate::http::answer::{Reading, instant};
 use crate::pipeline::standings::Fleet;
+pub use forecasts::Forecasts;
 
 /// Tenths of the error budget that have a bar of their own; what is used beyond the whole has one more.
 const BARS: usize = 10;
@@ -35,6 +38,10 @@ pub struct FleetMonth {
     /// Service months by the share of the error budget used.
     pub budget_used: Vec<Bar>,
     pub money: Vec<Money>,
+    /// When the forecasts were made: they may be some seconds older than the other figures.
+    pub forecast_at: Option<String>,
+    /// Service months for which something is owed at their end, if the last hour goes on.
+    pub forecast_service_months: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +71,8 @@ pub struct Money {
     pub owed_minor: i64,
     /// If every tenant fell by one tier.
     pub next_payout_minor: i64,
+    /// At the end of the service months, if the last hour goes on.
+    pub forecast_minor: i64,
 }
 
 /// `/fleet`
@@ -71,6 +80,7 @@ pub fn month(api: &Reading, asked: &Asked) -> Result<FleetMonth, Problem> {
     let month = asked.query(&["month"])?.month("month")?.unwrap_or_else(|| api.today().month());
     let value = api.published()?;
     let fleet = value.standings.fleet();
+    let forecast = api.forecasts.of(value, month, api.now_ms());
     let rows = tenants::all(value, month);
     let (mut states, mut tiers, mut bars) = (BTreeMap::new(), BTreeMap::new(), [0; BARS + 1]);
     for row in &rows {
@@ -108,8 +118,11 @@ pub fn month(api: &Reading, asked: &Asked) -> Result<FleetMonth, Problem> {
                 currency: currency.to_string(),
                 owed_minor: sum.owed,
                 next_payout_minor: sum.next,
+                forecast_minor: forecast.owed.get(currency).copied().unwrap_or_default(),
             })
             .collect(),
+        forecast_at: instant(forecast.at_ms),
+        forecast_service_months: forecast.service_months,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::domain::term::{Period, Terms};
 use crate::http::answer::ask::{self, Asked, Problem, cut};
 use crate::http::answer::{Reading, horizon};
 use crate::pipeline::standings::{Evaluation, TenantStanding};
+use crate::pipeline::trend::Trend;
 use crate::report::standing::Standing;
 
 /// Most service months without calls that are listed: those of a hundred years. Any other is found by its name.
@@ -202,6 +203,7 @@ pub fn tenant(api: &Reading, asked: &Asked) -> Result<TenantBody, Problem> {
     let mut judge = api.judge(&tenant.contract)?;
     let months = tenant.months_so_far();
     let terms = tenant.terms.terms().iter();
+    let (standing, now_ms) = (api.published()?.standings.tenant(&tenant.name), api.now_ms());
     Ok(TenantBody {
         tenant: tenant.name.to_string(),
         registration: if tenant.is_registered() { "registered" } else { "unregistered" },
@@ -209,7 +211,13 @@ pub fn tenant(api: &Reading, asked: &Asked) -> Result<TenantBody, Problem> {
         terms: terms
             .map(|term| TermBody { first_day: term.first.to_string(), last_day: term.last.map(|day| day.to_string()) })
             .collect(),
-        months: months.iter().map(|month| Row::of(judge.standing(&tenant.name, month))).collect(),
+        months: months
+            .iter()
+            .map(|month| {
+                let trend = standing.map(|standing| Trend::of(standing, month, standing.windows(now_ms), now_ms));
+                Row::of(judge.standing(&tenant.name, month), month, trend.as_ref())
+            })
+            .collect(),
         out_of_term: tenant.out_of_term.iter().map(|(month, calls)| (month.to_string(), *calls)).collect(),
     })
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json as value};
 
 use super::{JSON, OPENAPI};
+use crate::documents::DocumentFile;
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
@@ -18,7 +19,7 @@ use crate::view::View;
 /// `/openapi.json`
 pub fn openapi(_: &Reading, asked: &Asked) -> Answer {
     asked.query(&[])?;
-    Ok(Body { kind: JSON, content: Content::Fixed(OPENAPI) })
+    Ok(Body::new(JSON, Content::Fixed(OPENAPI)))
 }
 
 /// `/policy`
@@ -130,16 +131,33 @@ fn part(part: Ppm) -> String {
     digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+#[derive(Debug, Serialize)]
+pub struct Documents {
+    pub documents: Vec<Document>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Document {
+    pub kind: &'static str,
+    pub name: String,
+    pub rows: usize,
+    /// What `rows` are.
+    pub unit: &'static str,
+    pub sha256: String,
+}
+
 /// `/documents`
-pub fn documents(api: &Reading, asked: &Asked) -> Result<Value, Problem> {
+pub fn documents(api: &Reading, asked: &Asked) -> Result<Documents, Problem> {
     asked.query(&[])?;
     let set = api.documents.load();
-    let files = set.files.iter();
-    let files = files.map(|file| {
-        value!({"kind": file.kind.as_str(), "name": file.name, "rows": file.rows, "unit": file.kind.unit(),
-            "sha256": file.sha256})
-    });
-    Ok(value!({"documents": files.collect::<Vec<_>>()}))
+    let document = |file: &DocumentFile| Document {
+        kind: file.kind.as_str(),
+        name: file.name.clone(),
+        rows: file.rows,
+        unit: file.kind.unit(),
+        sha256: file.sha256.clone(),
+    };
+    Ok(Documents { documents: set.files.iter().map(document).collect() })
 }
 
 #[derive(Debug, Serialize)]
@@ -230,6 +248,11 @@ impl Shard {
             held: view.held(shard as u32),
         }
     }
+}
+
+/// Why a shard is not counted now, as far as this instance knows; `None`: it is.
+pub fn uncounted(view: &View, shard: u32, book: &ShardBook) -> Option<String> {
+    book.trouble().map(ToString::to_string).or_else(|| view.stopped(shard)).or_else(|| view.held(shard))
 }
 
 /// `/shards`

@@ -75,7 +75,7 @@ pub fn one(api: &Reading, asked: &Asked) -> Answer {
         let rendered = render(&statement, rows(&month, &evaluation), format, lang, &mut bytes);
         work.check()?;
         rendered.map_err(|error| broken(&error))?;
-        return Ok(Body { kind, content: Content::Whole(bytes) });
+        return Ok(Body::new(kind, Content::Whole(bytes)));
     }
     let sha256 = &statement.evidence.sha256;
     let sha256 = if bom.is_empty() { sha256.clone() } else { format!("bom-{sha256}") };
@@ -86,7 +86,7 @@ pub fn one(api: &Reading, asked: &Asked) -> Answer {
         pieces.write_all(bom)?;
         render(&statement, rows(&month, &evaluation), format, lang, pieces)
     });
-    Ok(Body { kind, content: Content::Pieces { sha256, length, write } })
+    Ok(Body::new(kind, Content::Pieces { sha256, length, write }))
 }
 
 /// In which form: the format with its content type, the language, and what stands in front of CSV.

@@ -1,6 +1,6 @@
 //! The result of one day of one shard under the contract.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -80,6 +80,8 @@ pub(super) struct ItemRow {
     pub(super) code: Option<String>,
     pub(super) flag: Flag,
     pub(super) items: u64,
+    /// Those that are failures, before exclusions.
+    pub(super) raw: u64,
     /// Those that count as failures.
     pub(super) failures: u64,
 }
@@ -123,9 +125,10 @@ impl ItemSums {
                 continue;
             }
             sums.figures.add(&decision, 1);
-            let failures = u64::from(decision.counts());
+            let (raw, failures) = (u64::from(decision.class == Class::SystemError), u64::from(decision.counts()));
             let row = sums.row(call.action, call.code, call.flag);
             row.items += 1;
+            row.raw += raw;
             row.failures += failures;
         }
         sums
@@ -140,11 +143,13 @@ impl ItemSums {
         for gone in &before.rows {
             let row = sums.row(&gone.action, gone.code.as_deref(), gone.flag);
             row.items -= gone.items;
+            row.raw -= gone.raw;
             row.failures -= gone.failures;
         }
         for more in &after.rows {
             let row = sums.row(&more.action, more.code.as_deref(), more.flag);
             row.items += more.items;
+            row.raw += more.raw;
             row.failures += more.failures;
         }
         // What was among the items before still is.
@@ -156,7 +161,7 @@ impl ItemSums {
     pub(super) fn row(&mut self, action: &str, code: Option<&str>, flag: Flag) -> &mut ItemRow {
         let at = self.rows.iter().position(|row| row.is(action, code, flag)).unwrap_or_else(|| {
             let (action, code) = (action.to_owned(), code.map(str::to_owned));
-            self.rows.push(ItemRow { action, code, flag, items: 0, failures: 0 });
+            self.rows.push(ItemRow { action, code, flag, items: 0, raw: 0, failures: 0 });
             self.rows.len() - 1
         });
         &mut self.rows[at]
@@ -240,6 +245,7 @@ impl DayPart {
         names: &Names<'_>,
         row: &Row,
         items: &ItemSums,
+        breakdown: Option<&mut Breakdown>,
     ) {
         let name = |number| names.name(facts.row, number);
         let (action, code) = (name(row.action), row.code.map(name));
@@ -258,7 +264,42 @@ impl DayPart {
         if decision.class == Class::SystemError {
             self.figures.unitemised += unitemised;
         }
-        self.add_failing(action, code, if decision.counts() { unitemised } else { 0 });
+        let failures = if decision.counts() { unitemised } else { 0 };
+        self.add_failing(action, code, failures);
+        if let Some(breakdown) = breakdown {
+            breakdown.add(action, code, if decision.class == Class::SystemError { unitemised } else { 0 }, failures);
+        }
+    }
+}
+
+/// Failures by action and code, before exclusions and those that count.
+#[derive(Debug, Clone, Default)]
+pub struct Breakdown(BTreeMap<(String, Option<String>), FailureCounts>);
+
+/// Failures of one action and code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FailureCounts {
+    /// Before exclusions.
+    pub raw: u64,
+    /// Those that count.
+    pub counted: u64,
+}
+
+impl Breakdown {
+    pub(super) fn add(&mut self, action: &str, code: Option<&str>, raw: u64, counted: u64) {
+        if raw > 0 {
+            let counts = self.0.entry((action.into(), code.map(Into::into))).or_default();
+            counts.raw += raw;
+            counts.counted += counted;
+        }
+    }
+
+    /// By action and code, the most failures before exclusions first.
+    pub fn rows(self) -> Vec<((String, Option<String>), FailureCounts)> {
+        let mut rows: Vec<_> = self.0.into_iter().collect();
+        // Stable: equals stay in the order of their names.
+        rows.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.raw));
+        rows
     }
 }
 

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use super::TenantStanding;
 use super::day::{
-    Classes, DayFacts, DayPart, DayParts, Days, ItemSums, Names, Row, add_failing, add_unknown, most_frequent,
-    uncounted_of,
+    Breakdown, Classes, DayFacts, DayPart, DayParts, Days, ItemSums, Names, Row, add_failing, add_unknown,
+    most_frequent, uncounted_of,
 };
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::codes::Class;
@@ -164,6 +164,58 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// The figures of each day of a service month that has counted calls, and its failures by action and code. Summed up
+    /// they are the month's own. `known`: the tenant's standing under the same contract, from the same book; what it
+    /// remembers of a day's items is not judged again.
+    pub fn course(&self, period: Period, known: Option<&TenantStanding>) -> (BTreeMap<LocalDay, Figures>, Breakdown) {
+        let (mut by_day, mut breakdown) = (BTreeMap::<LocalDay, Figures>::new(), Breakdown::default());
+        self.for_each_part(period.first, period.last, known, Some(&mut breakdown), |day, part| {
+            by_day.entry(day).or_default().merge(&part.figures);
+        });
+        (by_day, breakdown)
+    }
+
+    /// The failures that count of each day up to and including `to`, oldest first. `known` as in
+    /// [`course`](Self::course).
+    pub fn failures_by_day(&self, days: usize, to: LocalDay, known: Option<&TenantStanding>) -> Vec<u64> {
+        let mut failures = vec![0; days];
+        let from = LocalDay(to.0.saturating_sub(days as i32) + 1);
+        self.for_each_part(from, to, known, None, |day, part| {
+            let place = usize::try_from(day.0 - from.0).ok();
+            if let Some(failures) = place.and_then(|place| failures.get_mut(place)) {
+                *failures += part.figures.failed();
+            }
+        });
+        failures
+    }
+
+    /// Evaluates each day of a range that has counted calls in a shard and is in a service month.
+    fn for_each_part(
+        &self,
+        from: LocalDay,
+        to: LocalDay,
+        known: Option<&TenantStanding>,
+        mut breakdown: Option<&mut Breakdown>,
+        mut each: impl FnMut(LocalDay, DayPart),
+    ) {
+        let remembered = known.filter(|known| known.split == self.split).map(|known| known.days.clone());
+        let mut remembered = remembered.unwrap_or_default();
+        let (mut classes, mut scratch, mut found) = (Classes::default(), TallyDay::default(), HashSet::new());
+        for (number, shard) in self.shards.iter().filter_map(|shard| Some((*shard, self.book.shard(*shard)?))) {
+            let months = from.month()..=to.month();
+            for facts in shard.months(self.tenant).filter(|facts| months.contains(&facts.month)) {
+                facts.for_each_day(&mut scratch, |day, row, _| {
+                    let period = self.period_of(day).filter(|_| (from..=to).contains(&day) && !row.calls.is_empty());
+                    let Some(period) = period.filter(|_| self.goes_on()) else { return };
+                    let policy = self.contract.policy(&self.terms, period.first).clone();
+                    let facts = DayFacts { shard, number, day, row };
+                    let breakdown = breakdown.as_deref_mut();
+                    each(day, self.part(&facts, &policy, &mut classes, &mut remembered, &mut found, breakdown));
+                });
+            }
+        }
+    }
+
     pub(super) fn draft(&self, period: Period) -> Draft {
         let policy = self.contract.policy(&self.terms, period.first).clone();
         Draft {
@@ -197,7 +249,7 @@ impl<'a> Evaluation<'a> {
                     }
                     let draft = drafts.months.entry(period.first).or_insert_with(|| self.draft(period));
                     let facts = DayFacts { shard, number, day, row };
-                    let part = self.part(&facts, &draft.policy, classes, days, &mut found);
+                    let part = self.part(&facts, &draft.policy, classes, days, &mut found, None);
                     draft.add(&part);
                     *drafts.calls_by_day.entry(day).or_insert(0) += part.figures.total();
                     part.unknown_codes.iter().for_each(|code| add_unknown(&mut drafts.unknown_codes, code));
@@ -231,7 +283,7 @@ impl<'a> Evaluation<'a> {
         let mut row = TallyDay::default();
         let is_live = shard.live_day(self.tenant, day, &mut row) && !row.calls.is_empty();
         let facts = DayFacts { shard, number, day, row: &row };
-        is_live.then(|| self.part(&facts, policy, classes, days, &mut HashSet::new()))
+        is_live.then(|| self.part(&facts, policy, classes, days, &mut HashSet::new(), None))
     }
 
     /// Counts the request ids that rulings name and no item has. `found`: those that items have.
@@ -286,6 +338,7 @@ impl<'a> Evaluation<'a> {
         classes: &mut Classes,
         days: &mut Days,
         found: &mut HashSet<(LocalDay, String)>,
+        mut breakdown: Option<&mut Breakdown>,
     ) -> DayPart {
         let mut part = DayPart { uncounted: uncounted_of(facts.row), ..DayPart::default() };
         let mut names = Names { names: facts.shard.names(), classes: classes.of(facts.number, policy) };
@@ -315,7 +368,7 @@ impl<'a> Evaluation<'a> {
                 add_unknown(&mut part.unknown_codes, names.name(facts.row, code));
             }
             match &items {
-                Some(items) => part.add_unitemised(&judge, facts, &names, row, items),
+                Some(items) => part.add_unitemised(&judge, facts, &names, row, items, breakdown.as_deref_mut()),
                 None => part.figures.add_class(class, row.calls),
             }
         }
@@ -323,6 +376,9 @@ impl<'a> Evaluation<'a> {
             part.figures.merge(&items.figures);
             for row in &items.rows {
                 part.add_failing(&row.action, row.code.as_deref(), row.failures);
+                if let Some(breakdown) = breakdown.as_deref_mut() {
+                    breakdown.add(&row.action, row.code.as_deref(), row.raw, row.failures);
+                }
             }
         }
         part.figures.add_class(Class::Success, good);

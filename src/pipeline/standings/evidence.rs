@@ -29,11 +29,17 @@ pub struct Evidence {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Every itemised failing call of a service month, by partition and offset, and how it was judged. Calls that are
-    /// not failures are omitted unless `all`.
-    pub fn evidence<'m>(&'m self, month: &'m ServiceMonth, all: bool) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
+    /// Every itemised failing call on these days of a service month, by day, partition and offset, and how it was judged.
+    /// Calls that are not failures are omitted unless `all`.
+    pub fn evidence<'m>(
+        &'m self,
+        month: &'m ServiceMonth,
+        days: RangeInclusive<LocalDay>,
+        all: bool,
+    ) -> impl Iterator<Item = Evidence> + use<'a, 'm> {
         let judge = self.judge(&month.policy);
-        let days = (month.period.first.0..=month.period.last.0).map(LocalDay);
+        let days = days.start().max(&month.period.first).0..=days.end().min(&month.period.last).0;
+        let days = days.map(LocalDay);
         let places = days.flat_map(|day| self.book.shards().iter().zip(0u32..).map(move |place| (day, place)));
         let items = places.flat_map(move |(day, (shard, partition))| {
             let chunks = shard.day_chunks(self.tenant, day).filter(|_| self.goes_on());

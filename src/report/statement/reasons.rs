@@ -11,14 +11,14 @@ use crate::pipeline::book::STILL_RUNNING;
 
 /// Why a month is not complete, a phrase each: the partitions with the same reason share one. Reasons that are not known
 /// here stay as they are.
-pub(super) fn incomplete(reasons: &[String], lang: Lang) -> Vec<String> {
+pub fn incomplete(reasons: &[String], lang: Lang) -> Vec<String> {
     let (shards, others) = by_partition(reasons);
     let others = others.into_iter().map(|reason| other_reason(reason, lang));
     shards.into_iter().map(|(what, shards)| partitions(what, &shards, lang)).chain(others).collect()
 }
 
 /// How far the partitions were counted: all of them to the end, or the exceptions.
-pub(super) fn counted(counted: impl Iterator<Item = i32>, reasons: &[String], lang: Lang) -> String {
+pub fn counted(counted: impl Iterator<Item = i32>, reasons: &[String], lang: Lang) -> String {
     let (exceptions, _) = by_partition(reasons);
     let all: BTreeSet<i32> = exceptions.iter().flat_map(|(_, shards)| shards.iter().copied()).chain(counted).collect();
     let number = all.len();
@@ -128,7 +128,7 @@ fn why_zh(why: &str) -> &str {
 }
 
 /// Why records were rejected.
-pub(super) fn rejected(reason: &str, lang: Lang) -> &str {
+pub fn rejected(reason: &str, lang: Lang) -> &str {
     let zh = match reason {
         "empty" => "内容为空",
         "not_json" => "内容无法解析",
@@ -185,7 +185,7 @@ fn lines_zh(lines: &str) -> Option<String> {
 }
 
 /// What of the documents, or of the calls, is in no figure.
-pub(super) fn remark(remark: &str, lang: Lang) -> String {
+pub fn remark(remark: &str, lang: Lang) -> String {
     match lang {
         Lang::En => remark.to_owned(),
         Lang::Zh => remark_zh(remark).unwrap_or_else(|| remark.to_owned()),

@@ -21,7 +21,7 @@ pub enum Lang {
 
 impl Lang {
     /// The one or the other.
-    pub(super) fn pick<T>(self, en: T, zh: T) -> T {
+    pub fn pick<T>(self, en: T, zh: T) -> T {
         match self {
             Self::En => en,
             Self::Zh => zh,
@@ -29,17 +29,17 @@ impl Lang {
     }
 
     /// The value of this language.
-    pub(super) fn of<T>(self, value: &Bilingual<T>) -> &T {
+    pub fn of<T>(self, value: &Bilingual<T>) -> &T {
         self.pick(&value.en, &value.zh)
     }
 
     /// For HTML.
-    pub(super) fn tag(self) -> &'static str {
+    pub fn tag(self) -> &'static str {
         self.pick("en", "zh-CN")
     }
 
     /// The separator between the items of a list in a sentence.
-    pub(super) fn comma(self) -> &'static str {
+    pub fn comma(self) -> &'static str {
         self.pick(", ", "、")
     }
 }
@@ -100,7 +100,7 @@ const CLAUSES: [(&str, &str, &str); 18] = [
 ];
 
 /// The state of the claim.
-pub(super) fn state(state: &str, lang: Lang) -> &str {
+pub fn state(state: &str, lang: Lang) -> &str {
     let (en, zh) = match state {
         "running" => ("the service month is running", "服务月度尚未结束"),
         "ended" => {
@@ -117,7 +117,7 @@ pub(super) fn state(state: &str, lang: Lang) -> &str {
 }
 
 /// A class of calls.
-pub(super) fn class(class: &str, lang: Lang) -> &str {
+pub fn class(class: &str, lang: Lang) -> &str {
     let (en, zh) = match class {
         "success" => ("success", "成功"),
         "system_error" => ("system error", "系统错误"),
@@ -132,7 +132,7 @@ pub(super) fn class(class: &str, lang: Lang) -> &str {
 }
 
 /// What became of a failing call.
-pub(super) fn decision(decision: super::Decision, lang: Lang) -> &'static str {
+pub fn decision(decision: super::Decision, lang: Lang) -> &'static str {
     use super::Decision::{Counted, Excluded, Suspect, Unitemised};
     let (en, zh) = match decision {
         Counted => ("counted", "计入"),
@@ -144,7 +144,7 @@ pub(super) fn decision(decision: super::Decision, lang: Lang) -> &'static str {
 }
 
 /// A kind of document.
-pub(super) fn kind(kind: &str, lang: Lang) -> &str {
+pub fn kind(kind: &str, lang: Lang) -> &str {
     let (en, zh) = match kind {
         "policy" => ("policy", "协议版本"),
         "codes" | "code_table" => ("code table", "错误码表"),
@@ -169,7 +169,7 @@ pub(super) fn kind(kind: &str, lang: Lang) -> &str {
 }
 
 /// What is missing where offsets could not be read.
-pub(super) fn gap(kind: &str, lang: Lang) -> &str {
+pub fn gap(kind: &str, lang: Lang) -> &str {
     let zh = match kind {
         "calls" => "缺少调用",
         "window" => "仅影响去重",
@@ -179,7 +179,7 @@ pub(super) fn gap(kind: &str, lang: Lang) -> &str {
 }
 
 /// A time zone; one without a Chinese name here keeps its identifier.
-pub(super) fn zone(name: &str, lang: Lang) -> &str {
+pub fn zone(name: &str, lang: Lang) -> &str {
     let zh = match name {
         "Asia/Shanghai" | "PRC" => "北京时间",
         "Asia/Urumqi" => "乌鲁木齐时间",
@@ -195,7 +195,7 @@ pub(super) fn zone(name: &str, lang: Lang) -> &str {
 }
 
 /// A figure that changed; the sheet names a clause's exclusions.
-pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
+pub fn field(field: &str, lang: Lang) -> Cow<'_, str> {
     let (en, zh) = match field {
         "last_day" => ("last day of service", "服务月度最后一日"),
         "complete" => ("complete", "数据是否完整"),
@@ -232,7 +232,7 @@ pub(super) fn field(field: &str, lang: Lang) -> Cow<'_, str> {
 }
 
 /// A number of calls with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -245,7 +245,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// An amount of money: `CNY 1,234.50`.
-pub(super) fn money(minor: i64, currency: &str) -> String {
+pub fn money(minor: i64, currency: &str) -> String {
     let places = exponent(currency);
     let scale = 10u64.pow(places);
     let (whole, fraction) = (minor.unsigned_abs() / scale, minor.unsigned_abs() % scale);
@@ -255,7 +255,7 @@ pub(super) fn money(minor: i64, currency: &str) -> String {
 }
 
 /// An amount of money without its currency and without groups, for machines: `1234.50`.
-pub(super) fn amount(minor: i64, currency: &str) -> String {
+pub fn amount(minor: i64, currency: &str) -> String {
     let places = exponent(currency) as usize;
     let digits = format!("{:0width$}", minor.unsigned_abs(), width = places + 1);
     let (whole, fraction) = digits.split_at(digits.len() - places);
