@@ -150,7 +150,10 @@ impl Service {
     ///
     /// # Errors
     /// The first problem that prevents the start.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(mut options: Options) -> Result<Self> {
+        let started_at_ms = now_ms();
+        // After a restart within the process the documents are those of before.
+        options.documents.loaded_at_ms.get_or_insert(started_at_ms);
         let config = options.config;
         let base = config.kafka.client().context("the Kafka client cannot be configured")?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -205,6 +208,12 @@ impl Service {
             zone: config.load().counting.time_zone,
             issuer: Arc::new(config.load().issuer()),
             clock: Arc::new(now_ms),
+            process: http::ProcessState {
+                started_at_ms,
+                health: health.clone(),
+                metrics: metrics.clone(),
+                reloads: reloads.clone(),
+            },
             stop: stop.clone(),
         };
         front.open(http::router(state).merge(http::figures(api)));

@@ -58,6 +58,8 @@ pub struct DocumentSet {
     pub letterhead: Option<Arc<Letterhead>>,
     /// The files all of this was read from, in the order of their kinds, then names.
     pub files: Vec<DocumentFile>,
+    /// When a service loaded the files, in ms since 1970-01-01T00:00:00Z; `None`: no service did.
+    pub loaded_at_ms: Option<i64>,
 }
 
 /// What the ledger is like that the documents are for.
@@ -248,6 +250,7 @@ impl Default for DocumentSet {
             documents: Documents::default(),
             letterhead: None,
             files: Vec::new(),
+            loaded_at_ms: None,
         }
     }
 }
@@ -294,8 +297,8 @@ impl DocumentSet {
         load.files.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         match policies {
             Some(policies) if load.errors.is_empty() => {
-                let letterhead = letterhead.flatten();
-                Ok(Self { policies, registry: Arc::new(registry), documents, letterhead, files: load.files })
+                let (letterhead, registry) = (letterhead.flatten(), Arc::new(registry));
+                Ok(Self { policies, registry, documents, letterhead, files: load.files, loaded_at_ms: None })
             }
             _ => Err(DocumentErrors { files: load.errors }),
         }

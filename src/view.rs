@@ -5,7 +5,7 @@
 //! or a takeover's query reaches the tail as a message. The locks here are held only briefly, and never two at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub struct View {
     stopped: ArcSwap<BTreeMap<u32, String>>,
     /// Why shards of this instance wait.
     held: ArcSwap<BTreeMap<u32, String>>,
+    /// When each shard's last checkpoint was written, in ms; `i64::MIN`: unknown.
+    flushed_at_ms: Vec<AtomicI64>,
     shards: u32,
 }
 
@@ -105,6 +107,11 @@ impl Home {
     /// Is it responsible for the fleet? The owner of shard 0 is.
     pub fn speaks_for_fleet(&self) -> bool {
         self.shards.contains(&FLEET_SHARD)
+    }
+
+    /// Does this instance own the shard, and judge it on a view as new as any predecessor's?
+    pub fn has(&self, shard: u32) -> bool {
+        self.shards.contains(&shard)
     }
 
     /// Does this instance export the tenant's gauges? Exactly one does: the owner of shard hash(tenant) mod shards.
@@ -197,6 +204,7 @@ impl View {
             begins: ArcSwap::default(),
             stopped: ArcSwap::default(),
             held: ArcSwap::default(),
+            flushed_at_ms: (0..shards).map(|_| AtomicI64::new(i64::MIN)).collect(),
             shards,
         };
         (view, editor)
@@ -401,6 +409,19 @@ impl View {
     /// Why this instance does not count the shard, if it is its own and stopped.
     pub fn stopped(&self, shard: u32) -> Option<String> {
         self.stopped.load().get(&shard).cloned()
+    }
+
+    /// The last checkpoint of the shard was written to the ledger at this instant, by whichever instance owns it.
+    pub fn set_flushed(&self, shard: u32, at_ms: i64) {
+        if let Some(flushed_at_ms) = self.flushed_at_ms.get(shard as usize) {
+            flushed_at_ms.store(at_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When the shard's last checkpoint was written, in ms; `None`: it has none, or its record has no timestamp.
+    pub fn flushed_at_ms(&self, shard: u32) -> Option<i64> {
+        let at_ms = self.flushed_at_ms.get(shard as usize)?.load(Ordering::Relaxed);
+        (at_ms != i64::MIN).then_some(at_ms)
     }
 
     /// Why a service month is not complete; see [`Book::incomplete`]. If rulings differ from those in the ledger, no

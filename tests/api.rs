@@ -2,6 +2,8 @@
 //! any test is validated against `openapi.json`.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
+#[path = "api/service.rs"]
+mod instance;
 #[path = "support/service.rs"]
 mod service;
 

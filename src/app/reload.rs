@@ -33,7 +33,7 @@ impl Reloader {
         let Some(file) = &self.file else {
             return Err(ReloadError::Invalid("there is no configuration file to reload".into()));
         };
-        let (config, documents, access) = match self.load(file) {
+        let (config, mut documents, access) = match self.load(file) {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.metrics.reload(None);
@@ -54,6 +54,7 @@ impl Reloader {
             tracing::warn!(key = name, old, new, "this change needs a restart; the old value stays");
             answer.push_str(&format!("{name} needs a restart; the old value stays\n"));
         }
+        documents.loaded_at_ms = Some(now_ms());
         let from_topic = self.config.load().contract.registry_topic.is_some();
         answer.push_str(&self.office.adopt(documents, from_topic));
         self.metrics.reload(Some(now_ms()));

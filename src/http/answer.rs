@@ -30,7 +30,10 @@ use crate::domain::calendar::{LocalClock, LocalDay, Month};
 use crate::domain::contract::Contract;
 use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
+use crate::health::Health;
+use crate::http::Reloads;
 use crate::http::api::fleet::Forecasts;
+use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Book;
 use crate::report::alert::Issuer;
 use crate::report::standing::Standing;
@@ -58,10 +61,25 @@ pub struct ApiState {
     pub zone: Tz,
     /// Whose alerts these are.
     pub issuer: Arc<Issuer>,
+    /// This process.
+    pub process: ProcessState,
     /// Now, in ms.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Cancelled when the service begins to end: then the work behind answers ends too.
     pub stop: CancellationToken,
+}
+
+/// What is known of the process that answers, beside the ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct ProcessState {
+    /// When it started, in ms.
+    pub started_at_ms: i64,
+    /// Whether it is ready.
+    pub health: Arc<Health>,
+    /// What it has counted itself.
+    pub metrics: Arc<ProcessMetrics>,
+    /// What its last reload said.
+    pub reloads: Reloads,
 }
 
 /// What the handlers need. Cheap to clone.

@@ -50,7 +50,7 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<Room>); 18] {
+fn routes() -> [(&'static str, MethodRouter<Room>); 19] {
     [
         ("/api/v1/fleet", json(Short, fleet::month)),
         ("/api/v1/tenants", json(Short, tenants::list)),
@@ -69,6 +69,7 @@ fn routes() -> [(&'static str, MethodRouter<Room>); 18] {
         ("/api/v1/policies", json(Short, service::policies)),
         ("/api/v1/documents", json(Short, service::documents)),
         ("/api/v1/shards", json(Short, service::shards)),
+        ("/api/v1/service", json(Short, service::instance::one)),
         ("/api/v1/openapi.json", endpoint(Short, service::openapi)),
     ]
 }

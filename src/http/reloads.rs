@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
+use chrono::Utc;
+
 use super::{Reload, ReloadError};
 
 /// The queue. Cheap to clone.
@@ -13,6 +16,16 @@ use super::{Reload, ReloadError};
 pub struct Reloads {
     reload: Arc<Reload>,
     turn: Arc<tokio::sync::Mutex<Option<Done>>>,
+    last: Arc<ArcSwapOption<LastReload>>,
+}
+
+/// The last reload that ended, for those who did not ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastReload {
+    /// When it ended, in ms since 1970-01-01T00:00:00Z.
+    pub at_ms: i64,
+    /// What it said.
+    pub result: Result<String, ReloadError>,
 }
 
 /// The last reload.
@@ -24,7 +37,12 @@ struct Done {
 impl Reloads {
     /// A queue in front of `reload`.
     pub fn new(reload: Arc<Reload>) -> Self {
-        Self { reload, turn: Arc::default() }
+        Self { reload, turn: Arc::default(), last: Arc::default() }
+    }
+
+    /// The last reload that ended; `None`: there was none since the start.
+    pub fn last(&self) -> Option<Arc<LastReload>> {
+        self.last.load_full()
     }
 
     /// What the next reload says. It runs to its end on a blocking thread, also when nobody waits for it any more.
@@ -37,11 +55,12 @@ impl Reloads {
         if let Some(done) = turn.as_ref().filter(|done| done.began >= asked) {
             return done.result.clone();
         }
-        let reload = self.reload.clone();
+        let (reload, last) = (self.reload.clone(), self.last.clone());
         // The turn goes with the work, so that one who leaves does not let the next reload begin beside it.
         let done = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             let result = reload();
+            last.store(Some(Arc::new(LastReload { at_ms: Utc::now().timestamp_millis(), result: result.clone() })));
             *turn = Some(Done { began, result: result.clone() });
             result
         });
@@ -75,6 +94,7 @@ mod tests {
             let reloads = reloads.clone();
             tokio::spawn(async move { reloads.reload().await })
         };
+        assert_eq!(reloads.last(), None);
         let first = ask();
         tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
         let others: Vec<_> = (0..20).map(|_| ask()).collect();
@@ -90,5 +110,6 @@ mod tests {
             assert_eq!(other.await.unwrap(), Ok("1".to_owned()));
         }
         assert_eq!(made.load(Ordering::SeqCst), 2);
+        assert_eq!(reloads.last().map(|last| last.result.clone()), Some(Ok("1".to_owned())));
     }
 }

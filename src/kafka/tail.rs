@@ -134,7 +134,11 @@ impl Tail<'_> {
                 if !self.is_loaded {
                     self.start_bytes += record.payload.map_or(0, |value| value.len() as u64);
                 }
-                (shard, self.editor.apply(shard, record.offset, record.key.unwrap_or_default(), record.payload))
+                let event = self.editor.apply(shard, record.offset, record.key.unwrap_or_default(), record.payload);
+                if let (Some(Event::Checkpoint { .. }), Some(at_ms)) = (&event, record.timestamp_ms) {
+                    self.setup.view.set_flushed(shard, at_ms);
+                }
+                (shard, event)
             }
             Fetched::End(partition, offset) => (partition as u32, self.editor.reached_end(partition as u32, offset)),
             Fetched::Error(partition, code, text) => {

@@ -115,6 +115,24 @@ impl Notification {
     }
 }
 
+/// The flushes of a process since its start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FlushStats {
+    /// Their transactions were committed …
+    pub committed: u64,
+    /// … aborted, and everything is flushed again …
+    pub aborted: u64,
+    /// … failed for good, so that a new producer was needed …
+    pub fatal: u64,
+    /// … or may have been committed: the ledger shows it.
+    pub unknown: u64,
+    /// Mean duration, in seconds; `None`: none has ended.
+    pub mean_s: Option<f64>,
+    /// 99 % took at most this long, in seconds: the bound of a histogram's bucket. `None`: none has ended, or more than
+    /// 1 % took longer than the last bound.
+    pub p99_below_s: Option<f64>,
+}
+
 /// The limits that [`ProcessMetrics::set_limits`] knows, in its order.
 const LIMITS: [&str; 3] = ["tenants_per_month", "rows_per_tenant_month", "evidence_per_month"];
 
@@ -302,6 +320,25 @@ impl ProcessMetrics {
         self.flush_duration.observe(took.as_secs_f64());
     }
 
+    /// How the flushes of this process went so far.
+    pub fn flush_stats(&self) -> FlushStats {
+        let count = |end| self.flushes.with_label_values(&[result(end)]).get();
+        let (sum, observed) = (self.flush_duration.get_sample_sum(), self.flush_duration.get_sample_count());
+        FlushStats {
+            committed: count(TransactionEnd::Committed),
+            aborted: count(TransactionEnd::Aborted),
+            fatal: count(TransactionEnd::Fatal),
+            unknown: count(TransactionEnd::Unknown),
+            mean_s: (observed > 0).then(|| sum / observed as f64),
+            p99_below_s: quantile_bound(&self.flush_duration, 99),
+        }
+    }
+
+    /// Dead letters that this process has committed, by reason, in the order of [`Rejection::ALL`].
+    pub fn dead_letters(&self) -> impl Iterator<Item = (Rejection, u64)> {
+        Rejection::ALL.into_iter().zip(self.dead_letters.iter().map(|letters| letters.get()))
+    }
+
     /// So many parked shards are parked no longer: resumed, or discarded.
     pub fn parked(&self, result: Result<(), Discarded>, shards: usize) {
         let result = result.map_or_else(Discarded::as_str, |()| RESUMED);
@@ -473,6 +510,16 @@ impl ProcessMetrics {
     }
 }
 
+/// The least bound that so many per cent of the observations do not exceed.
+fn quantile_bound(histogram: &Histogram, percent: u64) -> Option<f64> {
+    let families = histogram.collect();
+    let proto = families.first()?.get_metric().first()?.get_histogram();
+    let needed = (proto.get_sample_count() * percent).div_ceil(100);
+    let buckets = proto.get_bucket().iter();
+    let mut reached = buckets.filter(|bucket| bucket.cumulative_count() >= needed);
+    reached.next().map(|bucket| bucket.upper_bound()).filter(|bound| needed > 0 && bound.is_finite())
+}
+
 /// The label of a flush's result.
 fn result(end: TransactionEnd) -> &'static str {
     match end {
@@ -633,6 +680,22 @@ mod tests {
             check(&metrics, &format!("sla_ledger_records_total{{outcome=\"{outcome}\"}} {records}"));
         }
         check(&metrics, "sla_ledger_duplicate_conflicts_total 1");
+    }
+
+    #[test]
+    fn flushes_are_summed_up() {
+        let metrics = ProcessMetrics::new();
+        let FlushStats { mean_s, p99_below_s, .. } = metrics.flush_stats();
+        assert_eq!((mean_s, p99_below_s), (None, None));
+        (0..99).for_each(|_| metrics.flush(TransactionEnd::Committed, Duration::from_millis(8)));
+        metrics.flush(TransactionEnd::Aborted, Duration::from_secs(2));
+        let stats = metrics.flush_stats();
+        assert_eq!((stats.committed, stats.aborted, stats.p99_below_s), (99, 1, Some(0.01)));
+        assert!(stats.mean_s.is_some_and(|mean| (mean - 0.02792).abs() < 1e-9), "{stats:?}");
+        metrics.flush(TransactionEnd::Unknown, Duration::from_secs(2));
+        assert_eq!(metrics.flush_stats().p99_below_s, Some(2.5));
+        (0..9).for_each(|_| metrics.flush(TransactionEnd::Fatal, Duration::from_secs(60)));
+        assert_eq!(metrics.flush_stats().p99_below_s, None);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use sla_ledger::documents::{DocumentSet, ExpectedLedger};
 use sla_ledger::domain::calendar::LocalDay;
 use sla_ledger::domain::contract::Contract;
 use sla_ledger::health::Health;
-use sla_ledger::http::{self, ApiState, AppState, Limits, api};
+use sla_ledger::http::{self, ApiState, AppState, Limits, ProcessState, ReloadError, api};
+use sla_ledger::metrics::process::ProcessMetrics;
 use sla_ledger::pipeline::book::Event;
 use sla_ledger::pipeline::record::{
     Checkpoint, Digest, Evidence, Gap, Item, Key, Tally, TallyDay, TenantEvidence, Totals,
@@ -107,12 +108,12 @@ impl Writer {
         let mut digest = Digest::default();
         self.values.iter().for_each(|(key, (value, ..))| digest.add(Digest::of(key.as_bytes(), value)));
         let sum = |items: bool| self.values.values().filter(|(.., i)| *i == items).map(|(_, count, _)| count).sum();
-        let counted = sum(false);
+        let (counted, Totals { malformed, quarantined, .. }) = (sum(false), with.totals);
         self.last = Checkpoint {
             seq: self.last.seq + 1,
             from: self.last.next_offset,
             next_offset: self.last.next_offset + 100,
-            totals: Totals { seen: counted, counted, ..Totals::default() },
+            totals: Totals { seen: counted + malformed + quarantined, counted, malformed, quarantined, ..with.totals },
             items: sum(true),
             digest: digest.to_bytes(),
             writer: "host-1:8464/1".into(),
@@ -134,6 +135,10 @@ pub struct Service {
     pub address: std::net::SocketAddr,
     pub view: Arc<View>,
     pub editor: Arc<Mutex<Editor>>,
+    /// What `/readyz` says.
+    pub health: Arc<Health>,
+    /// Counters of the process.
+    pub metrics: Arc<ProcessMetrics>,
     pub now: Arc<AtomicI64>,
     client: Client,
     shutdown: CancellationToken,
@@ -149,6 +154,10 @@ impl Service {
         let (view, editor) = (Arc::new(view), Arc::new(Mutex::new(editor)));
         let now = Arc::new(AtomicI64::new(NOW));
         let clock = now.clone();
+        let (health, metrics) = (Arc::new(Health::new(Duration::from_secs(60))), Arc::new(ProcessMetrics::new()));
+        let reload =
+            || Err(ReloadError::Invalid("tenants.csv:3: `start` is missing\nfees.csv:2: no such tenant".into()));
+        let state = AppState::new(|_, _| {}, health.clone(), reload);
         let api = ApiState {
             view: view.clone(),
             documents: Arc::new(ArcSwap::from_pointee(documents)),
@@ -159,10 +168,15 @@ impl Service {
                 runbook_url: "https://runbook.example".into(),
                 encoding: Encoding::Structured,
             }),
+            process: ProcessState {
+                started_at_ms: NOW - 61_500,
+                health: health.clone(),
+                metrics: metrics.clone(),
+                reloads: state.reloads(),
+            },
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
             stop: CancellationToken::new(),
         };
-        let state = AppState::new(|_, _| {}, Arc::new(Health::new(Duration::from_secs(60))), || Ok(String::new()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(http::bind("127.0.0.1:0".parse().unwrap())).unwrap();
         let address = listener.local_addr().unwrap();
@@ -171,7 +185,7 @@ impl Service {
         runtime.spawn(http::serve_router(listener, routes, Limits::default(), shutdown.clone()));
         let client = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
         let description = serde_json::from_str(api::OPENAPI).unwrap();
-        Self { runtime: Some(runtime), address, view, editor, now, client, shutdown, description }
+        Self { runtime: Some(runtime), address, view, editor, health, metrics, now, client, shutdown, description }
     }
 
     /// Where a path is.

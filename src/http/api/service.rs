@@ -1,10 +1,11 @@
 //! What the figures rest on: policies, documents, shards. And the description of it all.
 
+pub mod instance;
+
 use serde::Serialize;
 use serde_json::{Value, json as value};
 
 use super::{JSON, OPENAPI};
-use crate::documents::DocumentFile;
 use crate::domain::availability::Ppm;
 use crate::domain::calendar::Month;
 use crate::domain::policy::{
@@ -133,6 +134,8 @@ fn part(part: Ppm) -> String {
 
 #[derive(Debug, Serialize)]
 pub struct Documents {
+    /// When they were loaded. A reload that finds no change leaves it.
+    pub loaded_at: Option<String>,
     pub documents: Vec<Document>,
 }
 
@@ -141,7 +144,7 @@ pub struct Document {
     pub kind: &'static str,
     pub name: String,
     pub rows: usize,
-    /// What `rows` are.
+    /// What the rows are called.
     pub unit: &'static str,
     pub sha256: String,
 }
@@ -150,14 +153,14 @@ pub struct Document {
 pub fn documents(api: &Reading, asked: &Asked) -> Result<Documents, Problem> {
     asked.query(&[])?;
     let set = api.documents.load();
-    let document = |file: &DocumentFile| Document {
+    let documents = set.files.iter().map(|file| Document {
         kind: file.kind.as_str(),
         name: file.name.clone(),
         rows: file.rows,
         unit: file.kind.unit(),
         sha256: file.sha256.clone(),
-    };
-    Ok(Documents { documents: set.files.iter().map(document).collect() })
+    });
+    Ok(Documents { loaded_at: set.loaded_at_ms.and_then(instant), documents: documents.collect() })
 }
 
 #[derive(Debug, Serialize)]
@@ -181,6 +184,10 @@ pub struct Shard {
     pub lag_seconds: Option<u64>,
     /// Who wrote the last flush: the shard's owner, unless it moved since.
     pub writer: Option<String>,
+    /// When it was written.
+    pub flushed_at: Option<String>,
+    /// Does the instance that answers own it?
+    pub owned_here: bool,
     /// The first month whose calls are still there.
     pub horizon: Option<String>,
     pub totals: Option<Totals>,
@@ -226,6 +233,8 @@ impl Shard {
             lag_records: lag.map(|lag| lag.records),
             lag_seconds: lag.map(|lag| lag.behind.as_secs()),
             writer: checkpoint.map(|c| c.writer.clone()),
+            flushed_at: checkpoint.and_then(|_| view.flushed_at_ms(shard as u32)).and_then(instant),
+            owned_here: view.home().has(shard as u32),
             horizon: checkpoint.filter(|c| c.horizon > 0).map(|c| Month(c.horizon).to_string()),
             totals: totals.map(|t| Totals {
                 seen: t.seen,
