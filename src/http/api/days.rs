@@ -126,7 +126,7 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<DaysOfMonth, Problem> {
     let is_over = today > month.period.last;
     // The calls that the month's budget is a share of.
     let calls = if is_over { Some(month.availability().total) } else { outlook.map(|outlook| outlook.calls.expected) };
-    let counted_to = by_day.keys().next_back().copied().unwrap_or(month.period.first);
+    let counted_to = by_day.keys().next_back().copied().unwrap_or(today);
     let to = today.max(counted_to).min(month.period.last);
     let rules = tenant.contract.rulebook.tenant(&tenant.name);
     let tiers = month.policy.tiers.iter();

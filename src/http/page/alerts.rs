@@ -10,6 +10,7 @@ use super::words;
 use crate::domain::alert::{Severity, Status};
 use crate::http::answer::ask::Problem;
 use crate::http::api::alerts::{self, Page};
+use crate::visible::visible;
 
 /// Rows of a page.
 const ROWS: &str = "50";
@@ -120,7 +121,17 @@ fn row(visit: &Visit<'_>, alert: &Value) -> Markup {
             td { (visit.time(text("starts_at"))) }
             td { @if let Some(ends_at) = alert["ends_at"].as_str() { (visit.time(ends_at)) } @else { "–" } }
             td.n { (alert["generation"]) }
-            td { a href=(text("runbook_url")) rel="noreferrer" aria-label=(format!("{} {}", visit.say("Runbook", "处理手册"), text("alert"))) { (visit.say("Open", "打开")) } }
+            td { (runbook(visit, text("runbook_url"), text("alert"))) }
         }
+    }
+}
+
+/// A link to the runbook, or where it is, if that is no address.
+fn runbook(visit: &Visit<'_>, url: &str, alert: &str) -> Markup {
+    let label = format!("{} {alert}", visit.say("Runbook", "处理手册"));
+    html! {
+        @if url.starts_with("https://") || url.starts_with("http://") {
+            a href=(url) rel="noreferrer" aria-label=(label) { (visit.say("Open", "打开")) }
+        } @else { code { (visible(url)) } }
     }
 }

@@ -36,6 +36,7 @@ const fn head(en: &'static str, zh: &'static str, sort: &'static str, numbers: b
 }
 
 const COLUMNS: [Head; 13] = [
+    // The states are ranges of the budget used.
     Head { en: "State", zh: "状态", sort: None, numbers: false, descending: true },
     head("Tenant", "租户", "tenant", false, false),
     head("Calls", "调用次数", "calls", true, true),

@@ -16,9 +16,13 @@ offset = st.integers(min_value=-(2**63), max_value=2**63 - 1)
 day = st.integers(min_value=-(2**31), max_value=2**31 - 1)
 partition = st.integers(min_value=0, max_value=2**32 - 1)
 
-schemathesis.openapi.format(
-    "tenants-cursor", st.tuples(st.tuples(natural, natural), st.text(max_size=8), day).map(written)
+sorted_by = st.one_of(
+    st.just("Nothing"),
+    offset.map(lambda number: {"Number": number}),
+    st.tuples(natural, natural).map(lambda share: {"Share": share}),
 )
+schemathesis.openapi.format("tenants-cursor", st.tuples(sorted_by, st.text(max_size=8), day).map(written))
+schemathesis.openapi.format("month-end-cursor", st.tuples(st.text(max_size=8), day).map(written))
 schemathesis.openapi.format("calls-cursor", st.tuples(partition, offset).map(written))
 schemathesis.openapi.format(
     "alerts-cursor",
