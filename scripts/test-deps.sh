@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks the tests' dependencies besides Rust and a C/C++ toolchain, and installs them as root: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze, Chromium with a Chinese font, pdftotext, and the tools for the Debian package.
-# Caches outside the build output: Schemathesis and the checkers of deploy/ and the exposition (each in its own Python
-# environment), and the jars of Apache Kafka. Fast if everything is installed.
+# Prometheus, Alertmanager, systemd-analyze, Chromium with its driver and a Chinese font, pdftotext, and the tools for the
+# Debian package. Caches outside the build output: Schemathesis and the checkers of deploy/ and the exposition (each in its own
+# Python environment), axe-core, and the jars of Apache Kafka. Fast if everything is installed.
 #
 #   scripts/test-deps.sh          everything
 #   scripts/test-deps.sh --jars   only the jars (used by the test harness if they are missing)
@@ -16,6 +16,7 @@ cache=${SLA_LEDGER_CACHE:-$HOME/.cache/sla-ledger}
 jars=$cache/kafka-$version
 schemathesis=$cache/schemathesis
 lint=$cache/deploy-lint
+axe=$cache/axe-4.12.1
 latest=$cache/latest
 
 java_major() {
@@ -43,6 +44,7 @@ missing_tools() {
     command -v lintian >/dev/null || echo lintian
     [ "$(id -u)" != 0 ] || command -v debootstrap >/dev/null || echo debootstrap
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || echo chromium
+    command -v chromedriver >/dev/null || echo chromium-driver
     command -v pdftotext >/dev/null || echo poppler-utils
     [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fontconfig fonts-wqy-microhei
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -77,9 +79,9 @@ if [ -n "$packages" ]; then
 test-deps: the tests need these Debian packages (or equivalents): $set_of_packages
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
   elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
-                   prometheus-alertmanager), systemd (systemd-analyze), Chromium 131 or newer (chromium) with a Chinese
-                   font (fc-list :lang=zh), poppler-utils (pdftotext), man, binutils, xz, Debian's dpkg-dev and lintian,
-                   and Python 3 with venv on the PATH
+                   prometheus-alertmanager), systemd (systemd-analyze), Chromium 131 or newer (chromium) with its
+                   driver (chromedriver) and a Chinese font (fc-list :lang=zh), poppler-utils (pdftotext), man,
+                   binutils, xz, Debian's dpkg-dev and lintian, and Python 3 with venv on the PATH
 MESSAGE
         exit 1
     fi
@@ -173,6 +175,21 @@ install_helm() {
     fi
 }
 
+# "$axe/axe.min.js": axe-core, which looks for what keeps people from using the pages. From a Python package that ships it,
+# so that npm is not needed.
+install_axe() (
+    echo "test-deps: fetching axe-core into $axe"
+    partial=$(mktemp -d "$cache/partial.XXXXXX")
+    trap 'rm -rf "$partial"' EXIT
+    echo 'axe-playwright-python==0.1.8 \
+        --hash=sha256:fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8' >"$partial/requirements.txt"
+    "$lint/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        --target "$partial/package" --requirement "$partial/requirements.txt"
+    mkdir "$partial/axe"
+    mv "$partial/package/axe_playwright_python/axe.min.js" "$partial/axe"
+    mv "$partial/axe" "$axe"
+)
+
 # Schemathesis sends the HTTP API every request that its OpenAPI document allows, and invalid ones. The other tools check deploy/:
 # Dockerfile, compose file, Kubernetes resources and those of the Prometheus operator.
 if [ "${1:-}" != --jars ]; then
@@ -188,6 +205,7 @@ if [ "${1:-}" != --jars ]; then
         "$lint/bin/python" -c 'import prometheus_client' 2>/dev/null ||
             "$lint/bin/pip" install --quiet --disable-pip-version-check 'prometheus-client>=0.21,<1'
         [ -x "$lint/bin/helm" ] || install_helm
+        [ -f "$axe/axe.min.js" ] || install_axe
         # Rebuilt when the requested versions change.
         wanted=$(cat tests/support/latest/*/go.mod | sha256sum)
         if [ "${1:-}" = --latest ] && [ "$(cat "$latest/.made-of" 2>/dev/null)" != "$wanted" ]; then

@@ -695,11 +695,7 @@ fn record_classes(jars: &Path) {
 
 /// The directory with Kafka's jars; fetches them first if they are not there.
 fn jars() -> PathBuf {
-    let cache = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").expect("HOME or SLA_LEDGER_CACHE");
-        Path::new(&home).join(".cache/sla-ledger")
-    });
-    let jars = cache.join(format!("kafka-{}", version()));
+    let jars = super::cache().join(format!("kafka-{}", version()));
     if !jars.is_dir() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-deps.sh");
         let output = Command::new("bash").arg(&script).arg("--jars").output().expect("bash");

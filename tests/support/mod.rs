@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod browser;
 pub mod dashboards;
 pub mod kafka;
 pub mod prometheus;
@@ -81,6 +82,13 @@ pub fn poll_for<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> O
         }
         std::thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Where `scripts/test-deps.sh` keeps what is not the system's.
+pub fn cache() -> PathBuf {
+    let given = std::env::var_os("SLA_LEDGER_CACHE").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/sla-ledger"));
+    given.or_else(home).expect("HOME or SLA_LEDGER_CACHE")
 }
 
 /// A name no other test uses, not even in another run against the same cluster: `<stem>-<process>-<time>-<n>`.
