@@ -12,13 +12,17 @@ endif
 WITH_LATEST = --config "target.'cfg(unix)'.runner = '$(CURDIR)/scripts/with-latest'"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo package test test-deps test-latest bench bench-peers soak lint fmt
+.PHONY: help demo screenshot package test test-deps test-latest bench bench-peers soak lint fmt
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a live ledger with generated traffic: only needs Rust and a C/C++ toolchain
 	$(CARGO) run --release -- demo
+
+screenshot: ## the pictures of the pages in docs/images, taken from the demo: needs Chromium
+	$(CARGO) build --release
+	scripts/screenshot
 
 package: ## sla-ledger_VERSION_ARCHITECTURE.deb and its debug symbols, in target/debian
 	scripts/package
