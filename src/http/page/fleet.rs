@@ -104,25 +104,12 @@ fn owed(visit: &Visit<'_>, month: &FleetMonth) -> Markup {
             @if month.money.is_empty() {
                 p.quiet { (visit.say("No bill is known for this month.", "本月尚无账单。")) }
             } @else {
-                div.scroll {
-                    table.plain {
-                        thead { tr {
-                            th scope="col" { (visit.say("Currency", "币种")) }
-                            th.n scope="col" { (visit.say("Owed now", "当前应赔")) }
-                            th.n scope="col" { (visit.say("At the next tier", "降一档后")) }
-                            th.n scope="col" { (visit.say("Forecast", "预计")) }
-                        } }
-                        tbody {
-                            @for sum in &month.money {
-                                @let amount = |minor| money(Some(minor), Some(&sum.currency));
-                                tr {
-                                    th scope="row" { (sum.currency) }
-                                    td.n { strong { (amount(sum.owed_minor)) } }
-                                    td.n { (amount(sum.next_payout_minor)) }
-                                    td.n { (amount(sum.forecast_minor)) }
-                                }
-                            }
-                        }
+                @for sum in &month.money {
+                    @let amount = |minor| money(Some(minor), Some(&sum.currency));
+                    dl.sum {
+                        div { dt { (visit.say("Owed now", "当前应赔")) } dd { strong { (amount(sum.owed_minor)) } } }
+                        div { dt { (visit.say("If every tenant fell by one tier", "如各租户均降一档")) } dd { (amount(sum.next_payout_minor)) } }
+                        div { dt { (visit.say("Forecast for the month's end", "月末预计")) } dd { (amount(sum.forecast_minor)) } }
                     }
                 }
             }
