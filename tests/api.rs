@@ -4,6 +4,8 @@
 
 #[path = "api/service.rs"]
 mod instance;
+#[path = "api/rulings.rs"]
+mod rulings;
 #[path = "support/service.rs"]
 mod service;
 #[path = "api/views.rs"]
@@ -651,6 +653,7 @@ fn there_are_no_figures_before_the_ledger_was_read() {
     service.problem("/api/v1/alerts", 503);
     service.problem("/api/v1/claims", 503);
     service.problem("/api/v1/month-end", 503);
+    service.problem("/api/v1/rulings", 503);
     assert_eq!(service.ok("/api/v1/shards")["shards"][0]["published"], json!(false));
     service.ok("/api/v1/documents");
 }

@@ -16,6 +16,7 @@ pub(super) mod days;
 pub(super) mod fleet;
 pub(super) mod month_end;
 pub(super) mod months;
+pub(super) mod rulings;
 pub(super) mod service;
 pub(super) mod statement;
 pub(super) mod tenants;
@@ -50,7 +51,7 @@ pub fn paths() -> impl Iterator<Item = &'static str> {
     routes().into_iter().map(|(path, _)| path)
 }
 
-fn routes() -> [(&'static str, MethodRouter<Room>); 19] {
+fn routes() -> [(&'static str, MethodRouter<Room>); 20] {
     [
         ("/api/v1/fleet", json(Short, fleet::month)),
         ("/api/v1/tenants", json(Short, tenants::list)),
@@ -69,6 +70,7 @@ fn routes() -> [(&'static str, MethodRouter<Room>); 19] {
         ("/api/v1/policies", json(Short, service::policies)),
         ("/api/v1/documents", json(Short, service::documents)),
         ("/api/v1/shards", json(Short, service::shards)),
+        ("/api/v1/rulings", json(Short, rulings::list)),
         ("/api/v1/service", json(Short, service::instance::one)),
         ("/api/v1/openapi.json", endpoint(Short, service::openapi)),
     ]

@@ -1,7 +1,7 @@
 //! Rulings are append-only: the ledger keeps every one that was ever applied, with its digest and its text, and documents
 //! that drop or alter one are refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -100,6 +100,73 @@ pub fn refused_rulings(book: &Book, rulings: &[Arc<Ruling>]) -> Vec<RefusedRulin
     let mut refused: Vec<_> = refused.collect();
     refused.sort();
     refused
+}
+
+/// A ruling of the ledger or of given documents, and whether both have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparedRuling {
+    /// Its id.
+    pub id: Arc<str>,
+    /// What the ledger has of it, or, if that has nothing yet, what it will record.
+    pub ruling: AppliedRuling,
+    /// Whether both have it.
+    pub state: RulingState,
+}
+
+/// Whether the ledger and the documents have a ruling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RulingState {
+    /// Both have the same.
+    Same,
+    /// The documents have another one under its id.
+    Altered,
+    /// Only the ledger has it.
+    Missing,
+    /// Only the documents have it: the ledger has not applied it yet.
+    NotApplied,
+    /// The ledger has it, and the documents cannot be read.
+    Unknown,
+}
+
+impl RulingState {
+    /// All states of a comparison with documents that can be read.
+    pub const COMPARED: [Self; 4] = [Self::Same, Self::Altered, Self::Missing, Self::NotApplied];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Altered => "altered",
+            Self::Missing => "missing",
+            Self::NotApplied => "not applied",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The ledger's rulings, compared with those of documents (`None`: they cannot be read), and then those that it does not
+/// have, in the order of their file.
+pub fn compared_rulings(book: &Book, rulings: Option<&[Arc<Ruling>]>) -> Vec<ComparedRuling> {
+    let refused = rulings.map(|rulings| refused_rulings(book, rulings));
+    let refused: Option<HashMap<&str, RefusedKind>> =
+        refused.as_ref().map(|refused| refused.iter().map(|ruling| (ruling.id.as_str(), ruling.kind)).collect());
+    let state = |id: &str| match &refused {
+        None => RulingState::Unknown,
+        Some(refused) => match refused.get(id) {
+            None => RulingState::Same,
+            Some(RefusedKind::Dropped) => RulingState::Missing,
+            Some(RefusedKind::Altered) => RulingState::Altered,
+        },
+    };
+    let applied = book.rulings().into_iter().map(|(id, ruling)| ComparedRuling { state: state(&id), id, ruling });
+    let mut all: Vec<_> = applied.collect();
+    let known: HashSet<Arc<str>> = all.iter().map(|ruling| ruling.id.clone()).collect();
+    let new = NotedRuling::all(rulings.unwrap_or_default()).into_iter().filter(|ruling| !known.contains(&ruling.id));
+    all.extend(new.map(|new| {
+        let ruling = new.record();
+        ComparedRuling { id: new.id, ruling, state: RulingState::NotApplied }
+    }));
+    all
 }
 
 /// The refused rulings in one sentence: the first ones, and how many more there are.

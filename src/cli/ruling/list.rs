@@ -1,6 +1,5 @@
 //! `sla-ledger ruling list` and `ruling export`: the rulings that the ledger has applied, to recover lost files.
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +14,8 @@ use crate::config::Config;
 use crate::documents::rulings::{file_of, parse};
 use crate::domain::documents::Ruling;
 use crate::pipeline::book::Book;
-use crate::pipeline::record::{AppliedRuling, RULINGS_SHARD};
-use crate::pipeline::rulings::{NotedRuling, RefusedKind, refused_rulings};
+use crate::pipeline::record::RULINGS_SHARD;
+use crate::pipeline::rulings::{ComparedRuling, compared_rulings};
 use crate::report::statement::canonical::hex;
 use crate::visible::visible;
 
@@ -64,7 +63,7 @@ pub(super) fn list(args: &ListArgs, config: &Config) -> Result<()> {
     let book = ledger(config)?;
     let directory = config.contract.directory(&args.config.file());
     let given = given(&directory.join("rulings.yaml"));
-    let lines = compared(&book, given.as_deref());
+    let lines: Vec<_> = compared_rulings(&book, given.as_deref()).iter().map(Line::of).collect();
     let mut out = io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{}", json!(lines.iter().map(Line::json).collect::<Vec<_>>()))?,
@@ -124,24 +123,6 @@ fn given(path: &Path) -> Option<Vec<Arc<Ruling>>> {
     }
 }
 
-/// The ledger's rulings, compared with those given, and then those that it does not have, in the order of the file.
-fn compared(book: &Book, given: Option<&[Arc<Ruling>]>) -> Vec<Line> {
-    let refused = given.map(|given| refused_rulings(book, given));
-    let state = |id: &str| match &refused {
-        None => "unknown",
-        Some(refused) => match refused.iter().find(|ruling| ruling.id == id).map(|ruling| ruling.kind) {
-            None => "same",
-            Some(RefusedKind::Dropped) => "missing",
-            Some(RefusedKind::Altered) => "altered",
-        },
-    };
-    let applied = book.rulings();
-    let known: HashSet<&str> = applied.iter().map(|(id, _)| &**id).collect();
-    let new = NotedRuling::all(given.unwrap_or_default()).into_iter().filter(|ruling| !known.contains(&*ruling.id));
-    let new = new.map(|ruling| Line::of(&ruling.id, &ruling.record(), "not applied"));
-    applied.iter().map(|(id, ruling)| Line::of(id, ruling, state(id))).chain(new).collect()
-}
-
 /// What is printed of a ruling.
 struct Line {
     id: String,
@@ -152,9 +133,9 @@ struct Line {
 }
 
 impl Line {
-    fn of(id: &str, ruling: &AppliedRuling, state: &'static str) -> Self {
+    fn of(ComparedRuling { id, ruling, state }: &ComparedRuling) -> Self {
         let text = serde_json::from_str(&ruling.canonical).unwrap_or_default();
-        Self { id: id.into(), sha256: ruling.sha256(), ruling: text, state }
+        Self { id: id.to_string(), sha256: ruling.sha256(), ruling: text, state: state.as_str() }
     }
 
     fn json(&self) -> Value {

@@ -36,3 +36,4 @@ schemathesis.openapi.format(
     ).map(written),
 )
 schemathesis.openapi.format("claims-cursor", st.tuples(day, st.text(max_size=8), day).map(written))
+schemathesis.openapi.format("rulings-cursor", st.tuples(offset, st.text(max_size=8)).map(written))
