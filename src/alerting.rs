@@ -171,8 +171,8 @@ fn is_due(last_ms: Option<i64>, every_ms: i64, now_ms: i64) -> bool {
     last_ms.is_none_or(|last| !(last..last + every_ms).contains(&now_ms))
 }
 
-/// The reason not to judge by a shard, if any.
-fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
+/// The reason not to judge by a shard, if any. `lag`: how far the ledger is behind its source; `None`: unknown.
+pub fn hold(book: &Book, shard: u32, lag: Option<Duration>) -> Option<Held> {
     let book = book.shard(shard)?;
     if book.trouble().is_some() {
         return Some(Held::Stopped);

@@ -81,9 +81,9 @@ fn every_dashboard_is_whole() {
         assert!(json["schemaVersion"].as_u64() >= Some(39) && json["version"] == 1 && json["id"].is_null(), "{uid}");
         let variables: Vec<&str> = dashboard.variables().map(|variable| text(&variable["name"])).collect();
         let expected: &[&str] = match uid {
-            "sla-ledger-fleet" => &["datasource", "job", "month", "top"],
+            "sla-ledger-fleet" => &["datasource", "job", "month", "top", "service"],
             "sla-ledger-tenant" => &["datasource", "job", "tenant", "month", "service", "runbook"],
-            _ => &["datasource", "job", "instance"],
+            _ => &["datasource", "job", "instance", "service"],
         };
         assert_eq!(variables, expected, "{uid}");
         assert_eq!(dashboard.variables().next().map(|variable| text(&variable["type"])), Some("datasource"), "{uid}");
@@ -101,6 +101,13 @@ fn every_dashboard_is_whole() {
         for link in list(&json["links"]).filter(|link| link["type"] != "link") {
             assert_eq!((text(&link["type"]), list(&link["tags"]).map(text).collect()), ("dashboards", tags.clone()));
         }
+        // And to the service's page of the same thing.
+        let page = match uid {
+            "sla-ledger-fleet" => "${service}/?month=${month:percentencode}",
+            "sla-ledger-tenant" => "${service}/tenant?tenant=${tenant:percentencode}&month=${month:percentencode}",
+            _ => "${service}/ledger",
+        };
+        assert!(list(&json["links"]).any(|link| link["url"] == page), "{uid}: no link to {page}");
         for url in under(json, "url").into_iter().filter_map(Value::as_str).filter(|url| url.starts_with("/d/")) {
             let (target, parameters) = url.strip_prefix("/d/").and_then(|url| url.split_once('?')).expect(url);
             let target = dashboards.iter().find(|other| other.uid() == target).expect(url);

@@ -161,6 +161,16 @@ fn every_alert_says_how_bad_what_and_what_to_do() {
         assert!(!text(&annotations["summary"]).is_empty() && !text(&annotations["description"]).is_empty(), "{name}");
         let (_, anchor) = text(&annotations["runbook_url"]).split_once("deploy/runbook.md#").expect("a section");
         assert_eq!(anchor, name.to_lowercase(), "the section's anchor is its heading in lower case");
+        // A tenant's alert leads to the tenant's page, whatever its name.
+        let page = match text(&annotations["summary"]).contains("$labels.tenant") {
+            true => "tenant?tenant={{ $labels.tenant | urlquery }}&month={{ $labels.month | urlquery }}",
+            false if name == AlertName::ManyTenantsAtRisk.as_str() => "",
+            false if name == "SlaMonthIncomplete" => {
+                "claims?list=month-end&month={{ $labels.month | reReplaceAll \"^(.{7}).*\" \"$1\" }}"
+            }
+            false => "ledger",
+        };
+        assert_eq!(text(&annotations["page_url"]), format!("https://sla-ledger.example.com/{page}"), "{name}");
     }
     // Every section has the parts that an operator needs.
     for section in runbook.split("\n### ").skip(1) {

@@ -217,7 +217,7 @@ impl NotifyConfig {
         let external_url = section
             .key(
                 "external_url",
-                "Where people reach this service's HTTP side: alerts link to the tenant's figures there.",
+                "Where people reach this service's HTTP side: alerts link to the page there that explains them.",
             )
             .example("https://sla-ledger.example.com")
             .optional(read::written("http or https URL", url));

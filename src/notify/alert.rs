@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::config::Severity;
+use crate::domain::alert::AlertName;
 use crate::visible::visible_name;
 
 /// The type of the events this module knows.
@@ -183,20 +185,31 @@ impl Alert {
         labels
     }
 
-    /// What people read.
-    pub fn annotations(&self) -> Texts {
+    /// What people read. `external`: `notify.external_url`.
+    pub fn annotations(&self, external: Option<&Url>) -> Texts {
         let Data { summary, description, runbook_url, .. } = &self.data;
         let mut annotations = Texts::from([("summary", summary.clone()), ("description", description.clone())]);
         annotations.extend(runbook_url.clone().map(|url| ("runbook_url", url)));
+        annotations.extend(external.map(|base| ("page_url", self.url(base))));
         annotations
     }
 
-    /// Where this instance's API shows the figures; `base` is `notify.external_url`.
-    pub fn url(&self, base: &reqwest::Url) -> String {
+    /// The page that explains it: the tenant's month; the fleet, where many tenants are at risk; or else the ledger.
+    /// `base` is `notify.external_url`.
+    pub fn url(&self, base: &Url) -> String {
+        let Data { alert, tenant, month, .. } = &self.data;
+        let page = match tenant {
+            Some(_) => "tenant",
+            None if *alert == AlertName::ManyTenantsAtRisk.as_str() => "",
+            None => "ledger",
+        };
         let mut url = base.clone();
-        if let (Some(tenant), Ok(mut path)) = (&self.data.tenant, url.path_segments_mut()) {
-            path.pop_if_empty().extend(["api", "v1", "tenants", tenant]);
-            path.extend(self.data.month.iter().flat_map(|month| ["months", month]));
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(page);
+        }
+        let asked = [("tenant", tenant), ("month", month)].map(|(name, value)| Some((name, value.as_deref()?)));
+        if tenant.is_some() {
+            url.query_pairs_mut().clear().extend_pairs(asked.into_iter().flatten());
         }
         url.into()
     }
@@ -283,11 +296,35 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_url_leads_to_the_month() {
-        let base = reqwest::Url::parse("https://sla.example.com/ledger/").unwrap();
-        let odd = alert("firing", |event| event["data"]["tenant"] = "a/b c".into());
-        assert_eq!(odd.url(&base), "https://sla.example.com/ledger/api/v1/tenants/a%2Fb%20c/months/2026-03");
-        let fleet = alert("firing", |event| event["data"]["tenant"] = Value::Null);
-        assert_eq!(fleet.url(&base), "https://sla.example.com/ledger/");
+    fn the_url_leads_to_the_page_that_explains_it() {
+        let of_tenant = |tenant: &str| alert("firing", |event| event["data"]["tenant"] = tenant.into());
+        for (base, expected) in [
+            ("https://sla.example.com", "https://sla.example.com/tenant?tenant=acme&month=2026-03"),
+            ("https://sla.example.com/ledger", "https://sla.example.com/ledger/tenant?tenant=acme&month=2026-03"),
+            ("https://sla.example.com/ledger/", "https://sla.example.com/ledger/tenant?tenant=acme&month=2026-03"),
+        ] {
+            assert_eq!(of_tenant("acme").url(&Url::parse(base).unwrap()), expected);
+        }
+        let base = Url::parse("https://sla.example.com/x/").unwrap();
+        for tenant in ["a/b c", "&=+#?%", "../..", "<script>", "\u{202e}x", "a\nb", "租户"] {
+            let link = Url::parse(&of_tenant(tenant).url(&base)).unwrap();
+            let asked: Vec<_> = link.query_pairs().into_owned().collect();
+            let expected = [("tenant", tenant), ("month", "2026-03")].map(|(name, value)| (name.into(), value.into()));
+            assert_eq!((link.path(), &*asked), ("/x/tenant", &expected[..]), "{tenant:?}");
+        }
+        let fleet = |name: &str| {
+            alert("firing", |event| {
+                event["data"]["alert"] = name.into();
+                event["data"]["tenant"] = Value::Null;
+                event["data"]["month"] = Value::Null;
+            })
+        };
+        assert_eq!(fleet("SlaManyTenantsAtRisk").url(&base), "https://sla.example.com/x/");
+        assert_eq!(fleet("SlaUnknownCode").url(&base), "https://sla.example.com/x/ledger");
+        // A month that the ledger no longer has.
+        let old = alert("resolved", |event| event["data"]["month"] = Value::Null);
+        assert_eq!(old.url(&base), "https://sla.example.com/x/tenant?tenant=acme");
+        assert_eq!(old.annotations(Some(&base))["page_url"], "https://sla.example.com/x/tenant?tenant=acme");
+        assert!(!old.annotations(None).contains_key("page_url"));
     }
 }

@@ -41,7 +41,7 @@ struct WebhookAlert<'a> {
 
 /// The body of a webhook. `external`: `notify.external_url`.
 pub fn webhook(receiver: &str, alert: &Alert, external: Option<&Url>) -> Vec<u8> {
-    let (labels, annotations, identity) = (alert.labels(), alert.annotations(), alert.identity());
+    let (labels, annotations, identity) = (alert.labels(), alert.annotations(external), alert.identity());
     let status = alert.data.status.as_str();
     let message = Webhook {
         version: "4",
@@ -90,7 +90,7 @@ impl PostableAlert {
     pub fn new(alert: &Alert, ends_at: DateTime<Utc>, external: Option<&Url>) -> Self {
         Self {
             labels: alert.labels(),
-            annotations: alert.annotations(),
+            annotations: alert.annotations(external),
             starts_at: instant(alert.data.starts_at),
             ends_at: instant(ends_at),
             generator_url: external.map(|base| alert.url(base)),
@@ -123,12 +123,13 @@ mod tests {
             {
               "annotations": {
                 "description": "More words.",
+                "page_url": "https://sla.example.com/tenant?tenant=acme&month=2026-03",
                 "runbook_url": "https://runbooks.example.com/budget",
                 "summary": "acme: 80 % of the budget"
               },
               "endsAt": "0001-01-01T00:00:00Z",
               "fingerprint": "f-1",
-              "generatorURL": "https://sla.example.com/api/v1/tenants/acme/months/2026-03",
+              "generatorURL": "https://sla.example.com/tenant?tenant=acme&month=2026-03",
               "labels": {
                 "alertname": "SlaBudgetConsumed",
                 "ledger": "main",
@@ -143,6 +144,7 @@ mod tests {
           ],
           "commonAnnotations": {
             "description": "More words.",
+            "page_url": "https://sla.example.com/tenant?tenant=acme&month=2026-03",
             "runbook_url": "https://runbooks.example.com/budget",
             "summary": "acme: 80 % of the budget"
           },

@@ -294,8 +294,9 @@ fn every_receiver_is_told_what_was_committed_and_concerns_it() {
     let body = request.json();
     assert_eq!((&body["version"], &body["receiver"], &body["status"]), (&json!("4"), &json!("all"), &json!("firing")));
     assert_eq!(body["alerts"][0]["labels"]["tenant"], "acme");
-    let link = "https://sla.example.com/api/v1/tenants/acme/months/2026-03";
+    let link = "https://sla.example.com/tenant?tenant=acme&month=2026-03";
     assert_eq!((&body["alerts"][0]["generatorURL"], &body["alerts"][0]["fingerprint"]), (&json!(link), &json!("one")));
+    assert_eq!(body["alerts"][0]["annotations"]["page_url"], link);
     let fleet = &important.requests()[0];
     assert_eq!(fleet.id(), "two");
     assert!(fleet.json()["alerts"][0]["labels"].get("tenant").is_none());
