@@ -53,7 +53,8 @@ impl Service {
             health,
             || Ok(String::new()),
         );
-        let api = axum::Router::new().route("/api/v1/tenants", axum::routing::get(async || "[]"));
+        let stub = || axum::routing::get(async || "[]");
+        let api = axum::Router::new().route("/api/v1/tenants", stub()).route("/", stub());
         let routes = http::guarded(http::router(state).merge(api), door.clone());
         let listener = http::WebListener::new(listener, door.clone());
         runtime.spawn(http::serve_router(listener, routes, limits, shutdown.clone()));
