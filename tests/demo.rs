@@ -63,7 +63,7 @@ fn the_demo_shows_counted_tenants_and_ends_on_sigint() {
     let ready = |path: &str| get(&format!("http://{address}/{path}"));
     assert_eq!(ready("livez").status(), 200);
     // What the greeting names exists, and the ends of the source are known.
-    for path in ["metrics", "api/v1/tenants", "readyz"] {
+    for path in ["", "metrics", "api/v1/tenants", "readyz"] {
         assert!(log.contains(&format!("http://{address}/{path}  ")), "{path} is not in {log}");
     }
     let tenants: Value = ready("api/v1/tenants").json().unwrap();

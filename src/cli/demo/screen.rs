@@ -116,7 +116,7 @@ impl Screen {
     /// A screen of this height: what does not fit is left out, the greeting first, then tenants.
     fn lines(&self, height: usize) -> Vec<String> {
         let closed = self.closed.as_deref().unwrap_or_default();
-        let hint = format!("http://{}/api/v1/tenants, /metrics, /readyz. Ctrl-C ends the demo.", self.address);
+        let hint = format!("http://{}/ is the page; /metrics, /readyz. Ctrl-C ends the demo.", self.address);
         let below = FRAME + closed.len();
         let above = match height >= self.greeting.len() + LEAST_ROWS + below {
             true => self.greeting.clone(),
@@ -130,6 +130,7 @@ impl Screen {
 /// What there is to see, and where.
 fn greeting(address: SocketAddr, contract: &Path, revisions: &Revisions) -> Vec<String> {
     let places = [
+        (format!("http://{address}/"), "the page: open it in a browser"),
         (format!("http://{address}/metrics"), "gauges per tenant and month"),
         (format!("http://{address}/api/v1/tenants"), "all tenants as JSON, riskiest first"),
         (format!("http://{address}/readyz"), "readiness, with reasons"),
