@@ -1,6 +1,5 @@
 //! One visit of a page: what is asked for, in which language, and links from here.
 
-use axum::http::StatusCode;
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat};
 use maud::{Markup, html};
 
@@ -39,8 +38,7 @@ impl<'a> Visit<'a> {
     /// # Errors
     /// It is missing.
     pub fn tenant(&self) -> Result<&'a str, Problem> {
-        let missing = || Problem { status: StatusCode::BAD_REQUEST, detail: "`tenant` is missing".into() };
-        self.field("tenant").ok_or_else(missing)
+        self.field("tenant").ok_or_else(|| Problem::bad("`tenant` is missing".into()))
     }
 
     /// A link to a page. The language is kept if the reader has chosen it.
