@@ -58,7 +58,7 @@ fn open(visit: &Visit<'_>, list: &Page) -> Markup {
                 } } }
             }
         }
-        section aria-labelledby="list" {
+        section {
             h2 #list { (visit.say("Service months, soonest to close first", "服务月度（按截止日排序）")) " " span.count { (number(list.matching as u64)) } }
             form.filters method="get" action="claims" {
                 (visit.hidden(&["lang"]))

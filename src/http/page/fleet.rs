@@ -68,7 +68,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
             (states(visit, &month))
             (used(visit, &month))
         }
-        section aria-labelledby="tenants" {
+        section {
             h2 #tenants { (visit.say("Tenants", "租户")) " " span.count { (number(list.matching as u64)) } }
             (filters(visit, &month))
             (table(visit, &list))

@@ -83,7 +83,7 @@ fn totals(visit: &Visit<'_>, shards: &Shards) -> Markup {
 
 fn shards(visit: &Visit<'_>, shards: &Shards, instance: &Instance) -> Markup {
     html! {
-        section aria-labelledby="shards" {
+        section {
             h2 #shards { (visit.say("Shards", "分片")) }
             div.scroll tabindex="0" role="region" aria-labelledby="shards" { table {
                 thead { tr {
@@ -193,7 +193,7 @@ fn settings(visit: &Visit<'_>, instance: &Instance) -> Markup {
 
 fn documents(visit: &Visit<'_>, documents: &Documents) -> Markup {
     html! {
-        section aria-labelledby="documents" {
+        section {
             h2 #documents { (visit.say("Documents in force", "生效文件")) }
             div.scroll tabindex="0" role="region" aria-labelledby="documents" { table {
                 thead { tr {

@@ -48,6 +48,8 @@ impl<'a> Visit<'a> {
         let query = query.extend_pairs(parameters.iter().copied().filter(|(_, v)| !v.is_empty()).chain(lang)).finish();
         match (page, query.is_empty()) {
             ("", true) => "./".into(),
+            // A bare query would stay on the page that the reader is on.
+            ("", false) => format!("./?{query}"),
             (page, true) => page.into(),
             (page, false) => format!("{page}?{query}"),
         }
