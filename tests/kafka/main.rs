@@ -26,6 +26,7 @@ mod letters;
 mod limits;
 mod notify;
 mod operations;
+mod pages;
 mod partitions;
 mod read;
 mod registry;
