@@ -28,7 +28,7 @@ use sla_ledger::pipeline::lag::{Found, LagWatch};
 use sla_ledger::pipeline::record::{AlertRecord, Checkpoint, Key};
 use sla_ledger::report::statement::{verify, verify_evidence};
 
-use service::{CALLED, NOW, ODD, Service, TOPIC, Writer, documents, encoded, names, sample, validate, written_sample};
+use service::{CALLED, NOW, ODD, Service, TOPIC, Writer, documents, encoded, names, sample, validate};
 
 #[test]
 fn a_service_month_reads_as_everywhere() {

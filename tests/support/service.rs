@@ -339,11 +339,6 @@ pub fn documents() -> DocumentSet {
 
 /// Tenants of every sort, in two shards.
 pub fn sample() -> Service {
-    written_sample().0
-}
-
-/// The same, and what writes on in its second shard.
-pub fn written_sample() -> (Service, Writer) {
     let service = Service::start(2, documents());
     let mut first = Writer::new(0, &service);
     first.tally("acme", "2026-03-20", 1000, &[("InternalError", 9), ("InvalidParameter", 4)]);
@@ -369,5 +364,5 @@ pub fn written_sample() -> (Service, Writer) {
     second.calls("split", "2026-03-01", 400, 1);
     let gap = Gap { from_offset: 5, to_offset: 9, calls: true, watermark_ms: Some(CALLED), until_ms: None };
     second.flush_as(Checkpoint { watermark_ms: Some(CALLED), gaps: vec![gap], ..Checkpoint::default() });
-    (service, second)
+    service
 }

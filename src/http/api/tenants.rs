@@ -411,7 +411,7 @@ impl<'a> List<'a> {
         for (tenant, period) in quiet(value, filter) {
             if !value.standings.months(&tenant).iter().any(|counted| counted.period.first == period.first) {
                 let key = match self.sort.by {
-                    SortBy::ClaimState | SortBy::Owed | SortBy::NextPayout => {
+                    SortBy::ClaimState | SortBy::Owed => {
                         self.key(&tenant, &quiet_month(self.contract(), &tenant, period))
                     }
                     SortBy::Calls | SortBy::Failures => SortKey::Number(0),

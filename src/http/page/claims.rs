@@ -42,9 +42,9 @@ fn open(visit: &Visit<'_>, list: &Page) -> Markup {
     html! {
         section.cards aria-label=(visit.say("Summary", "汇总")) {
             div.card.wide {
-                h2 { (visit.say("By state", "按状态")) }
+                h2 #states { (visit.say("By state", "按状态")) }
                 @if list.states.is_empty() { p.quiet { (visit.say("Nothing is owed, and nothing was claimed.", "目前无应赔金额，也无赔偿申请。")) } }
-                @else { div.scroll { table.plain {
+                @else { div.scroll tabindex="0" role="region" aria-labelledby="states" { table.plain {
                     thead { tr {
                         th scope="col" { (visit.say("State", "状态")) }
                         th.n scope="col" { (visit.say("Service months", "服务月度数")) }

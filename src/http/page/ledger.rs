@@ -158,10 +158,10 @@ fn instance(visit: &Visit<'_>, instance: &Instance) -> Markup {
 fn dead_letters(visit: &Visit<'_>, instance: &Instance) -> Markup {
     let letters = &instance.dead_letters;
     html! {
-        section.card aria-labelledby="letters" {
+        section.card {
             h2 #letters { (visit.say("Rejected records", "拒收记录")) " " span.count { (number(letters.ledger)) } }
             @if letters.ledger_by_reason.is_empty() && letters.ledger_others == 0 { p.quiet { (visit.say("None.", "无。")) } }
-            @else { div.scroll { table.plain {
+            @else { div.scroll tabindex="0" role="region" aria-labelledby="letters" { table.plain {
                 thead { tr { th scope="col" { (visit.say("Reason", "原因")) } th.n scope="col" { (visit.say("Records", "记录数")) } } }
                 tbody {
                     @for row in &letters.ledger_by_reason { tr { th scope="row" { (reasons::rejected(&row.reason, visit.lang)) } td.n { (number(row.records)) } } }

@@ -170,6 +170,7 @@ document.addEventListener("keydown", (event) => {
     const search = main?.querySelector('input[type="search"]');
     if (!search) return;
     event.preventDefault();
+    search.focus();
     return search.select();
   }
   const step = STEPS[event.key];

@@ -144,9 +144,9 @@ fn key(visit: &Visit<'_>, standing: &Standing, days: &DaysOfMonth) -> Markup {
 fn steps(visit: &Visit<'_>, breakdown: &Breakdown, standing: &Standing) -> Markup {
     let currency = standing.fee.as_ref().map(|fee| fee.currency.as_str());
     html! {
-        section.card.wide aria-labelledby="steps" {
+        section.card.wide {
             h2 #steps { (visit.say("From all failures to those that count", "从全部失败到计入的不可用次数")) }
-            div.scroll { table.plain {
+            div.scroll tabindex="0" role="region" aria-labelledby="steps" { table.plain {
                 thead { tr {
                     th scope="col" { (visit.say("Step", "步骤")) }
                     th.n scope="col" { (visit.say("Taken off", "扣除")) }
@@ -187,15 +187,15 @@ fn steps(visit: &Visit<'_>, breakdown: &Breakdown, standing: &Standing) -> Marku
 fn failing(visit: &Visit<'_>, breakdown: &Breakdown, standing: &Standing) -> Markup {
     let (first, more) = breakdown.failing.split_at(breakdown.failing.len().min(SHOWN));
     html! {
-        section.card.wide aria-labelledby="failing" {
+        section.card.wide {
             h2 #failing { (visit.say("What fails", "失败的接口与错误码")) }
             @if first.is_empty() { p.quiet { (visit.say("Nothing has failed.", "无失败调用。")) } }
             @else {
-                (failing_rows(visit, standing, first, breakdown.others.as_ref().filter(|_| more.is_empty())))
+                (failing_rows(visit, standing, visit.say("What fails most", "失败最多的接口与错误码"), first, breakdown.others.as_ref().filter(|_| more.is_empty())))
                 @if !more.is_empty() {
                     details #all-failing {
                         summary { (visit.say("All", "全部")) " " (number(breakdown.failing.len() as u64)) }
-                        (failing_rows(visit, standing, more, breakdown.others.as_ref()))
+                        (failing_rows(visit, standing, visit.say("What fails less", "其余失败的接口与错误码"), more, breakdown.others.as_ref()))
                     }
                 }
             }
@@ -203,7 +203,13 @@ fn failing(visit: &Visit<'_>, breakdown: &Breakdown, standing: &Standing) -> Mar
     }
 }
 
-fn failing_rows(visit: &Visit<'_>, standing: &Standing, rows: &[Failing], others: Option<&Counts>) -> Markup {
+fn failing_rows(
+    visit: &Visit<'_>,
+    standing: &Standing,
+    name: &str,
+    rows: &[Failing],
+    others: Option<&Counts>,
+) -> Markup {
     let calls = |action: &str, code: Option<&str>| {
         let of = [
             ("tenant", standing.tenant.as_str()),
@@ -219,7 +225,7 @@ fn failing_rows(visit: &Visit<'_>, standing: &Standing, rows: &[Failing], others
         }
     };
     html! {
-        div.scroll { table.plain {
+        div.scroll tabindex="0" role="region" aria-label=(name) { table.plain {
             thead { tr {
                 th scope="col" { (visit.say("Action", "接口")) }
                 th scope="col" { (visit.say("Code", "错误码")) }
@@ -291,9 +297,9 @@ fn link(page: &str, parameters: &[(&str, &str)]) -> String {
 
 fn others(visit: &Visit<'_>, body: &TenantBody, standing: &Standing) -> Markup {
     html! {
-        section.card aria-labelledby="others" {
+        section.card {
             h2 #others { (visit.say("All service months", "全部服务月度")) }
-            div.scroll { table.plain {
+            div.scroll tabindex="0" role="region" aria-labelledby="others" { table.plain {
                 thead { tr {
                     th scope="col" { (visit.say("Service month", "服务月度")) }
                     th.n scope="col" { (visit.say("Availability", "可用性")) }
