@@ -8,6 +8,8 @@ mod instance;
 mod rulings;
 #[path = "support/service.rs"]
 mod service;
+#[path = "api/unjudged.rs"]
+mod unjudged;
 #[path = "api/views.rs"]
 mod views;
 

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::service::uncounted;
-use crate::domain::alert::{AlertKey, AlertName, AlertState, Severity, Status};
+use crate::alerting;
+use crate::domain::alert::{AlertKey, AlertName, AlertState, Held, Severity, Status};
 use crate::domain::calendar::LocalDay;
 use crate::http::answer::ask::{Asked, Problem, page};
 use crate::http::answer::{Judge, Reading};
+use crate::pipeline::book::Book;
 use crate::pipeline::standings::Standings;
 use crate::pipeline::trend::Trend;
 use crate::report::alert::Subject;
@@ -35,8 +37,26 @@ pub struct Page {
 #[derive(Debug, Serialize)]
 pub struct Unjudged {
     pub shard: u32,
-    /// Why it is not counted.
+    /// As the label of `sla_ledger_alerts_held`.
+    pub reason: &'static str,
+    /// The reason in words.
     pub why: String,
+}
+
+impl Unjudged {
+    /// `None`: the shard's tenants are judged.
+    fn of(api: &Reading, book: &Book, shard: u32) -> Option<Self> {
+        let lag = api.view.lag(shard, api.now_ms()).map(|lag| lag.behind);
+        let held = alerting::hold(book, shard, lag)?;
+        let why =
+            book.shard(shard).and_then(|book| uncounted(&api.view, shard, book)).unwrap_or_else(|| match (held, lag) {
+                (Held::Lag, Some(lag)) => format!("its ledger is {} s behind the calls topic", lag.as_secs()),
+                (Held::Lag, None) => "how far its ledger is behind the calls topic is unknown".into(),
+                (Held::Gap, _) => "calls were lost, and none that came after them has been counted yet".into(),
+                (Held::Stopped, _) => "it is stopped".into(),
+            });
+        Some(Self { shard, reason: held.as_str(), why })
+    }
 }
 
 /// `/alerts`
@@ -75,9 +95,8 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
         api.issuer.alert(key, state, subject.as_ref())
     });
     let alerts = rows.collect();
-    let shards = (0..).zip(value.book.shards());
-    let unjudged = shards.filter_map(|(shard, book)| Some(Unjudged { shard, why: uncounted(&api.view, shard, book)? }));
-    Ok(Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next, unjudged: unjudged.collect() })
+    let unjudged = (0..api.view.shards()).filter_map(|shard| Unjudged::of(api, &value.book, shard)).collect();
+    Ok(Page { ledger_as_of: api.ledger_as_of(), matching, alerts, next, unjudged })
 }
 
 fn place<'a>((key, state): &(&'a AlertKey, &AlertState)) -> Place<&'a str> {
