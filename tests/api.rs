@@ -731,7 +731,7 @@ fn schemathesis_finds_nothing() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SCHEMATHESIS_HOOKS", "cursors")
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/schemathesis/schemathesis.toml")])
-        .args(["run", &service.url("/api/v1/openapi.json"), "--max-examples", "30"])
+        .args(["run", &service.url("/api/v1/openapi.json"), "--checks", "all", "--max-examples", "30"])
         .args(["--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"])
         .output()
         .unwrap();
