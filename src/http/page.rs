@@ -139,8 +139,9 @@ fn statement(api: &Reading, asked: &Asked) -> Answer {
 async fn headers(request: Request, next: Next) -> Response {
     let is_statement = request.uri().path().ends_with("/statement");
     let mut response = next.run(request).await;
-    // Why there is none is a page.
-    let is_statement = is_statement && response.status().is_success();
+    // Why there is none is a page. A 304 has the headers of what the browser keeps.
+    let status = response.status();
+    let is_statement = is_statement && !status.is_client_error() && !status.is_server_error();
     let headers = response.headers_mut();
     if headers.contains_key(header::CONTENT_ENCODING)
         && let Some(etag) = headers.get(header::ETAG).and_then(|etag| etag.to_str().ok())

@@ -94,7 +94,7 @@ fn form(visit: &Visit<'_>) -> Markup {
 
 fn result(visit: &Visit<'_>, answer: &WhatIf) -> Markup {
     html! {
-        section aria-labelledby="changes" {
+        section {
             h2 #changes { (visit.say("What changes", "变化")) }
             @if answer.changes.is_empty() { p { (visit.say("No service month would change.", "不会改变任何服务月度。")) } }
             @else { (changes(visit, &answer.changes)) }
