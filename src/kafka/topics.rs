@@ -22,8 +22,9 @@ const ALERTS_RETENTION_MS: i64 = 100 * 86_400_000;
 /// With less than 92 days, long-firing alerts would be lost.
 const ALERTS_RETENTION_LEAST_MS: i64 = 92 * 86_400_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a further event of the client.
-const EVENTS: Duration = Duration::from_millis(10);
+/// Longest wait for a further event of the client, and for all of them after an answer that is an error.
+const EVENT: Duration = Duration::from_millis(10);
+const EVENTS: Duration = Duration::from_millis(500);
 /// Interval between two checks why the brokers do not answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Interval between two log lines about unreachable brokers.
@@ -253,8 +254,13 @@ async fn partition_counts(
         let asking = consumer.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let answer = asking.fetch_metadata(None, ANSWER);
-            // A non-zero wait: until no event has come for a moment.
-            while asking.poll(EVENTS).is_some() {}
+            // Its log comes as events too. With `debug` there is so much of it that a single look would never reach the
+            // error behind it.
+            let enough = Instant::now() + EVENTS;
+            let is_hopeless = || asking.context().hopeless.load(Ordering::Relaxed);
+            while answer.is_err() && !is_hopeless() && Instant::now() < enough {
+                _ = asking.poll(EVENT);
+            }
             answer
         });
         let error = match answer.await.unwrap_or(Err(KafkaError::Canceled)) {
