@@ -208,3 +208,36 @@ fn the_table_is_a_file_for_a_spreadsheet() {
     let text = service.send(Method::GET, "/fleet.csv", &[]).text().unwrap();
     assert!(text.contains("'=1+1,2026-03"), "a spreadsheet takes it for text: {text}");
 }
+
+/// Prints how long each takes: `SLA_LEDGER_PAGES_TENANTS=100000 cargo test --test pages -- --nocapture`.
+#[test]
+#[expect(clippy::print_stdout, reason = "for whoever runs it with --nocapture")]
+fn a_page_of_many_tenants_is_small() {
+    let tenants: u64 = std::env::var("SLA_LEDGER_PAGES_TENANTS").map_or(5_000, |number| number.parse().unwrap());
+    let service = Service::start(1, documents());
+    let mut writer = Writer::new(0, &service);
+    for tenant in 0..tenants {
+        writer.calls(&format!("tenant-{tenant:06}"), "2026-03-20", 10_000 + tenant, tenant % 97);
+    }
+    writer.flush(CALLED);
+    let views = [
+        "/",
+        "/?q=99&state=ok",
+        "/?sort=forecast",
+        "/alerts",
+        "/claims",
+        "/claims?list=month-end&month=2026-03",
+        "/ledger",
+    ];
+    for path in views {
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let begin = std::time::Instant::now();
+            let html = service.send(Method::GET, path, &[]).text().unwrap();
+            times.push(begin.elapsed());
+            assert!(html.len() < 200_000, "{path}: {} bytes", html.len());
+        }
+        times.sort_unstable();
+        println!("{tenants} tenants, {path}: {:?} in the middle, {:?} at most", times[10], times[19]);
+    }
+}

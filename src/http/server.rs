@@ -232,5 +232,8 @@ async fn method_not_allowed(method: Method) -> Response {
 
 async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
-    problem(StatusCode::NOT_FOUND, &format!("no such path: {path}; the page at / lists all endpoints"))
+    problem(
+        StatusCode::NOT_FOUND,
+        &format!("no such path: {path}; the page is at /, and /api/v1/openapi.json lists the endpoints of the API"),
+    )
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::fleet::name;
-use super::frame::{Place, Shown};
+use super::frame::{Place, Shown, pager};
 use super::visit::{Visit, number};
 use super::words;
 use crate::domain::alert::{Severity, Status};
@@ -34,10 +34,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
         (unjudged(visit, &list))
         (filters(visit))
         (table(visit, &list))
-        nav.pager aria-label=(visit.say("Pages of the list", "列表分页")) {
-            @if visit.field("cursor").is_some() { a href=(visit.again(&[("cursor", None)])) { (visit.say("First page", "首页")) } }
-            @if let Some(next) = &list.next { a rel="next" href=(visit.next(next)) { (visit.say("Next page", "下一页")) } }
-        }
+        (pager(visit, list.next.as_deref(), &html! {}))
     };
     Ok(Shown { place: Place::Alerts, title, content, is_live: true })
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::fleet::name;
-use super::frame::{Place, Shown};
+use super::frame::{Place, Shown, pager};
 use super::visit::{Visit, number};
 use crate::http::answer::ask::Problem;
 use crate::http::api::calls::{self, Call, DECISIONS, Page};
@@ -19,17 +19,14 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
     let (tenant, month) = (visit.tenant()?, visit.field("month").unwrap_or_default());
     let list = calls::list(visit.api, &visit.asked.of_api(&[tenant, month], &LIST).with("limit", ROWS))?;
     let title = format!("{} · {}", visible(tenant), visit.say("Failing calls", "失败调用"));
+    let file = visit.to("statement", &[("tenant", tenant), ("month", month), ("format", "csv"), ("bom", "true")]);
     let content = html! {
         p.links { a href=(visit.to("tenant", &[("tenant", tenant), ("month", month)])) { "← " (name(tenant)) " · " (visit.month(month)) } }
         div.heading { h1 #calls { (visit.say("Failing calls", "失败调用明细")) " · " (name(tenant)) " · " (visit.month(&list.month)) } }
         (filters(visit, month))
         @if list.calls.is_empty() { p.quiet { (visit.say("No call matches.", "没有符合条件的调用。")) } }
         @else { (table(visit, &list)) }
-        nav.pager aria-label=(visit.say("Pages of the list", "列表分页")) {
-            @if visit.field("cursor").is_some() { a href=(visit.again(&[("cursor", None)])) { (visit.say("First page", "首页")) } }
-            @if let Some(next) = &list.next { a rel="next" href=(visit.next(next)) { (visit.say("Next page", "下一页")) } }
-            a href=(visit.to("statement", &[("tenant", tenant), ("month", month), ("format", "csv"), ("bom", "true")])) download { (visit.say("All as CSV", "全部明细（CSV）")) }
-        }
+        (pager(visit, list.next.as_deref(), &html! { a href=(file) download { (visit.say("All as CSV", "全部明细（CSV）")) } }))
     };
     Ok(Shown { place: Place::Fleet, title, content, is_live: true })
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::fleet::name;
-use super::frame::{Place, Shown};
+use super::frame::{Place, Shown, pager};
 use super::visit::{Visit, money, number};
 use super::words;
 use crate::domain::workdays::ClaimState;
@@ -101,7 +101,7 @@ fn open(visit: &Visit<'_>, list: &Page) -> Markup {
                     td { (statement(visit, &row.tenant, &row.month)) }
                 } } }
             } } }
-            (pager(visit, list.next.as_deref()))
+            (pager(visit, list.next.as_deref(), &html! {}))
         }
     }
 }
@@ -110,15 +110,6 @@ fn open(visit: &Visit<'_>, list: &Page) -> Markup {
 fn statement(visit: &Visit<'_>, tenant: &str, month: &str) -> Markup {
     let label = format!("{} {} {month}", visit.say("Statement", "对账单"), crate::visible::visible(tenant));
     html! { a href=(visit.to("statement", &[("tenant", tenant), ("month", month)])) aria-label=(label) { (visit.say("Open", "打开")) } }
-}
-
-fn pager(visit: &Visit<'_>, next: Option<&str>) -> Markup {
-    html! {
-        nav.pager aria-label=(visit.say("Pages of the list", "列表分页")) {
-            @if visit.field("cursor").is_some() { a href=(visit.again(&[("cursor", None)])) { (visit.say("First page", "首页")) } }
-            @if let Some(next) = next { a rel="next" href=(visit.next(next)) { (visit.say("Next page", "下一页")) } }
-        }
-    }
 }
 
 fn month_end(visit: &Visit<'_>, list: &MonthEnd) -> Markup {
@@ -158,7 +149,7 @@ fn month_end(visit: &Visit<'_>, list: &MonthEnd) -> Markup {
                 }
             } } }
         } } }
-        (pager(visit, list.next.as_deref()))
+        (pager(visit, list.next.as_deref(), &html! {}))
     }
 }
 

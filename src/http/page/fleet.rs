@@ -4,7 +4,7 @@ use axum::http::HeaderValue;
 use maud::{Markup, html};
 
 use super::chart::{Column, histogram, share, spark};
-use super::frame::{Place, Shown};
+use super::frame::{Place, Shown, pager};
 use super::visit::{Visit, money, number, percent, signed};
 use super::words;
 use crate::domain::availability::Level;
@@ -58,6 +58,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
     let month = fleet::month(api, &asked.of_api(&[], &["month"]))?;
     let list = tenants::list(api, &asked.of_api(&[], &LIST).with("limit", ROWS).with("days", "true"))?;
     let title = format!("{} · {}", visit.say("Fleet", "总览"), visit.month(&month.month));
+    let file = format!("fleet.csv{}", visit.again(&[("cursor", None), ("limit", None)]));
     let content = html! {
         div.heading {
             h1 { (title) }
@@ -72,7 +73,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
             h2 #tenants { (visit.say("Tenants", "租户")) " " span.count { (number(list.matching as u64)) } }
             (filters(visit, &month))
             (table(visit, &list))
-            (pager(visit, &list))
+            (pager(visit, list.next.as_deref(), &html! { a href=(file) download { "CSV" } }))
         }
     };
     Ok(Shown { place: Place::Fleet, title, content, is_live: true })
@@ -281,16 +282,6 @@ fn row(visit: &Visit<'_>, row: &Row) -> Markup {
 /// A tenant's name as text, whatever is in it, apart from what stands beside it.
 pub(super) fn name(tenant: &str) -> Markup {
     html! { bdi.name { (crate::visible::visible(tenant)) } }
-}
-
-fn pager(visit: &Visit<'_>, list: &Page) -> Markup {
-    html! {
-        nav.pager aria-label=(visit.say("Pages of the list", "列表分页")) {
-            @if visit.field("cursor").is_some() { a href=(visit.again(&[("cursor", None)])) { (visit.say("First page", "首页")) } }
-            @if let Some(next) = &list.next { a rel="next" href=(visit.next(next)) { (visit.say("Next page", "下一页")) } }
-            a href={"fleet.csv" (visit.again(&[("cursor", None), ("limit", None)]))} download { "CSV" }
-        }
-    }
 }
 
 /// `/fleet.csv`: all rows of the list, for a spreadsheet. The columns are named as in the API, in every language.

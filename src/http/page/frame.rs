@@ -78,6 +78,19 @@ pub(super) fn page(visit: &Visit<'_>, shown: &Shown) -> Markup {
     )
 }
 
+/// The way through a list that is longer than a page. `more`: what else can be done with the list.
+pub(super) fn pager(visit: &Visit<'_>, next: Option<&str>, more: &Markup) -> Markup {
+    html! {
+        nav.pager aria-label=(visit.say("Pages of the list", "列表分页")) {
+            @if visit.field("cursor").is_some() {
+                a href=(visit.again(&[("cursor", None)])) { (visit.say("First page", "首页")) }
+            }
+            @if let Some(next) = next { a rel="next" href=(visit.next(next)) { (visit.say("Next page", "下一页")) } }
+            (more)
+        }
+    }
+}
+
 /// A problem as a page. Without navigation into what may not be there yet, and loading itself again if that may help.
 pub(super) fn problem(problem: &Problem, lang: Lang) -> Markup {
     let (title, advice) = match problem.status {
