@@ -326,18 +326,22 @@ pub struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// What is known of the calls of a period, looked up once.
+    fn known(&mut self, period: Period) -> &Completeness {
+        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
+        self.known.entry(period).or_insert_with(|| view.completeness(book, period, zone))
+    }
+
     /// Are all calls of the month known to be counted? As [`standing`](Self::standing) says, at less cost.
     pub fn is_complete(&mut self, month: &ServiceMonth) -> bool {
-        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
-        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
-        known.reasons.is_empty() && book.unadmitted(month).is_empty() && month.uncounted.reasons().next().is_none()
+        self.known(month.period).reasons.is_empty()
+            && self.book.unadmitted(month).is_empty()
+            && month.uncounted.reasons().next().is_none()
     }
 
     pub fn standing(&mut self, tenant: &str, month: &ServiceMonth) -> Standing {
-        let (view, book, zone) = (&self.api.view, self.book, self.api.zone);
-        let known = self.known.entry(month.period).or_insert_with(|| view.completeness(book, month.period, zone));
-        let mut known = known.clone();
-        known.reasons.extend(book.unadmitted(month));
+        let mut known = self.known(month.period).clone();
+        known.reasons.extend(self.book.unadmitted(month));
         known.remarks = self.contract.remarks(tenant, month);
         Standing::of(tenant, month, self.now_ms, known, self.contract.rulebook.claims(tenant))
     }

@@ -303,12 +303,17 @@ impl Filter<'_> {
     }
 
     fn wants_month(&self, month: &ServiceMonth) -> bool {
-        let tier = match month.tier() {
+        if month.period.month() != self.month {
+            return false;
+        }
+        // With many tenants, level and tier are not worked out for nothing.
+        let tier = || match month.tier() {
             _ if month.availability().total == 0 => "no_traffic",
             Some(tier) => &tier.name,
             None => "none",
         };
-        month.period.month() == self.month && self.wants(month.level(), tier)
+        self.level.is_none_or(|wanted| wanted == month.level().as_str())
+            && self.tier.is_none_or(|wanted| wanted == tier())
     }
 }
 
