@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// Tests that measure time run exclusively, as far as this binary is concerned.
 static MACHINE: RwLock<()> = RwLock::new(());
 
+/// Prometheus's default: a scrape that takes longer is lost.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
 const TOKEN: &str = "0123456789abcdef-token";
 
 /// A service on a free port with its files in a directory of its own.
@@ -740,7 +743,7 @@ fn a_thousand_stuck_clients_do_not_hold_up_a_scrape() {
     });
     assert!(connected > 900, "{connected}");
     println!("slowest scrape: {quiet:?} alone, {slowest:?} under 1,000 stuck clients");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < SCRAPE_TIMEOUT, "{slowest:?}");
 }
 
 /// Prometheus itself, configured with TLS and a password, finds the target up; with a wrong password it does not.
