@@ -40,9 +40,9 @@ test-latest: ## the tests of scraping, rules and notifications, with current Pro
 	$(CARGO) test $(WITH_LATEST) --test rules --test exposition --test deploy
 	$(CARGO) test $(WITH_LATEST) --test kafka -- alerts dashboards notify promtool
 
-bench: test-deps ## cost per call, memory, /metrics, takeovers, forecast: one line per figure; updates docs/performance.md
+bench: test-deps ## cost per call, memory, /metrics, pages, takeovers, forecast: one line per figure; updates docs/performance.md
 	$(CARGO) bench --no-run
-	bash -o pipefail -c '$(CARGO) bench --bench ledger --bench live --bench forecast | tee target/bench.txt'
+	bash -o pipefail -c '$(CARGO) bench --bench ledger --bench live --bench pages --bench forecast | tee target/bench.txt'
 	scripts/bench-table target/bench.txt docs/performance.md
 
 bench-peers: test-deps ## compare with Kafka Streams, Go and Python: CPU, time and counting errors

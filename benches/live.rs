@@ -403,9 +403,9 @@ fn pages(cluster: &Cluster) {
     let scenario = Scenario::new(100_000, 10_000.0, 1);
     let topic = support::unique("live-pages");
     let past = history(cluster, &topic, &scenario);
-    let binary = &binaries()[0];
-    count(binary, cluster, &topic, &topic, past);
-    let service = Service::start(binary, cluster, &topic, &topic, "a", METRICS);
+    let (binary, ledger) = (&binaries()[0], format!("{topic}-ledger"));
+    count(binary, cluster, &topic, &ledger, past);
+    let service = Service::start(binary, cluster, &topic, &ledger, "a", METRICS);
     service.wait_until_ready();
     scenario.send(cluster, &topic, 10, || false);
     let first: serde_json::Value = serde_json::from_str(&service.get("/api/v1/tenants?limit=1").unwrap()).unwrap();
@@ -454,9 +454,9 @@ fn readers(cluster: &Cluster) {
     let scenario = Scenario::new(10_000, 20_000.0, 1);
     let topic = support::unique("live-readers");
     let past = history(cluster, &topic, &scenario);
-    let binary = &binaries()[0];
-    count(binary, cluster, &topic, &topic, past);
-    let service = Service::start(binary, cluster, &topic, &topic, "a", METRICS);
+    let (binary, ledger) = (&binaries()[0], format!("{topic}-ledger"));
+    count(binary, cluster, &topic, &ledger, past);
+    let service = Service::start(binary, cluster, &topic, &ledger, "a", METRICS);
     service.wait_until_ready();
     scenario.send(cluster, &topic, 10, || false);
     for (name, readers) in [("without", 0), ("with", READERS)] {

@@ -4,13 +4,18 @@
 
 #[path = "support/service.rs"]
 mod service;
+mod support;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::blocking::Response;
+use serde_json::{Value, json};
 use service::{CALLED, NOW, ODD, Service, Writer, documents, encoded, sample};
 use sla_ledger::documents::DocumentSet;
+use support::wait_for;
 
 const PAGES: [&str; 10] = [
     "/",
@@ -209,35 +214,59 @@ fn the_table_is_a_file_for_a_spreadsheet() {
     assert!(text.contains("'=1+1,2026-03"), "a spreadsheet takes it for text: {text}");
 }
 
-/// Prints how long each takes: `SLA_LEDGER_PAGES_TENANTS=100000 cargo test --test pages -- --nocapture`.
 #[test]
-#[expect(clippy::print_stdout, reason = "for whoever runs it with --nocapture")]
 fn a_page_of_many_tenants_is_small() {
-    let tenants: u64 = std::env::var("SLA_LEDGER_PAGES_TENANTS").map_or(5_000, |number| number.parse().unwrap());
     let service = Service::start(1, documents());
     let mut writer = Writer::new(0, &service);
-    for tenant in 0..tenants {
+    for tenant in 0..5_000 {
         writer.calls(&format!("tenant-{tenant:06}"), "2026-03-20", 10_000 + tenant, tenant % 97);
     }
     writer.flush(CALLED);
-    let views = [
-        "/",
-        "/?q=99&state=ok",
-        "/?sort=forecast",
-        "/alerts",
-        "/claims",
-        "/claims?list=month-end&month=2026-03",
-        "/ledger",
-    ];
+    let views =
+        ["/", "/?q=99&state=ok", "/?sort=forecast", "/claims", "/claims?list=month-end&month=2026-03", "/ledger"];
     for path in views {
-        let mut times = Vec::new();
-        for _ in 0..20 {
-            let begin = std::time::Instant::now();
-            let html = service.send(Method::GET, path, &[]).text().unwrap();
-            times.push(begin.elapsed());
-            assert!(html.len() < 200_000, "{path}: {} bytes", html.len());
-        }
-        times.sort_unstable();
-        println!("{tenants} tenants, {path}: {:?} in the middle, {:?} at most", times[10], times[19]);
+        let html = service.send(Method::GET, path, &[]).text().unwrap();
+        assert!(html.len() < 200_000, "{path}: {} bytes", html.len());
     }
+}
+
+/// With many tenants answers share a board; what comes of it names the instant that it reaches to.
+#[test]
+fn a_large_fleets_sums_are_shared_and_made_anew() {
+    let service = Service::start(1, documents());
+    let mut writer = Writer::new(0, &service);
+    for tenant in 0..2_000 {
+        writer.calls(&format!("tenant-{tenant:06}"), "2026-03-20", 10_000, 0);
+    }
+    writer.flush(CALLED);
+    let total = || {
+        let response = service.send(Method::GET, "/api/v1/fleet", &[]);
+        let as_of = response.headers()["ledger-as-of"].to_str().unwrap().to_owned();
+        let fleet: Value = response.json().unwrap();
+        assert_eq!(fleet["ledger_as_of"], json!(as_of));
+        (fleet["total"].as_u64().unwrap(), as_of)
+    };
+    let before = total();
+    assert_eq!(before.0, 20_000_000);
+    writer.calls("tenant-000001", "2026-03-20", 10_001, 1);
+    writer.flush(CALLED + 60_000);
+    assert_eq!(total(), before, "shared by those who ask at once");
+    let list = "/api/v1/tenants?q=tenant-000001";
+    let row = || service.ok(list)["tenants"][0]["total"].clone();
+    assert_eq!(row(), json!(10_001), "what is shown of a tenant is current");
+    // Later somebody causes another one, and does not wait for it.
+    let later = |ms: i64| service.now.fetch_add(ms, Ordering::Relaxed);
+    later(3000);
+    assert_eq!(total(), before);
+    let after = wait_for("sums made anew", Duration::from_secs(60), || {
+        later(500);
+        Some(total()).filter(|now| *now != before)
+    });
+    assert_eq!(after.0, 20_000_001);
+    assert!(after.1 > before.1, "{after:?}");
+    // After a long time nobody sees an old one.
+    writer.calls("tenant-000002", "2026-03-20", 10_001, 1);
+    writer.flush(CALLED + 120_000);
+    later(3_600_000);
+    assert_eq!(total().0, 20_000_002);
 }

@@ -9,6 +9,7 @@
 pub(super) mod ask;
 pub(super) mod work;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::health::Health;
 use crate::http::Reloads;
-use crate::http::api::fleet::Forecasts;
+use crate::http::api::board::{Board, Boards, Registered};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Book;
 use crate::report::alert::Issuer;
@@ -40,7 +41,7 @@ use crate::report::standing::Standing;
 use crate::report::statement::Lang;
 use crate::report::statement::canonical::hex;
 use crate::view::{Published, View};
-use ask::{Asked, Problem};
+use ask::{Asked, Problem, Query};
 use work::{Desks, Pieces, Weight, pieces};
 
 /// The instant the figures reach to.
@@ -87,13 +88,20 @@ pub struct ProcessState {
 pub struct Room {
     api: ApiState,
     desks: Arc<Desks>,
-    forecasts: Arc<Forecasts>,
+    shared: Arc<Shared>,
+}
+
+/// What answers share, because it takes long to make.
+#[derive(Default)]
+pub struct Shared {
+    pub boards: Boards,
+    pub registered: Registered,
 }
 
 impl Room {
     /// A room whose requests take turns with one another.
     pub fn new(api: ApiState) -> Self {
-        Self { api, desks: Arc::new(Desks::new()), forecasts: Arc::default() }
+        Self { api, desks: Arc::new(Desks::new()), shared: Arc::default() }
     }
 }
 
@@ -185,8 +193,8 @@ async fn made(
     let (begin, begun) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let reading = Reading::of(&room);
-        let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
         let send = |mut response: Response| {
+            let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
             response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
             // Nobody is there to take it: then nobody misses it.
             _ = begin.send(response);
@@ -265,8 +273,10 @@ impl ApiState {
 pub struct Reading {
     state: ApiState,
     pub value: Option<Arc<Published>>,
-    /// Shared with the other answers.
-    pub forecasts: Arc<Forecasts>,
+    /// With the other answers.
+    pub shared: Arc<Shared>,
+    /// The instant that the board reaches to which the answer rests on, if it does.
+    board_as_of: OnceCell<Option<String>>,
 }
 
 impl std::ops::Deref for Reading {
@@ -281,11 +291,39 @@ impl Reading {
     fn of(room: &Room) -> Self {
         let state = room.api.clone();
         let value = state.view.published();
-        Self { state, value, forecasts: room.forecasts.clone() }
+        Self { state, value, shared: room.shared.clone(), board_as_of: OnceCell::new() }
     }
 
-    /// The least watermark over the shards; `None` when one of them has counted nothing yet.
+    /// The same, for somebody else.
+    pub fn again(&self) -> Self {
+        let (state, value, shared) = (self.state.clone(), self.value.clone(), self.shared.clone());
+        Self { state, value, shared, board_as_of: OnceCell::new() }
+    }
+
+    /// The board of the month that is asked for, or of the running one. All of the answer is said to reach as far as it does.
+    ///
+    /// # Errors
+    /// No month, or nothing is published yet.
+    pub fn board(&self, query: Query<'_>) -> Result<Arc<Board>, Problem> {
+        self.board_of(query.month("month")?.unwrap_or_else(|| self.today().month()))
+    }
+
+    /// The same, of this month.
+    ///
+    /// # Errors
+    /// Nothing is published yet.
+    pub fn board_of(&self, month: Month) -> Result<Arc<Board>, Problem> {
+        let board = self.shared.boards.of(self, month)?;
+        self.board_as_of.get_or_init(|| board.as_of.clone());
+        Ok(board)
+    }
+
+    /// The least watermark over the shards; `None` when one of them has counted nothing yet. Of a board, if the answer rests
+    /// on one.
     pub fn ledger_as_of(&self) -> Option<String> {
+        if let Some(as_of) = self.board_as_of.get() {
+            return as_of.clone();
+        }
         let shards = self.value.as_ref()?.book.shards();
         let watermarks = shards.iter().map(|shard| shard.checkpoint().and_then(|c| c.watermark_ms));
         watermarks.min().flatten().and_then(instant)

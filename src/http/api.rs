@@ -9,9 +9,11 @@
 //! the [pages](super::page). So both show the same figures.
 
 pub(super) mod alerts;
+pub(super) mod board;
 pub(super) mod breakdown;
 pub(super) mod calls;
 pub(super) mod claims;
+pub(super) mod course;
 pub(super) mod days;
 pub(super) mod fleet;
 pub(super) mod month_end;

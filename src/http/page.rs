@@ -27,6 +27,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use sha2::{Digest, Sha256};
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use super::accept;
@@ -73,7 +74,7 @@ pub(super) fn router(room: Room) -> Router {
         .route("/ledger", page(Short, ledger::show))
         .with_state(room)
         .merge(assets())
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(from_fn(headers))
 }
 

@@ -293,7 +293,7 @@ fn a_forecast_is_the_same_everywhere() {
     assert_eq!(service.ok("/api/v1/tenants/acme")["months"][0], row, "one row everywhere");
     let fleet = service.ok("/api/v1/fleet");
     assert_eq!(fleet["money"][0]["forecast_minor"], forecast["owed_at_end_minor"]);
-    assert_eq!((&fleet["forecast_service_months"], &fleet["forecast_at"]), (&json!(1), &json!("2026-03-25T04:00:00Z")));
+    assert_eq!((&fleet["forecast_service_months"], &fleet["made_at"]), (&json!(1), &json!("2026-03-25T04:00:00Z")));
 }
 
 /// What failed earlier counts for less with every call that comes.
@@ -315,16 +315,12 @@ fn after_an_incident_more_calls_use_less_of_the_budget() {
 }
 
 #[test]
-fn a_fleet_forecast_is_shared_for_a_while() {
+fn a_small_fleets_sums_are_always_new() {
     let service = sample();
-    let at = || service.ok("/api/v1/fleet")["forecast_at"].as_str().unwrap().to_owned();
-    let first = at();
+    let at = || service.ok("/api/v1/fleet")["made_at"].clone();
+    assert_eq!(at(), json!("2026-03-25T04:00:00Z"));
     service.now.fetch_add(1000, Ordering::Relaxed);
-    assert_eq!(at(), first, "shared");
-    // The first who asks later causes another one, and does not wait for it.
-    service.now.fetch_add(3_600_000, Ordering::Relaxed);
-    while at() == first {}
-    assert_eq!(at(), "2026-03-25T05:00:01Z");
+    assert_eq!(at(), json!("2026-03-25T04:00:01Z"));
 }
 
 #[test]
@@ -404,6 +400,7 @@ fn failing_calls_are_those_of_a_day_an_action_a_code() {
 fn sorted_by(row: &Value, sort: &str) -> Option<f64> {
     let number = |field: &str| row[field].as_f64().or_else(|| row[field].as_str()?.parse().ok());
     let states = ["running", "ended", "claimable", "expired", "filed", "paid", "rejected"];
+    let levels = ["no_traffic", "ok", "warn_50", "warn_80", "exhausted_100", "breach"];
     match sort {
         "budget_used" => number("consumed_pct"),
         "calls" => number("total"),
@@ -414,12 +411,13 @@ fn sorted_by(row: &Value, sort: &str) -> Option<f64> {
         "next_payout" => number("next_payout_minor"),
         "burn_rate" => number("burn_rate"),
         "claim_state" => states.iter().position(|state| row["claim_state"] == *state).map(|place| place as f64),
+        "state" => levels.iter().position(|level| row["level"] == *level).map(|place| place as f64),
         "forecast" => row["forecast"]["owed_minor"].as_f64(),
         _ => Some(0.0),
     }
 }
 
-const SORTS: [&str; 11] = [
+const SORTS: [&str; 12] = [
     "budget_used",
     "tenant",
     "calls",
@@ -431,6 +429,7 @@ const SORTS: [&str; 11] = [
     "burn_rate",
     "claim_state",
     "forecast",
+    "state",
 ];
 
 /// Tenants that differ in every column, and some that are equal.

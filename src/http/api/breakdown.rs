@@ -3,14 +3,14 @@
 
 use serde::Serialize;
 
+use super::course::Course;
 use super::days::tier;
-use super::months::Tenant;
 use crate::domain::availability::Availability;
 use crate::domain::policy::Denominator;
 use crate::domain::standing::ServiceMonth;
 use crate::http::answer::Reading;
 use crate::http::answer::ask::{Asked, Problem};
-use crate::pipeline::standings::{Evaluation, FailureCounts};
+use crate::pipeline::standings::FailureCounts;
 
 /// Actions and codes that have a row of their own.
 const ROWS: usize = 200;
@@ -70,16 +70,12 @@ impl Counts {
 
 /// `/tenants/{tenant}/months/{month}/breakdown`
 pub fn one(api: &Reading, asked: &Asked) -> Result<Breakdown, Problem> {
-    let as_of_ms = asked.query(&["as_of"])?.instant("as_of")?;
-    let tenant = Tenant::find(api, asked, as_of_ms)?;
-    let month = tenant.month(asked)?;
-    let value = api.published()?;
-    // What it remembers was judged by the documents in force.
-    let standing = value.standings.tenant(&tenant.name).filter(|_| as_of_ms.is_none());
-    let waits = || asked.work.goes_on();
-    let evaluation = Evaluation::new(&tenant.contract, &value.book, &tenant.name).while_awaited(&waits);
-    let (_, breakdown) = evaluation.course(month.period, standing);
-    asked.work.check()?;
+    Ok(of(api, Course::find(api, asked)?))
+}
+
+/// What a month's failures are made of.
+pub fn of(api: &Reading, course: Course) -> Breakdown {
+    let Course { tenant, month, breakdown, .. } = course;
     let (mut failing, mut others) = (Vec::new(), Counts::default());
     for (place, ((action, code), counts)) in breakdown.rows().into_iter().enumerate() {
         if place >= ROWS {
@@ -90,7 +86,7 @@ pub fn one(api: &Reading, asked: &Asked) -> Result<Breakdown, Problem> {
         row.counts.add(counts);
         failing.push(row);
     }
-    Ok(Breakdown {
+    Breakdown {
         tenant: tenant.name.to_string(),
         month: month.label(),
         period_start: month.period.first.to_string(),
@@ -98,7 +94,7 @@ pub fn one(api: &Reading, asked: &Asked) -> Result<Breakdown, Problem> {
         steps: steps(&month),
         failing,
         others: Some(others).filter(|others| others.raw > 0),
-    })
+    }
 }
 
 fn steps(month: &ServiceMonth) -> Vec<Step> {

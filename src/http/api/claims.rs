@@ -114,15 +114,14 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<Page, Problem> {
 }
 
 fn states(found: &[Found<'_>]) -> Vec<State> {
-    let of = |state: ClaimState| {
-        let mut sum = State { state: state.as_str(), service_months: 0, owed: BTreeMap::new() };
-        for found in found.iter().filter(|found| found.state == state) {
-            sum.service_months += 1;
-            if let Some(money) = &found.month.money {
-                *sum.owed.entry(money.currency().to_string()).or_default() += money.payout.payout_minor;
-            }
+    let state = |state: ClaimState| State { state: state.as_str(), service_months: 0, owed: BTreeMap::new() };
+    let mut states = ClaimState::ALL.map(state);
+    for found in found {
+        let sum = &mut states[found.state as usize];
+        sum.service_months += 1;
+        if let Some(money) = &found.month.money {
+            *sum.owed.entry(money.currency().to_string()).or_default() += money.payout.payout_minor;
         }
-        sum
-    };
-    ClaimState::ALL.into_iter().map(of).filter(|state| state.service_months > 0).collect()
+    }
+    states.into_iter().filter(|state| state.service_months > 0).collect()
 }

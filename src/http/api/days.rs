@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::months::Tenant;
+use super::course::Course;
 use crate::domain::availability::{Availability, FlooredPercent};
 use crate::domain::calendar::{LocalClock, LocalDay, day_start_ms};
 use crate::domain::documents::{Notice, Ruling, Scope};
@@ -14,7 +14,6 @@ use crate::domain::rulebook::TenantRules;
 use crate::domain::standing::{Figures, ServiceMonth};
 use crate::http::answer::ask::{Asked, Problem};
 use crate::http::answer::{Reading, instant};
-use crate::pipeline::standings::Evaluation;
 use crate::pipeline::trend::Trend;
 
 #[derive(Debug, Serialize)]
@@ -108,21 +107,15 @@ pub struct Forecast {
 
 /// `/tenants/{tenant}/months/{month}/days`
 pub fn list(api: &Reading, asked: &Asked) -> Result<DaysOfMonth, Problem> {
-    let as_of_ms = asked.query(&["as_of"])?.instant("as_of")?;
-    let tenant = Tenant::find(api, asked, as_of_ms)?;
-    let month = tenant.month(asked)?;
-    let value = api.published()?;
-    // What it remembers was judged by the documents in force.
-    let standing = value.standings.tenant(&tenant.name).filter(|_| as_of_ms.is_none());
-    let waits = || asked.work.goes_on();
-    let evaluation = Evaluation::new(&tenant.contract, &value.book, &tenant.name).while_awaited(&waits);
-    let (by_day, _) = evaluation.course(month.period, standing);
-    asked.work.check()?;
-    let now_ms = api.now_ms();
-    let trend = standing.map(|standing| Trend::of(standing, &month, standing.windows(now_ms), now_ms));
+    Ok(of(api, &Course::find(api, asked)?))
+}
+
+/// The days of a month.
+pub fn of(api: &Reading, course: &Course) -> DaysOfMonth {
+    let Course { tenant, month, by_day, trend, .. } = course;
     let outlook = trend.as_ref().and_then(|trend| trend.outlook.as_ref());
     let zone = month.policy.time_zone;
-    let today = LocalClock::new(zone).day(now_ms);
+    let today = LocalClock::new(zone).day(api.now_ms());
     let is_over = today > month.period.last;
     // The calls that the month's budget is a share of.
     let calls = if is_over { Some(month.availability().total) } else { outlook.map(|outlook| outlook.calls.expected) };
@@ -130,7 +123,7 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<DaysOfMonth, Problem> {
     let to = today.max(counted_to).min(month.period.last);
     let rules = tenant.contract.rulebook.tenant(&tenant.name);
     let tiers = month.policy.tiers.iter();
-    Ok(DaysOfMonth {
+    DaysOfMonth {
         tenant: tenant.name.to_string(),
         month: month.label(),
         period_start: month.period.first.to_string(),
@@ -144,10 +137,10 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<DaysOfMonth, Problem> {
                 rate_pct: tier.rate.to_string(),
             })
             .collect(),
-        days: days(&month, to, &by_day, calls),
-        marks: marks(&month, &rules),
-        forecast: trend.as_ref().zip(outlook).map(|(trend, outlook)| Forecast::of(&month, trend, outlook)),
-    })
+        days: days(month, to, by_day, calls),
+        marks: marks(month, &rules),
+        forecast: trend.as_ref().zip(outlook).map(|(trend, outlook)| Forecast::of(month, trend, outlook)),
+    }
 }
 
 /// The days from the first one up to `to`, those without calls included.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tenants;
+use super::board::Line;
 use crate::domain::calendar::{Month, day_start_ms};
 use crate::domain::standing::ServiceMonth;
 use crate::http::answer::Reading;
-use crate::http::answer::ask::{Asked, Problem};
+use crate::http::answer::ask::{Asked, Problem, page};
 use crate::report::standing::Standing;
 
 #[derive(Debug, Serialize)]
@@ -60,8 +60,25 @@ impl Row {
     }
 }
 
+/// How many of a calendar month's service months have come how far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ended {
+    pub ended: usize,
+    pub complete: usize,
+    pub owed: usize,
+}
+
+impl Ended {
+    /// One more. `owed`: is something owed for it?
+    pub fn add(&mut self, ended: bool, complete: bool, owed: bool) {
+        self.ended += usize::from(ended);
+        self.complete += usize::from(complete);
+        self.owed += usize::from(complete && owed);
+    }
+}
+
 /// A place in the list: tenant, first day of the service month.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Position<T>(T, i32);
 
 /// `/month-end`
@@ -74,31 +91,23 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<MonthEnd, Problem> {
     let mut judge = api.judge(value.standings.contract())?;
     let now_ms = judge.now_ms;
     let ended = |month: &ServiceMonth| now_ms >= day_start_ms(month.policy.time_zone, month.period.next_day());
-    let (mut service_months, mut sums) = (0, [0_usize; 3]);
-    // One more than a page.
-    let mut rows: Vec<(Position<String>, ServiceMonth)> = Vec::new();
-    tenants::each_of(api, month, |tenant, month| {
-        let is_over = ended(month);
-        let complete = is_over && judge.is_complete(month);
-        let owed = complete && month.money.is_some_and(|money| money.payout.payout_minor > 0);
-        service_months += 1;
-        sums.iter_mut().zip([is_over, complete, owed]).for_each(|(sum, is)| *sum += usize::from(is));
-        let place = Position(tenant, month.period.first.0);
-        let passed = after.as_ref().is_some_and(|Position(tenant, first)| place <= Position(tenant.as_str(), *first));
-        if !passed && rows.len() <= limit {
-            rows.push((Position(tenant.to_owned(), place.1), month.clone()));
-        }
-    })?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let pinned = month.to_string();
-    let last = rows.last().filter(|_| more);
-    let next = last.map(|(place, _)| query.next(place, Some(("month", &pinned)))).transpose()?;
-    let row = |(Position(tenant, _), month): &(Position<String>, ServiceMonth)| {
-        Row::of(judge.standing(tenant, month), ended(month))
+    let board = api.board_of(month)?;
+    let passed = |line: &Line| {
+        let after = after.as_ref();
+        after.is_some_and(|Position(tenant, first)| (&*line.tenant, line.period.first.0) <= (tenant.as_str(), *first))
     };
-    let months = rows.iter().map(row).collect();
-    let [ended, complete, owed] = sums;
-    let ledger_as_of = api.ledger_as_of();
+    let (lines, more) = page(&board.lines, limit, passed);
+    let pinned = month.to_string();
+    let last = lines.last().filter(|_| more);
+    let next = last
+        .map(|line| query.next(&Position(&*line.tenant, line.period.first.0), Some(("month", &pinned))))
+        .transpose()?;
+    let row = |line: &Line| {
+        let month = line.service_month(value);
+        Row::of(judge.standing(&line.tenant, &month), ended(&month))
+    };
+    let months = lines.iter().map(row).collect();
+    let Ended { ended, complete, owed } = board.ended;
+    let (service_months, ledger_as_of) = (board.lines.len(), api.ledger_as_of());
     Ok(MonthEnd { month: pinned, ledger_as_of, service_months, ended, complete, owed, months, next })
 }

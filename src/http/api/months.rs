@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::tenants::{Row, without_traffic};
+use super::board::without_traffic;
+use super::tenants::Row;
 use crate::documents::DocumentSet;
 use crate::domain::calendar::{LocalDay, Month};
 use crate::domain::contract::Contract;

@@ -10,7 +10,7 @@ use super::words;
 use crate::domain::availability::Level;
 use crate::http::answer::ask::{Asked, Problem};
 use crate::http::answer::{Answer, Body, Content, Reading};
-use crate::http::api::fleet::{self, FleetMonth};
+use crate::http::api::fleet::FleetMonth;
 use crate::http::api::tenants::{self, Page, Row};
 use crate::report::statement::evidence::BOM;
 use crate::report::statement::words as contract;
@@ -36,8 +36,7 @@ const fn head(en: &'static str, zh: &'static str, sort: &'static str, numbers: b
 }
 
 const COLUMNS: [Head; 13] = [
-    // The states are ranges of the budget used.
-    Head { en: "State", zh: "状态", sort: None, numbers: false, descending: true },
+    head("State", "状态", "state", false, true),
     head("Tenant", "租户", "tenant", false, false),
     head("Calls", "调用次数", "calls", true, true),
     head("Failures", "不可用次数", "failures", true, true),
@@ -55,23 +54,25 @@ const COLUMNS: [Head; 13] = [
 /// `/`
 pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
     let (api, asked) = (visit.api, visit.asked);
-    let month = fleet::month(api, &asked.of_api(&[], &["month"]))?;
-    let list = tenants::list(api, &asked.of_api(&[], &LIST).with("limit", ROWS).with("days", "true"))?;
+    let asked = asked.of_api(&[], &LIST).with("limit", ROWS).with("days", "true");
+    let query = asked.query(&tenants::LIST)?;
+    let board = api.board(query)?;
+    let (month, list) = (&board.fleet, tenants::of(api, query, &board)?);
     let title = format!("{} · {}", visit.say("Fleet", "总览"), visit.month(&month.month));
     let file = format!("fleet.csv{}", visit.again(&[("cursor", None), ("limit", None)]));
     let content = html! {
         div.heading {
             h1 { (title) }
-            (months(visit, &month))
+            (months(visit, month))
         }
         section.cards aria-label=(visit.say("Summary", "汇总")) {
-            (owed(visit, &month))
-            (states(visit, &month))
-            (used(visit, &month))
+            (owed(visit, month))
+            (states(visit, month))
+            (used(visit, month))
         }
         section {
             h2 #tenants { (visit.say("Tenants", "租户")) " " span.count { (number(list.matching as u64)) } }
-            (filters(visit, &month))
+            (filters(visit, month))
             (table(visit, &list))
             (pager(visit, list.next.as_deref(), &html! { a href=(file) download { "CSV" } }))
         }

@@ -10,6 +10,7 @@ use super::visit::{Visit, money, number, percent, signed};
 use super::words;
 use crate::http::answer::ask::Problem;
 use crate::http::api::breakdown::{self, Breakdown, Counts, Failing};
+use crate::http::api::course::Course;
 use crate::http::api::days::{self, DaysOfMonth};
 use crate::http::api::months::{self, TenantBody};
 use crate::pipeline::book::STILL_RUNNING;
@@ -28,10 +29,10 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Shown, Problem> {
     let Some(month) = visit.field("month").map(str::to_owned).or(newest) else {
         return Ok(without_months(visit, &body));
     };
-    let of_month = asked.of_api(&[tenant, &month], &["as_of"]);
-    let standing = months::one(api, &of_month)?;
-    let days = days::list(api, &of_month)?;
-    let breakdown = breakdown::one(api, &of_month)?;
+    let course = Course::find(api, &asked.of_api(&[tenant, &month], &["as_of"]))?;
+    let standing = course.standing(api)?;
+    let days = days::of(api, &course);
+    let breakdown = breakdown::of(api, course);
     let title = format!("{} · {}", visible(tenant), visit.month(&standing.month));
     let content = html! {
         div.heading {
