@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the tests' dependencies besides Rust and a C/C++ toolchain, and installs them as root: a JDK 17 or newer, Maven,
-# Prometheus, Alertmanager, systemd-analyze, Chromium with its driver and a Chinese font, pdftotext, and the tools for the
-# Debian package. Caches outside the build output: Schemathesis and the checkers of deploy/ and the exposition (each in its own
+# Prometheus, Alertmanager, systemd-analyze, nginx, Chromium with its driver and a Chinese font, pdftotext, and the tools for
+# the Debian package. Caches outside the build output: Schemathesis and the checkers of deploy/ and the exposition (each in its own
 # Python environment), axe-core, and the jars of Apache Kafka. Fast if everything is installed.
 #
 #   scripts/test-deps.sh          everything
@@ -46,6 +46,7 @@ missing_tools() {
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
     command -v pdftotext >/dev/null || echo poppler-utils
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || echo nginx-light
     [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fontconfig fonts-wqy-microhei
     [ -x "$schemathesis/bin/schemathesis" ] && [ -x "$lint/bin/kustomize" ] && [ -x "$lint/bin/helm" ] || python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
@@ -80,7 +81,7 @@ test-deps: the tests need these Debian packages (or equivalents): $set_of_packag
   Debian, Ubuntu:  sudo apt-get install --no-install-recommends $set_of_packages
   elsewhere:       a JDK 17 or newer (java), Maven (mvn), Prometheus (prometheus, promtool), Alertmanager (amtool,
                    prometheus-alertmanager), systemd (systemd-analyze), Chromium 131 or newer (chromium) with its
-                   driver (chromedriver) and a Chinese font (fc-list :lang=zh), poppler-utils (pdftotext), man,
+                   driver (chromedriver) and a Chinese font (fc-list :lang=zh), poppler-utils (pdftotext), nginx, man,
                    binutils, xz, Debian's dpkg-dev and lintian, and Python 3 with venv on the PATH
 MESSAGE
         exit 1

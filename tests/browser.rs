@@ -6,14 +6,17 @@
 mod service;
 mod support;
 
+use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
+use reqwest::Method;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 use service::{CALLED, Service, Writer, documents, encoded, sample};
 use sla_ledger::visible::visible;
 use support::browser::{Browser, Key, WIDE};
-use support::{Program, wait_for};
+use support::{Program, free_port, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// The row that has the focus, if any.
@@ -499,5 +502,151 @@ fn the_demos_pages_show_what_its_api_gives() {
     for page in ["alerts", "claims", "ledger"] {
         browser.follow(&format!("header nav a[href^='{page}']"));
         browser.assert_quiet();
+    }
+}
+
+/// Behind a proxy under a path prefix, set up as `docs/pages.md` says.
+#[test]
+fn behind_a_prefix_every_link_works() {
+    let (service, browser) = (sample(), Browser::start("prefix"));
+    let proxy = Proxy::start(service.address.port());
+    // Of every view: all that it loads or links to, here.
+    let links = "const here = location.origin;
+        return [...document.querySelectorAll('[href], [src], form[action]')]
+            .map(e => new URL(e.getAttribute('href') ?? e.getAttribute('src') ?? e.getAttribute('action'), document.baseURI))
+            .map(url => url.href.split('#')[0]).filter(url => url.startsWith(here)).map(url => url.slice(here.length));";
+    let mut found = BTreeSet::new();
+    for view in VIEWS {
+        browser.open(&proxy.url(view));
+        browser.assert_quiet();
+        let links: Vec<String> = serde_json::from_value(browser.run(links, &[])).unwrap();
+        // A statement is a document of its own.
+        assert!(links.len() > 10 || view.starts_with("/statement"), "{view}: {links:?}");
+        found.extend(links);
+    }
+    let client = Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+    for link in &found {
+        assert!(link.starts_with("/sla/"), "{link}");
+        let status = client.get(proxy.at(link)).send().unwrap().status();
+        // A form's address without its fields is a problem, and so is a probe. They must be there.
+        assert_ne!(status, 404, "{link}");
+    }
+    assert!(found.len() > 100, "{found:#?}");
+    // As a reader goes: from the table to a call, by a form to the next page.
+    browser.open(&proxy.url("/?month=2026-03"));
+    browser.follow("tbody a[href*='tenant=acme']");
+    browser.follow("a[href^='calls']");
+    browser.follow("header nav a[href^='claims']");
+    browser.follow("header a.brand");
+    browser.fill("#q", "acme");
+    browser.leave(|| browser.press(Key::Enter));
+    assert_eq!(browser.address(), "/sla/?q=acme");
+    assert_eq!(browser.texts("#main table.rows tbody th .name"), ["acme"]);
+    // The API's links to the next page are relative too.
+    let first = "/sla/api/v1/tenants?month=2026-03&limit=3";
+    let page = |path: &str| client.get(proxy.at(path)).send().unwrap().json::<Value>().unwrap();
+    let next = page(first)["next"].as_str().unwrap().to_owned();
+    let next = reqwest::Url::parse(&proxy.at(first)).unwrap().join(&next).unwrap();
+    assert!(next.path().starts_with("/sla/"), "{next}");
+    assert_eq!(client.get(next).send().unwrap().json::<Value>().unwrap()["tenants"].as_array().unwrap().len(), 3);
+}
+
+/// nginx with the `location` of `docs/pages.md`.
+struct Proxy {
+    port: u16,
+    _nginx: Program,
+    _files: tempfile::TempDir,
+}
+
+impl Proxy {
+    fn start(service: u16) -> Proxy {
+        let (files, port) = (tempfile::tempdir().unwrap(), free_port());
+        let document = std::fs::read_to_string("docs/pages.md").unwrap();
+        let location = document.lines().find(|line| line.starts_with("location /sla/")).expect("an example");
+        let location = location.replace("127.0.0.1:8464", &format!("127.0.0.1:{service}"));
+        assert!(location.contains(&service.to_string()), "{location}");
+        let directory = files.path().display();
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let temporary: String =
+            temporary.iter().map(|name| format!("{name}_temp_path {directory}/{name};\n")).collect();
+        let text = format!(
+            "daemon off;\nmaster_process off;\npid {directory}/pid;\nerror_log stderr;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}server {{\nlisten 127.0.0.1:{port};\n{location}\n}}\n}}\n"
+        );
+        let path = files.path().join("nginx.conf");
+        std::fs::write(&path, text).unwrap();
+        // Debian has it where only root's PATH leads.
+        let usual = std::path::Path::new("/usr/sbin/nginx");
+        let mut command = Command::new(if usual.exists() { usual } else { "nginx".as_ref() });
+        command.args(["-e", "stderr", "-p"]).arg(files.path()).arg("-c").arg(&path);
+        let nginx = Program::spawn("nginx", command);
+        wait_for("nginx", LIMIT, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        Proxy { port, _nginx: nginx, _files: files }
+    }
+
+    /// Where a path of the service is.
+    fn url(&self, path: &str) -> String {
+        self.at(&format!("/sla{path}"))
+    }
+
+    /// Where a path of the proxy is.
+    fn at(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+}
+
+#[test]
+fn the_table_is_downloaded() {
+    let (service, browser) = (sample(), Browser::start("download"));
+    let directory = tempfile::tempdir().unwrap();
+    browser.download_to(directory.path());
+    browser.open(&service.url("/?month=2026-03&sort=calls"));
+    browser.click("a[download]");
+    let path = directory.path().join("fleet-2026-03.csv");
+    wait_for("the file", LIMIT, || path.exists().then_some(()));
+    let expected = service.send(Method::GET, "/fleet.csv?month=2026-03&sort=calls", &[]).bytes().unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), expected, "the same table, in the same order");
+}
+
+#[test]
+fn a_command_is_copied() {
+    let (service, browser) = (sample(), Browser::start("copy"));
+    browser.open(&service.url(VIEWS[8]));
+    let command = browser.text("#command");
+    assert!(command.starts_with("sla-ledger ruling add"), "{command}");
+    // Without the permission, it is selected instead.
+    browser.permit("clipboard-write", false);
+    browser.click("button[data-copies]");
+    browser
+        .wait("the command selected", "getSelection().toString() === document.getElementById('command').textContent");
+    browser.permit("clipboard-write", true);
+    browser.permit("clipboard-read", true);
+    browser.click("button[data-copies]");
+    browser.wait("a sign that it is copied", "document.querySelector('button[data-copies]').textContent === 'Copied'");
+    assert_eq!(browser.await_value("navigator.clipboard.readText()"), json!(command));
+}
+
+/// What is printed: the view's figures, without what only a screen needs.
+#[test]
+fn every_view_can_be_printed() {
+    let (service, browser) = (sample(), Browser::start("print"));
+    let directory = tempfile::tempdir().unwrap();
+    for (view, shown) in [
+        ("/?month=2026-03", "acme"),
+        ("/tenant?tenant=acme&month=2026-03", "Availability"),
+        ("/calls?tenant=acme&month=2026-03", "r5"),
+        ("/claims?list=month-end&month=2026-02", "quiet"),
+        ("/ledger", "Shards"),
+    ] {
+        browser.open(&service.url(view));
+        let path = directory.path().join("page.pdf");
+        std::fs::write(&path, browser.print()).unwrap();
+        let output = Command::new("pdftotext").arg("-layout").arg(&path).arg("-").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(shown), "{view}: {text}");
+        for screen in ["Skip to the content", "Filter", "中文", "Next page"] {
+            assert!(!text.contains(screen), "{view} prints `{screen}`: {text}");
+        }
     }
 }

@@ -232,6 +232,35 @@ impl Browser {
         self.chrome("Emulation.setScriptExecutionDisabled", &json!({"value": !allowed}));
     }
 
+    /// Where it puts what is downloaded.
+    #[track_caller]
+    pub fn download_to(&self, directory: &Path) {
+        let behaviour = json!({"behavior": "allow", "downloadPath": directory});
+        self.chrome("Browser.setDownloadBehavior", &behaviour);
+    }
+
+    /// Whether pages may do what needs the reader's permission.
+    #[track_caller]
+    pub fn permit(&self, what: &str, permitted: bool) {
+        let state = if permitted { "granted" } else { "denied" };
+        self.post("permissions", &json!({"descriptor": {"name": what}, "state": state}));
+    }
+
+    /// What a promise resolves to.
+    #[track_caller]
+    pub fn await_value(&self, promise: &str) -> Value {
+        let script =
+            format!("const done = arguments[arguments.length - 1]; {promise}.then(done, e => done(String(e)));");
+        self.post("execute/async", &json!({"script": script, "args": []}))
+    }
+
+    /// The page as it is printed, as PDF.
+    #[track_caller]
+    pub fn print(&self) -> Vec<u8> {
+        let pdf = self.post("print", &json!({"background": true}));
+        BASE64_STANDARD.decode(pdf.as_str().expect("a document")).expect("base64")
+    }
+
     /// The picture of the page, as PNG.
     #[track_caller]
     pub fn picture(&self) -> Vec<u8> {
