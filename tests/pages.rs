@@ -254,7 +254,18 @@ fn a_large_fleets_sums_are_shared_and_made_anew() {
     let list = "/api/v1/tenants?q=tenant-000001";
     let row = || service.ok(list)["tenants"][0]["total"].clone();
     assert_eq!(row(), json!(10_001), "what is shown of a tenant is current");
-    // Later somebody causes another one, and does not wait for it.
+    // So do the readers of one address: for a moment, and each language its own.
+    let page = |lang: &str| service.send(Method::GET, &format!("/?q=tenant-000001&lang={lang}"), &[]).text().unwrap();
+    let (english, chinese) = (page("en"), page("zh"));
+    assert!(english.contains("10,001") && chinese.contains("10,001") && english != chinese);
+    writer.calls("tenant-000001", "2026-03-20", 10_003, 1);
+    writer.flush(CALLED + 60_000);
+    assert_eq!([page("en"), page("zh")], [english, chinese]);
+    service.now.fetch_add(1000, Ordering::Relaxed);
+    assert!(page("en").contains("10,003"));
+    writer.calls("tenant-000001", "2026-03-20", 10_001, 1);
+    writer.flush(CALLED + 60_000);
+    // Later somebody causes another board, and does not wait for it.
     let later = |ms: i64| service.now.fetch_add(ms, Ordering::Relaxed);
     later(3000);
     assert_eq!(total(), before);

@@ -7,6 +7,7 @@
 //! asked "as of" an instant, by what the documents said then.
 
 pub(super) mod ask;
+mod recent;
 pub(super) mod work;
 
 use std::cell::OnceCell;
@@ -33,7 +34,7 @@ use crate::domain::standing::{Completeness, ServiceMonth};
 use crate::domain::term::Period;
 use crate::health::Health;
 use crate::http::Reloads;
-use crate::http::api::board::{Board, Boards, Registered};
+use crate::http::api::board::{self, Board, Boards, Registered};
 use crate::metrics::process::ProcessMetrics;
 use crate::pipeline::book::Book;
 use crate::report::alert::Issuer;
@@ -42,6 +43,7 @@ use crate::report::statement::Lang;
 use crate::report::statement::canonical::hex;
 use crate::view::{Published, View};
 use ask::{Asked, Problem, Query};
+use recent::Recent;
 use work::{Desks, Pieces, Weight, pieces};
 
 /// The instant the figures reach to.
@@ -96,6 +98,7 @@ pub struct Room {
 pub struct Shared {
     pub boards: Boards,
     pub registered: Registered,
+    recent: Recent,
 }
 
 impl Room {
@@ -199,7 +202,7 @@ async fn made(
             // Nobody is there to take it: then nobody misses it.
             _ = begin.send(response);
         };
-        match work(&reading, &asked).and_then(|body| tagged(&room, &asked, body)) {
+        match shared(&reading, &asked, work).and_then(|body| tagged(&room, &asked, body)) {
             Err(problem) => send(tell(problem, asked.lang())),
             Ok(Tagged::Whole(response)) => send(response),
             Ok(Tagged::Pieces(mut response, length, write)) => {
@@ -216,6 +219,22 @@ async fn made(
     // What goes on from here ends with the body.
     waits.disarm();
     response.map_err(|_| Problem::internal("the answer broke off; the log says more"))
+}
+
+/// The answer, or one of a moment ago if readers share it.
+fn shared(reading: &Reading, asked: &Asked, work: impl Fn(&Reading, &Asked) -> Answer) -> Answer {
+    let (recent, now_ms) = (&reading.shared.recent, reading.now_ms());
+    if let Some((body, as_of)) = recent.find(asked, now_ms) {
+        reading.board_as_of.get_or_init(|| as_of);
+        return Ok(body);
+    }
+    let body = work(reading, asked)?;
+    if let Some(as_of) = reading.board_as_of.get()
+        && reading.published().is_ok_and(|value| board::is_shared(value))
+    {
+        recent.keep(asked, &body, as_of.clone(), now_ms);
+    }
+    Ok(body)
 }
 
 /// An answer under its entity tag.

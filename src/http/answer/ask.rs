@@ -61,6 +61,8 @@ impl IntoResponse for Problem {
 /// What is asked for, decoded.
 #[derive(Debug)]
 pub struct Asked {
+    /// Path and query, as they were given.
+    pub address: String,
     /// What stands at the variable places of the path.
     captures: Vec<String>,
     query: Vec<(String, String)>,
@@ -79,6 +81,7 @@ impl FromRequestParts<Room> for Asked {
         let captures = captures.map_err(|_| Problem::bad("the path is not UTF-8, percent-encoded".into()))?;
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
+            address: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             captures: captures.iter().map(|(_, value)| value.to_owned()).collect(),
             query: query.into_owned().collect(),
             if_none_match: tags(&parts.headers),
@@ -135,6 +138,7 @@ impl Asked {
     pub fn of_api(&self, captures: &[&str], names: &[&str]) -> Self {
         let query = self.query.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());
         Self {
+            address: self.address.clone(),
             captures: captures.iter().map(|&value| value.to_owned()).collect(),
             query: query.cloned().collect(),
             if_none_match: Vec::new(),

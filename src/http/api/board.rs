@@ -2,7 +2,7 @@
 //!
 //! With 100,000 tenants it takes some tenths of a second to make, nearly all of it waiting for memory. So answers share it: the
 //! longer it takes, the older it gets, and only who comes after a pause waits for it. What a list shows of a tenant on its page is
-//! current; which tenants are on it, and the sums, are the board's. With few tenants every answer makes its own.
+//! what is published; which tenants are on it, and the sums, are the board's. With few tenants every answer makes its own.
 
 mod registered;
 
@@ -235,17 +235,14 @@ impl Maker<'_> {
     }
 }
 
-/// The boards that answers share.
-pub struct Boards {
-    kept: Mutex<HashMap<Month, Kept>>,
-    few: usize,
+/// Is the fleet so large that answers share boards?
+pub fn is_shared(value: &Published) -> bool {
+    value.standings.len() + value.standings.contract().registry.tenants().len() >= FEW
 }
 
-impl Default for Boards {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), few: FEW }
-    }
-}
+/// The boards that answers share.
+#[derive(Default)]
+pub struct Boards(Mutex<HashMap<Month, Kept>>);
 
 struct Kept {
     board: Arc<Board>,
@@ -259,12 +256,11 @@ impl Boards {
     /// Nothing is published yet.
     pub fn of(&self, api: &Reading, month: Month) -> Result<Arc<Board>, Problem> {
         let value = api.published()?;
-        let tenants = value.standings.len() + value.standings.contract().registry.tenants().len();
-        if tenants < self.few {
+        if !is_shared(value) {
             return Ok(Arc::new(Board::of(api, value, month)?));
         }
         let known = {
-            let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.get_mut(&month).and_then(|kept| match kept.board.age(api.now_ms()) {
                 Age::Fresh => Some((kept.board.clone(), false)),
                 Age::Old => Some((kept.board.clone(), !std::mem::replace(&mut kept.is_being_made, true))),
@@ -288,7 +284,7 @@ impl Boards {
     }
 
     fn keep(&self, board: &Arc<Board>) {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= KEPT && !all.contains_key(&board.month) {
             let oldest = all.iter().min_by_key(|(_, kept)| kept.board.at_ms).map(|(month, _)| *month);
             oldest.map(|oldest| all.remove(&oldest));
