@@ -94,6 +94,9 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Prometheus's default: a scrape that takes longer is lost.
+pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Clients that are stuck: half of them in the handshake, silent or sending a byte now and then; the others behind it,
 /// with a header that does not end or with responses that they do not read.
 pub struct Stuck<'a> {
