@@ -11,9 +11,6 @@ endif
 # Only the tests are run with other programs on the PATH: the build depends on it.
 WITH_LATEST = --config "target.'cfg(unix)'.runner = '$(CURDIR)/scripts/with-latest'"
 
-# Nothing but computing: compiled with optimisation, unlike the other tests.
-SIMULATION = CARGO_PROFILE_DEV_OPT_LEVEL=1 $(CARGO) test --features mutations --test simulation
-
 .DEFAULT_GOAL := help
 .PHONY: help demo screenshot package test test-deps test-latest bench bench-peers soak lint fmt
 
@@ -32,7 +29,7 @@ package: ## sla-ledger_VERSION_ARCHITECTURE.deb and its debug symbols, in target
 
 test: test-deps ## all tests, including those against a real Kafka
 	$(CARGO) test --no-fail-fast --lib --bins --tests
-	$(SIMULATION)
+	$(CARGO) test --features mutations --test simulation
 	$(CARGO) test --doc
 
 test-deps: ## check, or as root install, the tests' dependencies: JDK, Maven, Kafka, Prometheus, Alertmanager, linters
