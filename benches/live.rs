@@ -398,16 +398,22 @@ fn evidence_sparse(cluster: &Cluster) {
     }
 }
 
+/// The service with the history counted, and calls of ten seconds on top.
+fn with_history(cluster: &Cluster, topic: &str, scenario: &Scenario) -> Service {
+    let past = history(cluster, topic, scenario);
+    let (binary, ledger) = (&binaries()[0], format!("{topic}-ledger"));
+    count(binary, cluster, topic, &ledger, past);
+    let service = Service::start(binary, cluster, topic, &ledger, "a", METRICS);
+    service.wait_until_ready();
+    scenario.send(cluster, topic, 10, || false);
+    service
+}
+
 /// Every page of 100,000 tenants, on day 26 or so, while calls come: the 95th percentile of its time, and its size.
 fn pages(cluster: &Cluster) {
     let scenario = Scenario::new(100_000, 10_000.0, 1);
     let topic = support::unique("live-pages");
-    let past = history(cluster, &topic, &scenario);
-    let (binary, ledger) = (&binaries()[0], format!("{topic}-ledger"));
-    count(binary, cluster, &topic, &ledger, past);
-    let service = Service::start(binary, cluster, &topic, &ledger, "a", METRICS);
-    service.wait_until_ready();
-    scenario.send(cluster, &topic, 10, || false);
+    let service = with_history(cluster, &topic, &scenario);
     let first: serde_json::Value = serde_json::from_str(&service.get("/api/v1/tenants?limit=1").unwrap()).unwrap();
     let tenant = first["tenants"][0]["tenant"].as_str().unwrap().to_owned();
     let views = [
@@ -453,12 +459,7 @@ const RELOADED: Duration = Duration::from_secs(1);
 fn readers(cluster: &Cluster) {
     let scenario = Scenario::new(10_000, 20_000.0, 1);
     let topic = support::unique("live-readers");
-    let past = history(cluster, &topic, &scenario);
-    let (binary, ledger) = (&binaries()[0], format!("{topic}-ledger"));
-    count(binary, cluster, &topic, &ledger, past);
-    let service = Service::start(binary, cluster, &topic, &ledger, "a", METRICS);
-    service.wait_until_ready();
-    scenario.send(cluster, &topic, 10, || false);
+    let service = with_history(cluster, &topic, &scenario);
     for (name, readers) in [("without", 0), ("with", READERS)] {
         wait_until_counted(&service);
         let before = Reading::of(&service);

@@ -332,7 +332,7 @@ impl<'a> Pass<'a> {
             known.reasons.extend(book.unadmitted(month));
             known.remarks = self.standings.contract().remarks(&key.tenant, month);
             let claims = self.standings.contract().rulebook.claims(&key.tenant);
-            let trend = Trend::of(standing, month, standing.windows(now_ms), now_ms);
+            let trend = Trend::as_seen(standing, month, now_ms);
             Subject {
                 standing: Standing::of(&key.tenant, month, now_ms, known, claims),
                 policy: &month.policy,

@@ -222,8 +222,15 @@ fn a_page_of_many_tenants_is_small() {
         writer.calls(&format!("tenant-{tenant:06}"), "2026-03-20", 10_000 + tenant, tenant % 97);
     }
     writer.flush(CALLED);
-    let views =
-        ["/", "/?q=99&state=ok", "/?sort=forecast", "/claims", "/claims?list=month-end&month=2026-03", "/ledger"];
+    let views = [
+        "/",
+        "/?q=99&state=ok",
+        "/?sort=forecast",
+        "/alerts",
+        "/claims",
+        "/claims?list=month-end&month=2026-03",
+        "/ledger",
+    ];
     for path in views {
         let html = service.send(Method::GET, path, &[]).text().unwrap();
         assert!(html.len() < 200_000, "{path}: {} bytes", html.len());

@@ -323,13 +323,17 @@ impl ServiceMonth {
         self.availability().level(self.policy.target())
     }
 
+    /// Is it over at `now_ms`, by its policy's zone?
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        now_ms >= day_start_ms(self.policy.time_zone, self.period.next_day())
+    }
+
     /// The state of its claim at `now_ms`, and the window; no window without a registered term. `claims`: the tenant's,
     /// in the order they were recorded.
     pub fn claim(&self, claims: &[Arc<ClaimEvent>], now_ms: i64) -> (ClaimState, Option<ClaimWindow>) {
         let (zone, period) = (self.policy.time_zone, self.period);
         if !self.registered {
-            let ended = now_ms >= day_start_ms(zone, period.next_day());
-            return (if ended { ClaimState::Ended } else { ClaimState::Running }, None);
+            return (if self.is_over(now_ms) { ClaimState::Ended } else { ClaimState::Running }, None);
         }
         let window = ClaimWindow::of(period.last, &self.policy.claim, &self.policy.workdays);
         let own = claims.iter().filter(|claim| claim.period_start == period.first);

@@ -195,7 +195,7 @@ async fn made(
     let waits = asked.work.guard();
     let (begin, begun) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let reading = Reading::of(&room);
+        let reading = Reading::new(room.api.clone(), room.shared.clone());
         let send = |mut response: Response| {
             let as_of = reading.ledger_as_of().and_then(|as_of| HeaderValue::try_from(as_of).ok());
             response.headers_mut().extend(as_of.map(|as_of| (LEDGER_AS_OF, as_of)));
@@ -307,16 +307,14 @@ impl std::ops::Deref for Reading {
 }
 
 impl Reading {
-    fn of(room: &Room) -> Self {
-        let state = room.api.clone();
+    fn new(state: ApiState, shared: Arc<Shared>) -> Self {
         let value = state.view.published();
-        Self { state, value, shared: room.shared.clone(), board_as_of: OnceCell::new() }
+        Self { state, value, shared, board_as_of: OnceCell::new() }
     }
 
-    /// The same, for somebody else.
+    /// Another one, for what goes on behind the answer.
     pub fn again(&self) -> Self {
-        let (state, value, shared) = (self.state.clone(), self.value.clone(), self.shared.clone());
-        Self { state, value, shared, board_as_of: OnceCell::new() }
+        Self::new(self.state.clone(), self.shared.clone())
     }
 
     /// The board of the month that is asked for, or of the running one. All of the answer is said to reach as far as it does.

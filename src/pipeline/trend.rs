@@ -21,12 +21,17 @@ impl Trend {
     pub fn of(tenant: &TenantStanding, month: &ServiceMonth, windows: Windows, now_ms: i64) -> Self {
         let (policy, period) = (&month.policy, month.period);
         let begun = now_ms >= day_start_ms(policy.time_zone, period.first);
-        if !begun || now_ms >= day_start_ms(policy.time_zone, period.next_day()) {
+        if !begun || month.is_over(now_ms) {
             return Self { windows: Windows::default(), outlook: None };
         }
         let hour = Some(windows.hour).filter(|hour| hour.total > 0);
         let outlook = outlook(policy, period, month.availability(), &tenant.calls_by_day, hour, now_ms);
         Self { windows, outlook }
+    }
+
+    /// The same, from the last hours as this instance has seen them.
+    pub fn as_seen(tenant: &TenantStanding, month: &ServiceMonth, now_ms: i64) -> Self {
+        Self::of(tenant, month, tenant.windows(now_ms), now_ms)
     }
 
     /// How many times faster than the rest of the month bears the last hour used up the budget; `None`: it had no calls,

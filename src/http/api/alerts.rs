@@ -126,7 +126,7 @@ fn place_of(position: &Position) -> Option<Place<&str>> {
 fn subject<'a>(judge: &mut Judge<'_>, standings: &'a Standings, key: &AlertKey) -> Option<Subject<'a>> {
     let standing = standings.tenant(&key.tenant)?;
     let month = standing.months.iter().find(|month| Some(month.period.first) == key.period_start)?;
-    let trend = Trend::of(standing, month, standing.windows(judge.now_ms), judge.now_ms);
+    let trend = Trend::as_seen(standing, month, judge.now_ms);
     Some(Subject {
         reached_at_ms: trend.reached_at_ms(&month.policy, &key.detail),
         standing: judge.standing(&key.tenant, month),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::fleet::FleetMonth;
 use super::month_end::Ended;
 use crate::domain::availability::{Availability, Level, Ppm};
-use crate::domain::calendar::{Month, day_start_ms};
+use crate::domain::calendar::Month;
 use crate::domain::contract::Contract;
 use crate::domain::money::Currency;
 use crate::domain::policy::Policy;
@@ -42,7 +42,7 @@ const KEPT: usize = 4;
 pub struct Board {
     pub month: Month,
     /// When it was made, in ms.
-    pub at_ms: i64,
+    at_ms: i64,
     /// How long that took.
     took: Duration,
     /// The instant its figures reach to.
@@ -191,7 +191,7 @@ impl Maker<'_> {
     /// `standing`: of a month with calls.
     fn add(&mut self, tenant: &Arc<str>, month: &ServiceMonth, standing: Option<&TenantStanding>) {
         let now_ms = self.now_ms;
-        let trend = standing.map(|standing| Trend::of(standing, month, standing.windows(now_ms), now_ms));
+        let trend = standing.map(|standing| Trend::as_seen(standing, month, now_ms));
         let outlook = trend.as_ref().and_then(|trend| trend.outlook.as_ref());
         let burn_rate = trend.as_ref().and_then(Trend::burn_rate_of_last_hour);
         let line = Line {
@@ -211,7 +211,7 @@ impl Maker<'_> {
             burn_rate_millionths: burn_rate.map(|rate| (rate * 1e6) as i64),
         };
         self.forecast.add(&line, month);
-        let is_over = now_ms >= day_start_ms(month.policy.time_zone, month.period.next_day());
+        let is_over = month.is_over(now_ms);
         let is_complete = is_over && self.judge.is_complete(month);
         self.ended.add(is_over, is_complete, line.owed_minor.is_some_and(|owed| owed > 0));
         self.lines.push(line);

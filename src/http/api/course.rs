@@ -40,7 +40,7 @@ impl Course {
         let (by_day, breakdown) = evaluation.course(month.period, known);
         asked.work.check()?;
         let now_ms = api.now_ms();
-        let trend = known.map(|known| Trend::of(known, &month, known.windows(now_ms), now_ms));
+        let trend = known.map(|known| Trend::as_seen(known, &month, now_ms));
         Ok(Self { tenant, month, by_day, breakdown, trend })
     }
 

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::Line;
-use crate::domain::calendar::{Month, day_start_ms};
-use crate::domain::standing::ServiceMonth;
+use crate::domain::calendar::Month;
 use crate::http::answer::Reading;
 use crate::http::answer::ask::{Asked, Problem, page};
 use crate::report::standing::Standing;
@@ -90,7 +89,6 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<MonthEnd, Problem> {
     let value = api.published()?;
     let mut judge = api.judge(value.standings.contract())?;
     let now_ms = judge.now_ms;
-    let ended = |month: &ServiceMonth| now_ms >= day_start_ms(month.policy.time_zone, month.period.next_day());
     let board = api.board_of(month)?;
     let passed = |line: &Line| {
         let after = after.as_ref();
@@ -104,7 +102,7 @@ pub fn list(api: &Reading, asked: &Asked) -> Result<MonthEnd, Problem> {
         .transpose()?;
     let row = |line: &Line| {
         let month = line.service_month(value);
-        Row::of(judge.standing(&line.tenant, &month), ended(&month))
+        Row::of(judge.standing(&line.tenant, &month), month.is_over(now_ms))
     };
     let months = lines.iter().map(row).collect();
     let Ended { ended, complete, owed } = board.ended;

@@ -215,7 +215,7 @@ pub fn tenant(api: &Reading, asked: &Asked) -> Result<TenantBody, Problem> {
         months: months
             .iter()
             .map(|month| {
-                let trend = standing.map(|standing| Trend::of(standing, month, standing.windows(now_ms), now_ms));
+                let trend = standing.map(|standing| Trend::as_seen(standing, month, now_ms));
                 Row::of(judge.standing(&tenant.name, month), month, trend.as_ref())
             })
             .collect(),

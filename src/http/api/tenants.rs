@@ -173,12 +173,7 @@ pub fn of(api: &Reading, query: Query<'_>, board: &Board) -> Result<Page, Proble
         }
     }
     let mut rows = Rows::of(api)?;
-    let row = |line: &Line| {
-        let mut row = rows.row(line);
-        row.failures_by_day = with_days.then(|| rows.failures_by_day(line));
-        row
-    };
-    let tenants = lines.into_iter().map(row).collect();
+    let tenants = lines.into_iter().map(|line| rows.row(line, with_days)).collect();
     Ok(Page { month, ledger_as_of: api.ledger_as_of(), matching, tenants, next })
 }
 
@@ -189,7 +184,7 @@ pub fn all_rows(api: &Reading, asked: &Asked, mut each: impl FnMut(Row)) -> Resu
     let mut rows = Rows::of(api)?;
     for line in select(&board, &Filter::asked(query)?, Sort::asked(query)?, None, usize::MAX).1 {
         asked.work.check()?;
-        each(rows.row(line));
+        each(rows.row(line, false));
     }
     Ok(())
 }
@@ -231,19 +226,17 @@ impl<'a> Rows<'a> {
         Ok(Self { value, judge: api.judge(value.standings.contract())? })
     }
 
-    fn row(&mut self, line: &Line) -> Row {
+    fn row(&mut self, line: &Line, with_days: bool) -> Row {
         let (month, now_ms) = (line.service_month(self.value), self.judge.now_ms);
         let standing = self.value.standings.tenant(&line.tenant);
-        let trend = standing.map(|standing| Trend::of(standing, &month, standing.windows(now_ms), now_ms));
-        Row::of(self.judge.standing(&line.tenant, &month), &month, trend.as_ref())
-    }
-
-    /// Of the last days up to today, or up to the end of a month that is over.
-    fn failures_by_day(&self, Line { tenant, period, .. }: &Line) -> Vec<u64> {
-        let contract = self.value.standings.contract();
-        let zone = contract.policy(&contract.terms(tenant), period.first).time_zone;
-        let to = LocalClock::new(zone).day(self.judge.now_ms).min(period.last);
-        let evaluation = Evaluation::new(contract, &self.value.book, tenant);
-        evaluation.failures_by_day(DAYS, to, self.value.standings.tenant(tenant))
+        let trend = standing.map(|standing| Trend::as_seen(standing, &month, now_ms));
+        let mut row = Row::of(self.judge.standing(&line.tenant, &month), &month, trend.as_ref());
+        if with_days {
+            // The last days up to today, or up to the end of a month that is over.
+            let to = LocalClock::new(month.policy.time_zone).day(now_ms).min(month.period.last);
+            let evaluation = Evaluation::new(self.value.standings.contract(), &self.value.book, &line.tenant);
+            row.failures_by_day = Some(evaluation.failures_by_day(DAYS, to, standing));
+        }
+        row
     }
 }
